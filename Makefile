@@ -1,0 +1,56 @@
+# make quickstart [CORPUS=FOLDER]   from nothing to a trained, measured recogniser
+# make test                         lint, types, fast tests
+# TORCH=2.12.0 / TORCH_INDEX=URL    another build of torch (empty: the pinned one from your usual index)
+PYTHON ?= python3
+VENV ?= .venv
+CORPUS ?=
+RUN ?= runs/quickstart
+MINUTES ?=
+TORCH ?=
+TORCH_INDEX ?=
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+export OMP_WAIT_POLICY ?= PASSIVE
+CONSTRAINTS := $(VENV)/constraints.txt
+
+.PHONY: quickstart test test-all lint types docs bench same-loss clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n '1,3s/^# //p' Makefile
+
+# torch goes first: a dependency that asks for it then finds the build chosen here.
+$(VENV)/.base: pyproject.toml constraints.txt
+	@echo "Setting up $(VENV) (once; several minutes on a slow line)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@sed $(if $(TORCH),'s/^torch==.*/torch==$(TORCH)/',-e '') constraints.txt > $(CONSTRAINTS)
+	@$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -c $(CONSTRAINTS) torch
+	@$(PIP) -c $(CONSTRAINTS) -e '.[train,quickstart]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	@$(PIP) -c $(CONSTRAINTS) -e '.[train,quickstart,tensorboard,lhotse,dev]'
+	@touch $@
+
+quickstart: $(VENV)/.base
+	@$(BIN)/firstwords quickstart --to $(RUN) $(if $(CORPUS),--corpus $(CORPUS)) $(if $(MINUTES),--minutes $(MINUTES))
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+test: lint types
+	$(BIN)/pytest -m "not slow and not gpu"
+
+test-all: lint types
+	$(BIN)/pytest
+
+docs: $(VENV)/.dev
+	$(PIP) -c $(CONSTRAINTS) -e '.[docs]'
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache

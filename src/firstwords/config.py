@@ -1,0 +1,151 @@
+"""Strict settings: frozen pydantic models on one side, plain TOML on the other.
+
+An unknown key is an error that names the nearest known one. No interpolation, no expressions, no
+environment variables; ``override`` is what ``--set encoder.dim=256`` calls.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self, TypeVar, cast
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from firstwords.errors import ConfigError
+
+ConfigT = TypeVar("ConfigT", bound="Config")
+
+
+class Config(BaseModel):
+    """A frozen group of settings; unknown keys and wrong types are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, validate_default=True)
+
+    def with_(self, **changes: Any) -> Self:
+        """The same settings with some replaced, validated again."""
+        return type(self).model_validate(self.model_dump() | changes)
+
+
+def read_config(path: Path, kind: type[ConfigT], *, name: str = "recipe") -> ConfigT:
+    """TOML file -> settings. A ``base = "other.toml"`` key names one file to start from (a base has none)."""
+    return parse_config(read_toml(path), kind, name=name, source=str(path))
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """TOML file -> nested dict, the file of its ``base`` key merged underneath."""
+    values = _load(path)
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    below = _load(path.parent / str(base))
+    if "base" in below:
+        raise ConfigError(
+            f"'{path}': its base '{base}' has a base itself.",
+            mend="A recipe has at most one base: merge the two upper files into one.",
+        )
+    return merge(below, values)
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"'{path}' does not exist.", mend="Check the path of the recipe.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"'{path}' is not TOML: {error}.", mend="Mend that line.") from None
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables merge key by key; everything else of ``above`` wins. A table with another ``kind`` replaces."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            old, new = cast("Mapping[str, Any]", old), cast("Mapping[str, Any]", value)
+            replaces = "kind" in new and "kind" in old and new["kind"] != old["kind"]
+            merged[key] = dict(new) if replaces else merge(old, new)
+        else:
+            merged[key] = value
+    return merged
+
+
+def parse_config(values: Mapping[str, Any], kind: type[ConfigT], *, name: str, source: str) -> ConfigT:
+    """Nested dict -> settings; every fault is listed with its full key."""
+    try:
+        return kind.model_validate(dict(values))
+    except ValidationError as error:
+        lines = [_explain(fault, values, kind, name) for fault in error.errors()]
+        raise ConfigError(
+            f"'{source}': " + "\n  ".join(lines),
+            mend="Known settings with their defaults stand in the recipe.toml of any trained model.",
+        ) from None
+
+
+def _explain(fault: Any, values: Mapping[str, Any], kind: type[BaseModel], name: str) -> str:
+    where = [str(part) for part in fault["loc"]]
+    key = ".".join([name, *where])
+    if fault["type"] == "extra_forbidden":
+        known = _names_beside(kind, values, where)
+        near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.5)
+        hint = f" Did you mean '{near[0]}'?" if near else f" Known here: {', '.join(known)}."
+        return f"{key}: no such setting.{hint}"
+    got = fault.get("input")
+    shown = "" if isinstance(got, Mapping) or fault["type"] == "missing" else f" (got {got!r})"
+    return f"{key}: {fault['msg']}{shown}"
+
+
+def _names_beside(kind: type[BaseModel], values: Mapping[str, Any], where: list[str]) -> list[str]:
+    """Field names of the settings group that holds the unknown key ``where[-1]``."""
+    groups: list[type[BaseModel]] = [kind]
+    at: Any = values
+    for part in where[:-1]:
+        at = cast("Mapping[str, Any]", at).get(part) if isinstance(at, Mapping) else None
+        below: list[type[BaseModel]] = []
+        for group in groups:
+            if part in group.model_fields:
+                below += _models_in(group.model_fields[part].annotation)
+        groups = below or groups  # union tags and dict keys stand in the path but are no field
+    names = [n for group in groups for n in group.model_fields]
+    return list(dict.fromkeys(names))
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    found: list[type[BaseModel]] = []
+    for part in getattr(annotation, "__args__", ()):
+        found += _models_in(part)
+    return found
+
+
+def override(values: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
+    """Apply ``a.b=1`` assignments (right side is TOML; a bare word is a string) to a nested dict."""
+    changed = dict(values)
+    for assignment in assignments:
+        key, sign, right = assignment.partition("=")
+        if not sign or not key.strip():
+            raise ConfigError(f"--set {assignment}: expected key=value.", mend="For example --set seed=2")
+        at: dict[str, Any] = (nested := {})
+        *path, last = key.strip().split(".")
+        for part in path:
+            at[part] = {}
+            at = at[part]
+        at[last] = _toml_value(right.strip())
+        changed = merge(changed, nested)
+    return changed
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"x = {text}")["x"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def dump_config(config: Config) -> str:
+    """Settings -> TOML with every default written out (a setting that is None is left out)."""
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))

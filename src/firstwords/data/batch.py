@@ -1,0 +1,49 @@
+"""A training batch and how utterances become one.
+
+audio.values    (B, S) float32 samples, zero beyond audio.lengths
+targets.values  (B, U) int64 piece ids, 0 beyond targets.lengths
+ids             B utterance ids, for messages
+keys            (B,) int64, one number per utterance and epoch: seeds of everything random about it
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from firstwords.tensors import Padded, pad
+
+
+class Example(NamedTuple):
+    """One utterance, loaded and augmented."""
+
+    id: str
+    samples: Tensor  # (S,) float32
+    tokens: Tensor  # (U,) int64
+    text: str  # normalized for training
+    key: int
+
+
+class Batch(NamedTuple):
+    """What the training loop is fed with."""
+
+    audio: Padded
+    targets: Padded
+    ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    keys: Int[Tensor, " batch"]
+
+
+def collate(examples: Sequence[Example]) -> Batch:
+    """Examples -> Batch."""
+    return Batch(
+        audio=pad([e.samples for e in examples]),
+        targets=pad([e.tokens for e in examples], value=0),
+        ids=tuple(e.id for e in examples),
+        texts=tuple(e.text for e in examples),
+        keys=torch.tensor([e.key for e in examples], dtype=torch.int64),
+    )

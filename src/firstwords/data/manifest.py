@@ -1,0 +1,200 @@
+"""Utterances and the corpus folder that holds them.
+
+A corpus is one folder: ``manifest.jsonl`` (one JSON object a line, audio paths relative to the file),
+``quarantine.jsonl`` (ids with reasons, written by 'firstwords check') and ``import.json`` (where it came
+from). Times are seconds. Originals are never edited.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, cast
+
+from firstwords.errors import ManifestError
+
+MANIFEST = "manifest.jsonl"
+QUARANTINE = "quarantine.jsonl"
+_TEXT_FIELDS = ("text", "language", "speaker", "split")
+_FIELDS = ("id", "audio", "start", "duration", *_TEXT_FIELDS)
+
+
+def _no_labels() -> Mapping[str, str]:
+    return {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Utterance:
+    """A stretch of one audio file and what was said in it; times in seconds, ``audio`` absolute."""
+
+    id: str
+    audio: Path
+    duration: float
+    start: float = 0.0
+    text: str | None = None
+    language: str | None = None
+    speaker: str | None = None
+    split: str | None = None
+    labels: Mapping[str, str] = field(default_factory=_no_labels)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """All utterances of a folder, and those the check put aside (id -> reason)."""
+
+    folder: Path
+    utterances: tuple[Utterance, ...]
+    quarantine: Mapping[str, str]
+
+    @property
+    def usable(self) -> tuple[Utterance, ...]:
+        return tuple(u for u in self.utterances if u.id not in self.quarantine)
+
+    def split(self, name: str) -> tuple[Utterance, ...]:
+        """Usable utterances of one split ('train', 'dev', 'test', ...)."""
+        return tuple(u for u in self.usable if u.split == name)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(u.split for u in self.utterances if u.split is not None))
+
+
+def parse_utterance(record: Mapping[str, Any], *, folder: Path, where: str) -> Utterance:
+    """One JSON object -> Utterance; fields other than ours become labels."""
+    name = record.get("id")
+    shown = f"utterance '{name}' ({where})" if name else where
+    for key in ("id", "audio"):
+        if not isinstance(record.get(key), str) or not record[key]:
+            raise ManifestError(
+                f"{shown}: '{key}' is missing or not text.", mend=f'Add "{key}": "..." to the line.'
+            )
+    numbers: dict[str, float] = {}
+    for key, default in (("start", 0.0), ("duration", None)):
+        value = record.get(key, default)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+            raise ManifestError(
+                f"{shown}: '{key}' must be a number of seconds, got {value!r}.", mend="Mend the line."
+            )
+        numbers[key] = float(value)
+    words: dict[str, str | None] = {}
+    for key in _TEXT_FIELDS:
+        value = record.get(key)
+        if value is not None and not isinstance(value, str):
+            raise ManifestError(f"{shown}: '{key}' must be text, got {value!r}.", mend="Put it in quotes.")
+        words[key] = value
+    extra = {
+        str(k): v if isinstance(v, str) else json.dumps(v) for k, v in record.items() if k not in _FIELDS
+    }
+    audio = Path(str(record["audio"]))
+    return Utterance(
+        id=str(name),
+        audio=audio if audio.is_absolute() else folder / audio,
+        start=numbers["start"],
+        duration=numbers["duration"],
+        text=words["text"],
+        language=words["language"],
+        speaker=words["speaker"],
+        split=words["split"],
+        labels=extra,
+    )
+
+
+def read_manifest(path: Path) -> Iterator[Utterance]:
+    """Lines of a manifest -> utterances; stops at the first line that is none, naming it."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        raise ManifestError(
+            f"'{path}' does not exist.", mend="Make a corpus with 'firstwords import'."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"'{path}' is not UTF-8: {error}.", mend="Save it as UTF-8.") from None
+    seen: dict[str, int] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        where = f"line {number} of {path.name}"
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ManifestError(f"{where} is not JSON: {error}.", mend="Mend or remove the line.") from None
+        if not isinstance(record, dict):
+            raise ManifestError(f"{where} is not a JSON object.", mend="Mend or remove the line.")
+        utterance = parse_utterance(cast("dict[str, Any]", record), folder=path.parent, where=where)
+        if utterance.id in seen:
+            raise ManifestError(
+                f"utterance '{utterance.id}' stands twice, in lines {seen[utterance.id]} and {number} of {path.name}.",
+                mend="Give each utterance an id of its own.",
+            )
+        seen[utterance.id] = number
+        yield utterance
+
+
+def to_record(utterance: Utterance, *, folder: Path) -> dict[str, Any]:
+    """Utterance -> JSON object; audio below ``folder`` is written relative to it, with forward slashes."""
+    audio, base = utterance.audio.absolute(), folder.absolute()
+    inside = audio.is_relative_to(base)
+    record: dict[str, Any] = {
+        "id": utterance.id,
+        "audio": (audio.relative_to(base) if inside else audio).as_posix(),
+    }
+    if utterance.start:
+        record["start"] = round(utterance.start, 6)
+    record["duration"] = round(utterance.duration, 6)
+    for key in _TEXT_FIELDS:
+        value = getattr(utterance, key)
+        if value is not None:
+            record[key] = value
+    return record | dict(utterance.labels)
+
+
+def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
+    """Utterances -> JSONL, written aside and renamed, so a reader never sees half a file."""
+    lines = [json.dumps(to_record(u, folder=path.parent), ensure_ascii=False) + "\n" for u in utterances]
+    write_atomically(path, "".join(lines))
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write ``text`` beside ``path``, flush it to the disk, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(path.name + ".writing")
+    with aside.open("w", encoding="utf-8", newline="\n") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def load_corpus(folder: Path) -> Corpus:
+    """Corpus folder (or the manifest inside it) -> Corpus."""
+    manifest = folder / MANIFEST if folder.is_dir() else folder
+    if not manifest.is_file():
+        found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) if folder.is_dir() else "nothing"
+        raise ManifestError(
+            f"'{folder}' is no corpus: {MANIFEST} is missing (found: {found or 'nothing'}).",
+            mend=f"Run 'firstwords import {folder} --to CORPUS' first.",
+        )
+    return Corpus(manifest.parent, tuple(read_manifest(manifest)), read_quarantine(manifest.parent))
+
+
+def read_quarantine(folder: Path) -> dict[str, str]:
+    """Utterances put aside by the check: id -> reason."""
+    path = folder / QUARANTINE
+    if not path.is_file():
+        return {}
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return {str(r["id"]): str(r["reason"]) for r in records}
+
+
+def write_quarantine(folder: Path, reasons: Mapping[str, str]) -> None:
+    """id -> reason, one JSON object a line; delete a line to let the utterance back in."""
+    lines = [json.dumps({"id": k, "reason": v}, ensure_ascii=False) + "\n" for k, v in reasons.items()]
+    write_atomically(folder / QUARANTINE, "".join(lines))
+
+
+def with_splits(utterances: Sequence[Utterance], splits: Mapping[str, str]) -> tuple[Utterance, ...]:
+    """The same utterances with the split of each id set."""
+    return tuple(replace(u, split=splits[u.id]) for u in utterances)

@@ -1,0 +1,116 @@
+"""Where and how to compute: device, precision, threads, seeds."""
+
+from __future__ import annotations
+
+import os
+import platform
+import random
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from firstwords.errors import UsageError
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class Compute:
+    """The resolved choice and the sentence that explains it to the user."""
+
+    device: torch.device
+    dtype: torch.dtype
+    reason: str
+
+    @property
+    def autocast(self) -> bool:
+        return self.dtype is not torch.float32
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """'auto' -> CUDA where present, else CPU; any other word is torch's own device name."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UsageError(f"'{name}' is no device.", mend="Use auto, cpu, cuda or cuda:1.") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError(
+            "No CUDA device can be used.", mend="Run 'firstwords doctor' to see why, or use --device cpu."
+        )
+    return device
+
+
+def cpu_flags() -> frozenset[str]:
+    """Instruction sets of this processor, as far as the system tells (Linux and torch)."""
+    flags: set[str] = set()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith(("flags", "Features")):
+                flags.update(line.partition(":")[2].split())
+                break
+    return frozenset(flags)
+
+
+def has_native_bf16(device: torch.device) -> bool:
+    """True where bfloat16 matrix products run in hardware (on other CPUs they are slower than float32)."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device)[0] >= 8
+    return bool(cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def choose_compute(device: str = "auto", precision: Precision = "auto") -> Compute:
+    """Device and number format, with the reason in words."""
+    place = choose_device(device)
+    if precision == "fp32":
+        return Compute(place, torch.float32, f"{place.type}, float32 (asked for)")
+    native = has_native_bf16(place)
+    if precision == "bf16":
+        note = (
+            "asked for"
+            if native
+            else "asked for; this processor has no native bfloat16, expect it to be slow"
+        )
+        return Compute(place, torch.bfloat16, f"{place.type}, bfloat16 ({note})")
+    if native:
+        return Compute(place, torch.bfloat16, f"{place.type}, bfloat16 (native on this processor)")
+    return Compute(place, torch.float32, f"{place.type}, float32 (no native bfloat16 here)")
+
+
+def set_threads(threads: int | None = None) -> int:
+    """Use ``threads`` cores (default: all this process may use), waiting without spinning.
+
+    OpenMP's spinning stalls for minutes beside another busy process, so the passive policy is asked for
+    as long as nothing else was; it only takes effect before the first parallel region.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    affinity = getattr(os, "sched_getaffinity", None)
+    available = len(affinity(0)) if affinity else (os.cpu_count() or 1)
+    torch.set_num_threads(max(1, threads or available))
+    return torch.get_num_threads()
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy's legacy generator and torch on every device."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def machine_name() -> str:
+    """One line for reports: processor, threads, system."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [
+            x
+            for x in info.read_text(encoding="utf-8", errors="replace").splitlines()
+            if x.startswith("model name")
+        ]
+        model = names[0].partition(":")[2].strip() if names else model
+    return f"{model}, {torch.get_num_threads()} threads, {platform.system()}, torch {torch.__version__}"

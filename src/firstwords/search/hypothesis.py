@@ -1,0 +1,22 @@
+"""What every search returns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """One reading of one utterance. ``score`` is the weighted sum of ``parts``, natural log.
+
+    ``times`` are the seconds at which each token is spoken (its first frame), ``ends`` the seconds after
+    its last frame, ``confidences`` in 0..1; each None where the search does not know them.
+    """
+
+    tokens: tuple[int, ...]
+    score: float
+    parts: Mapping[str, float]
+    times: tuple[float, ...] | None = None
+    ends: tuple[float, ...] | None = None
+    confidences: tuple[float, ...] | None = None

@@ -1,0 +1,44 @@
+"""Padded batches: values with their lengths, and the masks that follow from them.
+
+Axis legend of the whole project: B batch, S samples, T frames, D width, H heads, M mels, C chunk,
+U tokens, V vocabulary, K beam. Sequences are batch-first, (B, T, D). A mask is True on real frames.
+
+    lengths [3, 1]  ->  mask  1 1 1
+                              1 0 0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Int, Shaped
+from torch import Tensor
+
+
+class Padded(NamedTuple):
+    """Sequences of several lengths in one tensor; a tuple, so loaders, DDP and torch.export understand it."""
+
+    values: Shaped[Tensor, "batch time ..."]
+    lengths: Int[Tensor, " batch"]
+
+
+def real_frames(lengths: Int[Tensor, " batch"], time: int) -> Bool[Tensor, "batch time"]:
+    """True where a frame lies inside its sequence."""
+    return torch.arange(time, device=lengths.device)[None, :] < lengths[:, None]
+
+
+def pad(sequences: Sequence[Shaped[Tensor, "time ..."]], value: float = 0.0) -> Padded:
+    """A list of sequences -> one Padded batch, filled up with ``value``."""
+    lengths = torch.tensor([len(sequence) for sequence in sequences], dtype=torch.int64)
+    return Padded(
+        torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True, padding_value=value), lengths
+    )
+
+
+def zero_padding(batch: Padded) -> Padded:
+    """The same batch with everything beyond each length set to zero."""
+    mask = real_frames(batch.lengths, batch.values.shape[1])
+    mask = mask.reshape(mask.shape + (1,) * (batch.values.dim() - 2))
+    return Padded(batch.values.masked_fill(~mask, 0), batch.lengths)
