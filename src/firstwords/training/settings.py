@@ -1,0 +1,96 @@
+"""Settings of data, text and training in a recipe; imports no torch.
+
+What each section decides is written at its fields. A run stores the recipe with every default written
+out, so a result can always be traced to these values.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from firstwords.config import Config
+
+
+class DataConfig(Config):
+    """Which audio is used and how it is varied; dev and test are never augmented."""
+
+    sample_rate: int = Field(default=16000, ge=1000, le=192000)  # hertz; audio of other rates is resampled
+    channels: str | int = "mix"  # "mix", "error" (refuse several channels), or the index of one
+    min_duration: float = Field(default=0.1, ge=0)  # seconds; shorter utterances are left out and counted
+    max_duration: float = Field(default=30.0, gt=0)  # seconds; longer ones are left out and counted
+    speeds: tuple[float, ...] = (0.9, 1.0, 1.1)  # one of them at random for each utterance and epoch
+    noise_folders: tuple[str, ...] = ()  # corpora of noise to mix in
+    negative_folders: tuple[str, ...] = ()  # corpora of non-speech to train with an empty transcript
+    noise_splits: tuple[str, ...] = ()  # splits used of both kinds of folder; empty: all of them
+    negative_share: float = Field(default=0.05, ge=0, lt=1)  # of the training utterances of an epoch
+    cache_megabytes: float = Field(default=2048, ge=0)  # decoded audio kept in memory; 0: none
+
+    @model_validator(mode="after")
+    def durations_are_ordered(self) -> Self:
+        if self.min_duration >= self.max_duration:
+            raise ValueError(
+                f"min_duration = {self.min_duration} must be below max_duration = {self.max_duration}."
+            )
+        if not self.speeds or min(self.speeds) < 0.5 or max(self.speeds) > 2:
+            raise ValueError(f"speeds = {self.speeds}: at least one, each between 0.5 and 2.")
+        return self
+
+
+class TextConfig(Config):
+    """Names of the normalizers: one for what is learned, one for what is scored."""
+
+    normalizer: str = "default"
+    scoring: str = "score_default"
+
+
+class TrainingConfig(Config):
+    """How long, how fast and how carefully.
+
+    The length of a run is the least of ``steps``, ``epochs`` and ``minutes`` (those that are set; one hour
+    when none is). It is planned once, at the start, so that the learning rate falls to its end when the
+    run ends; see ``training/plan.py``.
+    """
+
+    minutes: float | None = Field(default=None, gt=0)  # wall clock, validation included
+    epochs: float | None = Field(default=None, gt=0)
+    steps: int | None = Field(default=None, gt=0)
+
+    batch_seconds: float = Field(default=60.0, gt=0)  # audio of one step of one process
+    max_utterances: int = Field(default=64, ge=1)  # of one batch
+    accumulate: int = Field(default=1, ge=1)  # batches per optimizer step
+    sorted_first_epoch: bool = True  # short utterances first: leaves the all-blank plateau sooner
+    workers: int | Literal["auto"] = "auto"  # loader processes; 0: load in the training process
+
+    optimizer: Literal["scaled_adam", "adamw"] = "scaled_adam"
+    learning_rate: float = Field(default=0.045, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)  # adamw alone
+    max_grad_norm: float = Field(default=5.0, gt=0)  # adamw alone: ScaledAdam clips by its own statistics
+    schedule_scale: float | Literal["auto"] = "auto"  # model count per step, see training/plan.py
+    average_share: float = Field(default=0.33, ge=0, le=1)  # last part of the run whose weights are averaged
+
+    intermediate_weight: float = Field(default=0.0, ge=0, lt=1)  # of intermediate CTC; 0: off
+    intermediate_layers: tuple[int, ...] = ()  # stacks after which it stands; needed when the weight is set
+    self_conditioned: bool = False  # feed the intermediate posteriors back (arXiv:2104.02724)
+    consistency_weight: float = Field(
+        default=0.0, ge=0
+    )  # CR-CTC (arXiv:2410.05101), 0.2 in its paper; 0: off
+    consistency_warmup: int = Field(default=2000, ge=0)  # steps until its full weight
+
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    memory_share: float = Field(default=0.8, gt=0, le=1)  # of the free memory that a batch may fill
+
+    validate_every: int | Literal["auto"] = "auto"  # steps; auto: twenty times a run, at least once an epoch
+    max_validation_seconds: float = Field(default=1800, gt=0)  # of dev audio used while training
+    save_every_seconds: float = Field(default=120.0, gt=0)
+    early_stop: int | None = Field(default=None, ge=1)  # validations without a better dev CER
+    freeze_encoder_steps: int = Field(default=0, ge=0)  # with --from: only the new head learns at first
+
+    @model_validator(mode="after")
+    def intermediate_needs_layers(self) -> Self:
+        if self.intermediate_weight and not self.intermediate_layers:
+            raise ValueError("intermediate_weight is set: name the stacks in intermediate_layers.")
+        if self.self_conditioned and not self.intermediate_weight:
+            raise ValueError("self_conditioned needs intermediate_weight above 0.")
+        return self
