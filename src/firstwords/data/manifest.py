@@ -126,7 +126,7 @@ def read_manifest(path: Path) -> Iterator[Utterance]:
         utterance = parse_utterance(cast("dict[str, Any]", record), folder=path.parent, where=where)
         if utterance.id in seen:
             raise ManifestError(
-                f"utterance '{utterance.id}' stands twice, in lines {seen[utterance.id]} and {number} of {path.name}.",
+                f"utterance '{utterance.id}' stands twice in {path.name}: lines {seen[utterance.id]} and {number}.",
                 mend="Give each utterance an id of its own.",
             )
         seen[utterance.id] = number

@@ -1,0 +1,142 @@
+"""A model as one folder: save, load, check.
+
+    recipe.toml         resolved: every default written out
+    model.safetensors   weights and buffers; its header names the recipe, pieces and vocabulary it belongs to
+    tokenizer/          pieces.txt, ...
+    check/              a synthetic clip and the answer it must get
+    card.md             language, hours, error rate, date, command
+    resume/             training only; delete freely
+
+Loading runs no code from the folder and needs no network. Each file is written aside and renamed, and the
+weights last: a copy stopped half-way is noticed because the header of the weights names its companions.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from firstwords.data.manifest import write_atomically
+from firstwords.device import choose_device
+from firstwords.errors import CheckpointError, ConfigError
+from firstwords.model.recipe import FORMAT, Recipe, read_recipe, write_recipe
+from firstwords.model.selfcheck import run_check, write_check
+from firstwords.model.speech_model import SpeechModel
+from firstwords.text.load import load_tokenizer
+from firstwords.text.tokenizer import Tokenizer
+
+RECIPE, WEIGHTS, TOKENIZER, CARD = "recipe.toml", "model.safetensors", "tokenizer", "card.md"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """What a folder holds, ready to use."""
+
+    folder: Path
+    recipe: Recipe
+    tokenizer: Tokenizer
+    model: SpeechModel
+
+
+def save_model(folder: Path, model: SpeechModel, tokenizer: Tokenizer, *, card: str) -> None:
+    """Write (or replace) everything a folder needs to transcribe."""
+    folder.mkdir(parents=True, exist_ok=True)
+    aside = folder / (RECIPE + ".writing")
+    write_recipe(aside, model.recipe)
+    aside.replace(folder / RECIPE)
+    (folder / TOKENIZER).mkdir(exist_ok=True)
+    tokenizer.save(folder / TOKENIZER)
+    write_atomically(folder / CARD, card)
+    write_check(folder, model)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    header = {
+        "format": str(FORMAT),
+        "recipe": model.recipe.digest,
+        "pieces": tokenizer.piece_hash,
+        "vocabulary": str(model.vocabulary),
+    }
+    aside = folder / (WEIGHTS + ".writing")
+    save_file(weights, aside, metadata=header)
+    with aside.open("rb+") as file:
+        os.fsync(file.fileno())
+    aside.replace(folder / WEIGHTS)
+
+
+def load_model(
+    folder: Path | str, *, device: str | torch.device = "auto", check: bool = False
+) -> LoadedModel:
+    """Model folder -> LoadedModel in eval mode; ``check=True`` proves it on its own clip."""
+    folder = Path(folder)
+    _require_files(folder)
+    try:
+        recipe = read_recipe(folder / RECIPE)
+    except ConfigError as error:
+        raise CheckpointError(error.what, mend=error.mend) from None
+    tokenizer = load_tokenizer(folder / TOKENIZER)
+    place = choose_device(device) if isinstance(device, str) else device
+    weights, header = _read_weights(folder / WEIGHTS)
+    for key, here, file in (("recipe", recipe.digest, RECIPE), ("pieces", tokenizer.piece_hash, TOKENIZER)):
+        if header.get(key) != here:
+            raise CheckpointError(
+                f"'{folder}': {WEIGHTS} was not saved with this {file} (the stored fingerprint differs).",
+                mend="Was the file edited, or the copy interrupted? Copy the whole folder again.",
+            )
+    model = SpeechModel(recipe, len(tokenizer.pieces))
+    load_weights(model, weights, source=str(folder / WEIGHTS))
+    model.to(place).eval()
+    if check:
+        run_check(folder, model)
+    return LoadedModel(folder, recipe, tokenizer, model)
+
+
+def load_weights(model: SpeechModel, weights: dict[str, torch.Tensor], *, source: str) -> None:
+    """Fill a model; names every missing, unknown or misshapen tensor."""
+    own = model.state_dict()
+    faults = [f"{name} is missing" for name in own if name not in weights]
+    faults += [f"{name} is unknown" for name in weights if name not in own]
+    faults += [
+        f"{name} has shape {tuple(weights[name].shape)}, the recipe wants {tuple(own[name].shape)}"
+        for name in own
+        if name in weights and weights[name].shape != own[name].shape
+    ]
+    if faults:
+        more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
+        raise CheckpointError(
+            f"'{source}' does not fit the recipe: {'; '.join(faults[:5])}{more}.",
+            mend="Use the recipe.toml that was saved with these weights.",
+        )
+    model.load_state_dict(weights)
+
+
+def _read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            return {name: file.get_tensor(name) for name in file.keys()}, dict(header)  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"'{path}' cannot be read as safetensors: {error}.",
+            mend="Was the copy interrupted? Copy it again.",
+        ) from None
+
+
+def _require_files(folder: Path) -> None:
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"'{folder}' is not a folder.", mend="Give the folder that 'firstwords train' wrote."
+        )
+    missing = [name for name in (RECIPE, WEIGHTS, TOKENIZER) if not (folder / name).exists()]
+    if missing:
+        found = ", ".join(sorted(p.name for p in folder.iterdir())[:10]) or "nothing"
+        unfinished = (folder / "resume").is_dir()
+        raise CheckpointError(
+            f"'{folder}' is not a model: {', '.join(missing)} missing. Found: {found}.",
+            mend="Its training has not reached a first validation: run the same 'firstwords train' again."
+            if unfinished
+            else "Was the copy interrupted?",
+        )

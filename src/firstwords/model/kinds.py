@@ -1,0 +1,57 @@
+"""THE table of kinds: the word a recipe uses -> the settings class and the module it builds.
+
+The only file that knows all architectures. A new one is its own file and one line here; the law tests
+(tests/laws) run over these tables by themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from firstwords.config import Config
+from firstwords.encoders.encoder import Encoder
+from firstwords.encoders.zipformer.config import ZipformerConfig
+from firstwords.encoders.zipformer.encoder import Zipformer
+from firstwords.features.fbank import Fbank, FbankConfig
+from firstwords.features.frontend import Frontend
+from firstwords.features.mfcc import Mfcc, MfccConfig
+from firstwords.heads.ctc import CtcConfig, CtcHead
+from firstwords.heads.head import Head
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One architecture: its settings, and the call that builds it (arguments named by the table it is in)."""
+
+    config: type[Config]
+    build: Callable[..., Any]
+
+
+# build(config) -> Frontend
+FRONTENDS: dict[str, Kind] = {"fbank": Kind(FbankConfig, Fbank), "mfcc": Kind(MfccConfig, Mfcc)}
+# build(config, input_dim) -> Encoder
+ENCODERS: dict[str, Kind] = {"zipformer": Kind(ZipformerConfig, Zipformer)}
+# build(config, dim, vocabulary) -> Head
+HEADS: dict[str, Kind] = {"ctc": Kind(CtcConfig, CtcHead)}
+
+# The same tables for the type checker and pydantic; discriminated by 'kind' once there are several.
+FrontendSettings = FbankConfig | MfccConfig
+EncoderSettings = ZipformerConfig
+HeadSettings = CtcConfig
+
+
+def build_frontend(config: FrontendSettings) -> Frontend:
+    """Front-end settings -> front end."""
+    return FRONTENDS[config.kind].build(config)
+
+
+def build_encoder(config: EncoderSettings, input_dim: int) -> Encoder:
+    """Encoder settings and the width of the features -> encoder."""
+    return ENCODERS[config.kind].build(config, input_dim)
+
+
+def build_head(config: HeadSettings, dim: int, vocabulary: int) -> Head:
+    """Head settings, encoder width and number of pieces (blank included) -> head."""
+    return HEADS[config.kind].build(config, dim, vocabulary)

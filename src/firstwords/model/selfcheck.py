@@ -1,0 +1,103 @@
+"""The clip every model folder carries, and the answer it must give.
+
+The clip is synthetic (three seconds of a buzzing source through moving resonances, from a fixed seed), so
+that nobody's voice ships unasked. A model says nothing sensible about it; but tokens and sampled
+log-probabilities must come out the same wherever the folder is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from firstwords.audio.waveform import read, write
+from firstwords.errors import CheckpointError
+from firstwords.model.speech_model import SpeechModel
+from firstwords.search.greedy import greedy_search
+from firstwords.tensors import Padded
+
+CLIP_SECONDS = 3.0
+# Kernels differ between processors; a wrong weight or feature setting moves log-probabilities by far more.
+TOLERANCE = 0.02
+
+
+def synthetic_clip(sample_rate: int) -> np.ndarray:
+    """Three seconds of vowel-like sound with pauses, (S,) float32; the same bytes everywhere."""
+    generator = np.random.default_rng(20)
+    time = np.arange(int(CLIP_SECONDS * sample_rate)) / sample_rate
+    pitch = 120 + 30 * np.sin(2 * np.pi * 0.7 * time)
+    phase = 2 * np.pi * np.cumsum(pitch) / sample_rate
+    sound = np.zeros_like(time)
+    for harmonic in range(1, 31):
+        frequency = harmonic * pitch
+        gain = np.zeros_like(time)
+        for base, swing, width in ((550.0, 250.0, 90.0), (1500.0, 600.0, 150.0), (2600.0, 200.0, 200.0)):
+            centre = base + swing * np.sin(2 * np.pi * 1.3 * time + base)
+            gain += 1 / (1 + ((frequency - centre) / width) ** 2)
+        sound += np.where(frequency < 0.45 * sample_rate, gain, 0) * np.sin(harmonic * phase)
+    syllables = np.clip(np.sin(2 * np.pi * 2.0 * time), 0, 1) ** 0.5
+    sound = 0.2 * syllables * sound / np.abs(sound).max() + 0.001 * generator.standard_normal(len(time))
+    return sound.astype(np.float32)
+
+
+def _answer(model: SpeechModel, samples: np.ndarray) -> dict[str, Any]:
+    parameter = next(model.parameters())
+    audio = Padded(
+        torch.from_numpy(samples)[None].to(parameter.device),
+        torch.tensor([len(samples)], device=parameter.device),
+    )
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        log_probs = model(audio)
+    model.train(was_training)
+    tokens = greedy_search(log_probs, frame_seconds=model.frame_seconds)[0].tokens
+    values = log_probs.values[0, : int(log_probs.lengths[0])].float().cpu()
+    rows = torch.linspace(0, len(values) - 1, 8).long()
+    return {
+        "tokens": list(tokens),
+        "frames": len(values),
+        "rows": rows.tolist(),
+        "best": [int(i) for i in values[rows].argmax(-1)],
+        "log_probs": [[round(float(x), 4) for x in row[:8]] for row in values[rows]],
+    }
+
+
+def write_check(folder: Path, model: SpeechModel) -> None:
+    """Write ``check/clip.flac`` and ``check/expected.json`` into a model folder."""
+    target = folder / "check"
+    target.mkdir(parents=True, exist_ok=True)
+    rate = model.recipe.data.sample_rate
+    clip = target / "clip.flac"
+    if not clip.exists():
+        write(clip, synthetic_clip(rate), rate)
+    answer = _answer(model, read(clip, sample_rate=rate).samples)
+    (target / "expected.json").write_text(json.dumps(answer, indent=1), encoding="utf-8")
+
+
+def run_check(folder: Path, model: SpeechModel) -> None:
+    """Decode the clip of a folder; raise CheckpointError when the answer differs from the stored one."""
+    clip, expected_file = folder / "check" / "clip.flac", folder / "check" / "expected.json"
+    if not (clip.is_file() and expected_file.is_file()):
+        raise CheckpointError(
+            f"'{folder}' has no check/clip.flac with expected.json, so it cannot prove itself.",
+            mend="Load it with check=False, or save the model again.",
+        )
+    expected = json.loads(expected_file.read_text(encoding="utf-8"))
+    found = _answer(model, read(clip, sample_rate=model.recipe.data.sample_rate).samples)
+    same_shape = expected["frames"] == found["frames"] and expected["rows"] == found["rows"]
+    worst = (
+        float(np.abs(np.array(expected["log_probs"]) - np.array(found["log_probs"])).max())
+        if same_shape
+        else np.inf
+    )
+    if expected["tokens"] != found["tokens"] or not worst <= TOLERANCE:
+        raise CheckpointError(
+            f"'{folder}' does not give its own check clip the stored answer: tokens {found['tokens']} "
+            f"instead of {expected['tokens']}, log-probabilities off by {worst:.3g} (allowed {TOLERANCE}).",
+            mend="The folder was edited or damaged, or belongs to another version: copy it again.",
+        )

@@ -1,0 +1,77 @@
+"""Front end + encoder + heads as one module: what is trained, saved and asked for tokens.
+
+Everything a step-dependent part of the network may know arrives by one call, ``set_step``.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, cast, final, runtime_checkable
+
+from torch import nn
+
+from firstwords.encoders.encoder import Encoder
+from firstwords.features.frontend import Frontend
+from firstwords.heads.ctc import CtcHead
+from firstwords.model.kinds import build_encoder, build_frontend, build_head
+from firstwords.model.recipe import Recipe
+from firstwords.tensors import Padded
+
+
+@runtime_checkable
+class StepAware(Protocol):
+    """A module whose regularisers follow a schedule."""
+
+    def set_step(self, count: float) -> None:
+        """``count`` in batches of the reference recipe."""
+        ...
+
+
+@final
+class SpeechModel(nn.Module):
+    """Samples -> frames -> encoded frames -> heads."""
+
+    frontend: Frontend
+    encoder: Encoder
+    heads: nn.ModuleDict
+
+    def __init__(self, recipe: Recipe, vocabulary: int) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.vocabulary = vocabulary
+        self.frontend = build_frontend(recipe.features)
+        self.encoder = build_encoder(recipe.encoder, self.frontend.dim)
+        self.heads = nn.ModuleDict(
+            {name: build_head(config, self.encoder.dim, vocabulary) for name, config in recipe.heads.items()}
+        )
+
+    @property
+    def ctc(self) -> CtcHead:
+        """The head that searches, alignment and times use."""
+        return cast("CtcHead", self.heads["ctc"])
+
+    @property
+    def frame_seconds(self) -> float:
+        """Seconds from one encoded frame to the next."""
+        return self.frontend.frame_shift * self.encoder.subsampling
+
+    def features(self, audio: Padded) -> Padded:
+        """(B, S) samples -> (B, T, mels) frames."""
+        return self.frontend(audio)
+
+    def encode(self, audio: Padded) -> Padded:
+        """(B, S) samples -> (B, T', D) encoded frames."""
+        return self.encoder(self.frontend(audio))
+
+    def forward(self, audio: Padded) -> Padded:
+        """(B, S) samples -> (B, T', V) CTC log-probabilities."""
+        return self.ctc.log_probs(self.encode(audio))
+
+    def set_step(self, count: float) -> None:
+        """Tell every scheduled regulariser how far training is (in batches of the reference recipe)."""
+        for part in (self.encoder, *self.heads.values()):
+            if isinstance(part, StepAware):
+                part.set_step(count)
+
+    @property
+    def num_parameters(self) -> int:
+        return sum(p.numel() for p in self.parameters())
