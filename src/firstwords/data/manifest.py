@@ -19,7 +19,7 @@ from firstwords.errors import ManifestError
 MANIFEST = "manifest.jsonl"
 QUARANTINE = "quarantine.jsonl"
 _TEXT_FIELDS = ("text", "language", "speaker", "split")
-_FIELDS = ("id", "audio", "start", "duration", *_TEXT_FIELDS)
+FIELDS = ("id", "audio", "start", "duration", *_TEXT_FIELDS)
 
 
 def _no_labels() -> Mapping[str, str]:
@@ -74,7 +74,7 @@ def parse_utterance(record: Mapping[str, Any], *, folder: Path, where: str) -> U
     numbers: dict[str, float] = {}
     for key, default in (("start", 0.0), ("duration", None)):
         value = record.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e12:
             raise ManifestError(
                 f"{shown}: '{key}' must be a number of seconds, got {value!r}.", mend="Mend the line."
             )
@@ -86,7 +86,7 @@ def parse_utterance(record: Mapping[str, Any], *, folder: Path, where: str) -> U
             raise ManifestError(f"{shown}: '{key}' must be text, got {value!r}.", mend="Put it in quotes.")
         words[key] = value
     extra = {
-        str(k): v if isinstance(v, str) else json.dumps(v) for k, v in record.items() if k not in _FIELDS
+        str(k): v if isinstance(v, str) else json.dumps(v) for k, v in record.items() if k not in FIELDS
     }
     audio = Path(str(record["audio"]))
     return Utterance(
@@ -105,7 +105,8 @@ def parse_utterance(record: Mapping[str, Any], *, folder: Path, where: str) -> U
 def read_manifest(path: Path) -> Iterator[Utterance]:
     """Lines of a manifest -> utterances; stops at the first line that is none, naming it."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # not splitlines(): a transcript may hold U+2028 or U+0085, which JSON leaves as they are
+        lines = path.read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
         raise ManifestError(
             f"'{path}' does not exist.", mend="Make a corpus with 'firstwords import'."
@@ -119,7 +120,7 @@ def read_manifest(path: Path) -> Iterator[Utterance]:
         where = f"line {number} of {path.name}"
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ManifestError(f"{where} is not JSON: {error}.", mend="Mend or remove the line.") from None
         if not isinstance(record, dict):
             raise ManifestError(f"{where} is not a JSON object.", mend="Mend or remove the line.")
@@ -185,7 +186,7 @@ def read_quarantine(folder: Path) -> dict[str, str]:
     path = folder / QUARANTINE
     if not path.is_file():
         return {}
-    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
     return {str(r["id"]): str(r["reason"]) for r in records}
 
 

@@ -1,0 +1,249 @@
+"""Make the synthetic corpus: plan -> clean clips (espeak-ng, child processes) -> rooms and noise -> manifest.
+
+The folder is finished or absent: it is built aside and renamed. The same make-up gives the same bytes on
+the same machine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from firstwords.audio.effects import add_noise
+from firstwords.audio.rooms import reverberate, simulate_room
+from firstwords.audio.waveform import read, write
+from firstwords.data.manifest import MANIFEST, Utterance, write_manifest
+from firstwords.errors import CorpusError, DependencyError
+from firstwords.quickstart.makeup import NON_SPEECH, MakeUp, Planned, Voice, plan
+
+# espeak-ng cuts longer data paths in silence (a fixed 160-byte buffer).
+_LONGEST_PATH = 120
+_PROBE = "zero one two three four five six seven eight nine"
+Progress = Callable[[str, int, int], None]  # what, done, of
+
+
+@dataclass(frozen=True)
+class Espeak:
+    """Where the library and its data are."""
+
+    library: Path
+    data: Path
+
+
+def find_espeak() -> Espeak:
+    """The pip package that carries espeak-ng, or a DependencyError that says how to get it."""
+    if importlib.util.find_spec("espeakng_loader") is None:
+        raise DependencyError(
+            "The built-in corpus is spoken by espeak-ng, which is not installed (it is GPL-3.0, so it is optional).",
+            mend='pip install "firstwords[quickstart]", or give your own recordings: '
+            "firstwords quickstart --corpus FOLDER",
+        )
+    import espeakng_loader  # pyright: ignore[reportMissingImports]
+
+    return Espeak(Path(espeakng_loader.get_library_path()), Path(espeakng_loader.get_data_path()))
+
+
+def build_corpus(makeup: MakeUp, folder: Path, progress: Progress) -> None:
+    """Make the corpus of ``makeup`` in ``folder``; nothing to do when it stands there already."""
+    stamp = folder / "makeup.json"
+    if stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8"))["digest"] == makeup.digest:
+        return
+    espeak = find_espeak()
+    aside = folder.with_name(folder.name + ".building")
+    for stale in (aside, folder):
+        if stale.exists():
+            shutil.rmtree(stale)
+    (aside / "audio").mkdir(parents=True)
+    planned = plan(makeup)
+    with tempfile.TemporaryDirectory(prefix="fw-") as name:
+        work = Path(name)
+        espeak = _with_short_data_path(espeak, work)
+        prove_voices_differ(espeak, makeup.voices, work)
+        _speak_all(espeak, [p for p in planned if p.voice], work, progress)
+        utterances = _mix_all(makeup, planned, work, aside / "audio", progress)
+    write_manifest(aside / MANIFEST, utterances)
+    (aside / stamp.name).write_text(
+        json.dumps({"digest": makeup.digest, "makeup": makeup.model_dump(mode="json")}, indent=1),
+        encoding="utf-8",
+    )
+    aside.replace(folder)
+
+
+def _with_short_data_path(espeak: Espeak, work: Path) -> Espeak:
+    """Copy the data to a short path where theirs is too long for espeak-ng."""
+    if len(str(espeak.data).encode()) <= _LONGEST_PATH:
+        return espeak
+    target = work / "espeak-ng-data"
+    if len(str(target).encode()) > _LONGEST_PATH:
+        raise CorpusError(
+            f"espeak-ng cannot read its data from paths this long: '{espeak.data}' and '{target}'.",
+            mend="Set the environment variable TMPDIR (TEMP on Windows) to a short path, such as /tmp.",
+        )
+    shutil.copytree(espeak.data, target)
+    return Espeak(espeak.library, target)
+
+
+def prove_voices_differ(espeak: Espeak, voices: Sequence[Voice], work: Path) -> None:
+    """Let every voice say the same at the same rate and pitch; two equal answers are one voice under two names."""
+    clips = {v.name: work / f"probe_{i}.flac" for i, v in enumerate(voices)}
+    _run_all(espeak, [[_job(name, _PROBE, 160, 50, clip)] for name, clip in clips.items()], lambda _: None)
+    heard: dict[str, str] = {}
+    for name, clip in clips.items():
+        digest = hashlib.sha256(read(clip, sample_rate=None).samples.tobytes()).hexdigest()
+        if digest in heard:
+            raise CorpusError(
+                f"The voices '{heard[digest]}' and '{name}' sound exactly alike: this espeak-ng knows one of them "
+                "under both names.",
+                mend="Install the pinned version: pip install -c constraints.txt espeakng-loader",
+            )
+        heard[digest] = name
+
+
+def _job(voice: str, text: str, rate: int, pitch: int, to: Path) -> str:
+    return (
+        json.dumps({"voice": voice, "text": text, "rate": rate, "pitch": pitch, "range": 50, "to": str(to)})
+        + "\n"
+    )
+
+
+def _speak_all(espeak: Espeak, planned: Sequence[Planned], work: Path, progress: Progress) -> None:
+    """One process per voice, two at a time: what a voice says depends on no other voice."""
+    jobs: dict[str, list[str]] = {}
+    for p in planned:
+        assert p.voice is not None
+        jobs.setdefault(p.voice.name, []).append(
+            _job(p.voice.name, p.text, p.rate, p.pitch, work / f"{p.id}.flac")
+        )
+    done = 0
+
+    def count(finished: int) -> None:
+        nonlocal done
+        done += finished
+        progress("speaking", done, len(planned))
+
+    _run_all(espeak, list(jobs.values()), count)
+
+
+def _run_all(espeak: Espeak, batches: Sequence[list[str]], finished: Callable[[int], None]) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        for batch, _ in zip(batches, pool.map(lambda b: _run(espeak, b), batches), strict=True):
+            finished(len(batch))
+
+
+def _run(espeak: Espeak, jobs: list[str]) -> None:
+    """Run one synthesizer process; its return code and its answers are both checked."""
+    command = [
+        sys.executable,
+        "-m",
+        "firstwords.quickstart.synthesizer",
+        str(espeak.library),
+        str(espeak.data),
+    ]
+    try:
+        result = subprocess.run(
+            command, input="".join(jobs), capture_output=True, encoding="utf-8", timeout=300, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise CorpusError(
+            "espeak-ng did not finish within five minutes.", mend="Run the same command again."
+        ) from None
+    answers = len(result.stdout.splitlines())
+    if result.returncode != 0 or answers != len(jobs):
+        raise CorpusError(
+            f"espeak-ng made {answers} of {len(jobs)} clips (return code {result.returncode}): "
+            f"{result.stderr.strip()[-300:] or 'no message'}.",
+            mend="Try your own recordings instead: firstwords quickstart --corpus FOLDER",
+        )
+
+
+def _mix_all(
+    makeup: MakeUp, planned: Sequence[Planned], work: Path, audio: Path, progress: Progress
+) -> list[Utterance]:
+    """Clean clips -> clips in rooms and noise, written as FLAC."""
+    babble = [work / f"{p.id}.flac" for p in planned if p.voice and p.split == "train"][:60]
+    voices = [read(clip, sample_rate=makeup.sample_rate).samples for clip in babble]
+    done = 0
+
+    def mix(p: Planned) -> Utterance:
+        samples = _mix(makeup, p, work, voices)
+        path = audio / f"{p.id}.flac"
+        write(path, samples, makeup.sample_rate)
+        return Utterance(
+            id=p.id,
+            audio=path,
+            duration=len(samples) / makeup.sample_rate,
+            text=p.text,
+            language=makeup.language,
+            speaker=p.voice.name if p.voice else None,
+            split=p.split,
+            labels={"kind": "synthetic speech" if p.voice else NON_SPEECH},
+        )
+
+    utterances: list[Utterance] = []
+    with ThreadPoolExecutor(2) as pool:
+        for utterance in pool.map(mix, planned):
+            utterances.append(utterance)
+            done += 1
+            progress("rooms and noise", done, len(planned))
+    return utterances
+
+
+def _mix(makeup: MakeUp, p: Planned, work: Path, voices: Sequence[np.ndarray]) -> np.ndarray:
+    generator = np.random.default_rng(p.seed)
+    rate = makeup.sample_rate
+    if p.voice is None:
+        noise = _noise(generator, int(generator.uniform(1.0, 4.0) * rate), rate, voices, allow_babble=False)
+        return (
+            noise * 10 ** (generator.uniform(-50, -15) / 20) / (np.sqrt(np.mean(noise**2)) + 1e-9)
+        ).astype(np.float32)
+    speech = read(work / f"{p.id}.flac", sample_rate=rate).samples
+    silence = [np.zeros(int(generator.uniform(0.1, 0.4) * rate), np.float32) for _ in range(2)]
+    speech = np.concatenate([silence[0], speech, silence[1]])
+    if generator.random() < makeup.room_share:
+        room = simulate_room(generator, rate, t60=float(generator.uniform(*makeup.room_t60)))
+        speech = reverberate(speech, room)
+    noise = _noise(generator, len(speech), rate, voices, allow_babble=True)
+    mixed = add_noise(speech, noise, float(generator.uniform(*makeup.snr_db)), rate)
+    peak = float(np.abs(mixed).max())
+    return (mixed * (10 ** (generator.uniform(-15, -1) / 20) / max(peak, 1e-9))).astype(np.float32)
+
+
+def _noise(
+    generator: np.random.Generator,
+    length: int,
+    rate: int,
+    voices: Sequence[np.ndarray],
+    *,
+    allow_babble: bool,
+) -> np.ndarray:
+    """White, pink, mains hum with hiss, or babble of four voices; (length,) float32 of any level."""
+    kind = generator.choice(["white", "pink", "hum", "babble"] if allow_babble else ["white", "pink", "hum"])
+    if kind == "babble":
+        noise = np.zeros(length)
+        for index in generator.choice(len(voices), size=min(4, len(voices)), replace=False):
+            noise += np.resize(np.roll(voices[index], int(generator.integers(rate))), length)
+        return noise.astype(np.float32)
+    noise = generator.standard_normal(length)
+    if kind == "white":
+        return noise.astype(np.float32)
+    spectrum = np.fft.rfft(noise)
+    spectrum[1:] /= np.sqrt(np.arange(1, len(spectrum)))
+    noise = np.fft.irfft(spectrum, length)
+    if kind == "hum":
+        time = np.arange(length) / rate
+        base = float(generator.choice([50.0, 60.0]))
+        noise = noise / (noise.std() + 1e-9)
+        for harmonic in range(1, 6):
+            noise += 2.0 / harmonic * np.sin(2 * np.pi * base * harmonic * time + generator.uniform(0, 6.28))
+    return noise.astype(np.float32)

@@ -1,0 +1,162 @@
+"""The house: imports point down, light rooms stay light, files stay short, nothing unsafe is loaded."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[2] / "src" / "firstwords"
+FILES = sorted(SOURCE.rglob("*.py"))
+
+# Low to high; rooms on one line may not import each other unless they are the same room.
+LAYERS: list[tuple[str, ...]] = [
+    ("errors",),
+    ("config",),
+    ("text", "scoring", "audio"),
+    ("training.settings", "training.schedule"),  # settings and arithmetic alone: recipes need them
+    ("data",),
+    ("tensors", "device"),
+    ("features", "nn"),
+    ("encoders", "heads"),
+    ("search",),
+    ("model",),
+    ("inference",),
+    ("training",),
+    ("report",),
+    ("quickstart",),
+    ("cli",),
+]
+# data/batch, sampler and loader make tensors; the rest of the room must not.
+TORCH_FREE = (
+    "firstwords",
+    "firstwords.errors",
+    "firstwords.config",
+    "firstwords.text.load",
+    "firstwords.text.normalize",
+    "firstwords.scoring.error_rate",
+    "firstwords.audio.waveform",
+    "firstwords.audio.augment",
+    "firstwords.audio.activity",
+    "firstwords.data.manifest",
+    "firstwords.data.validate",
+    "firstwords.data.split",
+    "firstwords.data.corpora",
+    "firstwords.training.settings",
+    "firstwords.training.schedule",
+    "firstwords.cli.main",
+)
+TENSOR_USERS_IN_DATA = {"data.batch", "data.loader"}
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
+
+
+def layer_of(module: str) -> int | None:
+    """Index of the most specific entry that covers the module."""
+    best: tuple[int, int] | None = None
+    for index, rooms in enumerate(LAYERS):
+        for room in rooms:
+            if (module == room or module.startswith(room + ".")) and (best is None or len(room) > best[0]):
+                best = (len(room), index)
+    return best[1] if best else None
+
+
+def imports_of(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("firstwords"):
+            base = node.module.removeprefix("firstwords").lstrip(".")
+            for alias in node.names:
+                inner = f"{base}.{alias.name}".lstrip(".")
+                target = SOURCE.joinpath(*inner.split("."))
+                is_module = target.with_suffix(".py").exists() or (target / "__init__.py").exists()
+                found.add(inner if is_module else base)
+        elif isinstance(node, ast.Import):
+            found |= {a.name.removeprefix("firstwords.") for a in node.names if a.name.startswith("firstwords.")}
+    return found - {""}
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_imports_point_down(path: Path) -> None:
+    module = module_of(path)
+    if module == "":
+        return  # the package's own lazy names
+    own = layer_of(module)
+    assert own is not None, f"{module} belongs to no room of docs/architecture.md"
+    for target in sorted(imports_of(path)):
+        below = layer_of(target)
+        if below is None:
+            continue
+        same_room = module.split(".")[0] == target.split(".")[0]
+        tensors_in_data = module in TENSOR_USERS_IN_DATA and target in {"tensors", "device"}
+        assert below < own or (below == own and same_room) or tensors_in_data, f"{module} imports {target} above it"
+
+
+def test_no_import_cycles() -> None:
+    graph = {module_of(p): imports_of(p) for p in FILES}
+    done: set[str] = set()
+
+    def visit(module: str, trail: tuple[str, ...]) -> None:
+        assert module not in trail, " -> ".join((*trail[trail.index(module) :], module))
+        if module in done:
+            return
+        for target in graph.get(module, ()):
+            if target != module:
+                visit(target, (*trail, module))
+        done.add(module)
+
+    for module in graph:
+        if module:
+            visit(module, ())
+
+
+def test_light_rooms_import_no_torch() -> None:
+    script = (
+        "import sys, importlib\n"
+        f"for name in {TORCH_FREE!r}:\n"
+        "    importlib.import_module(name)\n"
+        "    assert 'torch' not in sys.modules, name\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr[-500:]
+
+
+def test_nothing_imports_torchaudio_or_torchcodec() -> None:
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names.append(node.module)
+            assert not any(n.split(".")[0] in {"torchaudio", "torchcodec"} for n in names), path
+
+
+def test_pickles_are_opened_only_by_convert_and_only_weights() -> None:
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            owner = node.func.value
+            name = f"{owner.id}.{node.func.attr}" if isinstance(owner, ast.Name) else ""
+            assert name not in {"pickle.load", "pickle.loads", "yaml.load", "marshal.loads"}, path
+            if name == "torch.load":
+                assert "convert" in path.parts, f"{path.name} opens a pickle; only model/convert may"
+                safe = [k for k in node.keywords if k.arg == "weights_only"]
+                assert safe, path
+                assert isinstance(safe[0].value, ast.Constant), path
+                assert safe[0].value.value is True, path
+
+
+def test_files_are_short() -> None:
+    """A warning, not a failure: a file over 400 lines says in its head why it is one file."""
+    long = {module_of(p): n for p in FILES if (n := len(p.read_text(encoding="utf-8").splitlines())) > 400}
+    for module, lines in long.items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            warnings.warn(f"{module} has {lines} lines", stacklevel=1)
+    assert not [m for m, n in long.items() if n > 500], long
