@@ -85,9 +85,7 @@ def parse_utterance(record: Mapping[str, Any], *, folder: Path, where: str) -> U
         if value is not None and not isinstance(value, str):
             raise ManifestError(f"{shown}: '{key}' must be text, got {value!r}.", mend="Put it in quotes.")
         words[key] = value
-    extra = {
-        str(k): v if isinstance(v, str) else json.dumps(v) for k, v in record.items() if k not in FIELDS
-    }
+    extra = {str(k): v if isinstance(v, str) else json.dumps(v) for k, v in record.items() if k not in FIELDS}
     audio = Path(str(record["audio"]))
     return Utterance(
         id=str(name),
@@ -106,7 +104,7 @@ def read_manifest(path: Path) -> Iterator[Utterance]:
     """Lines of a manifest -> utterances; stops at the first line that is none, naming it."""
     try:
         # not splitlines(): a transcript may hold U+2028 or U+0085, which JSON leaves as they are
-        lines = path.read_text(encoding="utf-8").split("\n")
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
     except FileNotFoundError:
         raise ManifestError(
             f"'{path}' does not exist.", mend="Make a corpus with 'firstwords import'."
@@ -186,8 +184,20 @@ def read_quarantine(folder: Path) -> dict[str, str]:
     path = folder / QUARANTINE
     if not path.is_file():
         return {}
-    records = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
-    return {str(r["id"]): str(r["reason"]) for r in records}
+    reasons: dict[str, str] = {}
+    number = 0
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+        for number, line in enumerate(lines, start=1):
+            if line.strip():
+                record = json.loads(line)
+                reasons[str(record["id"])] = str(record["reason"])
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        raise ManifestError(
+            f'line {number} of \'{path}\' does not read {{"id": ..., "reason": ...}}: {error!r}.',
+            mend="Mend or delete the line, or run 'firstwords check' to write the file anew.",
+        ) from None
+    return reasons
 
 
 def write_quarantine(folder: Path, reasons: Mapping[str, str]) -> None:
