@@ -125,7 +125,8 @@ def read_manifest(path: Path) -> Iterator[Utterance]:
         utterance = parse_utterance(cast("dict[str, Any]", record), folder=path.parent, where=where)
         if utterance.id in seen:
             raise ManifestError(
-                f"utterance '{utterance.id}' stands twice in {path.name}: lines {seen[utterance.id]} and {number}.",
+                f"utterance '{utterance.id}' stands twice in {path.name}: "
+                f"lines {seen[utterance.id]} and {number}.",
                 mend="Give each utterance an id of its own.",
             )
         seen[utterance.id] = number
@@ -184,20 +185,19 @@ def read_quarantine(folder: Path) -> dict[str, str]:
     path = folder / QUARANTINE
     if not path.is_file():
         return {}
-    reasons: dict[str, str] = {}
-    number = 0
+    lines = path.read_bytes().split(b"\n")
+    return dict(_put_aside(line, f"line {n} of '{path}'") for n, line in enumerate(lines, 1) if line.strip())
+
+
+def _put_aside(line: bytes, where: str) -> tuple[str, str]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                record = json.loads(line)
-                reasons[str(record["id"])] = str(record["reason"])
+        record = json.loads(line.decode("utf-8-sig"))
+        return str(record["id"]), str(record["reason"])
     except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise ManifestError(
-            f'line {number} of \'{path}\' does not read {{"id": ..., "reason": ...}}: {error!r}.',
+            f'{where} does not read {{"id": ..., "reason": ...}}: {error!r}.',
             mend="Mend or delete the line, or run 'firstwords check' to write the file anew.",
         ) from None
-    return reasons
 
 
 def write_quarantine(folder: Path, reasons: Mapping[str, str]) -> None:
