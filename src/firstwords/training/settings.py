@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from firstwords.config import Config
+from firstwords.training.schedule import EdenConfig, ScheduleConfig
 
 
 class DataConfig(Config):
@@ -64,19 +65,12 @@ class TrainingConfig(Config):
     workers: int | Literal["auto"] = "auto"  # loader processes; 0: load in the training process
 
     optimizer: Literal["scaled_adam", "adamw"] = "scaled_adam"
-    learning_rate: float = Field(default=0.045, gt=0)
+    schedule: ScheduleConfig = EdenConfig(cooldown=0.3)  # with the peak rate; adamw wants about a tenth
+    schedule_scale: PositiveFloat | Literal["auto"] = "auto"  # reference batches per step; see plan.py
     weight_decay: float = Field(default=0.01, ge=0)  # adamw alone
     max_grad_norm: float = Field(default=5.0, gt=0)  # adamw alone: ScaledAdam clips by its own statistics
-    schedule_scale: float | Literal["auto"] = "auto"  # model count per step, see training/plan.py
     average_share: float = Field(default=0.33, ge=0, le=1)  # last part of the run whose weights are averaged
-
-    intermediate_weight: float = Field(default=0.0, ge=0, lt=1)  # of intermediate CTC; 0: off
-    intermediate_layers: tuple[int, ...] = ()  # stacks after which it stands; needed when the weight is set
-    self_conditioned: bool = False  # feed the intermediate posteriors back (arXiv:2104.02724)
-    consistency_weight: float = Field(
-        default=0.0, ge=0
-    )  # CR-CTC (arXiv:2410.05101), 0.2 in its paper; 0: off
-    consistency_warmup: int = Field(default=2000, ge=0)  # steps until its full weight
+    consistency_warmup: int = Field(default=2000, ge=0)  # reference batches until CR-CTC has its full weight
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     memory_share: float = Field(default=0.8, gt=0, le=1)  # of the free memory that a batch may fill
@@ -86,11 +80,3 @@ class TrainingConfig(Config):
     save_every_seconds: float = Field(default=120.0, gt=0)
     early_stop: int | None = Field(default=None, ge=1)  # validations without a better dev CER
     freeze_encoder_steps: int = Field(default=0, ge=0)  # with --from: only the new head learns at first
-
-    @model_validator(mode="after")
-    def intermediate_needs_layers(self) -> Self:
-        if self.intermediate_weight and not self.intermediate_layers:
-            raise ValueError("intermediate_weight is set: name the stacks in intermediate_layers.")
-        if self.self_conditioned and not self.intermediate_weight:
-            raise ValueError("self_conditioned needs intermediate_weight above 0.")
-        return self

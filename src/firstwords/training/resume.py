@@ -1,0 +1,224 @@
+"""Checkpoints of a run: written whole or not at all, and proved when read.
+
+    RUN/resume/
+      step-00001200/    state.safetensors (weights, optimizer, average), state.json (all else, checksums)
+      step-00001100/    the last three are kept
+      best/             the weights that were best on dev, in the same form
+      identity.json     fingerprints of recipe and corpus: another one is refused
+      log.jsonl         metrics; the truth about the run
+
+A folder is written under another name, flushed to the disk and renamed, so no crash leaves half a
+checkpoint under a right name. What the disk spoils later, the checksums show: then the one before is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from firstwords.data.manifest import write_atomically
+from firstwords.errors import CheckpointError, TrainingError
+
+TENSORS, STATE = "state.safetensors", "state.json"
+KEPT = 3
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a checkpoint holds: nested dicts and lists of tensors and plain values."""
+
+    step: int
+    state: Mapping[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.spoiled: list[str] = []  # what could not be read, for the user
+
+    def save(self, step: int, state: Mapping[str, Any]) -> Path:
+        """Write a checkpoint and remove all but the newest three."""
+        path = self._write(f"step-{step:08d}", step, state)
+        for old in self._found()[KEPT:]:
+            shutil.rmtree(old, ignore_errors=True)
+        return path
+
+    def save_best(self, step: int, state: Mapping[str, Any]) -> Path:
+        """Write the checkpoint that later ones must beat."""
+        return self._write("best", step, state)
+
+    def newest(self) -> Checkpoint | None:
+        """The newest checkpoint that is whole; spoiled ones on the way are noted in ``spoiled``."""
+        for path in self._found():
+            try:
+                return read_checkpoint(path)
+            except CheckpointError as error:
+                self.spoiled.append(error.what)
+        if self.spoiled:
+            raise TrainingError(
+                f"No checkpoint in '{self.folder}' can be read: {'; '.join(self.spoiled)}",
+                mend="Give another --to folder to start afresh.",
+            )
+        return None
+
+    def best(self) -> Checkpoint | None:
+        """The best checkpoint, or None where there is none or it is spoiled."""
+        try:
+            return read_checkpoint(self.folder / "best") if (self.folder / "best").is_dir() else None
+        except CheckpointError as error:
+            self.spoiled.append(error.what)
+            return None
+
+    def clear(self) -> None:
+        """Remove what an interrupted write left behind."""
+        for path in self.folder.glob("*.writing") if self.folder.is_dir() else ():
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _found(self) -> list[Path]:
+        found = self.folder.glob("step-*") if self.folder.is_dir() else ()
+        return sorted((p for p in found if p.suffix != ".writing"), reverse=True)
+
+    def _write(self, name: str, step: int, state: Mapping[str, Any]) -> Path:
+        aside, path = self.folder / f"{name}.writing", self.folder / name
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        tensors: dict[str, Tensor] = {}
+        record = _pack(state, "", tensors)
+        save_file(tensors, aside / TENSORS)
+        body = json.dumps({"step": step, "tensors": _digest(aside / TENSORS), "state": record})
+        envelope = json.dumps({"sha256": hashlib.sha256(body.encode()).hexdigest(), "body": body})
+        (aside / STATE).write_text(envelope, encoding="utf-8")
+        for file in (aside / TENSORS, aside / STATE):
+            _flush(file)
+        _flush_folder(aside)
+        if path.exists():  # a folder cannot be renamed onto another: the old one stands aside for a moment
+            old = self.folder / f"{name}.old.writing"
+            shutil.rmtree(old, ignore_errors=True)
+            path.rename(old)
+            aside.rename(path)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            aside.rename(path)
+        _flush_folder(self.folder)
+        return path
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """A checkpoint folder, proved against its checksums."""
+    try:
+        envelope = json.loads((path / STATE).read_text(encoding="utf-8"))
+        body = str(envelope["body"])
+        if hashlib.sha256(body.encode()).hexdigest() != envelope["sha256"]:
+            raise CheckpointError(f"'{path / STATE}' was changed or is torn.")
+        content = json.loads(body)
+        if _digest(path / TENSORS) != content["tensors"]:
+            raise CheckpointError(f"'{path / TENSORS}' was changed or is torn.")
+        tensors = load_file(path / TENSORS)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise CheckpointError(f"'{path}' cannot be read: {error}.") from None
+    return Checkpoint(int(content["step"]), cast("Mapping[str, Any]", _unpack(content["state"], tensors)))
+
+
+def check_identity(folder: Path, identity: Mapping[str, str]) -> None:
+    """Write down what a run belongs to, or refuse to go on with another recipe or corpus.
+
+    Args:
+        identity: name of a thing (recipe, corpus, ...) -> its fingerprint.
+    """
+    path = folder / "identity.json"
+    if not path.is_file():
+        write_atomically(path, json.dumps(dict(identity), indent=1) + "\n")
+        return
+    try:
+        known = cast("dict[str, str]", json.loads(path.read_text(encoding="utf-8")))
+    except ValueError:
+        raise TrainingError(
+            f"'{path}' cannot be read.", mend="Give another --to folder to start afresh."
+        ) from None
+    changed = [name for name, value in identity.items() if known.get(name) != value]
+    if changed:
+        raise TrainingError(
+            f"'{folder.parent}' was begun with another {' and another '.join(changed)}.",
+            mend="Going on would mix two experiments. Give another --to folder, "
+            f"or bring the old {' and '.join(changed)} back.",
+        )
+
+
+def fingerprint(text: str) -> str:
+    """SHA-256 of a text, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _pack(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """Nested value -> JSON; tensors go to ``tensors`` under the path where they stood."""
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().to("cpu", copy=True).contiguous()
+        return {"tensor": name}
+    if isinstance(value, Mapping):
+        items = cast("Mapping[Any, Any]", value).items()
+        return {"dict": [[key, _pack(item, f"{name}/{key}", tensors)] for key, item in items]}
+    if isinstance(value, list | tuple):
+        items = cast("list[Any]", value)
+        kind = "list" if isinstance(value, list) else "tuple"
+        return {kind: [_pack(item, f"{name}/{n}", tensors) for n, item in enumerate(items)]}
+    if value is None or isinstance(value, bool | int | float | str):
+        return {"value": value}
+    raise TypeError(f"a checkpoint cannot hold {name}: {type(value).__name__}")
+
+
+def _unpack(record: Any, tensors: Mapping[str, Tensor]) -> Any:
+    ((kind, content),) = cast("dict[str, Any]", record).items()
+    match kind:
+        case "tensor":
+            return tensors[content]
+        case "dict":
+            return {key: _unpack(item, tensors) for key, item in content}
+        case "list":
+            return [_unpack(item, tensors) for item in content]
+        case "tuple":
+            return tuple(_unpack(item, tensors) for item in content)
+        case _:
+            return content
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _flush_folder(path: Path) -> None:
+    """Make the names of a folder's files last; Windows has no such call and needs none."""
+    if os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def weights_digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names and bytes of a model's weights: equal only if bit for bit the same."""
+    total = hashlib.sha256()
+    for name in sorted(state):
+        total.update(name.encode())
+        total.update(state[name].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()

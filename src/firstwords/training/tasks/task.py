@@ -1,0 +1,77 @@
+"""What the one training loop drives: recognition, later language models, pre-training, distillation.
+
+Losses are sums, never means. The loop adds up the sums and the sizes of all batches of a step, over
+accumulation and over processes, and divides once: two processes, four small batches or one joint batch
+give the same gradient.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import Generic, NamedTuple, TypeVar
+
+from torch import Tensor, nn
+
+BatchT = TypeVar("BatchT")
+
+
+class Loss(NamedTuple):
+    """The loss of one batch.
+
+    total   scalar, sum over the utterances, float32, with its graph
+    parts   what it consists of and what else is worth a curve, as sums like ``total``, without graph
+    size    what the sums are divided by: seconds of audio, always above 0
+    each    (B,) loss of every utterance, without graph, to name the one that is not finite
+    """
+
+    total: Tensor
+    parts: Mapping[str, Tensor]
+    size: float
+    each: Tensor
+
+
+class Sample(NamedTuple):
+    """A decoded utterance, to be shown."""
+
+    id: str
+    reference: str
+    hypothesis: str
+
+
+class Validation(NamedTuple):
+    """Numbers of one pass over the dev set; less ``objective`` is better."""
+
+    objective: float
+    numbers: Mapping[str, float]
+    samples: tuple[Sample, ...]
+
+
+class Task(ABC, Generic[BatchT]):
+    """A model and what is wanted of it."""
+
+    model: nn.Module
+
+    @abstractmethod
+    def set_step(self, count: float) -> None:
+        """Tell step-dependent parts how far training is, in batches of the reference recipe."""
+
+    @abstractmethod
+    def loss(self, batch: BatchT) -> Loss:
+        """The loss of a batch in training mode."""
+
+    @abstractmethod
+    def validate(self, batches: Iterable[BatchT]) -> Validation:
+        """Decode a dev set in evaluation mode; leaves the model in the mode it was in."""
+
+    @abstractmethod
+    def names(self, batch: BatchT) -> tuple[str, ...]:
+        """Ids of the utterances, in the order of ``Loss.each``."""
+
+    @abstractmethod
+    def halves(self, batch: BatchT) -> tuple[BatchT, BatchT] | None:
+        """Two batches of half the size; None where there is only one utterance."""
+
+    @abstractmethod
+    def cost(self, batch: BatchT) -> float:
+        """Predicted use of memory and time, in cost-seconds (see data/sampler.py)."""
