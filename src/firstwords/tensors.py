@@ -29,7 +29,7 @@ def real_frames(lengths: Int[Tensor, " batch"], time: int) -> Bool[Tensor, "batc
     return torch.arange(time, device=lengths.device)[None, :] < lengths[:, None]
 
 
-def pad(sequences: Sequence[Shaped[Tensor, "time ..."]], value: float = 0.0) -> Padded:
+def pad(sequences: Sequence[Shaped[Tensor, "_ ..."]], value: float = 0.0) -> Padded:
     """A list of sequences -> one Padded batch, filled up with ``value``."""
     lengths = torch.tensor([len(sequence) for sequence in sequences], dtype=torch.int64)
     return Padded(

@@ -1,0 +1,147 @@
+"""Forced alignment: where in the audio each known token lies, by the most probable CTC path (Viterbi).
+
+The states of a label sequence a b are  - a - b -  (blanks between and around). From frame to frame a path
+stays, moves on by one, or skips a blank between two different tokens:
+
+    state 4  -                 .  .  x
+          3  b              .  x  x
+          2  -           .  x  .
+          1  a        x  x  .
+          0  -     x  .
+                 t 0  1  2  3  4  5 ...
+
+Several label sequences of one utterance (an n-best list) are aligned together; frames are the only loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from firstwords.errors import SearchError
+from firstwords.search.ctc_common import BLANK, Runs, confidences
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Where each token lies.
+
+    ``first`` and ``last`` are frame numbers, both inside the token; ``path`` holds one symbol per frame, 0
+    for blank; ``score`` is the path's log-probability; ``confidences`` are mean posteriors of each token
+    over its frames, in 0..1.
+    """
+
+    tokens: tuple[int, ...]
+    first: tuple[int, ...]
+    last: tuple[int, ...]
+    path: tuple[int, ...]
+    score: float
+    confidences: tuple[float, ...]
+
+
+def align(
+    log_probs: NDArray[np.floating] | Tensor, tokens: Sequence[int], *, name: str = "this utterance"
+) -> Alignment:
+    """(T, V) natural-log probabilities and token ids -> their most probable alignment.
+
+    Args:
+        name: the utterance's id, for the error that says why no alignment exists.
+    """
+    values = log_probs.detach().cpu().double().numpy() if isinstance(log_probs, Tensor) else log_probs
+    return align_many(np.asarray(values, dtype=np.float64), [tokens], name=name)[0]
+
+
+def align_many(
+    log_probs: NDArray[np.float64], sequences: Sequence[Sequence[int]], *, name: str = "this utterance"
+) -> list[Alignment]:
+    """(T, V) natural-log probabilities and several token sequences -> the best alignment of each."""
+    frames, vocabulary = log_probs.shape
+    for tokens in sequences:
+        _check(tokens, frames, vocabulary, name)
+    if frames == 0 or not sequences:
+        return [Alignment((), (), (), (), 0.0, ()) for _ in sequences]
+    states = _viterbi(log_probs, sequences, name)
+    return [_read_off(log_probs, tokens, path) for tokens, path in zip(sequences, states, strict=True)]
+
+
+def _check(tokens: Sequence[int], frames: int, vocabulary: int, name: str) -> None:
+    wrong = [t for t in tokens if not 0 < t < vocabulary]
+    if wrong:
+        raise SearchError(
+            f"{name}: token {wrong[0]} cannot be aligned, ids run from 1 to {vocabulary - 1}.",
+            mend="Encode the text with the tokenizer of this model.",
+        )
+    needed = len(tokens) + sum(a == b for a, b in pairwise(tokens))
+    if needed > frames:
+        raise SearchError(
+            f"{name}: {len(tokens)} tokens need at least {needed} frames, the audio has {frames}.",
+            mend="Check that text and audio belong together, or leave this utterance out.",
+        )
+
+
+def _viterbi(
+    log_probs: NDArray[np.float64], sequences: Sequence[Sequence[int]], name: str
+) -> NDArray[np.int64]:
+    """The state of every frame on the best path of each sequence, (sequences, T)."""
+    frames, rows = len(log_probs), len(sequences)
+    width = 2 * max(len(tokens) for tokens in sequences) + 1
+    labels = np.full((rows, width), BLANK, dtype=np.int64)
+    for row, tokens in enumerate(sequences):
+        labels[row, 1 : 2 * len(tokens) : 2] = tokens
+    # Only a token may be reached by skipping, and only from a different token.
+    closed = np.full((rows, width), -np.inf)
+    closed[:, 2:][(labels[:, 2:] != BLANK) & (labels[:, 2:] != labels[:, :-2])] = 0.0
+
+    score = np.full((rows, width + 2), -np.inf)  # two columns on the left, so that moves are slices
+    score[:, 2] = log_probs[0, BLANK]
+    if width > 1:
+        score[:, 3] = log_probs[0, labels[:, 1]]
+    moves = np.zeros((frames, rows, width), dtype=np.int8)
+    for frame in range(1, frames):
+        best = score[:, 2:].copy()
+        move = moves[frame]
+        for step, arriving in ((1, score[:, 1:-1]), (2, score[:, :-2] + closed)):
+            better = arriving > best  # on a tie the path stays
+            move[better] = step
+            np.copyto(best, arriving, where=better)
+        score[:, 2:] = best + log_probs[frame, labels]
+
+    ends = np.array([2 * len(tokens) for tokens in sequences])
+    every = np.arange(rows)
+    on_blank = score[every, ends + 2]
+    on_token = np.where(ends > 0, score[every, ends + 1], -np.inf)
+    if np.any(np.isneginf(np.maximum(on_blank, on_token))):
+        raise SearchError(
+            f"{name}: the model gives every alignment of this text probability 0.",
+            mend="Check that the log-probabilities are finite and belong to this tokenizer.",
+        )
+    state = np.where(on_token > on_blank, ends - 1, ends)
+    path = np.zeros((rows, frames), dtype=np.int64)
+    for frame in range(frames - 1, -1, -1):
+        path[:, frame] = state
+        state = state - moves[frame, every, state]
+    return path
+
+
+def _read_off(log_probs: NDArray[np.float64], tokens: Sequence[int], states: NDArray[np.int64]) -> Alignment:
+    """States per frame -> tokens with their frames. Equal neighbours are told apart by their states."""
+    ids = np.asarray([BLANK, *tokens], dtype=np.int64)
+    which = np.where(states % 2 == 1, (states + 1) // 2, 0)  # 0 = blank, else number of the token from 1
+    symbols = ids[which]
+    first = np.searchsorted(states, np.arange(1, 2 * len(tokens), 2), side="left")
+    last = np.searchsorted(states, np.arange(1, 2 * len(tokens), 2), side="right") - 1
+    scores = log_probs[np.arange(len(states)), symbols]
+    sure = confidences(scores, Runs(ids[1:], first, last))
+    return Alignment(
+        tokens=tuple(int(t) for t in tokens),
+        first=tuple(first.tolist()),
+        last=tuple(last.tolist()),
+        path=tuple(symbols.tolist()),
+        score=float(scores.sum()),
+        confidences=tuple(sure.tolist()),
+    )
