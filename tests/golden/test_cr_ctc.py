@@ -25,17 +25,17 @@ def test_two_views(case: str, golden: Path) -> None:
 
     consistency = consistency_loss(log_probs)
     assert consistency.shape == (numbers["N"],)
-    assert float(consistency.sum()) == pytest.approx(numbers["cr_loss"], rel=1e-5)
+    assert consistency.sum().item() == pytest.approx(numbers["cr_loss"], rel=1e-5)
     (gradient,) = torch.autograd.grad(consistency.sum(), values)
     expected = tensors[f"{case}/out/grad_cr_wrt_logprobs"]
     torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-5 * float(expected.abs().max()))
 
     loss = ctc_loss(log_probs, targets)
-    assert float(loss.sum()) == pytest.approx(numbers["ctc_loss"], rel=1e-5)
+    assert loss.sum().item() == pytest.approx(numbers["ctc_loss"], rel=1e-5)
     (gradient,) = torch.autograd.grad(loss.sum(), values)
     expected = tensors[f"{case}/out/grad_ctc_wrt_logprobs"]
     torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-5)
 
     used = numbers["used_in_training"]  # two views count half each
-    assert 0.5 * float(loss.sum()) == pytest.approx(used["ctc"], rel=1e-5)
-    assert 0.5 * float(consistency.sum()) == pytest.approx(used["cr"], rel=1e-5)
+    assert 0.5 * loss.sum().item() == pytest.approx(used["ctc"], rel=1e-5)
+    assert 0.5 * consistency.sum().item() == pytest.approx(used["cr"], rel=1e-5)

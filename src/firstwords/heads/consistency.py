@@ -13,7 +13,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from firstwords.heads.ctc import at_least_float32
+from firstwords.heads.numeric import at_least_float32
 from firstwords.tensors import Padded, real_frames
 
 

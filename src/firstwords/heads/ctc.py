@@ -9,6 +9,7 @@ Everything after the projection is float32 (float64 stays float64): the loss sum
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, final
 
 import torch
@@ -17,7 +18,10 @@ from pydantic import Field, NonNegativeFloat
 from torch import Tensor, nn
 
 from firstwords.config import Config
+from firstwords.errors import ConfigError
 from firstwords.heads.head import FrameHead
+from firstwords.heads.intermediate import IntermediateCtc
+from firstwords.heads.numeric import at_least_float32
 from firstwords.tensors import Padded, real_frames
 
 
@@ -36,9 +40,19 @@ class CtcConfig(Config):
 
 @final
 class CtcHead(FrameHead):
-    """Dropout, one linear layer, log-softmax. Id 0 is the blank."""
+    """Dropout, one linear layer, log-softmax. Id 0 is the blank.
 
-    def __init__(self, config: CtcConfig, dim: int, vocabulary: int) -> None:
+    Args:
+        dim: width of the encoder's output.
+        vocabulary: number of pieces, blank included.
+        stack_dims: width of each stack inside the encoder; needed for ``intermediate`` losses alone.
+    """
+
+    intermediate: IntermediateCtc | None
+
+    def __init__(
+        self, config: CtcConfig, dim: int, vocabulary: int, stack_dims: Sequence[int] | None = None
+    ) -> None:
         super().__init__()
         self.config = config
         self.vocabulary = vocabulary
@@ -46,6 +60,20 @@ class CtcHead(FrameHead):
         self.projection = nn.Linear(dim, vocabulary)  # icefall: ctc_output.1
         with torch.no_grad():
             self.projection.bias[0] += config.blank_bias
+        self.intermediate = None
+        if config.intermediate:
+            if stack_dims is None:
+                raise ConfigError(
+                    f"heads.ctc.intermediate = {list(config.intermediate)}: this encoder cannot be tapped.",
+                    mend="Set heads.ctc.intermediate = [].",
+                )
+            self.intermediate = IntermediateCtc(
+                config.intermediate,
+                stack_dims,
+                vocabulary,
+                dropout=config.dropout,
+                self_conditioned=config.self_conditioned,
+            )
 
     def log_probs(self, encoded: Padded) -> Padded:
         """Encoded (B, T, D) -> (B, T, V) natural-log probabilities, float32."""
@@ -98,8 +126,3 @@ def frames_needed(targets: Padded) -> Int[Tensor, " batch"]:
     inside = real_frames(lengths, ids.shape[1])
     repeats = (ids[:, 1:] == ids[:, :-1]) & inside[:, 1:]
     return lengths + repeats.sum(dim=1)
-
-
-def at_least_float32(values: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Half precision -> float32; float32 and float64 stay."""
-    return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
