@@ -24,9 +24,10 @@ class Padded(NamedTuple):
     lengths: Int[Tensor, " batch"]
 
 
-def real_frames(lengths: Int[Tensor, " batch"], time: int) -> Bool[Tensor, "batch time"]:
-    """True where a frame lies inside its sequence."""
-    return torch.arange(time, device=lengths.device)[None, :] < lengths[:, None]
+def real_frames(lengths: Int[Tensor, " batch"], time: int | torch.SymInt) -> Bool[Tensor, "batch time"]:
+    """True where a frame lies inside its sequence; ``time`` is symbolic while exporting."""
+    frames = torch.arange(time, device=lengths.device)  # pyright: ignore[reportCallIssue, reportArgumentType]
+    return frames[None, :] < lengths[:, None]
 
 
 def pad(sequences: Sequence[Shaped[Tensor, "_ ..."]], value: float = 0.0) -> Padded:
