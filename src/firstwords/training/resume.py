@@ -3,7 +3,7 @@
     RUN/resume/
       step-00001200/    state.safetensors (weights, optimizer, average), state.json (all else, checksums)
       step-00001100/    the last three are kept
-      best/             the weights that were best on dev, in the same form
+      best-00000900/    the weights that were best on dev, in the same form
       identity.json     fingerprints of recipe and corpus: another one is refused
       log.jsonl         metrics; the truth about the run
 
@@ -58,11 +58,19 @@ class Checkpoints:
 
     def save_best(self, step: int, state: Mapping[str, Any]) -> Path:
         """Write the checkpoint that later ones must beat."""
-        return self._write("best", step, state)
+        path = self._write(f"best-{step:08d}", step, state)
+        for old in self._found("best-*"):
+            if old != path:
+                shutil.rmtree(old, ignore_errors=True)
+        return path
 
-    def newest(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole; spoiled ones on the way are noted in ``spoiled``."""
-        for path in self._found():
+    def newest(self, *, skip: int = 0) -> Checkpoint | None:
+        """The newest checkpoint that is whole (after ``skip`` newer ones, if there are so many).
+
+        Spoiled ones on the way are noted in ``spoiled``.
+        """
+        found = self._found()
+        for path in found[min(skip, max(0, len(found) - 1)) :]:
             try:
                 return read_checkpoint(path)
             except CheckpointError as error:
@@ -76,19 +84,20 @@ class Checkpoints:
 
     def best(self) -> Checkpoint | None:
         """The best checkpoint, or None where there is none or it is spoiled."""
-        try:
-            return read_checkpoint(self.folder / "best") if (self.folder / "best").is_dir() else None
-        except CheckpointError as error:
-            self.spoiled.append(error.what)
-            return None
+        for path in self._found("best-*"):
+            try:
+                return read_checkpoint(path)
+            except CheckpointError as error:
+                self.spoiled.append(error.what)
+        return None
 
     def clear(self) -> None:
         """Remove what an interrupted write left behind."""
         for path in self.folder.glob("*.writing") if self.folder.is_dir() else ():
             shutil.rmtree(path, ignore_errors=True)
 
-    def _found(self) -> list[Path]:
-        found = self.folder.glob("step-*") if self.folder.is_dir() else ()
+    def _found(self, pattern: str = "step-*") -> list[Path]:
+        found = self.folder.glob(pattern) if self.folder.is_dir() else ()
         return sorted((p for p in found if p.suffix != ".writing"), reverse=True)
 
     def _write(self, name: str, step: int, state: Mapping[str, Any]) -> Path:
@@ -104,14 +113,8 @@ class Checkpoints:
         for file in (aside / TENSORS, aside / STATE):
             _flush(file)
         _flush_folder(aside)
-        if path.exists():  # a folder cannot be renamed onto another: the old one stands aside for a moment
-            old = self.folder / f"{name}.old.writing"
-            shutil.rmtree(old, ignore_errors=True)
-            path.rename(old)
-            aside.rename(path)
-            shutil.rmtree(old, ignore_errors=True)
-        else:
-            aside.rename(path)
+        shutil.rmtree(path, ignore_errors=True)  # there only if it was spoiled
+        aside.rename(path)
         _flush_folder(self.folder)
         return path
 

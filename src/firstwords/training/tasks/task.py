@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
@@ -47,14 +47,21 @@ class Validation(NamedTuple):
     samples: tuple[Sample, ...]
 
 
+class Advice(NamedTuple):
+    """What a task found out about its training: words for the user, and a factor on the rate from now on."""
+
+    message: str
+    rate_factor: float = 1.0
+
+
 class Task(ABC, Generic[BatchT]):
     """A model and what is wanted of it."""
 
     model: nn.Module
 
     @abstractmethod
-    def set_step(self, count: float) -> None:
-        """Tell step-dependent parts how far training is, in batches of the reference recipe."""
+    def set_step(self, step: int, count: float) -> None:
+        """Before each step: its number, and the batches of the reference recipe it stands for."""
 
     @abstractmethod
     def loss(self, batch: BatchT) -> Loss:
@@ -63,6 +70,18 @@ class Task(ABC, Generic[BatchT]):
     @abstractmethod
     def validate(self, batches: Iterable[BatchT]) -> Validation:
         """Decode a dev set in evaluation mode; leaves the model in the mode it was in."""
+
+    @abstractmethod
+    def watch(self, step: int, progress: float, loss: float, means: Mapping[str, float]) -> Advice | None:
+        """After each step, with loss and parts per size: may change the task's own settings and say so."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """Plain values that a resumed run must have again (the model's weights apart)."""
+
+    @abstractmethod
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what ``state`` returned."""
 
     @abstractmethod
     def names(self, batch: BatchT) -> tuple[str, ...]:

@@ -1,0 +1,101 @@
+"""One or several processes that train together (``torchrun``): sums over all of them.
+
+Gradients are added up after the backward pass, as sums, together with the sizes they are divided by. So the
+result is the gradient of one process with the joint batch, also when batches differ in size, one of them is
+empty or a step is skipped; a wrapper that averages over processes (DDP) gives that only for equal batches.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+from torch import Tensor, nn
+
+_TIMEOUT = timedelta(hours=2)  # the others wait while the first process validates
+
+
+@dataclass(frozen=True)
+class Processes:
+    """This process among those that train together."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """True for the process that writes files and talks."""
+        return self.rank == 0
+
+    def add_up(self, tensors: list[Tensor]) -> None:
+        """Replace each tensor by its sum over all processes."""
+        if self.size == 1 or not tensors:
+            return
+        flat = torch.cat([t.detach().reshape(-1).to(torch.float32) for t in tensors])
+        torch.distributed.all_reduce(flat)
+        place = 0
+        for tensor in tensors:
+            tensor.copy_(flat[place : place + tensor.numel()].reshape(tensor.shape))
+            place += tensor.numel()
+
+    def agree(self, value: bool) -> bool:
+        """True everywhere where it is true in any process."""
+        if self.size == 1:
+            return value
+        flag = torch.tensor([float(value)])
+        if torch.distributed.get_backend() == "nccl":
+            flag = flag.cuda()
+        torch.distributed.all_reduce(flag)
+        return bool(flag.item() > 0)
+
+    def same(self, numbers: list[float]) -> list[float]:
+        """The numbers of the first process, in every process."""
+        if self.size == 1:
+            return numbers
+        values = torch.tensor(numbers, dtype=torch.float64)
+        if torch.distributed.get_backend() == "nccl":
+            values = values.cuda()
+        torch.distributed.broadcast(values, 0)
+        return values.tolist()
+
+    def same_weights(self, model: nn.Module) -> None:
+        """Give every process the weights and buffers of the first."""
+        if self.size > 1:
+            for value in model.state_dict().values():
+                torch.distributed.broadcast(value, 0)
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.size > 1:
+            torch.distributed.barrier()
+
+
+def join_processes(device: torch.device) -> Processes:
+    """Join the processes that ``torchrun`` started; alone where it did not."""
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return Processes()
+    if not torch.distributed.is_initialized():
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        torch.distributed.init_process_group(backend, timeout=_TIMEOUT)
+    return Processes(torch.distributed.get_rank(), size)
+
+
+def leave_processes(processes: Processes) -> None:
+    """Take leave of the others."""
+    if processes.size > 1 and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def fill_missing_gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
+    """Gradients of all trained parameters; zeros where there is none, so that all processes send the same."""
+    gradients: list[Tensor] = []
+    for parameter in parameters:
+        if parameter.requires_grad:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            gradients.append(parameter.grad)
+    return gradients

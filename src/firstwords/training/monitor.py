@@ -1,0 +1,77 @@
+"""Is the model still answering every frame with the blank, and what is done about it.
+
+A CTC model first learns that the blank is nearly always right, and stays on that plateau for 15 to 35 % of
+a short run (the reference Zipformer on 50 minutes of speech: 5 to 11 of 32 minutes). Some never leave it. The
+reason is that almost all of the alignment's weight lies on blanks, so hardly any gradient tells one letter
+from another (Zeyer et al., 2021, arXiv:2105.14849). Dividing the posteriors by the model's own label
+frequencies inside the loss gives the letters that weight back (label priors: Huang et al., 2024,
+arXiv:2406.02560); it is switched on here when the plateau lasts, and off again once letters appear, so that
+the finished model is an ordinary CTC model. When instead the loss grows, steps are too large: the rate is
+halved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+STUCK_BLANK = 0.97  # share of frames whose best symbol is the blank
+FREE_BLANK = 0.90  # letters have appeared: in speech at 25 frames a second 50 to 85 % are blanks
+STUCK_PROGRESS = 0.10  # of the run, before anything is done
+STUCK_STEPS = 100
+PRIOR_WEIGHT = 0.3  # of the label priors, as in the paper
+DIVERGED = 1.5  # times the lowest smoothed loss
+
+
+@dataclass
+class BlankMonitor:
+    """Watches training batches; all of it is part of a checkpoint."""
+
+    blank: float = 0.0  # smoothed share of blank frames
+    loss: float = 0.0  # smoothed
+    lowest: float = float("inf")
+    seen: int = 0
+    prior_weight: float = 0.0  # what the task should use now
+    helped: bool = False
+    lowered: int = 0  # step of the last lowering of the rate
+
+    def update(self, step: int, progress: float, *, blank: float, loss: float) -> str | None:
+        """Shares and loss of one step -> what to tell the user, if anything was decided."""
+        self.seen += 1
+        keep = min(0.98, 1 - 1 / self.seen)
+        self.blank = keep * self.blank + (1 - keep) * blank
+        self.loss = keep * self.loss + (1 - keep) * loss
+        if self.seen >= STUCK_STEPS:
+            self.lowest = min(self.lowest, self.loss)
+        if self.prior_weight and self.blank < FREE_BLANK:
+            self.prior_weight = 0.0
+            return f"Letters have appeared ({self.blank:.0%} blanks): back to the ordinary loss."
+        if not self.helped and self.stuck and progress >= STUCK_PROGRESS and self.seen >= STUCK_STEPS:
+            self.helped, self.prior_weight = True, PRIOR_WEIGHT
+            return (
+                f"After {progress:.0%} of the run the model still answers {self.blank:.0%} of the audio with "
+                "silence (the blank). From here the loss weighs letters by their rarity until they appear."
+            )
+        return None
+
+    @property
+    def stuck(self) -> bool:
+        """True while nearly every frame is a blank."""
+        return self.blank > STUCK_BLANK
+
+    def asks_for_half_rate(self, step: int) -> bool:
+        """True where the loss has grown by half since its lowest; not again for a while after that."""
+        if self.loss > DIVERGED * self.lowest and step - self.lowered > 2 * STUCK_STEPS:
+            self.lowered, self.lowest = step, self.loss
+            return True
+        return False
+
+    def to_record(self) -> dict[str, Any]:
+        """State -> plain values."""
+        return asdict(self)
+
+    def load(self, record: Mapping[str, Any]) -> None:
+        """Go on from a saved state."""
+        for name, value in record.items():
+            setattr(self, name, value)
