@@ -97,18 +97,21 @@ def ctc_loss(log_probs: Padded, targets: Padded) -> Float[Tensor, " batch"]:
     """
     values = at_least_float32(log_probs.values)
     device = values.device
-    if device.type == "mps":  # torch has no CTC kernel there
-        values = values.cpu()
-    place = values.device
-    loss = torch.nn.functional.ctc_loss(
-        values.transpose(0, 1),
-        targets.values.to(place),
-        log_probs.lengths.to(place),
-        targets.lengths.to(place),
-        blank=0,
-        reduction="none",
-        zero_infinity=True,  # else the gradient of an impossible utterance is nan
-    ).to(device)
+    if values.numel() == 0:  # torch refuses a batch without utterances or frames
+        loss = values.sum(dim=(1, 2))
+    else:
+        if device.type == "mps":  # torch has no CTC kernel there
+            values = values.cpu()
+        place = values.device
+        loss = torch.nn.functional.ctc_loss(
+            values.transpose(0, 1),
+            targets.values.to(place),
+            log_probs.lengths.to(place),
+            targets.lengths.to(place),
+            blank=0,
+            reduction="none",
+            zero_infinity=True,  # else the gradient of an impossible utterance is nan
+        ).to(device)
     return loss.masked_fill(~can_align(log_probs.lengths.to(device), targets), float("inf"))
 
 

@@ -43,6 +43,16 @@ def test_no_frames() -> None:
     assert loss.tolist() == pytest.approx([0.0, math.inf, -math.log(3 / 9)], rel=1e-6)
 
 
+def test_a_batch_without_frames_or_utterances() -> None:
+    lengths = torch.zeros(2, dtype=torch.int64)
+    loss = ctc_loss(Padded(torch.zeros(2, 0, 3, requires_grad=True), lengths), ids([], [1]))
+    assert loss.tolist() == [0.0, math.inf]
+    nothing = ctc_loss(
+        Padded(torch.zeros(0, 4, 3), lengths[:0]), Padded(torch.zeros(0, 2).long(), lengths[:0])
+    )
+    assert nothing.shape == (0,)
+
+
 def test_impossible_utterance_is_infinite_and_harmless() -> None:
     logits = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
     log_probs = Padded(logits.log_softmax(-1), torch.tensor([3, 3]))
