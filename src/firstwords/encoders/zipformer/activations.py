@@ -1,0 +1,123 @@
+"""SwooshL, SwooshR, BiasNorm and dropout shared over time: arXiv:2310.11230, sections 3.3 and 3.4.
+
+SwooshL(x) = ln(1 + e^(x-4)) - 0.08 x - 0.035, SwooshR(x) = ln(1 + e^(x-1)) - 0.08 x - 0.313261687.
+Written as autograd functions that keep their input alone and work in few passes over memory, since on a
+CPU an element-wise pass costs as much as the matrix product beside it. The derivative is exact (the
+reference's training kernels round it to 8 bits).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from firstwords.encoders.zipformer.constraints import limit_parameter
+
+_SLOPE = 0.08
+
+
+def _swoosh(x: Tensor, shift: float, offset: float) -> Tensor:
+    shifted = x - shift
+    return F.softplus(shifted).add_(shifted, alpha=-_SLOPE).sub_(offset + _SLOPE * shift)
+
+
+class _Swoosh(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, shift: float, offset: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.shift = shift
+        return _swoosh(x, shift, offset)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (x,), grad = ctx.saved_tensors, grads[0]
+        slope = torch.ops.aten.softplus_backward(grad, x - ctx.shift, 1, 20)  # grad * sigmoid(x - shift)
+        return slope.sub_(grad, alpha=_SLOPE), None, None
+
+
+def swoosh_l(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """SwooshL, element by element; about 0 for x well below 4, SwooshL(0) = -0.0169."""
+    return _apply_swoosh(x, 4.0, 0.035)
+
+
+def swoosh_r(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """SwooshR, element by element; SwooshR(0) = 0."""
+    return _apply_swoosh(x, 1.0, 0.313261687)
+
+
+def _apply_swoosh(x: Tensor, shift: float, offset: float) -> Tensor:
+    if x.requires_grad and torch.is_grad_enabled():
+        return _Swoosh.apply(x, shift, offset)  # pyright: ignore[reportReturnType]
+    return _swoosh(x, shift, offset)
+
+
+class _BiasNormalize(torch.autograd.Function):
+    """y = x s with s = e^g / rms(x - b); statistics in float32.
+
+    With u = sum(gy x) e^g rms^-3 / C per frame: gx = s gy - u (x - b), gb = sum of u (x - b), gg = sum(gy y).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bias: Tensor, log_scale: Tensor) -> Tensor:
+        scale = _bias_norm_scale(x, bias, log_scale)
+        ctx.save_for_backward(x, bias, log_scale, scale)
+        return (x * scale).to(x.dtype)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, bias, log_scale, scale = ctx.saved_tensors
+        grad, values = grads[0].float(), x.float()
+        dot = (grad * values).sum(dim=-1, keepdim=True)
+        along = dot * scale
+        weight = along * (scale / log_scale.exp()).square() / x.shape[-1]
+        grad_x = (grad * scale).addcmul_(values, weight, value=-1.0).addcmul_(weight, bias)
+        grad_bias = weight.reshape(-1) @ values.reshape(-1, x.shape[-1]) - weight.sum() * bias
+        return grad_x.to(x.dtype), grad_bias, along.sum().reshape(log_scale.shape)
+
+
+def _bias_norm_scale(x: Tensor, bias: Tensor, log_scale: Tensor) -> Tensor:
+    centred = x.float() - bias
+    size = torch.linalg.vector_norm(centred, dim=-1, keepdim=True)
+    return log_scale.exp() * x.shape[-1] ** 0.5 / size
+
+
+class BiasNorm(nn.Module):
+    """(…, C) -> (…, C): divide by the root mean square of x - bias, multiply by e^log_scale (eq. 4).
+
+    Only the gradient of log_scale is kept within [-1.5, 1.5], its value is free.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.tensor(1.0))
+        self.bias = nn.Parameter(torch.empty(channels).normal_(mean=0.0, std=1e-4))
+
+    def forward(self, x: Float[Tensor, "*rest channels"]) -> Float[Tensor, "*rest channels"]:
+        if not torch.is_grad_enabled():
+            return (x * _bias_norm_scale(x, self.bias, self.log_scale)).to(x.dtype)
+        log_scale = limit_parameter(self.log_scale, -1.5, 1.5, training=self.training)
+        return _BiasNormalize.apply(x, self.bias, log_scale)  # pyright: ignore[reportReturnType]
+
+
+def dropout_over_time(
+    x: Float[Tensor, "batch time channels"], probability: float, *, training: bool
+) -> Float[Tensor, "batch time channels"]:
+    """Dropout whose mask is the same at every frame of an utterance."""
+    if not training or probability == 0:
+        return x
+    return x * F.dropout(x.new_ones(x.shape[0], 1, x.shape[2]), probability)
+
+
+def initialize_scaled(layer: nn.Linear | nn.Conv1d | nn.Conv2d, scale: float) -> None:
+    """Shrink a freshly made layer: weight times ``scale``, bias uniform within 0.1 * ``scale``."""
+    with torch.no_grad():
+        layer.weight.mul_(scale)
+        if layer.bias is not None:  # pyright: ignore[reportUnnecessaryComparison]
+            layer.bias.uniform_(-0.1 * scale, 0.1 * scale)

@@ -1,0 +1,261 @@
+"""Attention of a Zipformer layer: weights computed once, used by three modules (arXiv:2310.11230, 3.2).
+
+scores[i, j] = q_i · k_j + p_i · (linear_pos PE[j - i]), no division by sqrt(d). Hidden places get the score
+-1000. Positions depend on the distance through an arctangent of its logarithm, so one table serves every
+length.
+
+    PE rows for three frames: offsets -2 -1 0 1 2; frame i reads the rows 2-i … 4-i.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from firstwords.encoders.zipformer import constraints
+from firstwords.encoders.zipformer.activations import initialize_scaled
+from firstwords.encoders.zipformer.constraints import Balancer, Whiten
+from firstwords.encoders.zipformer.schedules import Schedule, Scheduled
+
+HIDDEN = -1000.0  # score of a source that must not be seen
+_SCORE_LIMIT, _SCORE_PENALTY = 25.0, 1e-4
+
+
+class RelativePositions(nn.Module):
+    """Number of frames -> encodings of all distances between them; computed once, kept, never saved."""
+
+    def __init__(self, dim: int, dropout: float = 0.15) -> None:
+        super().__init__()
+        self.dim = dim
+        self.dropout = nn.Dropout(dropout)
+        self.table = torch.empty(0)  # a plain attribute: no part of the weights
+
+    def forward(self, time: int, left: int = 0, like: Tensor | None = None) -> Float[Tensor, "offsets dim"]:
+        """Rows for the offsets -(time + left - 1) … time - 1, on the device of ``like``."""
+        device = torch.device("cpu") if like is None else like.device
+        if torch.compiler.is_compiling():
+            return encode_offsets(-(time + left - 1), time - 1, self.dim, device)
+        reach = self.table.shape[0] // 2
+        if reach < time + left - 1 or self.table.device != device:
+            reach = max(time + left - 1, 2 * reach if self.table.device == device else 0, 64)
+            self.table = encode_offsets(-reach, reach, self.dim, device)
+        return self.dropout(self.table[reach - (time + left - 1) : reach + time])
+
+
+def encode_offsets(first: int, last: int, dim: int, device: torch.device) -> Float[Tensor, "offsets dim"]:
+    """Offsets (source - target) first … last -> cosines and sines of multiples of a squashed distance.
+
+    z = sqrt(d) sign(x) (ln(|x| + sqrt(d)) - ln sqrt(d)), a = atan(2 pi z / d); columns cos a, sin a, cos 2a
+    and so on, the last one is 1.
+    """
+    offsets = torch.arange(first, last + 1, dtype=torch.float32, device=device)
+    root = math.sqrt(dim)
+    squashed = root * offsets.sign() * ((offsets.abs() + root).log() - math.log(root))
+    angles = (squashed * (2 * math.pi / dim)).atan()[:, None] * torch.arange(1, dim // 2 + 1, device=device)
+    table = torch.stack((angles.cos(), angles.sin()), dim=2).flatten(1)
+    table[:, -1] = 1.0
+    return table
+
+
+def align_offsets(scores: Float[Tensor, "batch heads time offsets"], sources: int) -> Tensor:
+    """Column j of row i of the result is column time-1-i+j: a view (B, H, T, S), no copy."""
+    time, offsets = scores.shape[2], scores.shape[3]
+    strides = (scores.stride(0), scores.stride(1), offsets - 1, 1)
+    shape = (scores.shape[0], scores.shape[1], time, sources)
+    return scores.as_strided(shape, strides, scores.storage_offset() + time - 1)
+
+
+class _Weights(torch.autograd.Function):
+    """softmax(q kᵀ + aligned(p rᵀ)) with hidden places; keeps its inputs and its result, nothing between.
+
+    q, k: (B, H, T, D); p: (B, H, T, P) or None; r: (H, O, P); hidden: broadcasts over (B, H, T, S).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, p: Tensor | None, r: Tensor, hidden: Tensor | None, punish: bool
+    ) -> Tensor:
+        scores = attention_scores(q, k, p, r)
+        sign = beyond(scores, _SCORE_LIMIT) if punish else None
+        weights = _normalize(scores, hidden)
+        ctx.save_for_backward(q, k, p, r, hidden, weights, sign)
+        return weights
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        q, k, p, r, hidden, weights, sign = ctx.saved_tensors
+        grad = torch.ops.aten._softmax_backward_data(grads[0], weights, -1, weights.dtype)
+        if hidden is not None and hidden.shape[-2] > 1:  # else no row is hidden wholly: weights are 0 there
+            grad.masked_fill_(hidden, 0.0)
+        if sign is not None:
+            grad.add_(sign, alpha=_SCORE_PENALTY)
+        grad_q, grad_k = grad @ k, grad.transpose(2, 3) @ q
+        if p is None:  # positions were left out this time: zeros, since DDP waits for every gradient
+            return grad_q, grad_k, None, torch.zeros_like(r), None, None
+        spread = grad.new_zeros(p.shape[0], p.shape[1], p.shape[2], r.shape[1])
+        align_offsets(spread, grad.shape[3]).copy_(grad)
+        grad_r = (spread.transpose(2, 3) @ p).sum(dim=0)
+        return grad_q, grad_k, spread @ r, grad_r, None, None
+
+
+def beyond(x: Tensor, limit: float) -> Tensor:
+    """1 above the limit, -1 below minus the limit, else 0, as int8."""
+    return (x > limit).to(torch.int8).sub_((x < -limit).to(torch.int8))
+
+
+def attention_scores(q: Tensor, k: Tensor, p: Tensor | None, r: Tensor) -> Tensor:
+    """(B, H, T, D), (B, H, S, D), (B, H, T, P), (H, O, P) -> (B, H, T, S)."""
+    scores = q @ k.transpose(2, 3)
+    if p is not None:
+        scores += align_offsets((p @ r.transpose(1, 2)).contiguous(), k.shape[2])
+    return scores
+
+
+def _normalize(scores: Tensor, hidden: Tensor | None) -> Tensor:
+    if hidden is not None:
+        scores = scores.masked_fill_(hidden, HIDDEN)
+    return scores.softmax(dim=-1)  # inside in float32 also for bfloat16
+
+
+class AttentionWeights(Scheduled):
+    """(B, T, D) -> attention weights (B, H, T, S): row = who looks, column = what is looked at."""
+
+    def __init__(
+        self,
+        dim: int,
+        position_dim: int,
+        heads: int,
+        query_head_dim: int,
+        position_head_dim: int,
+        position_skip: Schedule | float | None = None,
+    ) -> None:
+        super().__init__()
+        self.heads, self.query_head_dim, self.position_head_dim = heads, query_head_dim, position_head_dim
+        skip = Schedule((0.0, 0.5), (4000.0, 0.0))
+        self.position_skip = skip if position_skip is None else position_skip
+        self.in_proj = nn.Linear(dim, heads * (2 * query_head_dim + position_head_dim))
+        initialize_scaled(self.in_proj, query_head_dim**-0.25)
+        limit = Schedule((0.0, 3.0), (20000.0, 6.0), default=3.0)
+        self.whiten_keys = Whiten(limit, groups=heads, grad_scale=0.025)
+        self.balance_keys = Balancer(0.4, 0.6, 0.0, 100.0, probability=0.025)
+        self.linear_pos = nn.Linear(position_dim, heads * position_head_dim, bias=False)
+        initialize_scaled(self.linear_pos, 0.05)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch time dim"],
+        positions: Float[Tensor, "offsets position_dim"],
+        hidden: Bool[
+            Tensor,
+            (
+                ...  # time sources
+            ),
+        ]
+        | None = None,
+    ) -> Float[Tensor, "batch heads time sources"]:
+        """``hidden`` (True = must not be seen) broadcasts over (B, H, T, S)."""
+        q, k, p = self._project(x)
+        k = self.whiten_keys(self.balance_keys(k))
+        q, k = self._heads(q), self._heads(k)
+        with_positions = not (self.training and constraints.drawn(self.now(self.position_skip)))
+        p, r = self._place(p, positions)
+        placed = (p if with_positions else None, r)
+        punish = self.training and torch.is_grad_enabled() and constraints.drawn(0.1)
+        if not torch.is_grad_enabled():
+            return _normalize(attention_scores(q, k, *placed), hidden)
+        return cast("Tensor", _Weights.apply(q, k, *placed, hidden, punish))
+
+    def step(
+        self,
+        x: Float[Tensor, "batch time dim"],
+        positions: Float[Tensor, "offsets position_dim"],
+        cache: Float[Tensor, "batch left keys"],
+        hidden: Bool[Tensor, "batch 1 1 sources"] | None = None,
+    ) -> tuple[Float[Tensor, "batch heads time sources"], Float[Tensor, "batch left keys"]]:
+        """One chunk and the keys before it -> weights over both, and the next cache."""
+        q, k, p = self._project(x)
+        k = torch.cat((cache, k), dim=1)
+        scores = attention_scores(self._heads(q), self._heads(k), *self._place(p, positions))
+        return _normalize(scores, hidden), k[:, k.shape[1] - cache.shape[1] :]
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        width = self.heads * self.query_head_dim
+        q, k, p = self.in_proj(x).split((width, width, self.heads * self.position_head_dim), dim=2)
+        return q, k, p
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+
+    def _place(self, p: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        return self._heads(p), self.linear_pos(positions).unflatten(1, (self.heads, -1)).transpose(0, 1)
+
+
+class SelfAttention(nn.Module):
+    """(B, T, D) and weights (B, H, T, S) -> (B, T, D): weighted sums of small values."""
+
+    def __init__(self, dim: int, heads: int, value_head_dim: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.in_proj = nn.Linear(dim, heads * value_head_dim)
+        self.out_proj = nn.Linear(heads * value_head_dim, dim)
+        initialize_scaled(self.out_proj, 0.05)
+        self.whiten = Whiten(Schedule((0.0, 7.5), (20000.0, 22.5), default=7.5), grad_scale=0.01)
+
+    def forward(
+        self, x: Float[Tensor, "batch time dim"], weights: Float[Tensor, "batch heads time time"]
+    ) -> Float[Tensor, "batch time dim"]:
+        return self.whiten(self._attend(self.in_proj(x), weights))
+
+    def step(
+        self,
+        x: Float[Tensor, "batch time dim"],
+        weights: Float[Tensor, "batch heads time sources"],
+        cache: Float[Tensor, "batch left values"],
+    ) -> tuple[Float[Tensor, "batch time dim"], Float[Tensor, "batch left values"]]:
+        """One chunk and the values before it -> output and the next cache."""
+        values = torch.cat((cache, self.in_proj(x)), dim=1)
+        return self._attend(values, weights), values[:, values.shape[1] - cache.shape[1] :]
+
+    def _attend(self, values: Tensor, weights: Tensor) -> Tensor:
+        sums = weights @ values.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return self.out_proj(sums.transpose(1, 2).flatten(2))
+
+
+class NonlinAttention(nn.Module):
+    """(B, T, D) and ONE head of weights (B, T, S) -> (B, T, D): gate, attend, gate again."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.in_proj = nn.Linear(dim, 3 * hidden)
+        self.balancer = Balancer(
+            Schedule((0.0, 0.25), (20000.0, 0.05)), Schedule((0.0, 0.75), (20000.0, 0.95)), 0.5, 5.0
+        )
+        self.whiten1 = Whiten(Schedule((0.0, 5.0), (20000.0, 10.0), default=5.0), grad_scale=0.01)
+        self.out_proj = nn.Linear(hidden, dim)
+        initialize_scaled(self.out_proj, 0.05)
+        self.whiten2 = Whiten(Schedule((0.0, 5.0), (20000.0, 15.0), default=5.0), grad_scale=0.01)
+
+    def forward(
+        self, x: Float[Tensor, "batch time dim"], weights: Float[Tensor, "batch time time"]
+    ) -> Float[Tensor, "batch time dim"]:
+        s, x, y = self.in_proj(x).chunk(3, dim=-1)
+        x = self.whiten1(x) * self.balancer(s).tanh()
+        return self.whiten2(self.out_proj((weights @ x) * y))
+
+    def step(
+        self,
+        x: Float[Tensor, "batch time dim"],
+        weights: Float[Tensor, "batch time sources"],
+        cache: Float[Tensor, "batch left hidden"],
+    ) -> tuple[Float[Tensor, "batch time dim"], Float[Tensor, "batch left hidden"]]:
+        """One chunk and the gated frames before it -> output and the next cache."""
+        s, x, y = self.in_proj(x).chunk(3, dim=-1)
+        x = torch.cat((cache, x * s.tanh()), dim=1)
+        return self.out_proj((weights @ x) * y), x[:, x.shape[1] - cache.shape[1] :]

@@ -1,0 +1,237 @@
+"""Training regularisers that leave the forward pass alone and bend the gradient.
+
+Balancer, Whiten, limits on parameters and on attention scores (arXiv:2310.11230, section 3.4 and the
+published code). All are drawn at random for each forward pass; when not drawn they cost nothing.
+Both big ones are worked out in closed form: the Balancer's gradient is one affine function of x per
+channel, Whiten's is one matrix product, so no second graph is built inside the backward pass.
+
+Differs from the reference: they act in training mode only (there also in eval mode while gradients flow).
+Statistics are float32 whatever the precision of x. Channels are the last axis.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from firstwords.encoders.zipformer.schedules import Schedule, Scheduled
+
+
+def draw() -> float:
+    """One uniform number in [0, 1) from torch's default generator. Every random choice asks here."""
+    return float(torch.rand(()))
+
+
+def drawn(probability: float) -> bool:
+    """True with this probability; no number is drawn where there is no choice."""
+    return probability > 0 and (probability >= 1 or draw() < probability)
+
+
+def _limit_of_mean(positive: float) -> float:
+    """Share of positive values wanted -> bound on mean / standard deviation, for Gaussian values."""
+    x = 2 * positive - 1
+    return 0.8139535143 * (math.log(1 + x + 1e-10) - math.log(1 - x + 1e-10)) / 2
+
+
+_ROOT_HALF_PI = 1.25331413732  # sqrt(pi / 2): mean absolute value -> root mean square of a Gaussian
+
+
+class _Balance(torch.autograd.Function):
+    """Identity; the new gradient is g + |g| (a + b x) with one a and b per channel."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, limits: tuple[float, float, float, float], scale: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.limits, ctx.scale = limits, scale
+        return x.view_as(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (x,), grad = ctx.saved_tensors, grads[0]
+        slope, offset = balance_direction(x, ctx.limits, ctx.scale)
+        push = torch.addcmul(offset, x.float(), slope).mul_(grad.abs())
+        return push.add_(grad).to(grad.dtype), None, None
+
+
+def balance_direction(
+    x: Float[Tensor, "*rest channels"], limits: tuple[float, float, float, float], scale: float
+) -> tuple[Float[Tensor, " channels"], Float[Tensor, " channels"]]:
+    """Per channel (slope, offset) of the Balancer's gradient, scaled to rms ``scale``.
+
+    Loss per channel: |m - clamp(m)| + |ln(clamp(r) / r)| with m = mean / deviation and r = root mean
+    square, so d loss / dx = offset + slope * x, and its mean square is (offset + slope mean)^2 +
+    slope^2 variance.
+    """
+    low_m, high_m, low_r, high_r = limits
+    flat = x.reshape(-1, x.shape[-1]).float()
+    mean = flat.mean(dim=0)
+    square = torch.linalg.vector_norm(flat, dim=0).square() / flat.shape[0]
+    variance = square - mean.square()
+    moving = variance > 1e-20
+    deviation = variance.clamp(min=1e-20).sqrt()
+    rms = square.clamp(min=1e-20).sqrt()
+    m = mean / deviation
+    pull_m = (m > high_m).float() - (m < low_m).float()
+    pull_r = ((rms > high_r).float() - (rms < low_r).float()) * (square > 1e-20)
+    # d m / dx = 1 / deviation - mean (x - mean) / deviation^3; d ln r / dx = x / r^2 (both over frames)
+    bend = pull_m * moving * mean / deviation.pow(3)
+    slope = pull_r / rms.square() - bend
+    offset = pull_m / deviation + bend * mean
+    size = ((offset + slope * mean).square() + slope.square() * variance.clamp(min=0)).sqrt()
+    # the reference divides by the number of frames before its floor of 1e-20; kept so that both agree
+    factor = scale / flat.shape[0] / (size / flat.shape[0]).clamp(min=1e-20)
+    return slope * factor, offset * factor
+
+
+class Balancer(Scheduled):
+    """Pushes each channel's share of positive values and mean absolute value into a range.
+
+    Args:
+        min_positive, max_positive: share of values above zero.
+        min_abs, max_abs: mean absolute value.
+        probability: of acting in one forward pass.
+        grad_scale: size of the push, relative to the gradient.
+    """
+
+    def __init__(
+        self,
+        min_positive: Schedule | float = 0.05,
+        max_positive: Schedule | float = 0.95,
+        min_abs: Schedule | float = 0.2,
+        max_abs: Schedule | float = 100.0,
+        probability: Schedule | float | None = None,
+        grad_scale: float = 0.04,
+    ) -> None:
+        super().__init__()
+        self.min_positive, self.max_positive = min_positive, max_positive
+        self.min_abs, self.max_abs = min_abs, max_abs
+        default = Schedule((0.0, 0.5), (8000.0, 0.125), default=0.4)
+        self.probability = default if probability is None else probability
+        self.grad_scale = grad_scale
+
+    def forward(self, x: Float[Tensor, "*rest channels"]) -> Float[Tensor, "*rest channels"]:
+        if not (self.training and x.requires_grad and drawn(self.now(self.probability))):
+            return x
+        limits = (
+            _limit_of_mean(self.now(self.min_positive)),
+            _limit_of_mean(self.now(self.max_positive)),
+            _ROOT_HALF_PI * self.now(self.min_abs),
+            _ROOT_HALF_PI * self.now(self.max_abs),
+        )
+        return _Balance.apply(x, limits, self.grad_scale)  # pyright: ignore[reportReturnType]
+
+
+class _Whitening(torch.autograd.Function):
+    """Identity; adds grad_scale ‖g‖ P / ‖P‖, P the direction in which x gets whiter's opposite."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, owner: Whiten) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.owner, ctx.limit = owner, owner.now(owner.limit)
+        return x.view_as(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (x,), grad, owner = ctx.saved_tensors, grads[0], ctx.owner
+        flat = x.reshape(-1, owner.groups, x.shape[-1] // owner.groups).float()
+        metric, centre, step = whitening(flat)
+        owner.high = bool(metric >= ctx.limit)
+        if not owner.high:
+            return grad, None
+        # ‖(x - mean) step‖² = trace(step covariance step), known without another pass over the frames
+        rows = flat.transpose(0, 1)
+        scale = owner.grad_scale * torch.linalg.vector_norm(grad, dtype=torch.float32)
+        push = torch.baddbmm(-(centre @ step), rows, step).transpose(0, 1).reshape(x.shape)
+        return torch.add(grad, (push * scale).to(grad.dtype)), None
+
+
+def whitening(
+    x: Float[Tensor, "frames groups channels"],
+) -> tuple[Float[Tensor, ""], Float[Tensor, "groups 1 channels"], Float[Tensor, "groups channels channels"]]:
+    """(metric, mean, step): metric is 1 for white x; (x - mean) @ step = its gradient, scaled to norm 1.
+
+    metric = (sum of squared covariances / channels) / (mean variance)², over all groups.
+    """
+    groups, channels = x.shape[1], x.shape[2]
+    rows = x.transpose(0, 1)
+    centre = rows.mean(dim=1, keepdim=True)
+    rows = rows - centre
+    covariance = rows.transpose(1, 2) @ rows
+    mean_variance = covariance.diagonal(dim1=1, dim2=2).mean()
+    power = covariance.square().sum() / (groups * channels)
+    metric = power / (mean_variance.square() + 1e-20)
+    identity = torch.eye(channels, dtype=covariance.dtype, device=covariance.device)
+    step = covariance / (mean_variance + 1e-20) - (power / (mean_variance.square() + 1e-20)) * identity
+    size = (step @ covariance @ step).diagonal(dim1=1, dim2=2).sum().clamp(min=0).sqrt()
+    return metric, centre, step / (size + 1e-20)
+
+
+class Whiten(Scheduled):
+    """Pushes the channels of each group towards equal variances without correlation, above a limit.
+
+    Args:
+        limit: metric up to which x is left alone; 1 is white.
+        groups: the channels are split into so many groups.
+        grad_scale: size of the push, relative to the whole gradient.
+    """
+
+    LOW, HIGH = 0.025, 0.25  # probability of acting while the metric was last below / above the limit
+
+    def __init__(self, limit: Schedule | float, groups: int = 1, grad_scale: float = 0.01) -> None:
+        super().__init__()
+        self.limit, self.groups, self.grad_scale = limit, groups, grad_scale
+        self.high = True
+
+    def forward(self, x: Float[Tensor, "*rest channels"]) -> Float[Tensor, "*rest channels"]:
+        if not (self.training and x.requires_grad and drawn(self.HIGH if self.high else self.LOW)):
+            return x
+        return _Whitening.apply(x, self)  # pyright: ignore[reportReturnType]
+
+
+class _LimitParameter(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, parameter: Tensor, low: float, high: float) -> Tensor:
+        ctx.save_for_backward(parameter)
+        ctx.low, ctx.high = low, high
+        return parameter.view_as(parameter)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (parameter,), grad = ctx.saved_tensors, grads[0]
+        wrong = ((parameter < ctx.low) & (grad > 0)) | ((parameter > ctx.high) & (grad < 0))
+        return torch.where(wrong, -grad, grad), None, None
+
+
+def limit_parameter(parameter: Tensor, low: float, high: float, *, training: bool) -> Tensor:
+    """The parameter itself; outside [low, high] a gradient that would lead further out is turned round.
+
+    Drawn with probability 0.6 in training. The value is never clamped.
+    """
+    if training and drawn(0.6):
+        return _LimitParameter.apply(parameter, low, high)  # pyright: ignore[reportReturnType]
+    return parameter
+
+
+class _ScaleGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: float) -> Tensor:
+        ctx.scale = scale
+        return x.view_as(x)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return grads[0] * ctx.scale, None
+
+
+def scale_gradient(x: Tensor, scale: float, *, training: bool) -> Tensor:
+    """x itself; in training its gradient is multiplied by ``scale``."""
+    return _ScaleGradient.apply(x, scale) if training else x  # pyright: ignore[reportReturnType]

@@ -1,0 +1,149 @@
+"""The convolutional front end of the Zipformer, 100 Hz -> 50 Hz (arXiv:2310.11230, section 3.1).
+
+Everything runs with channels last in memory: as plain tensors (B, T, F, C), F frequency bins, which the 2-D
+convolutions read as channels-last images without a copy, so that the 1x1 convolutions are plain matrix
+products (as convolutions they fall into a slow CPU kernel).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from firstwords.encoders.zipformer.activations import (
+    BiasNorm,
+    dropout_over_time,
+    initialize_scaled,
+    swoosh_l,
+    swoosh_r,
+)
+from firstwords.encoders.zipformer.constraints import Balancer, Whiten, scale_gradient
+from firstwords.encoders.zipformer.layer import keep_utterances
+from firstwords.encoders.zipformer.schedules import Schedule, Scheduled
+from firstwords.tensors import real_frames
+
+LOOK_AHEAD = 3  # frames at 50 Hz that the 7x7 convolution sees to either side
+
+
+def convolve(
+    x: Float[Tensor, "batch time bins channels"],
+    layer: nn.Conv2d,
+    padding: tuple[int, int] = (0, 0),
+) -> Float[Tensor, "batch frames outbins outchannels"]:
+    """A 2-D convolution with channels last on both sides."""
+    image = x.permute(0, 3, 1, 2)
+    weight = layer.weight.contiguous(memory_format=torch.channels_last)
+    y = F.conv2d(image, weight, layer.bias, layer.stride, padding, groups=layer.groups)
+    return y.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
+
+
+class ConvNeXt(Scheduled):
+    """(B, T, F, C) -> the same shape: a residual 7x7 depthwise convolution (arXiv:2201.03545, adapted)."""
+
+    def __init__(self, channels: int, skip: Schedule | float | None = None) -> None:
+        super().__init__()
+        default = Schedule((0.0, 0.2), (20000.0, 0.015))
+        self.skip = default if skip is None else skip
+        self.depthwise_conv = nn.Conv2d(channels, channels, 7, groups=channels, padding=LOOK_AHEAD)
+        self.pointwise_conv1 = nn.Conv2d(channels, 3 * channels, 1)
+        self.hidden_balancer = Balancer(0.3, 1.0, 0.75, 5.0)
+        self.pointwise_conv2 = nn.Conv2d(3 * channels, channels, 1)
+        initialize_scaled(self.pointwise_conv2, 0.01)
+        self.out_balancer = Balancer(0.4, 0.6, 1.0, 6.0)
+        self.out_whiten = Whiten(5.0, grad_scale=0.01)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch time bins channels"],
+        real: Bool[Tensor, "batch time"] | None = None,
+    ) -> Float[Tensor, "batch time bins channels"]:
+        """Frames that are not ``real`` count as zero, as beyond the ends of the batch."""
+        if real is not None:
+            x = x.masked_fill(~real[:, :, None, None], 0.0)
+        branch = self._branch(convolve(x, self.depthwise_conv, (LOOK_AHEAD, LOOK_AHEAD)))
+        if self.training:
+            kept = keep_utterances(branch.flatten(2), self.now(self.skip))
+            branch = branch if kept is None else branch * kept.unsqueeze(-1)
+        return self.out_whiten(self.out_balancer(x + branch))
+
+    def step(
+        self,
+        x: Float[Tensor, "batch ahead bins channels"],
+        cache: Float[Tensor, "batch 3 bins channels"],
+    ) -> tuple[Float[Tensor, "batch chunk bins channels"], Float[Tensor, "batch 3 bins channels"]]:
+        """A chunk plus 3 frames of look-ahead, and the 3 frames before it -> the chunk, next cache."""
+        chunk = x.shape[1] - LOOK_AHEAD
+        joined = torch.cat((cache, x), dim=1)
+        branch = self._branch(convolve(joined, self.depthwise_conv, (0, LOOK_AHEAD)))
+        return x[:, :chunk] + branch, joined[:, chunk : chunk + LOOK_AHEAD]
+
+    def _branch(self, x: Tensor) -> Tensor:
+        hidden = F.linear(x, self.pointwise_conv1.weight.flatten(1), self.pointwise_conv1.bias)
+        hidden = swoosh_l(self.hidden_balancer(hidden))
+        return F.linear(hidden, self.pointwise_conv2.weight.flatten(1), self.pointwise_conv2.bias)
+
+
+class ConvEmbed(Scheduled):
+    """(B, T, mels) -> (B, (T - 7) // 2, dim)."""
+
+    def __init__(
+        self, mels: int, dim: int, channels: tuple[int, int, int], dropout: Schedule | float
+    ) -> None:
+        super().__init__()
+        first, second, third = channels
+        self.dropout = dropout
+        # The places of the convolutions among the other steps are part of published parameter names.
+        self.conv = nn.ModuleDict(
+            {
+                "0": nn.Conv2d(1, first, 3, padding=(0, 1)),
+                "4": nn.Conv2d(first, second, 3, stride=2),
+                "7": nn.Conv2d(second, third, 3, stride=(1, 2)),
+            }
+        )
+        self.balancers = nn.ModuleList(Balancer(max_abs=limit) for limit in (1.0, 4.0, 4.0))
+        self.convnext = ConvNeXt(third)
+        self.channels, self.bins = third, ((mels - 1) // 2 - 1) // 2
+        self.out = nn.Linear(third * self.bins, dim)
+        limit = Schedule((0.0, 4.0), (20000.0, 8.0), default=4.0)
+        self.out_whiten = Whiten(limit, grad_scale=0.02)
+        self.out_norm = BiasNorm(dim)
+
+    def output_lengths(self, lengths: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
+        """Frames at 100 Hz -> frames at 50 Hz; too short an utterance gives none."""
+        return ((lengths - 7) // 2).clamp(min=0)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch time mels"],
+        lengths: Int[Tensor, " batch"] | None = None,
+    ) -> Float[Tensor, "batch frames dim"]:
+        """With ``lengths`` (of x) the frames near an utterance's end equal those of the utterance alone."""
+        x = self._convolutions(x)
+        real = None if lengths is None else real_frames(self.output_lengths(lengths), x.shape[1])
+        x = self.out_norm(self.out_whiten(self._project(self.convnext(x, real))))
+        return dropout_over_time(x, self.now(self.dropout), training=self.training)
+
+    def step(
+        self,
+        x: Float[Tensor, "batch window mels"],
+        cache: Float[Tensor, "batch 3 bins channels"],
+    ) -> tuple[Float[Tensor, "batch chunk dim"], Float[Tensor, "batch 3 bins channels"]]:
+        """2 * chunk + 13 frames and the cache -> chunk frames at 50 Hz and the next cache."""
+        x, cache = self.convnext.step(self._convolutions(x), cache)
+        return self.out_norm(self._project(x)), cache
+
+    def _convolutions(self, x: Tensor) -> Tensor:
+        x = convolve(x.unsqueeze(-1), self.conv["0"], (0, 1))  # pyright: ignore[reportArgumentType]
+        x = scale_gradient(x, 0.2, training=self.training)
+        x = swoosh_r(self.balancers[0](x))
+        x = convolve(x, self.conv["4"])  # pyright: ignore[reportArgumentType]
+        x = swoosh_r(self.balancers[1](x))
+        x = convolve(x, self.conv["7"])  # pyright: ignore[reportArgumentType]
+        return swoosh_r(self.balancers[2](x))
+
+    def _project(self, x: Tensor) -> Tensor:
+        # The weight's columns run channel by channel, x bin by bin: turning the weight is the smaller copy.
+        weight = self.out.weight.unflatten(1, (self.channels, self.bins)).transpose(1, 2).flatten(1)
+        return F.linear(x.flatten(2), weight, self.out.bias)

@@ -1,0 +1,125 @@
+"""A stack of layers at one frame rate, with the way down to that rate and back up (arXiv:2310.11230, 3.1)."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from firstwords.encoders.zipformer.attention import RelativePositions
+from firstwords.encoders.zipformer.layer import Bypass, LayerCache, LayerShape, View, ZipformerLayer
+from firstwords.encoders.zipformer.schedules import Schedule
+
+
+class Downsample(nn.Module):
+    """(B, T, D) -> (B, ceil(T / factor), D): a learned weighted mean of each group of frames.
+
+    A group that is not full repeats the last frame:  a b c d e  ->  (a b) (c d) (e e)
+    """
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+        self.bias = nn.Parameter(torch.zeros(factor))
+
+    def forward(
+        self, x: Float[Tensor, "batch time dim"], lengths: Int[Tensor, " batch"] | None = None
+    ) -> Float[Tensor, "batch groups dim"]:
+        """With ``lengths`` each utterance repeats its own last frame, without them the batch's."""
+        time = x.shape[1]
+        groups = -(-time // self.factor)
+        if lengths is not None:
+            x = repeat_last(x, lengths)
+        if groups * self.factor != time:
+            x = torch.cat((x, x[:, -1:].expand(-1, groups * self.factor - time, -1)), dim=1)
+        weights = self.bias.softmax(dim=0).to(x.dtype)
+        return torch.einsum("bgfd,f->bgd", x.unflatten(1, (groups, self.factor)), weights)
+
+
+def repeat_last(
+    x: Float[Tensor, "batch time dim"], lengths: Int[Tensor, " batch"]
+) -> Float[Tensor, "batch time dim"]:
+    """Everything beyond each length becomes that utterance's last frame (its first one where it has none)."""
+    time = torch.arange(x.shape[1], device=x.device)
+    last = (lengths - 1).clamp(min=0)[:, None, None].expand(-1, 1, x.shape[2])
+    return torch.where((time[None, :] < lengths[:, None])[:, :, None], x, x.gather(1, last))
+
+
+def upsample(x: Float[Tensor, "batch groups dim"], factor: int, time: int) -> Float[Tensor, "batch time dim"]:
+    """Each frame ``factor`` times, cut to ``time``."""
+    return x.unsqueeze(2).expand(-1, -1, factor, -1).flatten(1, 2)[:, :time]
+
+
+def change_width(x: Float[Tensor, "batch time dim"], dim: int) -> Float[Tensor, "batch time width"]:
+    """The first ``dim`` channels, or zero channels appended."""
+    return x[:, :, :dim] if x.shape[2] >= dim else F.pad(x, (0, dim - x.shape[2]))
+
+
+def warm_up(begin: float, end: float, layers: int, factor: int) -> list[Schedule]:
+    """Skip rates of the layers' bypasses: each layer comes in during its own share of [begin, end]."""
+    share = (end - begin) / layers
+    final = 0.035 * factor**0.5
+    return [
+        Schedule((begin + i * share, 0.5), (begin + (i + 1) * share, final), default=0.0)
+        for i in range(layers)
+    ]
+
+
+class Stack(nn.Module):
+    """(B, T, D) at the encoder's rate -> the same shape; the layers run at 1 / factor of it."""
+
+    def __init__(
+        self, shape: LayerShape, layers: int, factor: int = 1, warmup: tuple[float, float] = (0.0, 4000.0)
+    ) -> None:
+        super().__init__()
+        self.factor = factor
+        self.positions = RelativePositions(shape.position_dim)
+        self.layers = nn.ModuleList(ZipformerLayer(shape) for _ in range(layers))
+        for layer, skip in zip(self.layers, warm_up(*warmup, layers, factor), strict=True):
+            cast("ZipformerLayer", layer).bypass.skip = skip
+        self.downsample = Downsample(factor) if factor > 1 else None
+        self.out_combiner = Bypass(shape.dim) if factor > 1 else None
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch time dim"],
+        view: View,
+        repeat: Int[Tensor, " batch"] | None = None,
+        feature_mask: Float[Tensor, "batch 1 dim"] | None = None,
+    ) -> Float[Tensor, "batch time dim"]:
+        """``view`` at the stack's own rate; ``repeat``: lengths at the encoder's rate for ``Downsample``."""
+        if feature_mask is not None:
+            x = x * feature_mask
+        before = x
+        if self.downsample is not None:
+            x = self.downsample(x, repeat)
+        positions = self.positions(x.shape[1], 0, x)
+        for layer in self.layers:
+            x = layer(x, positions, view)
+            if feature_mask is not None:
+                x = x * feature_mask
+        if self.out_combiner is None:
+            return x
+        return self.out_combiner(before, upsample(x, self.factor, before.shape[1]))
+
+    def step(
+        self,
+        x: Float[Tensor, "batch chunk dim"],
+        caches: tuple[LayerCache, ...],
+        hidden: Bool[Tensor, "batch sources"] | None,
+    ) -> tuple[Float[Tensor, "batch chunk dim"], tuple[LayerCache, ...]]:
+        """One chunk at the encoder's rate; caches and ``hidden`` at this stack's own rate."""
+        before = x
+        if self.downsample is not None:
+            x = self.downsample(x)
+        positions = self.positions(x.shape[1], caches[0].keys.shape[1], x)
+        after: list[LayerCache] = []
+        for layer, cache in zip(self.layers, caches, strict=True):
+            x, cache = cast("ZipformerLayer", layer).step(x, positions, cache, hidden)
+            after.append(cache)
+        if self.out_combiner is not None:
+            x = self.out_combiner(before, upsample(x, self.factor, before.shape[1]))
+        return x, tuple(after)

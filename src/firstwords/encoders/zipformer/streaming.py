@@ -1,0 +1,107 @@
+"""What the causal Zipformer remembers between two windows of frames, and what chunks may see.
+
+    window of 2 C + 13 frames at 100 Hz    ........................|.............
+    hop 2 C                                -> C frames at 50 Hz    |3 of look-ahead
+    attention of a stack with factor f     left / f old frames, C / f new ones
+
+At the end of a recording the last window is filled up with log-mel silence (ln 1e-10).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from firstwords.encoders.zipformer.config import ZipformerConfig
+from firstwords.encoders.zipformer.frontend import LOOK_AHEAD
+from firstwords.encoders.zipformer.layer import LayerCache
+from firstwords.errors import ConfigError
+
+EXTRA_FRAMES = 7 + 2 * LOOK_AHEAD  # a window is so much longer than its hop
+PADDING_VALUE = -23.025850929940457  # ln(1e-10), the feature of nothing
+
+
+class ZipformerState(NamedTuple):
+    """Tensors only, so that a step exports as it is. Sizes tell the left context."""
+
+    stacks: tuple[tuple[LayerCache, ...], ...]
+    before: Float[Tensor, "batch 3 bins channels"]  # inside the front end, at 50 Hz
+    processed: Int[Tensor, " batch"]  # frames at 50 Hz so far
+
+
+def window(chunk: int) -> int:
+    """Frames at 100 Hz that one step reads for ``chunk`` frames at 50 Hz; it advances by 2 * chunk."""
+    return 2 * chunk + EXTRA_FRAMES
+
+
+def start_state(
+    config: ZipformerConfig, rows: int, *, chunk: int, left: int, bins: int, like: Tensor
+) -> ZipformerState:
+    """All zeros; ``chunk`` and ``left`` in frames at 50 Hz, dtype and device of ``like``."""
+    if not config.causal:
+        raise ConfigError(
+            "This Zipformer is not causal, so it cannot stream.", mend="Train with encoder.causal = true."
+        )
+    for factor, kernel in zip(config.downsampling, config.kernels, strict=True):
+        if chunk < 1 or chunk % factor or left % factor:
+            raise ConfigError(
+                f"chunk = {chunk} and left = {left} must be positive multiples of {factor}.",
+                mend=f"Multiples of {max(config.downsampling)} fit every stack.",
+            )
+        if left < kernel // 2 * factor:
+            raise ConfigError(
+                f"left = {left} is shorter than the convolutions look back, {kernel // 2 * factor} frames.",
+                mend=f"Use left = {64 * -(-(kernel // 2 * factor) // 64)} or more.",
+            )
+    stacks: list[tuple[LayerCache, ...]] = []
+    for i, factor in enumerate(config.downsampling):
+        dim, heads, frames = config.dims[i], config.heads[i], left // factor
+
+        def zeros(frames: int, width: int) -> Tensor:
+            return like.new_zeros(rows, frames, width)
+
+        stacks.append(
+            tuple(
+                LayerCache(
+                    zeros(frames, heads * config.query_head_dim[i]),
+                    zeros(frames, 3 * dim // 4),
+                    zeros(frames, heads * config.value_head_dim[i]),
+                    zeros(frames, heads * config.value_head_dim[i]),
+                    zeros(config.kernels[i] // 2, dim),
+                    zeros(config.kernels[i] // 2, dim),
+                )
+                for _ in range(config.layers[i])
+            )
+        )
+    before = like.new_zeros(rows, LOOK_AHEAD, bins, config.embed_channels[2])
+    return ZipformerState(tuple(stacks), before, torch.zeros(rows, dtype=torch.int64, device=like.device))
+
+
+def unseen(
+    processed: Int[Tensor, " batch"], left: int, lengths: Int[Tensor, " batch"], chunk: int
+) -> Bool[Tensor, "batch sources"]:
+    """True for cache places that nothing filled yet and for frames beyond the end, at 50 Hz."""
+    places = torch.arange(left, device=processed.device)
+    frames = torch.arange(chunk, device=processed.device)
+    return torch.cat((places[None] < left - processed[:, None], frames[None] >= lengths[:, None]), dim=1)
+
+
+def chunk_mask(
+    time: int, chunk: int, left_chunks: int, device: torch.device | None = None
+) -> Bool[Tensor, "time sources"]:
+    """True where a frame (row) must not see a source (column); -1 left chunks are all of them.
+
+    Sources of later chunks and of chunks more than ``left_chunks`` earlier are hidden.
+    """
+    number = torch.arange(time, device=device) // chunk
+    ahead = number[None, :] - number[:, None]
+    hidden = ahead > 0
+    return hidden if left_chunks < 0 else hidden | (ahead < -left_chunks)
+
+
+def left_chunks(chunk: int, left: int) -> int:
+    """Left context in frames -> in chunks, at least one; -1 stays unlimited."""
+    return -1 if chunk < 0 or left < 0 else max(1, left // chunk)

@@ -1,0 +1,183 @@
+"""The whole encoder with CTC against the reference: utterances, batches, chunks, streaming, gradients.
+
+``padding="exact"`` is compared per utterance (the reference lets padding leak), ``padding="reference"`` on
+the batch. The weights come in through the converter's name table.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from firstwords.encoders.zipformer import Zipformer
+from firstwords.encoders.zipformer.streaming import PADDING_VALUE, window
+from firstwords.model.convert.icefall import encoder_config, encoder_weights
+from firstwords.tensors import Padded
+
+ENCODER_TOLERANCE = 2e-5
+CTC_TOLERANCE = 1e-4
+
+
+class Tiny:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.settings: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        self.expected: dict[str, Any] = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
+        self.io = load_file(folder / "io.safetensors")
+
+    def weights(self, name: str) -> dict[str, Tensor]:
+        return torch.load(self.folder / f"{name}.pt", weights_only=True)["model"]
+
+    def encoder(self, name: str, padding: Literal["exact", "reference"]) -> Zipformer:
+        weights = self.weights(name)
+        encoder = Zipformer(encoder_config(weights, self.settings), 80, padding=padding)
+        encoder.load_state_dict(encoder_weights(weights)[0])
+        return encoder.eval()
+
+    def utterance(self, u: int) -> Tensor:
+        return self.io["x"][u : u + 1, : int(self.io["x_lens"][u])]
+
+    def log_probs(self, name: str, encoded: Tensor) -> Tensor:
+        weights = self.weights(name)
+        return (encoded @ weights["ctc_output.1.weight"].t() + weights["ctc_output.1.bias"]).log_softmax(-1)
+
+
+@pytest.fixture(scope="module")
+def tiny(golden: Path) -> Tiny:
+    return Tiny(golden / "zipformer_tiny")
+
+
+def alone(x: Tensor) -> Padded:
+    return Padded(x, torch.tensor([x.shape[1]] * x.shape[0]))
+
+
+def near(ours: Tensor, theirs: Tensor, tolerance: float = ENCODER_TOLERANCE) -> None:
+    assert ours.shape == theirs.shape
+    assert (ours - theirs).abs().max().item() <= tolerance
+
+
+@pytest.mark.parametrize("u", [0, 1])
+def test_one_utterance(tiny: Tiny, u: int) -> None:
+    with torch.no_grad():
+        encoded = tiny.encoder("noncausal", "exact")(alone(tiny.utterance(u)))
+    near(encoded.values, tiny.io[f"noncausal/utt{u}_alone/encoder_out"])
+    assert encoded.lengths.tolist() == [encoded.values.shape[1]]
+
+
+def test_exact_padding_gives_the_same_in_a_batch(tiny: Tiny) -> None:
+    with torch.no_grad():
+        encoded = tiny.encoder("noncausal", "exact")(Padded(tiny.io["x"], tiny.io["x_lens"].long()))
+    for u in (0, 1):
+        theirs = tiny.io[f"noncausal/utt{u}_alone/encoder_out"]
+        near(encoded.values[u : u + 1, : theirs.shape[1]], theirs)
+        assert int(encoded.lengths[u]) == theirs.shape[1]
+        assert not encoded.values[u, theirs.shape[1] :].any()
+
+
+def test_reference_padding_gives_the_batched_numbers(tiny: Tiny) -> None:
+    encoder = tiny.encoder("noncausal", "reference")
+    seen: list[Tensor] = []
+    for stack in encoder.stacks:
+        stack.register_forward_hook(lambda _m, _i, output: seen.append(output))
+    batch = Padded(tiny.io["x"], tiny.io["x_lens"].long())
+    with torch.no_grad():
+        embedded = encoder.embed(batch.values)
+        encoded = encoder(batch)
+    near(embedded, tiny.io["noncausal/encoder_embed"])
+    for i, output in enumerate(seen):
+        near(output.transpose(0, 1), tiny.io[f"noncausal/stack{i}_out_TNC"])
+    near(encoder._all_channels(seen).transpose(0, 1), tiny.io["noncausal/full_dim_out_TNC"])
+    near(encoded.values, tiny.io["noncausal/encoder_out"])
+    assert encoded.lengths.tolist() == tiny.io["noncausal/encoder_out_lens"].tolist()
+    near(tiny.log_probs("noncausal", encoded.values), tiny.io["noncausal/ctc_log_probs"], CTC_TOLERANCE)
+
+
+def test_gradients_of_the_encoder_reach_every_parameter(tiny: Tiny) -> None:
+    """The golden CTC loss from the batched encoder; its gradient agrees with a step along it."""
+    encoder = tiny.encoder("noncausal", "reference")
+    encoded = encoder(Padded(tiny.io["x"], tiny.io["x_lens"].long()))
+    targets = tiny.expected["noncausal"]["y"]
+    loss = torch.nn.functional.ctc_loss(
+        tiny.log_probs("noncausal", encoded.values).transpose(0, 1),
+        torch.tensor([token for y in targets for token in y]),
+        encoded.lengths,
+        torch.tensor([len(y) for y in targets]),
+        reduction="sum",
+    )
+    assert loss.item() == pytest.approx(tiny.expected["noncausal"]["ctc_loss"], rel=1e-5)
+    loss.backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in encoder.parameters())
+
+
+@pytest.mark.parametrize(("chunk", "left"), [(-1, -1), (16, 64), (32, 64)])
+def test_chunk_masked_pass(tiny: Tiny, chunk: int, left: int) -> None:
+    name = f"causal/sim_c{chunk}_l{left}"
+    batch = Padded(tiny.io["x"], tiny.io["x_lens"].long())
+    encoder = tiny.encoder("causal", "reference")
+    seen: list[Tensor] = []
+    for i in (0, 3):
+        encoder.stacks[i].register_forward_hook(lambda _m, _i, output: seen.append(output))
+    with torch.no_grad():
+        encoded = encoder(batch, chunk=chunk, left=left)
+    near(encoded.values, tiny.io[f"{name}/encoder_out"])
+    near(seen[0].transpose(0, 1), tiny.io[f"{name}/stack0_out_TNC"])
+    near(seen[1].transpose(0, 1), tiny.io[f"{name}/stack3_out_TNC"])
+    assert encoded.lengths.tolist() == tiny.io[f"{name}/encoder_out_lens"].tolist()
+    near(tiny.log_probs("causal", encoded.values), tiny.io[f"{name}/ctc_log_probs"], CTC_TOLERANCE)
+    if chunk < 0:
+        return
+    with torch.no_grad():
+        exact = tiny.encoder("causal", "exact")(batch, chunk=chunk, left=left)
+    for u in (0, 1):
+        theirs = tiny.io[f"{name}/utt{u}_alone/encoder_out"]
+        near(exact.values[u, : theirs.shape[0]], theirs)
+
+
+@pytest.mark.parametrize("u", [0, 1])
+@pytest.mark.parametrize(("chunk", "left"), [(16, 64), (32, 64)])
+def test_streaming(tiny: Tiny, chunk: int, left: int, u: int) -> None:
+    encoder = tiny.encoder("causal", "exact")
+    x = tiny.utterance(u)
+    x = torch.nn.functional.pad(x, (0, 0, 0, 13), value=PADDING_VALUE)
+    state, chunks, at = encoder.start(1, chunk=chunk, left=left), [], 0
+    with torch.no_grad():
+        while at < x.shape[1]:
+            part = x[:, at : at + window(chunk)]
+            part = torch.nn.functional.pad(
+                part, (0, 0, 0, window(chunk) - part.shape[1]), value=PADDING_VALUE
+            )
+            encoded, state = encoder.step(alone(part), state)
+            assert encoded.lengths.tolist() == [chunk // 2]
+            chunks.append(encoded.values)
+            at += 2 * chunk
+    near(torch.cat(chunks, dim=1)[0], tiny.io[f"causal/stream_c{chunk}_l{left}/utt{u}/encoder_out"])
+    if u == 1:
+        return
+    name = f"causal/stream_c{chunk}_l{left}/utt0/final_"
+    assert state.processed.tolist() == tiny.io[f"{name}processed_lens"].tolist()
+    near(state.before.permute(0, 3, 1, 2), tiny.io[f"{name}state_embed_left_pad"])
+    first, name = state.stacks[0][0], f"{name}state_layer0_cached_"
+    near(first.keys.transpose(0, 1), tiny.io[f"{name}key"])
+    near(first.gated[None], tiny.io[f"{name}nonlin_attn"])
+    near(first.values1.transpose(0, 1), tiny.io[f"{name}val1"])
+    near(first.values2.transpose(0, 1), tiny.io[f"{name}val2"])
+    near(first.convolution1.transpose(1, 2), tiny.io[f"{name}conv1"])
+    near(first.convolution2.transpose(1, 2), tiny.io[f"{name}conv2"])
+
+
+@pytest.mark.parametrize("u", [0, 1])
+@pytest.mark.parametrize(("chunk", "left"), [(16, 64), (32, 64)])
+def test_chunk_masked_pass_over_padded_input(tiny: Tiny, chunk: int, left: int, u: int) -> None:
+    theirs = tiny.io[f"causal/sim_c{chunk}_l{left}/utt{u}_alone_logeps_padded/encoder_out"]
+    x = tiny.utterance(u)
+    frames = 4 * theirs.shape[0] + 13
+    x = torch.nn.functional.pad(x, (0, 0, 0, max(0, frames - x.shape[1])), value=PADDING_VALUE)[:, :frames]
+    with torch.no_grad():
+        encoded = tiny.encoder("causal", "exact")(alone(x), chunk=chunk, left=left)
+    near(encoded.values[0, : theirs.shape[0]], theirs)
