@@ -1,0 +1,64 @@
+"""``firstwords evaluate``: error rates with intervals, tables, confusions, the worst utterances."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def run(
+    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    corpus: Annotated[Path, typer.Argument(help="Corpus folder with transcripts.")],
+    split: Annotated[str, typer.Option("--split", help="Which part of the corpus.")] = "test",
+    against: Annotated[
+        Path | None,
+        typer.Option("--against", help="Compare with this model folder, or with a hypotheses.jsonl."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder for the report (default: evaluation/MODEL-CORPUS-SPLIT)."),
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    audio: Annotated[
+        bool, typer.Option("--audio/--no-audio", help="Put the worst utterances' audio into the report.")
+    ] = True,
+) -> None:
+    """Measure a model: WER and CER with 95 % intervals, LER, MER, tables, confusions, HTML report."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from firstwords.data.manifest import load_corpus
+    from firstwords.report.evaluate import save_evaluation
+    from firstwords.report.evaluate_model import compare_with, evaluate_model
+    from firstwords.report.evaluation_terminal import print_evaluation
+
+    console = Console()
+    loaded = load_corpus(corpus)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    before = None
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(f"transcribing with {model.name}", total=None)
+        evaluation = evaluate_model(
+            model,
+            loaded,
+            split,
+            device=device,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+        if against is not None:
+            other = bar.add_task(f"transcribing with {against.name}", total=None)
+            evaluation, before = compare_with(
+                evaluation,
+                against,
+                loaded,
+                device=device,
+                progress=lambda done, total: bar.update(other, completed=done, total=total),
+            )
+    if before is not None:
+        print_evaluation(before, console)
+    print_evaluation(evaluation, console)
+    folder = out or Path("evaluation") / f"{evaluation.model}-{evaluation.corpus}-{split}"
+    page = save_evaluation(evaluation, folder, audio=audio)
+    console.print(f"Report: {page}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,125 @@
+"""An evaluation as lines and a table in the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from firstwords.report.evaluation import Comparison, Evaluation
+from firstwords.scoring.error_rate import ErrorRate
+from firstwords.scoring.significance import Difference, Interval
+
+
+def percent(value: float) -> str:
+    """0.1234 -> '12.3 %'; an infinite rate (errors without a reference) is a dash."""
+    return "–" if value in (float("inf"), float("-inf")) else f"{100 * value:.1f} %"
+
+
+def interval_words(interval: Interval, rate: ErrorRate) -> str:
+    """'10.1–14.8 %'; without any error the bootstrap is blind, so the rule of three speaks (3 / symbols)."""
+    if not rate.errors and rate.reference_length:
+        return f"0.0–{min(100.0, 300 / rate.reference_length):.1f} %"
+    return f"{100 * interval.low:.1f}–{100 * interval.high:.1f} %"
+
+
+def figures(evaluation: Evaluation) -> list[tuple[str, float, str, str]]:
+    """(name, rate, interval in words, what it counts) of every headline figure."""
+    words, letters = evaluation.words, evaluation.graphemes
+    labels = evaluation.total("labels")
+    word_interval = interval_words(evaluation.word_interval, words)
+    letter_interval = interval_words(evaluation.grapheme_interval, letters)
+    return [
+        ("WER", words.rate, word_interval, f"{words.errors:,} errors in {words.reference_length:,} words"),
+        ("CER", letters.rate, letter_interval, f"{letters.reference_length:,} letters and spaces"),
+        (
+            "CER without diacritics",
+            evaluation.total("bare_graphemes").rate,
+            "",
+            "accents and tone marks removed",
+        ),
+        ("WER, raw", evaluation.total("raw_words").rate, "", "as written: case and punctuation count"),
+        ("CER, raw", evaluation.total("raw_graphemes").rate, "", "as written"),
+        (
+            "LER",
+            labels.rate,
+            "",
+            f"label error rate over {labels.reference_length:,} {evaluation.label_kind}",
+        ),
+        ("MER", words.match_error_rate, "", "match error rate: share of aligned words that are wrong"),
+    ]
+
+
+def circumstances(evaluation: Evaluation) -> list[str]:
+    """What must stand beside any error rate, one sentence each."""
+    results = evaluation.results
+    speakers = len({r.utterance.speaker for r in results if r.utterance.speaker is not None})
+    interval = evaluation.word_interval
+    lines = [
+        f"{len(results):,} utterances, {evaluation.audio_seconds / 60:.1f} minutes, {speakers} speakers, "
+        f"{evaluation.words.reference_length:,} words; normalizer {evaluation.normalizer}.",
+        f"{100 * interval.level:.0f} % interval: bootstrap over {interval.groups:,} {interval.unit}s"
+        + (
+            "."
+            if interval.unit == "speaker"
+            else "; fewer than 10 speakers, so it says nothing about other voices."
+        ),
+    ]
+    if not evaluation.words.errors:
+        lines.append("No error was seen: the upper ends are the rule of three (3 / number of symbols).")
+    if evaluation.real_time_factor is not None:
+        speed = f"Real-time factor {evaluation.real_time_factor:.3f}"
+        lines.append(f"{speed} on {evaluation.hardware}." if evaluation.hardware else f"{speed}.")
+    quiet, non_speech = evaluation.silent
+    if non_speech:
+        lines.append(f"Non-speech: {quiet} of {non_speech} gave empty text.")
+    if evaluation.skipped:
+        first = ", ".join(f"{k} ({v})" for k, v in list(evaluation.skipped.items())[:3])
+        lines.append(f"Not scored: {len(evaluation.skipped)} utterances, first {first}.")
+    return lines
+
+
+def comparison_words(name: str, difference: Difference) -> str:
+    """'WER -3.1 points (-4.9 to -1.2), p = 0.001: significantly better'."""
+    found, interval = difference.difference, difference.interval
+    if difference.significant:
+        verdict = "significantly better" if found < 0 else "significantly worse"
+    else:
+        verdict = "no significant difference"
+    return (
+        f"{name} {100 * found:+.2f} points ({100 * interval.low:+.2f} to {100 * interval.high:+.2f}), "
+        f"p = {difference.p_value:.4f}: {verdict}"
+    )
+
+
+def comparison_lines(comparison: Comparison) -> list[str]:
+    """The comparison of two systems in sentences."""
+    unit, groups = comparison.words.interval.unit, comparison.words.interval.groups
+    return [
+        f"{comparison.second} against {comparison.first}, {comparison.utterances:,} utterances:",
+        comparison_words("WER", comparison.words),
+        comparison_words("CER", comparison.graphemes),
+        f"paired bootstrap over {groups:,} {unit}s; matched pairs of word segments (MAPSSWE): "
+        f"p = {comparison.matched_pairs_p:.4f}",
+    ]
+
+
+def print_evaluation(evaluation: Evaluation, console: Console) -> None:
+    """Table of rates, what they rest on, baselines and comparison."""
+    title = " · ".join(part for part in (evaluation.model, evaluation.corpus, evaluation.split) if part)
+    table = Table(title=escape(title) or None, title_justify="left")
+    table.add_column("")
+    table.add_column("rate", justify="right")
+    table.add_column(f"{100 * evaluation.word_interval.level:.0f} % interval", justify="right")
+    table.add_column("of", style="dim")
+    for name, rate, interval, of in figures(evaluation):
+        table.add_row(name, percent(rate), interval, escape(of))
+    for baseline in evaluation.baselines:
+        of = f"trivial baseline: CER {percent(baseline.graphemes.rate)}"
+        table.add_row(f"WER if it {baseline.name}", percent(baseline.words.rate), "", of, style="dim")
+    console.print(table)
+    lines = [*([evaluation.note] if evaluation.note else []), *circumstances(evaluation)]
+    if evaluation.comparison:
+        lines += comparison_lines(evaluation.comparison)
+    for line in lines:
+        console.print(escape(line), highlight=False)
