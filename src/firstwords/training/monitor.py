@@ -36,7 +36,7 @@ class BlankMonitor:
     helped: bool = False
     lowered: int = 0  # step of the last lowering of the rate
 
-    def update(self, step: int, progress: float, *, blank: float, loss: float) -> str | None:
+    def update(self, progress: float, *, blank: float, loss: float) -> str | None:
         """Shares and loss of one step -> what to tell the user, if anything was decided."""
         self.seen += 1
         keep = min(0.98, 1 - 1 / self.seen)

@@ -1,4 +1,4 @@
-"""Settings of data, text and training in a recipe; imports no torch.
+"""Settings of data, text and training in a recipe.
 
 What each section decides is written at its fields. A run stores the recipe with every default written
 out, so a result can always be traced to these values.
@@ -11,6 +11,7 @@ from typing import Literal, Self
 from pydantic import Field, PositiveFloat, model_validator
 
 from firstwords.config import Config
+from firstwords.features.specaugment import SpecAugmentConfig
 from firstwords.training.schedule import EdenConfig, ScheduleConfig
 
 
@@ -71,6 +72,9 @@ class TrainingConfig(Config):
     max_grad_norm: float = Field(default=5.0, gt=0)  # adamw alone: ScaledAdam clips by its own statistics
     average_share: float = Field(default=0.33, ge=0, le=1)  # last part of the run whose weights are averaged
     consistency_warmup: int = Field(default=2000, ge=0)  # reference batches until CR-CTC has its full weight
+
+    # probability = 0 turns it off
+    specaugment: SpecAugmentConfig = SpecAugmentConfig()  # pyright: ignore[reportCallIssue]
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     memory_share: float = Field(default=0.8, gt=0, le=1)  # of the free memory that a batch may fill

@@ -69,7 +69,9 @@ def test_processes_share_the_epoch_of_one(world_size: int) -> None:
     steps = ranks[0].batches_in_epoch(0)
     assert {r.batches_in_epoch(0) for r in ranks} == {steps}
     batches = [r.batch(s) for s in range(steps) for r in ranks]
-    assert {tuple(sorted(b)) for b in batches} == {tuple(sorted(alone.batch(s))) for s in range(alone.batches)}
+    assert {tuple(sorted(b)) for b in batches} == {
+        tuple(sorted(alone.batch(s))) for s in range(alone.batches)
+    }
     spread = [np.ptp([r.cost(r.batch(s)) / len(r.batch(s)) for r in ranks]) for s in range(steps - 1)]
     assert np.mean(spread) < 2  # seconds per utterance
 
