@@ -105,7 +105,7 @@ def open_mp3(path: Path) -> Source:
             source = _open_retagged(path, walk, skip=0)
     else:
         source = open_with_libsndfile(path, "mp3", exact_seek=not repairs and not walk.cut)
-        if walk.frames < declared - 1:
+        if walk.frames < declared - 1 and not repairs:
             repairs.append(
                 f"cut short: the length tag promises {seconds(declared * per_frame, rate)}, "
                 f"{seconds(frames, rate)} are there"
