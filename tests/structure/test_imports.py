@@ -17,7 +17,8 @@ FILES = sorted(SOURCE.rglob("*.py"))
 LAYERS: list[tuple[str, ...]] = [
     ("errors",),
     ("config",),
-    ("text", "scoring", "audio"),
+    ("text",),  # letters: what scoring counts
+    ("scoring", "audio"),
     ("training.schedule",),  # arithmetic alone
     ("data",),
     ("tensors", "device"),

@@ -54,9 +54,10 @@ def circumstances(evaluation: Evaluation) -> list[str]:
     """What must stand beside any error rate, one sentence each."""
     results = evaluation.results
     speakers = len({r.utterance.speaker for r in results if r.utterance.speaker is not None})
+    voices = f"{speakers} speaker{'s' * (speakers != 1)}" if speakers else "speakers not named"
     interval = evaluation.word_interval
     lines = [
-        f"{len(results):,} utterances, {evaluation.audio_seconds / 60:.1f} minutes, {speakers} speakers, "
+        f"{len(results):,} utterances, {evaluation.audio_seconds / 60:.1f} minutes, {voices}, "
         f"{evaluation.words.reference_length:,} words; normalizer {evaluation.normalizer}.",
         f"{100 * interval.level:.0f} % interval: bootstrap over {interval.groups:,} {interval.unit}s"
         + (
@@ -79,6 +80,11 @@ def circumstances(evaluation: Evaluation) -> list[str]:
     return lines
 
 
+def p_words(value: float) -> str:
+    """0.0312 -> 'p = 0.0312'; what four digits cannot show is 'p < 0.0001'."""
+    return f"p = {value:.4f}" if value >= 0.0001 else "p < 0.0001"
+
+
 def comparison_words(name: str, difference: Difference) -> str:
     """'WER -3.1 points (-4.9 to -1.2), p = 0.001: significantly better'."""
     found, interval = difference.difference, difference.interval
@@ -88,7 +94,7 @@ def comparison_words(name: str, difference: Difference) -> str:
         verdict = "no significant difference"
     return (
         f"{name} {100 * found:+.2f} points ({100 * interval.low:+.2f} to {100 * interval.high:+.2f}), "
-        f"p = {difference.p_value:.4f}: {verdict}"
+        f"{p_words(difference.p_value)}: {verdict}"
     )
 
 
@@ -100,7 +106,7 @@ def comparison_lines(comparison: Comparison) -> list[str]:
         comparison_words("WER", comparison.words),
         comparison_words("CER", comparison.graphemes),
         f"paired bootstrap over {groups:,} {unit}s; matched pairs of word segments (MAPSSWE): "
-        f"p = {comparison.matched_pairs_p:.4f}",
+        f"{p_words(comparison.matched_pairs_p)}",
     ]
 
 

@@ -192,6 +192,8 @@ def test_a_better_system_is_found_significantly_better() -> None:
     assert found.matched_pairs_p < 1e-6
     text = shown(compare(old, new, replicates=1000))
     assert "significantly better" in text
+    assert "p < 0.0001" in text
+    assert "40 utterances, 2.7 minutes, 12 speakers" in text
     assert "significantly worse" in shown(compare(new, old, replicates=1000))
 
 
