@@ -250,12 +250,20 @@ def _is_numeric(cells: Sequence[Cell]) -> bool:
 
 
 def audio(
-    source: Path | bytes, *, label: str, beside: Path | None = None, limit: int = _EMBED_LIMIT
+    source: Path | bytes,
+    *,
+    label: str,
+    beside: Path | None = None,
+    limit: int = _EMBED_LIMIT,
+    span: tuple[float, float] | None = None,
 ) -> Markup:
     """Encoded clip or file -> a player; it never plays by itself.
 
     Files up to ``limit`` bytes are embedded, so the page stays one file; longer ones are linked relative to
     ``beside`` (the folder the page is saved in), or only named when ``beside`` is None.
+
+    Args:
+        span: start and end in seconds of the stretch to play (a media fragment).
     """
     if isinstance(source, Path):
         try:
@@ -275,6 +283,8 @@ def audio(
         address = _relative_address(Path(str(source)), beside)
     else:
         return Markup('<span dir="auto">{0}: too long to embed, see {1}</span>').format(label, str(source))
+    if span is not None:
+        address += f"#t={span[0]:.2f},{span[1]:.2f}"
     return Markup('<audio controls preload="none" aria-label="{0}" src="{1}"></audio>').format(label, address)
 
 

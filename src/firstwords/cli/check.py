@@ -1,0 +1,144 @@
+"""firstwords check: what is wrong with a corpus, before an hour of training shows it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from firstwords.data.decisions import Decided
+    from firstwords.data.validate import CheckResult
+
+
+def run(
+    corpus: Annotated[Path, typer.Argument(help="Corpus folder made by 'firstwords import'.")],
+    fast: Annotated[
+        bool, typer.Option("--fast", help="Look at file headers only, do not listen to the audio.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Write report and quarantine here, and leave the corpus folder as it is."),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 if anything at all was found.")
+    ] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Files read side by side (default: one per core).")
+    ] = None,
+) -> None:
+    """Look for bad audio, odd text, duplicates and leaks; write a report and the list of what to leave out.
+
+    Writes CORPUS/check/report.html, CORPUS/check/findings.jsonl and CORPUS/quarantine.jsonl, which training
+    obeys. A line you delete there stays deleted (CORPUS/allow.txt), a line you add stays. Originals are never
+    edited.
+    """
+    from rich.console import Console
+
+    from firstwords.data.manifest import load_corpus
+    from firstwords.errors import CorpusError, DependencyError
+
+    try:
+        from firstwords.report.check_files import check_and_write
+    except ModuleNotFoundError as error:
+        raise DependencyError(
+            f"'firstwords check' needs {error.name}, which is not installed.",
+            mend='pip install "firstwords[train]"',
+        ) from None
+
+    console = Console()
+    loaded = load_corpus(corpus)
+    with _progress(console) as progress:
+        task = progress.add_task("reading headers" if fast else "listening", total=None)
+
+        def show(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        written = check_and_write(
+            loaded, name=str(corpus), fast=fast, out=out, workers=workers, progress=show
+        )
+    _print(console, written.result, written.decided)
+    console.print(f"Report: {written.report}", soft_wrap=True, markup=False, highlight=False)
+    if out is not None:
+        console.print(
+            f"Put-aside list: {written.quarantine} (training obeys the one in the corpus folder)",
+            soft_wrap=True, markup=False, highlight=False,
+        )  # fmt: skip
+    if not written.usable_seconds:
+        raise CorpusError(
+            f"'{corpus}': nothing to train on, no utterance with words is usable.",
+            mend="Mend what the report names. A folder of noise goes into data.noise_folders of a recipe.",
+        )
+    console.print(f"Next: {written.next_command}", soft_wrap=True, markup=False, highlight=False)
+    if strict and written.result.findings:
+        raise typer.Exit(1)
+
+
+def _progress(console: Console) -> Progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+def _print(console: Console, result: CheckResult, decided: Decided) -> None:
+    """The table of findings and the summary."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    from firstwords.data.validate import usable_seconds
+    from firstwords.report.check import expectation, hours, training_speakers
+
+    rows = result.by_rule()
+    if rows:
+        shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", show_edge=False)
+        shown.add_column("hours", justify="right", no_wrap=True)
+        shown.add_column("utterances", justify="right", no_wrap=True)
+        shown.add_column("rule", no_wrap=True)
+        shown.add_column("example, and how to mend it", overflow="fold", ratio=1)
+        for row in rows:
+            put_aside = row.rule.severity == "quarantine"
+            label = Text(row.rule.id, style="bold")
+            label.append("\nput aside" if put_aside else "\nwarning", style="red" if put_aside else "yellow")
+            shown.add_row(
+                f"{row.seconds / 3600:.2f}",
+                f"{row.utterances:,}",
+                label,
+                Text(f"{row.example.utterance}: {row.example.detail}\n").append(
+                    row.rule.mend, style="italic"
+                ),
+            )
+        console.print(shown)
+    else:
+        console.print("No rule found anything.")
+    numbers = result.statistics
+    training, everything = usable_seconds(result, decided.quarantine)
+    lines = [
+        f"{numbers.utterances:,} utterances, {hours(numbers.seconds)}; usable {hours(everything)}, "
+        f"of them for training {hours(training)}; {len(decided.quarantine):,} put aside."
+    ]
+    if decided.newly_allowed:
+        lines.append(
+            f"{len(decided.newly_allowed)} lines were deleted from quarantine.jsonl since the last check: "
+            "these utterances stay in, and are kept in allow.txt."
+        )
+    if everything:
+        lines.append(
+            expectation(
+                training, closed_vocabulary=numbers.closed_vocabulary, speakers=training_speakers(result)
+            )
+        )
+    for line in lines:
+        console.print(line, markup=False, highlight=False)

@@ -1,0 +1,79 @@
+"""Corpus -> check, report and quarantine on disk; what 'firstwords check' and the quickstart both call."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from firstwords.data.decisions import Decided, decide, record
+from firstwords.data.manifest import QUARANTINE, Corpus, write_atomically
+from firstwords.data.validate import HEARD, CheckResult, check, usable_seconds
+from firstwords.errors import CorpusError
+from firstwords.report.check import build_page
+
+
+@dataclass(frozen=True)
+class Written:
+    """A finished check and where it lies."""
+
+    result: CheckResult
+    decided: Decided
+    report: Path
+    findings: Path
+    quarantine: Path
+    usable_seconds: float  # with words, outside the quarantine, of all splits
+    next_command: str
+
+
+def check_and_write(
+    corpus: Corpus,
+    *,
+    name: str,
+    fast: bool = False,
+    out: Path | None = None,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Written:
+    """Run all rules and write report.html, findings.jsonl and quarantine.jsonl.
+
+    Args:
+        name: the corpus as the user called it, for the title and the next command.
+        out: folder for everything; None writes into the corpus (reports into its folder 'check').
+    """
+    home = corpus.folder if out is None else out
+    reports = home / "check" if out is None else out
+    try:
+        reports.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(home, error) from None
+    result = check(corpus, fast=fast, workers=workers, progress=progress)
+    decided = decide(home, result.quarantine, keep=HEARD if fast else ())
+    next_command = f"firstwords train {_quoted(name)} --to MODEL"
+    try:
+        record(home, decided)
+        findings = reports / "findings.jsonl"
+        lines = [
+            {"utterance": f.utterance, "rule": f.rule, "severity": f.severity, "found": f.detail}
+            for f in result.findings
+        ]
+        write_atomically(findings, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        page = build_page(result, decided, name=name, folder=reports, next_command=next_command)
+        report = page.save(reports / "report.html")
+    except OSError as error:
+        raise _unwritable(home, error) from None
+    _, everything = usable_seconds(result, decided.quarantine)
+    return Written(result, decided, report, findings, home / QUARANTINE, everything, next_command)
+
+
+def _unwritable(folder: Path, error: OSError) -> CorpusError:
+    return CorpusError(
+        f"'{folder}': the check cannot be written there: {error.strerror or error}.",
+        mend="Give another folder with --out.",
+    )
+
+
+def _quoted(name: str) -> str:
+    """A path as it is typed on a command line of any system."""
+    return f'"{name}"' if any(c.isspace() or c in "'&;()" for c in name) else name
