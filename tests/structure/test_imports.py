@@ -24,7 +24,8 @@ LAYERS: list[tuple[str, ...]] = [
     ("tensors", "device"),
     ("features", "nn"),
     ("training.settings",),  # recipes need them; they hold the settings of SpecAugment
-    ("encoders", "heads"),
+    ("encoders",),
+    ("heads",),  # intermediate CTC taps an encoder
     ("search",),
     ("model",),
     ("inference",),
@@ -55,7 +56,8 @@ TENSOR_USERS_IN_DATA = {"data.batch", "data.loader"}
 
 
 def module_of(path: Path) -> str:
-    return ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
+    parts = path.relative_to(SOURCE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
 def layer_of(module: str) -> int | None:
