@@ -9,7 +9,6 @@ Everything after the projection is float32 (float64 stays float64): the loss sum
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Annotated, Literal, final
 
 import torch
@@ -18,9 +17,7 @@ from pydantic import Field, NonNegativeFloat
 from torch import Tensor, nn
 
 from firstwords.config import Config
-from firstwords.errors import ConfigError
 from firstwords.heads.head import FrameHead
-from firstwords.heads.intermediate import IntermediateCtc
 from firstwords.heads.numeric import at_least_float32
 from firstwords.tensors import Padded, real_frames
 
@@ -45,14 +42,11 @@ class CtcHead(FrameHead):
     Args:
         dim: width of the encoder's output.
         vocabulary: number of pieces, blank included.
-        stack_dims: width of each stack inside the encoder; needed for ``intermediate`` losses alone.
     """
 
-    intermediate: IntermediateCtc | None
+    feedback: nn.Linear | None  # predictions back into the encoder; see intermediate.py
 
-    def __init__(
-        self, config: CtcConfig, dim: int, vocabulary: int, stack_dims: Sequence[int] | None = None
-    ) -> None:
+    def __init__(self, config: CtcConfig, dim: int, vocabulary: int) -> None:
         super().__init__()
         self.config = config
         self.vocabulary = vocabulary
@@ -60,20 +54,11 @@ class CtcHead(FrameHead):
         self.projection = nn.Linear(dim, vocabulary)  # icefall: ctc_output.1
         with torch.no_grad():
             self.projection.bias[0] += config.blank_bias
-        self.intermediate = None
-        if config.intermediate:
-            if stack_dims is None:
-                raise ConfigError(
-                    f"heads.ctc.intermediate = {list(config.intermediate)}: this encoder cannot be tapped.",
-                    mend="Set heads.ctc.intermediate = [].",
-                )
-            self.intermediate = IntermediateCtc(
-                config.intermediate,
-                stack_dims,
-                vocabulary,
-                dropout=config.dropout,
-                self_conditioned=config.self_conditioned,
-            )
+        self.feedback = None
+        if config.intermediate and config.self_conditioned:
+            self.feedback = nn.Linear(vocabulary, dim)
+            nn.init.zeros_(self.feedback.weight)  # added to a trained encoder it changes nothing at first
+            nn.init.zeros_(self.feedback.bias)
 
     def log_probs(self, encoded: Padded) -> Padded:
         """Encoded (B, T, D) -> (B, T, V) natural-log probabilities, float32."""

@@ -26,7 +26,7 @@ from firstwords.errors import SearchError
 from firstwords.search.align import align_many
 from firstwords.search.ctc_common import BLANK, rows_of
 from firstwords.search.hypothesis import Hypothesis
-from firstwords.search.search import CtcBeamConfig, Search
+from firstwords.search.interface import CtcBeamConfig, Search
 from firstwords.tensors import Padded
 
 Floats = NDArray[np.float64]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from firstwords.search.ctc_common import hypothesis_from_path, rows_of
 from firstwords.search.hypothesis import Hypothesis
-from firstwords.search.search import Search
+from firstwords.search.interface import Search
 from firstwords.tensors import Padded
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import pytest
 import torch
+from torch import Tensor
 
+from firstwords.encoders.encoder import Encoder
+from firstwords.encoders.zipformer.config import ZipformerConfig
+from firstwords.encoders.zipformer.encoder import Zipformer
 from firstwords.errors import ConfigError
 from firstwords.heads.consistency import consistency_loss
 from firstwords.heads.ctc import CtcConfig, CtcHead
-from firstwords.heads.intermediate import IntermediateCtc, combine
-from firstwords.tensors import Padded
+from firstwords.heads.intermediate import combine, encode_with_taps
+from firstwords.tensors import Padded, pad
 
 
 def two_views(time: int = 4) -> Padded:
@@ -59,40 +64,118 @@ def test_combine() -> None:
     torch.testing.assert_close(combine(last, [a, b], 0.25), torch.tensor([0.75 + 1.0, 1.5 + 1.25]))
 
 
+class TwoStacks(Encoder):
+    """Stack 0 doubles, stack 1 adds one; both can be tapped."""
+
+    dim = 6
+    subsampling = 1
+
+    def forward(self, frames: Padded) -> Padded:
+        return self.forward_with_intermediate(frames, ())[0]
+
+    def output_lengths(self, lengths: Tensor) -> Tensor:
+        return lengths
+
+    def forward_with_intermediate(
+        self, frames: Padded, layers: Sequence[int], condition: Callable[[int, Padded], Tensor] | None = None
+    ) -> tuple[Padded, list[Padded]]:
+        taps: list[Padded] = []
+        x = frames.values
+        for stack in range(2):
+            x = 2 * x if stack == 0 else x + 1
+            if stack in layers:
+                taps.append(Padded(x, frames.lengths))
+                if condition is not None:
+                    x = x + condition(stack, taps[-1])
+        return Padded(x, frames.lengths), taps
+
+
+class Closed(Encoder):
+    """An encoder that cannot be tapped."""
+
+    dim = 6
+    subsampling = 1
+
+    def forward(self, frames: Padded) -> Padded:
+        return frames
+
+    def output_lengths(self, lengths: Tensor) -> Tensor:
+        return lengths
+
+
 def frames() -> Padded:
     values = torch.randn(2, 5, 6, generator=torch.Generator().manual_seed(2))
     return Padded(values, torch.tensor([5, 3]))
 
 
-def test_taps_collect_predictions_and_leave_other_stacks_alone() -> None:
-    head = CtcHead(CtcConfig(intermediate=(1,), dropout=0.0), 8, 4, stack_dims=(4, 6, 8))
-    assert head.intermediate is not None
-    taps = head.intermediate.taps()
-    untouched = Padded(torch.zeros(2, 5, 4), torch.tensor([5, 3]))
-    assert taps(0, untouched) is untouched
+def head_with(**settings: object) -> CtcHead:
+    torch.manual_seed(0)
+    return CtcHead(CtcConfig.model_validate({"dropout": 0.0, **settings}), 6, 4)
+
+
+def test_without_stacks_the_encoder_is_called_as_ever() -> None:
     batch = frames()
-    assert taps(1, batch) is batch
-    assert list(taps.log_probs) == [1]
-    assert taps.log_probs[1].values.shape == (2, 5, 4)
-    torch.testing.assert_close(taps.log_probs[1].values.exp().sum(-1), torch.ones(2, 5))
+    encoded, inner = encode_with_taps(Closed(), head_with(), batch)
+    assert encoded is batch
+    assert inner == []
+
+
+def test_inner_predictions_are_those_of_the_same_head() -> None:
+    batch, head = frames(), head_with(intermediate=(0,))
+    assert head.feedback is None
+    encoded, inner = encode_with_taps(TwoStacks(), head, batch)
+    torch.testing.assert_close(encoded.values, 2 * batch.values + 1)
+    expected = head.log_probs(Padded(2 * batch.values, batch.lengths))
+    assert len(inner) == 1
+    torch.testing.assert_close(inner[0].values, expected.values)
+    assert inner[0].lengths.tolist() == [5, 3]
 
 
 def test_self_conditioning_starts_as_identity_and_learns() -> None:
-    module = IntermediateCtc((1,), (4, 6, 8), 4, dropout=0.0, self_conditioned=True)
-    batch = frames()
-    assert torch.equal(module.taps()(1, batch).values, batch.values)
-    feedback = module.feedbacks["1"]
+    batch, head = frames(), head_with(intermediate=(0,), self_conditioned=True)
+    plain = TwoStacks()(batch).values
+    encoded, inner = encode_with_taps(TwoStacks(), head, batch)
+    assert torch.equal(encoded.values, plain)
+    assert len(inner) == 1
+    assert head.feedback is not None
     with torch.no_grad():
-        for parameter in feedback.parameters():
+        for parameter in head.feedback.parameters():
             parameter.fill_(0.5)
-    changed = module.taps()(1, batch).values
     # weights and bias 0.5: 0.5 * (sum of probabilities) + 0.5 = 1 is added to real frames, nothing to padding
-    torch.testing.assert_close(changed[0], batch.values[0] + 1.0)
-    torch.testing.assert_close(changed[1, :3], batch.values[1, :3] + 1.0)
-    assert torch.equal(changed[1, 3:], batch.values[1, 3:])
+    changed = encode_with_taps(TwoStacks(), head, batch).encoded.values
+    torch.testing.assert_close(changed[0], plain[0] + 1.0)
+    torch.testing.assert_close(changed[1, :3], plain[1, :3] + 1.0)
+    assert torch.equal(changed[1, 3:], plain[1, 3:])
 
 
-@pytest.mark.parametrize("stack", [-1, 2, 7])
-def test_a_stack_that_cannot_be_tapped_is_named(stack: int) -> None:
-    with pytest.raises(ConfigError, match=f"stack {stack} has no place"):
-        IntermediateCtc((stack,), (4, 6, 8), 4, dropout=0.0, self_conditioned=False)
+def test_self_conditioning_learns_through_the_last_loss() -> None:
+    head = head_with(intermediate=(0,), self_conditioned=True)
+    encoded, _ = encode_with_taps(TwoStacks(), head, frames())
+    head.loss(encoded, pad([torch.tensor([1, 2]), torch.tensor([3])])).sum().backward()
+    assert head.feedback is not None
+    assert head.feedback.weight.grad is not None
+    assert (head.feedback.weight.grad != 0).any()
+
+
+def test_inner_losses_are_float32_under_autocast() -> None:
+    head = head_with(intermediate=(0,), self_conditioned=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, inner = encode_with_taps(TwoStacks(), head, frames())
+    assert inner[0].values.dtype is torch.float32
+    plain = encode_with_taps(TwoStacks(), head, frames()).inner[0]
+    torch.testing.assert_close(inner[0].values, plain.values, rtol=0, atol=0)
+
+
+def test_an_encoder_that_cannot_be_tapped_is_refused() -> None:
+    with pytest.raises(ConfigError, match="cannot be tapped"):
+        encode_with_taps(Closed(), head_with(intermediate=(0,)), frames())
+
+
+def test_the_zipformer_can_be_tapped() -> None:
+    encoder = Zipformer(ZipformerConfig.preset("nano"), 80).eval()
+    head = CtcHead(CtcConfig(intermediate=(2,), self_conditioned=True, dropout=0.0), encoder.dim, 5)
+    batch = Padded(torch.randn(2, 60, 80), torch.tensor([60, 41]))
+    encoded, inner = encode_with_taps(encoder, head, batch)
+    torch.testing.assert_close(encoded.values, encoder(batch).values)  # feedback starts at zero
+    assert inner[0].lengths.tolist() == encoded.lengths.tolist()
+    assert inner[0].values.shape[:2] == encoded.values.shape[:2]

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from firstwords.errors import ConfigError
 from firstwords.heads.ctc import CtcConfig, CtcHead, can_align, ctc_loss, frames_needed
 from firstwords.tensors import Padded, pad
 
@@ -132,8 +131,3 @@ def test_dropout_only_while_training() -> None:
 
 def test_weights_have_the_names_checkpoints_rely_on() -> None:
     assert set(CtcHead(CtcConfig(), 4, 3).state_dict()) == {"projection.weight", "projection.bias"}
-
-
-def test_intermediate_without_a_tappable_encoder_is_refused() -> None:
-    with pytest.raises(ConfigError, match="cannot be tapped"):
-        CtcHead(CtcConfig(intermediate=(1,)), 8, 4)

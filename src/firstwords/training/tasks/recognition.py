@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, cast, final
+from typing import Any, NamedTuple, final
 
 import torch
 from jaxtyping import Float, Int
@@ -24,7 +24,7 @@ from firstwords.device import Compute
 from firstwords.features.specaugment import SpecAugment
 from firstwords.heads.consistency import consistency_loss
 from firstwords.heads.ctc import CtcHead, can_align, ctc_loss
-from firstwords.heads.intermediate import combine
+from firstwords.heads.intermediate import combine, encode_with_taps
 from firstwords.model.speech_model import SpeechModel
 from firstwords.scoring.error_rate import ErrorRate, grapheme_errors, word_errors
 from firstwords.search.greedy import greedy_search
@@ -36,16 +36,6 @@ from firstwords.training.tasks.task import Advice, Loss, Sample, Task, Validatio
 SAMPLES = 3  # decoded utterances shown at each validation
 _LEAST_PRIOR = 1e-3  # of a label: rarer ones would be raised beyond reason
 _PRIOR_MEMORY = 0.95  # of the running label frequencies, per batch
-
-
-class Tappable(Protocol):
-    """An encoder whose stacks can be looked at on the way (see ``Zipformer.forward_with_intermediate``)."""
-
-    def forward_with_intermediate(
-        self, frames: Padded, layers: tuple[int, ...], condition: Callable[[int, Padded], Tensor] | None
-    ) -> tuple[Padded, list[Padded]]:
-        """Output, and the tapped outputs."""
-        ...
 
 
 class Encoded(NamedTuple):
@@ -213,21 +203,9 @@ class RecognitionTask(Task[Batch]):
         return Padded(torch.cat([one.values, two.values]), torch.cat([one.lengths, two.lengths]))
 
     def _encode(self, frames: Padded) -> Encoded:
-        inner = self.head.intermediate
-        taps = inner.taps() if inner is not None else None
         with torch.autocast(self.compute.device.type, self.compute.dtype, enabled=self.compute.autocast):
-            if inner is None or taps is None:
-                encoded = self.speech.encoder(frames)
-            else:
-                encoder = cast("Tappable", self.speech.encoder)
-
-                def condition(stack: int, here: Padded) -> Tensor:
-                    return taps(stack, here).values - here.values
-
-                encoded, _ = encoder.forward_with_intermediate(frames, inner.stacks, condition)
-        encoded = Padded(encoded.values.float(), encoded.lengths)
-        last = self.head.log_probs(encoded)
-        return Encoded(last, [] if taps is None else [taps.log_probs[s] for s in sorted(taps.log_probs)])
+            encoded, inner = encode_with_taps(self.speech.encoder, self.head, frames)
+        return Encoded(self.head.log_probs(Padded(encoded.values.float(), encoded.lengths)), inner)
 
     def _ctc(self, log_probs: Padded, targets: Padded) -> Float[Tensor, " batch"]:
         weight = self.monitor.prior_weight
