@@ -66,7 +66,7 @@ def evaluate_model(
         split=split,
         scoring=scoring or recipe.text.scoring,
         labels=piece_labels(tokenizer, normalizer(recipe.text.normalizer)),
-        label_kind=f"pieces of a {recipe.tokenizer.kind} vocabulary of {len(tokenizer.pieces)}",
+        label_kind=f"pieces of the model's {len(tokenizer.pieces)}",
         training_texts=[u.text for u in corpus.split("train") if u.text],
         hardware=_hardware(device),
         seconds=seconds,

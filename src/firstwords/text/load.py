@@ -10,6 +10,7 @@ from pydantic import Field
 
 from firstwords.errors import TextError
 from firstwords.text.characters import GraphemeConfig, GraphemeTokenizer
+from firstwords.text.given import GivenTokenizer
 from firstwords.text.pieces import read_settings
 from firstwords.text.subwords import SubwordConfig, SubwordTokenizer
 from firstwords.text.tokenizer import Tokenizer
@@ -31,7 +32,9 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         return GraphemeTokenizer.load(folder)
     if kind == "subwords":
         return SubwordTokenizer.load(folder)
+    if kind == "given":
+        return GivenTokenizer.load(folder)
     raise TextError(
-        f"'{folder}' holds a tokenizer of kind '{kind}'; this version knows graphemes and subwords.",
+        f"'{folder}' holds a tokenizer of kind '{kind}'; this version knows graphemes, subwords, given.",
         mend="Update firstwords.",
     )

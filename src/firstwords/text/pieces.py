@@ -1,7 +1,7 @@
 """The piece list both tokenizers share: ``pieces.txt``, ``tokenizer.toml``, byte pieces, ids -> text.
 
     tokenizer/
-      tokenizer.toml   kind = "graphemes" | "subwords", hash = SHA-256 of the pieces
+      tokenizer.toml   kind = "graphemes" | "subwords" | "given", hash = SHA-256 of the pieces
       pieces.txt       one piece a line, line number - 1 = id; the first is <blank>
       subwords.model   subwords only (sentencepiece)
 
