@@ -1,0 +1,245 @@
+"""From a source of any layout to a corpus folder: manifest.jsonl and import.json.
+
+The recordings stay where they are and are named by their path; ``copy`` puts copies below CORPUS/audio, so
+that the folder can be moved as a whole. Nothing in the source is ever written to.
+
+A folder that is not empty is refused, unless an import from the same source made it: then the manifest is
+replaced in one step (a reader sees the old or the new one, never half). An old quarantine.jsonl belongs to
+the old manifest and is kept aside as quarantine.previous.jsonl.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+from firstwords import __version__
+from firstwords.data.corpora import LAYOUTS, detect_layout, layout_named
+from firstwords.data.corpora.imported import Options, Skipped
+from firstwords.data.corpora.source import IMPORT_RECORD, Source
+from firstwords.data.manifest import (
+    MANIFEST,
+    QUARANTINE,
+    Corpus,
+    Utterance,
+    load_corpus,
+    with_splits,
+    write_atomically,
+    write_manifest,
+)
+from firstwords.data.split import DEV, TEST, TRAIN, Rule, split_corpus
+from firstwords.errors import CorpusError
+
+FORMAT = 1
+_AUDIO = "audio"
+_KNOWN = (TRAIN, DEV, TEST)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How an import is to be made; the shares are of the whole duration.
+
+    Args:
+        layout: a name of ``LAYOUTS`` or 'auto'.
+        copy: copy the recordings into the corpus folder.
+        resplit: make train, dev and test anew although the source has splits.
+        move_texts: put dev and test utterances whose text stands in train into train.
+    """
+
+    layout: str = "auto"
+    options: Options = field(default_factory=Options)
+    dev: float = 0.1
+    test: float = 0.1
+    seed: int = 0
+    copy: bool = False
+    resplit: bool = False
+    move_texts: bool = False
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """The corpus as written, how it was understood, what was left out, and what the user should know."""
+
+    corpus: Corpus
+    layout: str
+    found: str
+    rule: Rule
+    skipped: tuple[Skipped, ...]
+    notes: tuple[str, ...]
+
+
+def import_corpus(source: Path, target: Path, plan: Plan = Plan()) -> ImportReport:
+    """Source of any layout -> corpus folder ``target``."""
+    if plan.layout == "auto":
+        detected = detect_layout(source)
+        name, found = detected.name, detected.found
+    else:
+        layout = layout_named(plan.layout)
+        name, found = plan.layout, layout.detect(Source.of(source)) or f"{layout.title}, as you said"
+    _check_target(source, target)
+    imported = LAYOUTS[name].read(source, plan.options)
+    split = split_corpus(
+        imported.utterances,
+        dev=plan.dev,
+        test=plan.test,
+        seed=plan.seed,
+        move_texts=plan.move_texts,
+        resplit=plan.resplit,
+    )
+    utterances = with_splits(imported.utterances, split.splits)
+    notes = [*imported.notes, *split.notes]
+    record: dict[str, Any] = {
+        "format": FORMAT,
+        "source": source.expanduser().absolute().as_posix(),
+        "layout": name,
+        "found": found,
+        "options": _options(plan),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "firstwords": __version__,
+        "split_rule": split.rule,
+        "counts": counts(utterances),
+        "skipped": [{"where": s.where, "reason": s.reason} for s in imported.skipped],
+    }
+    _write(target, source, plan, utterances, record, notes)
+    return ImportReport(load_corpus(target), name, found, split.rule, imported.skipped, tuple(notes))
+
+
+def counts(utterances: Sequence[Utterance]) -> dict[str, Any]:
+    """Utterances, hours and speakers, of the whole and of each split; languages with utterances."""
+    present = dict.fromkeys(u.split or "" for u in utterances)
+    names = sorted(present, key=lambda name: _KNOWN.index(name) if name in _KNOWN else len(_KNOWN))
+    languages: dict[str, int] = {}
+    for utterance in utterances:
+        languages[utterance.language or ""] = languages.get(utterance.language or "", 0) + 1
+    return {
+        **_sizes(utterances),
+        "languages": languages,
+        "splits": {name: _sizes([u for u in utterances if (u.split or "") == name]) for name in names},
+    }
+
+
+def _sizes(utterances: Sequence[Utterance]) -> dict[str, Any]:
+    return {
+        "utterances": len(utterances),
+        "hours": round(sum(u.duration for u in utterances) / 3600, 4),
+        "speakers": len({u.speaker for u in utterances if u.speaker}),
+        "recordings": len({u.audio for u in utterances}),
+    }
+
+
+def _options(plan: Plan) -> dict[str, Any]:
+    options = plan.options
+    return {
+        "tiers": list(options.tiers),
+        "language": options.language,
+        "drop_empty": options.drop_empty,
+        "speakers": options.speakers,
+        "columns": dict(options.columns),
+        "dev": plan.dev,
+        "test": plan.test,
+        "seed": plan.seed,
+        "copy": plan.copy,
+        "resplit": plan.resplit,
+        "move_texts": plan.move_texts,
+    }
+
+
+def _check_target(source: Path, target: Path) -> None:
+    """Refuse a target that holds anything but an import of the same source."""
+    here = source.expanduser().absolute()
+    if target.absolute().resolve() == here.resolve():
+        raise CorpusError(
+            f"'{target}' is the source itself, and originals are never changed.",
+            mend="Name another folder, for example --to corpus",
+        )
+    if target.is_file():
+        raise CorpusError(f"'{target}' is a file.", mend="Name a folder for the corpus.")
+    if not target.is_dir() or not any(target.iterdir()):
+        return
+    before = _record_of(target)
+    if before is None:
+        names = ", ".join(sorted(p.name for p in target.iterdir())[:6])
+        raise CorpusError(
+            f"'{target}' is not empty and was not made by 'firstwords import' (it holds {names}).",
+            mend="Name another folder, or empty this one.",
+        )
+    if Path(str(before.get("source"))).resolve() != here.resolve():
+        raise CorpusError(
+            f"'{target}' was imported from '{before.get('source')}', not from '{here}'.",
+            mend="Name another folder for this source, or delete the old corpus.",
+        )
+
+
+def _record_of(target: Path) -> Mapping[str, Any] | None:
+    try:
+        record = json.loads((target / IMPORT_RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return cast("Mapping[str, Any]", record) if isinstance(record, dict) and "source" in record else None
+
+
+def _write(
+    target: Path,
+    source: Path,
+    plan: Plan,
+    utterances: Sequence[Utterance],
+    record: dict[str, Any],
+    notes: list[str],
+) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    if not (target / IMPORT_RECORD).is_file():
+        # an interrupted copy must be known as ours when the import is started again
+        _write_record(target, {"format": FORMAT, "source": record["source"], "finished": False})
+    if plan.copy:
+        utterances = _copied(utterances, Source.of(source).root, target)
+    write_manifest(target / MANIFEST, utterances)
+    if (target / QUARANTINE).is_file():
+        kept = QUARANTINE.replace(".jsonl", ".previous.jsonl")
+        (target / QUARANTINE).replace(target / kept)
+        notes.append(f"The old {QUARANTINE} is now {kept}: run 'firstwords check' again.")
+    _write_record(target, record | {"notes": notes, "finished": True})
+
+
+def _write_record(target: Path, record: Mapping[str, Any]) -> None:
+    # where and reason may quote bytes that are no text: ASCII escapes hold them all
+    write_atomically(target / IMPORT_RECORD, json.dumps(record, indent=1) + "\n")
+
+
+def _copied(utterances: Sequence[Utterance], root: Path, target: Path) -> list[Utterance]:
+    """The same utterances with their recordings below target/audio, under the same relative names."""
+    places: dict[Path, Path] = {}
+    for audio in dict.fromkeys(u.audio for u in utterances):
+        if audio.is_relative_to(root):
+            name = audio.relative_to(root)
+            name = name.relative_to(_AUDIO) if name.parts[0] == _AUDIO and len(name.parts) > 1 else name
+        else:  # two recordings of one name may lie in different folders outside
+            digest = hashlib.sha256(str(audio.parent).encode("utf-8", "surrogatepass")).hexdigest()[:8]
+            name = Path(f"{audio.stem}-{digest}{audio.suffix}")
+        place = target / _AUDIO / name
+        if place in places.values():
+            place = target / _AUDIO / "from_source" / audio.relative_to(root)
+        places[audio] = place
+        _copy(audio, place)
+    return [replace(u, audio=places[u.audio]) for u in utterances]
+
+
+def _copy(audio: Path, place: Path) -> None:
+    if place.is_file() and filecmp.cmp(audio, place, shallow=True):
+        return
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        aside = place.with_name(place.name + ".writing")
+        shutil.copy2(audio, aside)
+        aside.replace(place)
+    except OSError as error:
+        raise CorpusError(
+            f"'{audio}' cannot be copied to '{place}': {error.strerror or error}.",
+            mend="Free some space, or import without --copy. Started again, the import goes on.",
+        ) from None

@@ -1,0 +1,247 @@
+"""What lies in the folder (or file) a user wants to import: files, text of any encoding, audio by reference.
+
+Nothing here changes a file. Hidden files, macOS shadow files and folders made by an earlier 'firstwords
+import' are left out, so that ``firstwords import . --to corpus`` can be run twice.
+"""
+
+from __future__ import annotations
+
+import codecs
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from firstwords.errors import CorpusError
+
+IMPORT_RECORD = "import.json"
+# Names under which recordings are looked for; what a file really holds is decided by its content.
+AUDIO_SUFFIXES = frozenset(
+    [
+        ".wav",
+        ".wave",
+        ".flac",
+        ".ogg",
+        ".oga",
+        ".opus",
+        ".mp3",
+        ".sph",
+        ".m4a",
+        ".mp4",
+        ".webm",
+        ".aac",
+        ".aif",
+        ".aiff",
+        ".aifc",
+        ".au",
+        ".caf",
+        ".w64",
+        ".rf64",
+        ".wma",
+        ".mka",
+        ".mkv",
+        ".mov",
+        ".mpg",
+        ".mpeg",
+        ".avi",
+        ".amr",
+        ".3gp",
+    ]
+)
+ARCHIVE_SUFFIXES = frozenset([".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".zst"])
+_AUDIO_FOLDERS = ("clips", "audio", "wav", "wavs", "recordings")
+
+
+@dataclass
+class Source:
+    """``path`` as given; ``root`` is the folder below which files and audio are looked for."""
+
+    path: Path
+    root: Path
+    found_by_name: list[str] = field(default_factory=list[str])
+
+    @classmethod
+    def of(cls, path: Path) -> Source:
+        """An existing file or folder -> Source; anything else is an error that says what is there."""
+        path = path.expanduser()
+        if path.is_dir():
+            return cls(path.absolute(), path.absolute())
+        if path.is_file():
+            return cls(path.absolute(), path.absolute().parent)
+        near = [p.name for p in sorted(path.parent.iterdir())[:8]] if path.parent.is_dir() else []
+        raise CorpusError(
+            f"'{path}' does not exist.",
+            mend=f"Beside it lie: {', '.join(near)}." if near else "Check the path.",
+        )
+
+    @property
+    def is_file(self) -> bool:
+        return self.path != self.root
+
+    @cached_property
+    def files(self) -> tuple[Path, ...]:
+        """The given file, or every file below the given folder, sorted."""
+        return (self.path,) if self.is_file else self.tree
+
+    @cached_property
+    def tree(self) -> tuple[Path, ...]:
+        """Every file below ``root``, sorted by path."""
+        return tuple(sorted(_walk(self.root)))
+
+    def with_suffix(self, *suffixes: str) -> list[Path]:
+        """Files whose name ends so, in either case."""
+        return [p for p in self.files if p.name.lower().endswith(suffixes)]
+
+    @cached_property
+    def audio(self) -> tuple[Path, ...]:
+        """Files below ``root`` that are named like recordings."""
+        return tuple(p for p in self.tree if p.suffix.lower() in AUDIO_SUFFIXES)
+
+    def named(self, path: Path) -> str:
+        """The path as shown to the user: relative to the source where it lies inside."""
+        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[Path]]:
+        index: dict[str, list[Path]] = {}
+        for path in self.audio:
+            for key in {path.name.casefold(), path.stem.casefold()}:
+                index.setdefault(key, []).append(path)
+        return index
+
+    def audio_of(self, annotation: Path, *, stem: str | None = None) -> Path:
+        """The recording an annotation file belongs to: same stem beside it, else the only one below root."""
+        stem = stem if stem is not None else annotation.stem
+        beside = [p for p in self._by_name.get(stem.casefold(), []) if p.parent == annotation.parent]
+        return self._only(beside or self._by_name.get(stem.casefold(), []), f"'{stem}.*'")
+
+    def find_audio(self, reference: str, base: Path) -> Path:
+        """A reference as written in a table or manifest -> the existing file, or CorpusError with the reason.
+
+        Tried in turn: as it stands (absolute or relative to ``base``, then to the source), below the usual
+        audio folders, with the usual suffixes, and last any recording of that name below the source, if
+        there is exactly one (manifests written on another machine).
+        """
+        given = reference.strip()
+        if not given:
+            raise CorpusError("no audio file is named")
+        if "://" in given:
+            parts = _path_of_address(given)
+            if parts is None:
+                raise CorpusError(f"audio '{given}' is a web address: download it first")
+            given = parts
+        elif given.startswith("file:"):
+            given = unquote(given.removeprefix("file:"))
+        for form in dict.fromkeys((given, given.replace("\\", "/"))):
+            for folder in dict.fromkeys((base, self.root)):
+                for inner in ("", *_AUDIO_FOLDERS):
+                    path = _existing(folder / inner / form)
+                    if path is not None:
+                        return path
+        name = given.replace("\\", "/").rsplit("/", 1)[-1]
+        same_name = self._by_name.get(name.casefold(), [])
+        path = self._only(same_name, f"'{given}'")
+        self.found_by_name.append(given)
+        return path
+
+    def _only(self, paths: list[Path], what: str) -> Path:
+        match paths:
+            case [one]:
+                return one
+            case []:
+                raise CorpusError(f"audio {what} does not exist")
+            case _:
+                shown = ", ".join(self.named(p) for p in paths[:3])
+                raise CorpusError(f"audio {what} could be any of {len(paths)} files: {shown}")
+
+    def suffix_counts(self) -> str:
+        """What lies there, for messages: '120 .wav, 3 .docx'."""
+        counts = Counter(p.suffix.lower() or "without suffix" for p in self.files)
+        return ", ".join(f"{n} {suffix}" for suffix, n in counts.most_common(6)) or "no files"
+
+
+def _path_of_address(address: str) -> str | None:
+    """A file:// address -> its path; None for every other scheme."""
+    try:
+        parts = urlsplit(address)
+    except ValueError:
+        return None
+    if parts.scheme.lower() != "file":
+        return None
+    path = unquote(parts.path)
+    # file:///C:/talk.wav names C:/talk.wav
+    return path[1:] if len(path) > 2 and path[0] == "/" and path[2] == ":" else path
+
+
+def _existing(path: Path) -> Path | None:
+    """The file, or the file with one of the audio suffixes added; paths come back without '..'."""
+    try:
+        if path.is_file():
+            return Path(os.path.normpath(path))
+        if path.suffix.lower() not in AUDIO_SUFFIXES and path.parent.is_dir():
+            for suffix in (".wav", ".flac", ".mp3", ".ogg", ".opus", ".sph", ".m4a", ".WAV", ".MP3"):
+                longer = path.with_name(path.name + suffix)
+                if longer.is_file():
+                    return Path(os.path.normpath(longer))
+    except (OSError, ValueError):  # a name too long, a NUL: no such file
+        pass
+    return None
+
+
+def _walk(root: Path) -> Iterator[Path]:
+    for folder, inner, names in os.walk(root):
+        here = Path(folder)
+        inner[:] = [
+            d
+            for d in sorted(inner)
+            if not d.startswith(".") and d != "__MACOSX" and not (here / d / IMPORT_RECORD).is_file()
+        ]
+        yield from (here / name for name in names if not name.startswith("."))
+
+
+def read_text(path: Path, *, lenient: bool = False) -> str:
+    """Text file -> text with plain newlines. UTF-8 with or without BOM, and UTF-16, are recognised.
+
+    Args:
+        lenient: a table with a few broken lines is given back with U+FFFD in them (utterances with that
+            sign are skipped one by one); with more than a tenth of them broken it is refused.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise CorpusError(f"'{path.name}' cannot be read: {error.strerror or error}") from None
+    return decode_text(data, path.name, lenient=lenient)
+
+
+def decode_text(data: bytes, name: str, *, lenient: bool = False) -> str:
+    """Bytes -> text. No legacy code page is guessed: a wrong guess would corrupt letters in silence."""
+    encoding = _encoding(data)
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        text = data.decode(encoding, errors="replace")
+        lines = text.split("\n")
+        if not lenient or 10 * sum("\ufffd" in line for line in lines) > len(lines):
+            line = 1 + data[: error.start].count(b"\n")
+            raise CorpusError(
+                f"'{name}' is not {encoding.removesuffix('-sig').upper()}: line {line} cannot be decoded",
+                mend="Save the file as UTF-8 (in the program that wrote it) and run the import again.",
+            ) from None
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _encoding(data: bytes) -> str:
+    if data.startswith(codecs.BOM_UTF8):
+        return "utf-8-sig"
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    head = data[:400]
+    # UTF-16 without a mark: the line breaks and digits of any such file leave every other byte zero
+    if len(head) >= 4 and head[1::2].count(0) > len(head) // 5 and head[::2].count(0) == 0:
+        return "utf-16-le"
+    if len(head) >= 4 and head[::2].count(0) > len(head) // 5 and head[1::2].count(0) == 0:
+        return "utf-16-be"
+    return "utf-8"
