@@ -116,20 +116,20 @@ class ScaledAdam(Optimizer):
     def _step_group(self, group: dict[str, Any], params: list[Tensor]) -> tuple[float, float]:
         grads = [_gradient(p) for p in params]
         states = [self._state_of(p, group) for p in params]
-        norms, dots, sizes = _measure(params, grads)
-        for state, size in zip(states, sizes, strict=True):
-            if state["step"] == 0:
-                state["rms"] = size
+        period = int(group["size_update_period"])
+        due = [i for i, s in enumerate(states) if s["step"] == 0 or s["step"] % period == period - 1]
+        norms, dots, sizes = _measure(params, grads, [params[i] for i in due])
+        for i, size in zip(due, sizes, strict=True):
+            if states[i]["step"] == 0:
+                states[i]["rms"] = size
 
         scalar = float(group["scalar_lr_scale"])
         total = math.fsum(
             (n * (scalar if p.numel() == 1 else s["rms"])) ** 2
             for n, p, s in zip(norms, params, states, strict=True)
         )
-        period = int(group["size_update_period"])
-        for state, size in zip(states, sizes, strict=True):
-            if state["step"] % period == period - 1:  # the norm above still uses the older size
-                state["rms"] = size
+        for i, size in zip(due, sizes, strict=True):  # only now: the norm above uses the older sizes
+            states[i]["rms"] = size
         norm = math.sqrt(total) if math.isfinite(total) else math.inf
         factor = _clip_factor(group, norm)
         if factor == 0.0:  # inf * 0 is nan: a step without gradients needs real zeros
@@ -175,13 +175,15 @@ def _gradient(param: Tensor) -> Tensor:
     return param.grad
 
 
-def _measure(params: list[Tensor], grads: list[Tensor]) -> tuple[list[float], list[float], list[float]]:
-    """Per tensor: norm of the gradient, sum(p * g) (the gradient of log(size)) and rms of the tensor."""
+def _measure(
+    params: list[Tensor], grads: list[Tensor], sized: list[Tensor]
+) -> tuple[list[float], list[float], list[float]]:
+    """Per tensor: norm of the gradient, sum(p * g) (gradient of the log size); and rms of those ``sized``."""
     dots = [torch.dot(p.reshape(-1), g.reshape(-1)) for p, g in zip(params, grads, strict=True)]
-    numbers = [*torch._foreach_norm(grads), *dots, *torch._foreach_norm(params)]
+    numbers = [*torch._foreach_norm(grads), *dots, *(torch._foreach_norm(sized) if sized else ())]
     flat = cast("list[float]", torch.stack(numbers).tolist())  # the one transfer from the device
     n = len(params)
-    sizes = [norm / math.sqrt(p.numel()) for norm, p in zip(flat[2 * n :], params, strict=True)]
+    sizes = [norm / math.sqrt(p.numel()) for norm, p in zip(flat[2 * n :], sized, strict=True)]
     return flat[:n], flat[n : 2 * n], sizes
 
 
@@ -189,10 +191,7 @@ def _clip_factor(group: dict[str, Any], norm: float) -> float:
     """This step's factor on all gradients of the group; remembers ``norm`` for later thresholds."""
     step, period = int(group["clip_step"]), int(group["clipping_update_period"])
     group["clip_step"] = step + 1
-    if not math.isfinite(norm):
-        factor = 0.0
-    else:
-        factor = 1.0
+    factor = 1.0 if math.isfinite(norm) else 0.0
     scale = group["clipping_scale"]
     if scale is None or step == 0:
         return factor
