@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from firstwords.data.manifest import Corpus, Utterance
+from firstwords.encoders.zipformer.config import ZipformerConfig
 from firstwords.errors import AudioError, CorpusError
-from firstwords.report.evaluate_model import piece_labels, transcribe_all, utterances_of
+from firstwords.heads.ctc import CtcConfig
+from firstwords.model.recipe import Recipe, write_recipe
+from firstwords.report.evaluate_model import (
+    compare_with,
+    evaluate_model,
+    piece_labels,
+    transcribe_all,
+    utterances_of,
+)
 from firstwords.text.characters import GraphemeConfig, GraphemeTokenizer
 from firstwords.text.normalize import normalizer
 
@@ -61,3 +70,60 @@ def test_an_unknown_split_lists_the_known_ones(tmp_path: Path) -> None:
     corpus = Corpus(tmp_path, tuple(utterance(str(i), "x") for i in range(6)), {})
     with pytest.raises(CorpusError, match=r"Splits: test \(6\)"):
         utterances_of(corpus, "dev")
+
+
+class Parrot:
+    """Gives each utterance the transcript it was told."""
+
+    def __init__(self, texts: dict[str, str]) -> None:
+        self.texts = texts
+
+    def transcribe_many(self, utterances: Iterable[Utterance]) -> Iterator[Heard]:
+        return (Heard(self.texts[u.id]) for u in utterances)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A model folder without weights: recipe and tokenizer are all that scoring reads."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    write_recipe(folder / "recipe.toml", Recipe(encoder=ZipformerConfig(), heads={"ctc": CtcConfig()}))
+    GraphemeTokenizer.train(["one two three"]).save(folder / "tokenizer")
+    return folder
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Corpus:
+    tests = [utterance(name, "One two, three!") for name in "abcd"]
+    train = [replace(utterance(f"t{i}", "three"), split="train") for i in range(3)]
+    (tmp_path / "corpus").mkdir()
+    return Corpus(tmp_path / "corpus", (*tests, *train), {"d": "clipped"})
+
+
+def test_a_model_is_evaluated(model: Path, corpus: Corpus) -> None:
+    heard = {"a": "one two three", "b": "one too three", "c": ""}
+    got = evaluate_model(model, corpus, "test", recognizer=Parrot(heard), device="cpu", note="look")
+    assert (got.model, got.corpus, got.split, got.note) == ("model", "corpus", "test", "look")
+    assert (got.words.errors, got.words.reference_length) == (4, 9)
+    # 13 letters and spaces: one is wrong in b, all are lost in c
+    assert (got.total("labels").errors, got.total("labels").reference_length) == (1 + 13, 39)
+    assert got.skipped == {"d": "quarantined: clipped"}
+    assert got.baselines[1].text == "three"
+    assert got.baselines[1].words.rate == pytest.approx(2 / 3)
+    assert "torch" in got.hardware
+    assert got.real_time_factor is not None
+
+
+def test_two_models_and_a_file_compared(model: Path, corpus: Corpus, tmp_path: Path) -> None:
+    right, wrong = dict.fromkeys("abc", "one two three"), dict.fromkeys("abc", "one")
+    mine = evaluate_model(model, corpus, "test", recognizer=Parrot(right), device="cpu")
+    compared, before = compare_with(mine, model, corpus, recognizer=Parrot(wrong), device="cpu")
+    assert before.words.rate == pytest.approx(2 / 3)
+    assert compared.comparison is not None
+    assert compared.comparison.words.difference == pytest.approx(-2 / 3)
+    path = tmp_path / "hypotheses.jsonl"
+    path.write_text('{"id": "a", "hypothesis": "one"}\n{"id": "x", "hypothesis": "y"}', encoding="utf-8")
+    compared, before = compare_with(mine, path, corpus)
+    assert before.skipped == {"b": "not in hypotheses.jsonl", "c": "not in hypotheses.jsonl"}
+    assert compared.comparison is not None
+    assert compared.comparison.utterances == 1

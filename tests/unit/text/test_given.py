@@ -10,7 +10,7 @@ from firstwords.errors import TextError
 from firstwords.text.given import GivenTokenizer
 from firstwords.text.load import load_tokenizer
 
-NAMES = "<blk> <sos/eos> <unk> ▁ ▁THE T H E HE ▁T RE R <0xC3> <0x89>".split()
+NAMES = ["<blk>", "<sos/eos>", "<unk>", "▁", "▁THE", "T", "H", "E", "HE", "▁T", "RE", "R", "<0xC3>", "<0x89>"]
 BPE = "".join(f"{name} {number}\n" for number, name in enumerate(NAMES))
 
 
