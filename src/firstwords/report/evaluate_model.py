@@ -51,9 +51,9 @@ def evaluate_model(
         progress: called with (done, all) after each utterance.
     """
     utterances = utterances_of(corpus, split)
-    recipe = read_recipe(folder / "recipe.toml")
     if recognizer is None:
-        recognizer = _load(folder, device)
+        recognizer = _load(folder, device)  # first: it says what is missing in a folder that is no model
+    recipe = read_recipe(folder / "recipe.toml")
     started = time.perf_counter()
     texts, failures = transcribe_all(recognizer, utterances, progress)
     seconds = time.perf_counter() - started

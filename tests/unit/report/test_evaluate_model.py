@@ -7,12 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
-from firstwords.data.manifest import Corpus, Utterance
+from firstwords.cli import evaluate as command
+from firstwords.data.manifest import Corpus, Utterance, write_manifest
 from firstwords.encoders.zipformer.config import ZipformerConfig
 from firstwords.errors import AudioError, CorpusError
 from firstwords.heads.ctc import CtcConfig
 from firstwords.model.recipe import Recipe, write_recipe
+from firstwords.report import evaluate_model as room
 from firstwords.report.evaluate_model import (
     compare_with,
     evaluate_model,
@@ -127,3 +131,20 @@ def test_two_models_and_a_file_compared(model: Path, corpus: Corpus, tmp_path: P
     assert before.skipped == {"b": "not in hypotheses.jsonl", "c": "not in hypotheses.jsonl"}
     assert compared.comparison is not None
     assert compared.comparison.utterances == 1
+
+
+def test_the_command(model: Path, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_manifest(corpus.folder / "manifest.jsonl", corpus.utterances)
+    heard = dict.fromkeys("abcd", "one two")
+    monkeypatch.setattr(room, "_load", lambda folder, device: Parrot(heard))
+    monkeypatch.chdir(tmp_path)
+    app = typer.Typer()
+    app.command()(command.run)
+    done = CliRunner().invoke(
+        app, [str(model), str(corpus.folder), "--against", str(model), "--device", "cpu"]
+    )
+    assert done.exit_code == 0, done.output
+    assert "33.3 %" in done.output
+    assert "no significant difference" in done.output
+    folder = tmp_path / "evaluation" / "model-corpus-test"
+    assert {p.name for p in folder.iterdir()} == {"evaluation.json", "hypotheses.jsonl", "report.html"}
