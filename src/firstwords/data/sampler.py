@@ -142,3 +142,16 @@ def _batches_of(costs: np.ndarray, batch_seconds: float, max_utterances: int) ->
     """Batches of one bucket, so that even the longest of it side by side stay within the limit."""
     most = int(np.clip(batch_seconds // float(costs.max()), 1, max_utterances))
     return -(-len(costs) // most)
+
+
+def pack(durations: Sequence[float], batch_seconds: float, max_utterances: int) -> list[list[int]]:
+    """Every utterance once, from long to short, in batches of at most ``batch_seconds``, padding counted."""
+    order = sorted(range(len(durations)), key=lambda n: (-durations[n], n))
+    batches: list[list[int]] = []
+    for index in order:
+        longest = durations[batches[-1][0]] if batches else 0.0
+        full = not batches or len(batches[-1]) >= max_utterances
+        if full or longest * (len(batches[-1]) + 1) > batch_seconds:
+            batches.append([])
+        batches[-1].append(index)
+    return batches

@@ -10,6 +10,7 @@ from typing import Literal, Self
 
 from pydantic import Field, PositiveFloat, model_validator
 
+from firstwords.audio.augment import AugmentConfig
 from firstwords.config import Config
 from firstwords.features.specaugment import SpecAugmentConfig
 from firstwords.training.schedule import EdenConfig, ScheduleConfig
@@ -23,7 +24,8 @@ class DataConfig(Config):
     min_duration: float = Field(default=0.1, ge=0)  # seconds; shorter utterances are left out and counted
     max_duration: float = Field(default=30.0, gt=0)  # seconds; longer ones are left out and counted
     speeds: tuple[float, ...] = (0.9, 1.0, 1.1)  # one of them at random for each utterance and epoch
-    noise_folders: tuple[str, ...] = ()  # corpora of noise to mix in
+    augment: AugmentConfig = AugmentConfig()
+    noise_folders: tuple[str, ...] = ()  # corpora or folders of noise to mix in; none: synthetic hiss
     negative_folders: tuple[str, ...] = ()  # corpora of non-speech to train with an empty transcript
     noise_splits: tuple[str, ...] = ()  # splits used of both kinds of folder; empty: all of them
     negative_share: float = Field(default=0.05, ge=0, lt=1)  # of the training utterances of an epoch

@@ -1,0 +1,153 @@
+"""Batches for training, in the order the sampler decides, made by 0 or more loader processes.
+
+The same batches come out whatever the number of processes. An utterance that cannot be read is left out
+of its batch, named and counted. Processes are spawned (never forked), import no torch, send plain arrays
+through pipes and end when their parent does, however that ended.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from types import TracebackType
+from typing import Self
+
+import torch
+
+from firstwords.data.batch import Batch, Example, collate
+from firstwords.data.examples import ExampleSource, LoadedExample, Unreadable
+from firstwords.data.sampler import BucketSampler
+from firstwords.data.worker import load_all, load_in_worker, start_worker
+from firstwords.errors import TrainingError
+
+PREFETCH_PER_WORKER = 3  # batches in the making for each process
+
+
+class Loader:
+    """Training batches by number; ``waited`` and ``skipped`` tell how it went.
+
+    Args:
+        workers: loader processes; 0 loads when a batch is asked for.
+    """
+
+    def __init__(self, source: ExampleSource, sampler: BucketSampler, *, workers: int = 0) -> None:
+        self.source = source
+        self.sampler = sampler
+        self.workers = workers
+        self.waited = 0.0  # seconds the training process waited for batches
+        self.skipped: dict[str, str] = {}  # unreadable utterances: id -> reason
+        self.repaired: dict[str, str] = {}  # id -> what the reader mended
+        self._pool: ProcessPoolExecutor | None = None
+
+    @property
+    def batches_in_epoch(self) -> int:
+        return self.sampler.batches_in_epoch()
+
+    def batches(self, after: int = 0) -> Iterator[tuple[int, Batch | None]]:
+        """(number, batch) from number ``after`` on, without end; None where no utterance can be read."""
+        for number, examples in self._examples(after):
+            yield number, self._collate(examples)
+
+    def batch(self, number: int) -> Batch | None:
+        """One batch by number, made in this process."""
+        return self._collate(load_all(self.source, *self._job(number)))
+
+    def close(self) -> None:
+        """End the loader processes."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _job(self, number: int) -> tuple[int, list[int]]:
+        return self.sampler.epoch_of(number), self.sampler.batch(number)
+
+    def _examples(self, after: int) -> Iterator[tuple[int, list[LoadedExample | Unreadable]]]:
+        if self.workers == 0:
+            number = after
+            while True:
+                started = time.perf_counter()
+                examples = load_all(self.source, *self._job(number))
+                self.waited += time.perf_counter() - started
+                yield number, examples
+                number += 1
+        pool = self._started_pool()
+        waiting: deque[tuple[int, Future[list[LoadedExample | Unreadable]]]] = deque()
+        following = after
+        while True:
+            while len(waiting) < self.workers * PREFETCH_PER_WORKER:
+                waiting.append((following, pool.submit(load_in_worker, *self._job(following))))
+                following += 1
+            number, future = waiting.popleft()
+            started = time.perf_counter()
+            try:
+                examples = future.result()
+            except BrokenProcessPool:
+                raise TrainingError(
+                    "A loader process ended without a word, as happens when the memory is full.",
+                    mend="Run the same command again with --workers 0 (it goes on where it was).",
+                ) from None
+            self.waited += time.perf_counter() - started
+            yield number, examples
+
+    def _started_pool(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(
+                self.workers,
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=start_worker,
+                initargs=(self.source,),
+            )
+        return self._pool
+
+    def _collate(self, examples: Sequence[LoadedExample | Unreadable]) -> Batch | None:
+        good: list[Example] = []
+        for example in examples:
+            if isinstance(example, Unreadable):
+                self.skipped[example.id] = example.reason
+                continue
+            if example.repairs:
+                self.repaired[example.id] = "; ".join(example.repairs)
+            good.append(to_example(example))
+        return collate(good) if good else None
+
+
+class ValidationLoader:
+    """The same batches each time, as they are: never augmented, every utterance once."""
+
+    def __init__(self, source: ExampleSource, batches: Sequence[Sequence[int]]) -> None:
+        if source.augmentation is not None or source.speeds != (1.0,):
+            raise ValueError("validation audio is never augmented")
+        self.source = source
+        self.order = [list(batch) for batch in batches]
+        self.skipped: dict[str, str] = {}
+
+    def __iter__(self) -> Iterator[Batch]:
+        for indices in self.order:
+            examples = load_all(self.source, 0, indices)
+            self.skipped.update({e.id: e.reason for e in examples if isinstance(e, Unreadable)})
+            good = [to_example(e) for e in examples if isinstance(e, LoadedExample)]
+            if good:
+                yield collate(good)
+
+
+def to_example(loaded: LoadedExample) -> Example:
+    """Plain arrays -> tensors."""
+    return Example(
+        id=loaded.id,
+        samples=torch.from_numpy(loaded.samples),
+        tokens=torch.tensor(loaded.tokens, dtype=torch.int64),
+        text=loaded.text,
+        key=loaded.key,
+    )

@@ -1,0 +1,43 @@
+"""What runs in a loader process: no torch, started by spawn, gone when its parent is.
+
+One source per process, set by ``start_worker``; each call loads the utterances of one batch.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from multiprocessing.connection import wait
+
+from firstwords.data.examples import ExampleSource, LoadedExample, Unreadable
+
+
+def load_all(source: ExampleSource, epoch: int, indices: Sequence[int]) -> list[LoadedExample | Unreadable]:
+    """The utterances of one batch, in this process."""
+    return [source.load(epoch, index) for index in indices]
+
+
+_source: list[ExampleSource] = []  # of a loader process: set once by start_worker
+
+
+def start_worker(source: ExampleSource) -> None:
+    """Receive the source once, and end when the training process does."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training process saves and ends us
+    _source[:] = [source]
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    """Nobody else would end us after a kill -9 of the training process."""
+    wait([sentinel])
+    os._exit(1)
+
+
+def load_in_worker(epoch: int, indices: list[int]) -> list[LoadedExample | Unreadable]:
+    """The utterances of one batch, from this process's source."""
+    return load_all(_source[0], epoch, indices)

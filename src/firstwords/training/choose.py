@@ -1,0 +1,120 @@
+"""No recipe given: one is chosen from the hours of speech, the time and the machine, with reasons.
+
+The figures behind it (audio-seconds per second of training, one process) are rough on purpose: they decide
+between sizes that differ by factors of four to ten. What is really trained is planned from a measurement
+(plan.py).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+from firstwords.encoders.zipformer.config import ZipformerConfig
+from firstwords.errors import UsageError
+from firstwords.heads.ctc import CtcConfig
+from firstwords.model.recipe import Recipe
+from firstwords.text.characters import GraphemeConfig
+from firstwords.text.normalize import normalizers_for
+from firstwords.training.settings import TextConfig, TrainingConfig
+
+Size = Literal["nano", "tiny", "S", "M", "L", "kws"]
+SIZES: tuple[Size, ...] = ("nano", "tiny", "S", "M", "L", "kws")
+
+# Audio-seconds per second and CPU core (float32), and on a current GPU.
+_CPU_SPEED: dict[Size, float] = {"nano": 90, "tiny": 35, "S": 9, "M": 4, "L": 2, "kws": 30}
+_GPU_SPEED: dict[Size, float] = {"nano": 4000, "tiny": 3000, "S": 1500, "M": 800, "L": 400, "kws": 3000}
+
+ENOUGH_STEPS = 2000  # updates that take a small model well beyond the all-blank plateau
+PASSES = 15.0  # over the data: fewer, and a smaller model learns more in the same time
+GREATEST_BATCH = {"cpu": 60.0, "cuda": 600.0}
+LEAST_BATCH = {"cpu": 15.0, "cuda": 60.0}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A recipe, and why it looks as it does."""
+
+    recipe: Recipe
+    reasons: tuple[str, ...]
+
+
+def choose_recipe(
+    *,
+    name: str,
+    language: str,
+    hours: float,
+    minutes: float | None,
+    device: str,
+    size: str | None = None,
+    longest: float = 20.0,
+    cores: int | None = None,
+) -> Choice:
+    """Hours of training speech, minutes and machine -> recipe.
+
+    Args:
+        hours: of training speech.
+        minutes: wall clock; None: an hour.
+        device: "cpu" or "cuda".
+        size: of the Zipformer, if the user names one.
+        longest: utterance in seconds.
+    """
+    budget = minutes if minutes is not None else 60.0
+    cores = cores or os.cpu_count() or 1
+    gpu = device == "cuda"
+    reasons = [f"{hours:.2f} h of speech, {budget:g} min on {'a GPU' if gpu else f'{cores} CPU cores'}"]
+    if size is not None and size not in SIZES:
+        raise UsageError(f"--size {size}: no such size.", mend=f"Sizes: {', '.join(SIZES)}.")
+    chosen = _named(size) or _size(hours, budget, gpu, cores, reasons)
+    speed = _speed(chosen, gpu, cores)
+    place = "cuda" if gpu else "cpu"
+    wanted = budget * 60 * speed / ENOUGH_STEPS
+    batch = min(max(wanted, LEAST_BATCH[place]), GREATEST_BATCH[place])
+    batch = float(round(max(batch, min(longest, 30.0))))
+    passes = budget * 60 * speed / max(hours * 3600, 1.0)
+    steps = budget * 60 * speed / batch
+    reasons.append(f"batches of {batch:g} s: about {steps:.0f} steps, {passes:.0f} passes over the data")
+    reasons.append("graphemes as pieces: with so little text, longer pieces would be too rare to learn")
+    training, scoring = normalizers_for(language)
+    recipe = Recipe(
+        name=name,
+        language=language,
+        text=TextConfig(normalizer=training, scoring=scoring),
+        tokenizer=GraphemeConfig(),
+        encoder=ZipformerConfig.preset(chosen),
+        heads={"ctc": CtcConfig()},
+        training=TrainingConfig(minutes=budget, batch_seconds=batch),
+    )
+    return Choice(recipe, tuple(reasons))
+
+
+def _named(size: str | None) -> Size | None:
+    return next((known for known in SIZES if known == size), None)
+
+
+def _size(hours: float, minutes: float, gpu: bool, cores: int, reasons: list[str]) -> Size:
+    """The largest size that the data can feed and the time lets pass over the data often enough."""
+    fed: list[Size] = ["nano"]
+    if hours >= 0.5:
+        fed.append("tiny")
+    if hours >= 5:
+        fed.append("S")
+    if hours >= 100:
+        fed.append("M")
+    if hours >= 500:
+        fed.append("L")
+    for size in reversed(fed):
+        passes = minutes * 60 * _speed(size, gpu, cores) / max(hours * 3600, 1.0)
+        if passes >= PASSES or size == fed[0]:
+            why = (
+                "as large as so much speech can feed" if size == fed[-1] else "a larger one would be too slow"
+            )
+            reasons.append(f"Zipformer '{size}': {why}")
+            return size
+    return "nano"
+
+
+def _speed(size: Size, gpu: bool, cores: int) -> float:
+    # Two cores give about 1.6 times one; beyond eight little is gained at these sizes.
+    return _GPU_SPEED[size] if gpu else _CPU_SPEED[size] * min(cores, 8) ** 0.7

@@ -1,0 +1,49 @@
+"""Start from a trained model: its encoder, and its head where the pieces are the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from firstwords.errors import CheckpointError
+from firstwords.model.checkpoint import LoadedModel, load_model, load_weights
+from firstwords.model.recipe import Recipe
+from firstwords.model.speech_model import SpeechModel
+from firstwords.text.tokenizer import Tokenizer
+
+FROZEN_SHARE = 0.1  # of the run in which only a new head learns
+
+
+def load_start(folder: Path) -> LoadedModel:
+    """The model to start from, on the CPU."""
+    return load_model(folder, device="cpu")
+
+
+def fitted_recipe(recipe: Recipe, start: LoadedModel) -> Recipe:
+    """The recipe with the features and encoder of the model it starts from."""
+    data = recipe.data.with_(sample_rate=start.recipe.data.sample_rate)
+    return recipe.model_copy(
+        update={"features": start.recipe.features, "encoder": start.recipe.encoder, "data": data}
+    )
+
+
+def take_over(model: SpeechModel, tokenizer: Tokenizer, start: LoadedModel) -> tuple[bool, str]:
+    """Copy what can be kept -> whether the head is new, and a sentence for the user.
+
+    The head is kept only when every piece stands at its old place: a vocabulary of the same size but other
+    letters would otherwise train from nonsense in silence (NeMo#15778).
+    """
+    if model.recipe.encoder != start.recipe.encoder or model.recipe.features != start.recipe.features:
+        raise CheckpointError(
+            f"'{start.folder}' has another encoder or other features than the recipe.",
+            mend="Leave [encoder] and [features] out of the recipe: they come from the model.",
+        )
+    same = tokenizer.piece_hash == start.tokenizer.piece_hash and model.recipe.heads == start.recipe.heads
+    own, given = model.state_dict(), start.model.state_dict()
+    kept = {n: given[n] if same or not n.startswith("heads.") else own[n] for n in own}
+    load_weights(model, kept, source=str(start.folder))
+    if same:
+        return False, f"Starting from '{start.folder}': encoder and head (the pieces are the same)."
+    return True, (
+        f"Starting from '{start.folder}': its encoder, with a new head for {len(tokenizer.pieces)} pieces "
+        f"(the model had {len(start.tokenizer.pieces)})."
+    )

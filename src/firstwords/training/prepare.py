@@ -1,0 +1,244 @@
+"""A corpus and a recipe -> what is trained on and what is validated on; all that is left out has a reason."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from firstwords.audio.augment import ColoredNoise, FolderNoise, NoiseClip, NoiseSource
+from firstwords.audio.waveform import ChannelPolicy
+from firstwords.data.examples import Item, negative_places
+from firstwords.data.manifest import MANIFEST, QUARANTINE, Corpus, Utterance, load_corpus
+from firstwords.errors import ConfigError, CorpusError
+from firstwords.heads.ctc import frames_needed
+from firstwords.model.recipe import Recipe
+from firstwords.model.speech_model import SpeechModel
+from firstwords.tensors import Padded
+from firstwords.text.normalize import normalizer
+from firstwords.text.tokenizer import Tokenizer
+from firstwords.training.resume import fingerprint
+
+DEV_NAMES = ("dev", "validation", "valid")
+HELD_OUT = 0.1  # of the training utterances, where the corpus has no dev split
+HELD_OUT_SECONDS = 900.0
+
+
+@dataclass
+class Prepared:
+    """Items to train on and to validate on."""
+
+    train: list[Item]
+    dev: list[Item]
+    negatives: list[Utterance] = field(default_factory=list[Utterance])
+    noises: NoiseSource = field(default_factory=ColoredNoise)
+    left_out: dict[str, str] = field(default_factory=dict[str, str])  # id -> reason
+    notes: list[str] = field(default_factory=list[str])
+
+    @property
+    def seconds(self) -> float:
+        """Speech to train on."""
+        return sum(item.duration for item in self.train if item.audio is not None)
+
+
+def split_corpus(corpus: Corpus, seed: int) -> tuple[list[Utterance], list[Utterance], list[str]]:
+    """Corpus -> training utterances, dev utterances, and what to tell the user about them."""
+    train = list(corpus.split("train"))
+    if not train:
+        found = ", ".join(f"'{name}'" for name in corpus.splits) or "none"
+        raise CorpusError(
+            f"'{corpus.folder}' has no usable utterance in the split 'train' (splits found: {found}).",
+            mend="Run 'firstwords import' on the source: it makes splits where there are none.",
+        )
+    notes = (
+        [f"{len(corpus.quarantine)} utterances are in quarantine and not used."] if corpus.quarantine else []
+    )
+    for name in DEV_NAMES:
+        if dev := list(corpus.split(name)):
+            return train, dev, notes
+    train, dev, how = _hold_out(train, seed)
+    notes.append(f"The corpus has no split 'dev': {len(dev)} training utterances are held out ({how}).")
+    return train, dev, notes
+
+
+def _hold_out(train: list[Utterance], seed: int) -> tuple[list[Utterance], list[Utterance], str]:
+    if len(train) < 2:
+        raise CorpusError(
+            "One training utterance and no dev split: nothing can be held out.", mend="Add recordings."
+        )
+    draw = np.random.default_rng([seed, 6])
+    limit = min(HELD_OUT * sum(u.duration for u in train), HELD_OUT_SECONDS)
+    speakers = sorted({u.speaker for u in train if u.speaker is not None})
+    by_speaker = len(speakers) >= 10 and all(u.speaker is not None for u in train)
+    groups = [[u for u in train if u.speaker == s] for s in speakers] if by_speaker else [[u] for u in train]
+    taken: set[str] = set()
+    seconds = 0.0
+    for place in draw.permutation(len(groups))[: len(groups) - 1]:
+        if seconds >= limit:
+            break
+        taken.update(u.id for u in groups[place])
+        seconds += sum(u.duration for u in groups[place])
+    how = "of speakers of their own" if by_speaker else "of the same speakers: dev errors look too good"
+    return [u for u in train if u.id not in taken], [u for u in train if u.id in taken], how
+
+
+def training_texts(corpus: Corpus, recipe: Recipe) -> list[str]:
+    """Normalized transcripts that a tokenizer may be made from: of the training split alone."""
+    train, _, _ = split_corpus(corpus, recipe.seed)
+    normalize = normalizer(recipe.text.normalizer)
+    texts = [normalize(u.text) for u in train if u.text]
+    if not any(texts):
+        raise CorpusError(
+            f"No training utterance of '{corpus.folder}' has a transcript.",
+            mend="Check the column or files that 'firstwords import' took the text from.",
+        )
+    return texts
+
+
+def prepare(corpus: Corpus, recipe: Recipe, tokenizer: Tokenizer, model: SpeechModel) -> Prepared:
+    """Choose, tokenize and check every utterance of a corpus."""
+    train, dev, notes = split_corpus(corpus, recipe.seed)
+    left_out: dict[str, str] = {}
+    take = _Taker(recipe, tokenizer, model, left_out)
+    items = take.items(train)
+    if not items:
+        reasons = Counter(left_out.values()).most_common(3)
+        raise CorpusError(
+            f"None of {len(train)} training utterances can be used: "
+            + "; ".join(f"{reason} ({count})" for reason, count in reasons),
+            mend="Run 'firstwords check' on the corpus.",
+        )
+    validation = _within(take.items(dev), recipe.training.max_validation_seconds, recipe.seed)
+    if not validation:
+        raise CorpusError(
+            f"None of {len(dev)} dev utterances can be used, for example: {next(iter(left_out.items()), '')}",
+            mend="Run 'firstwords check' on the corpus.",
+        )
+    prepared = Prepared(items, validation, left_out=left_out, notes=notes)
+    prepared.negatives = _extra(recipe.data.negative_folders, recipe)
+    if recipe.data.noise_folders:
+        prepared.noises = FolderNoise(_noise_clips(recipe))
+    if recipe.data.negative_share and (prepared.negatives or recipe.data.negative_folders):
+        share = recipe.data.negative_share
+        count = max(1, round(len(items) * share / (1 - share)))
+        prepared.train = items + negative_places(count, seed=recipe.seed)
+    for reason, number in Counter(left_out.values()).most_common():
+        ids = [name for name, why in left_out.items() if why == reason]
+        shown = ", ".join(ids[:5]) + (", ..." if number > 5 else "")
+        prepared.notes.append(f"Left out: {number} utterances, {reason}: {shown}")
+    return prepared
+
+
+class _Taker:
+    """Utterance -> Item, or a reason in ``left_out``."""
+
+    def __init__(
+        self, recipe: Recipe, tokenizer: Tokenizer, model: SpeechModel, left_out: dict[str, str]
+    ) -> None:
+        self.data = recipe.data
+        self.normalize = normalizer(recipe.text.normalizer)
+        self.tokenizer = tokenizer
+        self.frames: Callable[[float], int] = lambda seconds: encoded_frames(model, seconds)
+        self.left_out = left_out
+
+    def items(self, utterances: Sequence[Utterance]) -> list[Item]:
+        """Those that can be used."""
+        return [item for u in utterances if (item := self._item(u)) is not None]
+
+    def _item(self, utterance: Utterance) -> Item | None:
+        reason = None
+        text, tokens = "", ()
+        if utterance.text is None:
+            reason = "without transcript"
+        elif utterance.duration < self.data.min_duration:
+            reason = f"shorter than {self.data.min_duration:g} s (data.min_duration)"
+        elif utterance.duration > self.data.max_duration:
+            reason = f"longer than {self.data.max_duration:g} s (data.max_duration)"
+        else:
+            text = self.normalize(utterance.text)
+            tokens = tuple(self.tokenizer.encode(text))
+            needed = int(frames_needed(Padded(torch.tensor([tokens], dtype=torch.int64), _length(tokens))))
+            if needed > self.frames(utterance.duration):
+                reason = "with more text than fits into the audio (no alignment exists)"
+        if reason is not None:
+            self.left_out[utterance.id] = reason
+            return None
+        return Item(utterance.id, utterance.audio, utterance.start, utterance.duration, text, tokens)
+
+
+def _length(tokens: Sequence[int]) -> Tensor:
+    return torch.tensor([len(tokens)], dtype=torch.int64)
+
+
+def encoded_frames(model: SpeechModel, seconds: float) -> int:
+    """Frames that the head sees of so many seconds of audio."""
+    frames = torch.tensor([int(seconds / model.frontend.frame_shift)])
+    return int(model.encoder.output_lengths(frames))
+
+
+def _within(items: list[Item], seconds: float, seed: int) -> list[Item]:
+    """A seeded choice of at most ``seconds`` of audio, in the order given."""
+    order = np.random.default_rng([seed, 7]).permutation(len(items))
+    kept: set[int] = set()
+    total = 0.0
+    for place in order.tolist():
+        if not kept or total + items[place].duration <= seconds:
+            kept.add(place)
+            total += items[place].duration
+    return [item for place, item in enumerate(items) if place in kept]
+
+
+def _extra(folders: Sequence[str], recipe: Recipe) -> list[Utterance]:
+    """Utterances of corpora of noise or non-speech."""
+    splits = set(recipe.data.noise_splits)
+    found: list[Utterance] = []
+    for folder in folders:
+        here = [u for u in load_corpus(Path(folder)).usable if not splits or u.split in splits]
+        if not here:
+            raise CorpusError(
+                f"'{folder}' has no recording in the splits {sorted(splits)}.",
+                mend="Change data.noise_splits in the recipe.",
+            )
+        found += here
+    return found
+
+
+def _noise_clips(recipe: Recipe) -> list[Path | str | NoiseClip]:
+    """Recordings of noise: those of a corpus, or all files of a folder that is none."""
+    clips: list[Path | str | NoiseClip] = []
+    for folder in recipe.data.noise_folders:
+        if (Path(folder) / MANIFEST).is_file():
+            found = _extra([folder], recipe)
+            clips += [NoiseClip(u.audio, start=u.start, duration=u.duration) for u in found]
+        else:
+            clips.append(Path(folder))
+    return clips
+
+
+def channel_policy(channels: str | int) -> ChannelPolicy:
+    """The recipe's ``data.channels`` -> what the reader takes."""
+    text = str(channels)
+    if text == "mix":
+        return "mix"
+    if text == "error":
+        return "error"
+    if text.isdigit():
+        return int(text)
+    raise ConfigError(
+        f"recipe.data.channels: '{channels}' is none of 'mix', 'error' or a channel number.",
+        mend="Use 'mix' unless each channel holds another speaker.",
+    )
+
+
+def corpus_fingerprint(corpus: Corpus) -> str:
+    """Changes when an utterance is added, removed, edited or put into quarantine."""
+    texts = [
+        (corpus.folder / name).read_text(encoding="utf-8") if (corpus.folder / name).is_file() else ""
+        for name in (MANIFEST, QUARANTINE)
+    ]
+    return fingerprint("\0".join(texts))

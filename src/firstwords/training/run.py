@@ -1,0 +1,403 @@
+"""``firstwords train``: a corpus folder in, a model folder out.
+
+    RUN/                recipe.toml and tokenizer/ from the start; the model from the first validation on
+    RUN/resume/         what is needed to go on; delete it when training is over
+
+The same call on the same folder goes on where it was, and refuses when recipe or corpus are others.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import final
+
+import torch
+from torch.optim.optimizer import Optimizer
+
+from firstwords.data.batch import Batch
+from firstwords.data.cache import AudioCache
+from firstwords.data.examples import ExampleSource, Item
+from firstwords.data.loader import Loader, ValidationLoader
+from firstwords.data.manifest import Corpus, load_corpus
+from firstwords.data.sampler import BucketSampler, pack
+from firstwords.device import Compute, choose_compute, machine_name, set_threads
+from firstwords.features.specaugment import SpecAugment
+from firstwords.model.checkpoint import RECIPE, TOKENIZER, LoadedModel, save_model
+from firstwords.model.recipe import Recipe, read_recipe
+from firstwords.model.speech_model import SpeechModel
+from firstwords.text.load import load_tokenizer
+from firstwords.text.normalize import normalizer
+from firstwords.text.tokenizer import Tokenizer
+from firstwords.training.card import CardFacts, write_card
+from firstwords.training.distributed import Processes, join_processes, leave_processes
+from firstwords.training.fine_tune import FROZEN_SHARE, load_start, take_over
+from firstwords.training.log import MetricsLog
+from firstwords.training.measure import measure
+from firstwords.training.memory import free_bytes
+from firstwords.training.plan import Plan, make_plan
+from firstwords.training.prepare import Prepared, channel_policy, prepare
+from firstwords.training.progress import Progress
+from firstwords.training.resume import Checkpoints
+from firstwords.training.session import Run
+from firstwords.training.settle import RESUME, Wanted, settle
+from firstwords.training.tasks.recognition import RecognitionSettings, RecognitionTask
+from firstwords.training.tasks.task import Validation
+from firstwords.training.trainer import Outcome, make_optimizer, train
+
+_PROBES = (0.5, 0.5, 0.9, 0.2, 1.0, 0.7)  # places among the batches by cost: the first only warms up
+_CACHE_SHARE = 0.3  # of the free memory
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What came of a run.
+
+    Args:
+        numbers: of the best weights on dev ("cer", "wer", ...); empty before the first validation.
+        left_out: utterances that were not used, and why.
+    """
+
+    folder: Path
+    outcome: Outcome
+    steps: int
+    elapsed: float
+    numbers: dict[str, float] = field(default_factory=dict[str, float])
+    left_out: dict[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def finished(self) -> bool:
+        return self.outcome != "interrupted"
+
+
+def train_corpus(
+    corpus_folder: Path,
+    run_folder: Path,
+    *,
+    recipe: Recipe | None = None,
+    size: str | None = None,
+    minutes: float | None = None,
+    start_from: Path | None = None,
+    overrides: Sequence[str] = (),
+    device: str = "auto",
+    precision: str | None = None,
+    workers: int | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> TrainingResult:
+    """Train, or go on training, a model on the train and dev splits of a corpus.
+
+    Args:
+        recipe: None: chosen from the hours of speech and the machine (choose.py), or that of the folder.
+        size: of the Zipformer when the recipe is chosen: nano, tiny, S, M, L or kws.
+        minutes: wall clock; overrides the recipe.
+        start_from: a model folder to take the encoder from.
+        overrides: ``a.b=1`` assignments on the recipe.
+        precision: auto, fp32 or bf16; overrides the recipe without changing it.
+        workers: loader processes; overrides the recipe without changing it.
+    """
+    began = time.monotonic()
+    set_threads(threads)
+    place = choose_compute(device).device
+    processes = join_processes(place)
+    if place.type == "cuda" and processes.size > 1:
+        place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        torch.cuda.set_device(place)
+    progress = progress or Progress(quiet=not processes.first)
+    corpus = load_corpus(corpus_folder)
+    start = load_start(start_from) if start_from is not None else None
+    wanted = Wanted(recipe, size, minutes, tuple(overrides), start)
+    if processes.first:
+        settle(corpus, run_folder, wanted, place.type, progress)
+    processes.wait()
+    recipe = read_recipe(run_folder / RECIPE)
+    chosen = precision if precision is not None else recipe.training.precision
+    compute = choose_compute(
+        str(place), "bf16" if chosen == "bf16" else "fp32" if chosen == "fp32" else "auto"
+    )
+    progress.say(f"Computing on {compute.reason}.")
+    session = _Session(corpus, run_folder, recipe, compute, processes, progress, start)
+    try:
+        return session.run(began, workers)
+    finally:
+        progress.stop()
+        leave_processes(processes)
+
+
+@final
+class _Dev:
+    """Dev batches, and the seconds that decoding them took the last time."""
+
+    def __init__(self, loader: ValidationLoader, expected: float) -> None:
+        self.loader = loader
+        self.seconds = expected
+
+    def __iter__(self) -> Iterator[Batch]:
+        started = time.monotonic()
+        yield from self.loader
+        self.seconds = time.monotonic() - started
+
+
+@dataclass
+class _Session:
+    """One call of train_corpus, once the recipe is settled."""
+
+    corpus: Corpus
+    folder: Path
+    recipe: Recipe
+    compute: Compute
+    processes: Processes
+    progress: Progress
+    start: LoadedModel | None
+
+    def run(self, began: float, workers: int | None) -> TrainingResult:
+        """Everything from the recipe to the result."""
+        recipe, config = self.recipe, self.recipe.training
+        tokenizer = load_tokenizer(self.folder / TOKENIZER)
+        torch.manual_seed(recipe.seed)
+        model = SpeechModel(recipe, len(tokenizer.pieces))
+        frozen = self._start_from(model, tokenizer)
+        prepared = prepare(self.corpus, recipe, tokenizer, model)
+        for note in prepared.notes:
+            self.progress.say(note)
+        model.to(self.compute.device)
+        task = RecognitionTask(
+            model,
+            tokenizer,
+            compute=self.compute,
+            masking=SpecAugment(config.specaugment) if config.specaugment.probability else None,
+            settings=RecognitionSettings(
+                scoring=normalizer(recipe.text.scoring), consistency_warmup=config.consistency_warmup
+            ),
+        )
+        self.progress.say(
+            f"{model.num_parameters / 1e6:.2f} M parameters, {len(tokenizer.pieces)} pieces; "
+            f"{prepared.seconds / 3600:.2f} h to train on, "
+            f"{sum(i.duration for i in prepared.dev) / 60:.1f} min to validate on."
+        )
+        checkpoints = Checkpoints(self.folder / RESUME)
+        if self.processes.first:
+            checkpoints.clear()
+        checkpoint = checkpoints.newest()
+        count = self._workers(workers)
+        with self._loader(prepared, count) as loader:
+            dev = self._dev(prepared)
+            if checkpoint is not None:
+                plan = Plan.from_record(checkpoint.state["plan"])
+                loader.sampler = self._sampler(prepared, plan.batch_seconds)
+            else:
+                plan = self._plan(task, loader, prepared, dev, time.monotonic() - began)
+            task.settings = RecognitionSettings(
+                scoring=task.settings.scoring,
+                consistency_warmup=config.consistency_warmup,
+                frozen_steps=(config.freeze_encoder_steps or round(FROZEN_SHARE * plan.steps))
+                if frozen
+                else 0,
+            )
+            optimizer = self._optimizer(model)
+            log = MetricsLog(
+                self.folder
+                / RESUME
+                / ("log.jsonl" if self.processes.first else f"log-{self.processes.rank}.jsonl"),
+                after=checkpoint.step if checkpoint else 0,
+                curves=self.folder / RESUME / "curves" if self.processes.first else None,
+            )
+            facts = self._facts(prepared, model, tokenizer)
+
+            def publish(validation: Validation, step: int) -> None:
+                card = write_card(facts, validation, step=step, elapsed=run.counters.elapsed)
+                save_model(self.folder, model, tokenizer, card=card)
+
+            run = Run(
+                folder=self.folder / RESUME,
+                config=config,
+                seed=recipe.seed,
+                plan=plan,
+                log=log,
+                progress=self.progress,
+                processes=self.processes,
+                steps_in_epoch=loader.batches_in_epoch / config.accumulate,
+                publish=publish,
+            )
+            for problem in checkpoints.spoiled:
+                self.progress.say(f"{problem} The checkpoint before it is used.")
+            if checkpoint is not None:
+                run.restore(checkpoint, task, optimizer)
+                self.progress.say(f"Going on from step {run.step} of {run.plan.last_step}.")
+            else:
+                run.counters.elapsed = time.monotonic() - began
+                self.progress.say(
+                    f"{plan.steps} steps are planned, a validation every {plan.validate_every}."
+                )
+            outcome: Outcome = "finished"
+            if not run.finished:
+                self.processes.same_weights(model)
+                self.progress.start()
+                try:
+                    outcome = train(task, loader, dev, optimizer, run)
+                finally:
+                    self.progress.stop()
+                    log.close()
+        return self._result(run, outcome, prepared)
+
+    def _start_from(self, model: SpeechModel, tokenizer: Tokenizer) -> bool:
+        """True where an encoder was taken over and the head is new."""
+        if self.start is None:
+            return False
+        new_head, said = take_over(model, tokenizer, self.start)
+        self.progress.say(said)
+        return new_head
+
+    def _workers(self, asked: int | None) -> int:
+        wanted = asked if asked is not None else self.recipe.training.workers
+        if wanted != "auto":
+            return wanted
+        # On the CPU loading takes one or two percent of a step: other processes would only be in the way.
+        return 0 if self.compute.device.type == "cpu" else max(1, min(4, (os.cpu_count() or 2) - 1))
+
+    def _sampler(self, prepared: Prepared, batch_seconds: float) -> BucketSampler:
+        training = self.recipe.training
+        return BucketSampler(
+            [item.duration for item in prepared.train],
+            tokens=[len(item.tokens) for item in prepared.train],
+            batch_seconds=batch_seconds,
+            max_utterances=training.max_utterances,
+            speeds=self.recipe.data.speeds,
+            seed=self.recipe.seed,
+            world_size=self.processes.size,
+            rank=self.processes.rank,
+            sorted_first_epoch=training.sorted_first_epoch,
+        )
+
+    def _loader(self, prepared: Prepared, workers: int) -> Loader:
+        data = self.recipe.data
+        source = ExampleSource(
+            prepared.train,
+            data.sample_rate,
+            channel_policy(data.channels),
+            self.recipe.seed,
+            speeds=data.speeds,
+            augmentation=data.augment,
+            noises=prepared.noises,
+            negatives=prepared.negatives,
+            cache=self._cache(prepared.train, shared=workers > 0),
+        )
+        return Loader(source, self._sampler(prepared, self.recipe.training.batch_seconds), workers=workers)
+
+    def _cache(self, items: Sequence[Item], *, shared: bool) -> AudioCache | None:
+        limit = self.recipe.data.cache_megabytes * 2**20
+        free = free_bytes(torch.device("cpu"))
+        limit = limit if free is None else min(limit, _CACHE_SHARE * free)
+        if limit <= 0:
+            return None
+        path = self.folder / RESUME / f"audio-{self.processes.rank}.cache" if shared else None
+        return AudioCache(
+            [item.duration for item in items],
+            sample_rate=self.recipe.data.sample_rate,
+            limit_bytes=limit,
+            path=path,
+        )
+
+    def _dev(self, prepared: Prepared) -> _Dev:
+        data = self.recipe.data
+        source = ExampleSource(
+            prepared.dev,
+            data.sample_rate,
+            channel_policy(data.channels),
+            self.recipe.seed,
+            cache=self._cache(prepared.dev, shared=False),
+        )
+        limit = self.recipe.training.batch_seconds
+        order = pack([item.duration for item in prepared.dev], limit, self.recipe.training.max_utterances)
+        return _Dev(ValidationLoader(source, order), 0.0)
+
+    def _optimizer(self, model: SpeechModel) -> Optimizer:
+        config = self.recipe.training
+        return make_optimizer(
+            model, config.optimizer, rate=config.schedule.lr, weight_decay=config.weight_decay
+        )
+
+    def _plan(
+        self, task: RecognitionTask, loader: Loader, prepared: Prepared, dev: _Dev, elapsed: float
+    ) -> Plan:
+        """Measure a few batches and one validation, then decide how long the run is."""
+        began = time.monotonic()
+        config = self.recipe.training
+        by_cost = sorted(
+            range(loader.batches_in_epoch), key=lambda n: (loader.sampler.cost(loader.sampler.batch(n)), n)
+        )
+        chosen = [by_cost[round(p * (len(by_cost) - 1))] for p in _PROBES]
+        batches = [b for n in chosen if (b := loader.batch(n)) is not None]
+        measured = measure(task, batches, lambda: self._optimizer(task.speech), self.compute.device)
+        largest = measured.largest_cost(config.memory_share)
+        limit, _ = self.processes.same([min(config.batch_seconds, largest), 0.0])
+        if limit < config.batch_seconds:
+            self.progress.say(
+                f"Batches are capped at {limit:.0f} s instead of {config.batch_seconds:g} s: more would not "
+                "fit into the memory."
+            )
+            loader.sampler = self._sampler(prepared, limit)
+        dev.seconds = self._validation_seconds(task, dev)
+        costs = [loader.sampler.cost(loader.sampler.batch(n)) for n in range(loader.batches_in_epoch)]
+        mean_cost = sum(costs) / len(costs) * 0.97  # drawn speeds are on the whole faster than the slowest
+        step = measured.seconds_per_cost * mean_cost * config.accumulate
+        step, validation = self.processes.same([step, dev.seconds])
+        audio = prepared.seconds / loader.batches_in_epoch * config.accumulate
+        plan = make_plan(
+            steps=config.steps,
+            epochs=config.epochs,
+            minutes=config.minutes,
+            steps_in_epoch=loader.batches_in_epoch / config.accumulate,
+            seconds_per_step=step,
+            validation_seconds=validation,
+            elapsed=elapsed + time.monotonic() - began,
+            batch_seconds=limit,
+            step_seconds=audio,
+            schedule_scale=None if config.schedule_scale == "auto" else config.schedule_scale,
+            validate_every=None if config.validate_every == "auto" else config.validate_every,
+        )
+        self.progress.say(
+            f"Measured: {step:.2f} s a step ({audio / max(step, 1e-9):.0f} audio-seconds per second), "
+            f"{validation:.1f} s a validation."
+        )
+        return plan
+
+    def _validation_seconds(self, task: RecognitionTask, dev: _Dev) -> float:
+        """Expected wall clock of one validation: an untrained model decodes as fast as a trained one."""
+        started = time.monotonic()
+        task.validate(dev)
+        return time.monotonic() - started
+
+    def _facts(self, prepared: Prepared, model: SpeechModel, tokenizer: Tokenizer) -> CardFacts:
+        used = {item.id for item in prepared.train}
+        utterances = [u for u in self.corpus.usable if u.id in used]
+        return CardFacts(
+            recipe=self.recipe,
+            parameters=model.num_parameters,
+            pieces=len(tokenizer.pieces),
+            hours=prepared.seconds / 3600,
+            utterances=len(utterances),
+            speakers=len({u.speaker for u in utterances}),
+            machine=machine_name(),
+            labels={},
+        )
+
+    def _result(self, run: Run, outcome: Outcome, prepared: Prepared) -> TrainingResult:
+        best = run.checkpoints.best()
+        numbers = {str(k): float(v) for k, v in best.state["numbers"].items()} if best else {}
+        if self.processes.first and outcome != "interrupted":
+            for path in (self.folder / RESUME).glob("audio-*.cache"):
+                path.unlink(missing_ok=True)
+        if numbers and math.isfinite(run.counters.best):
+            self.progress.say(
+                f"Training {outcome} after {run.step} steps and {run.counters.elapsed / 60:.1f} min. "
+                f"Best on dev (step {run.counters.best_step}): "
+                f"CER {100 * numbers['cer']:.1f} %, WER {100 * numbers['wer']:.1f} %."
+            )
+        return TrainingResult(
+            self.folder, outcome, run.step, run.counters.elapsed, numbers, prepared.left_out | run.skipped
+        )

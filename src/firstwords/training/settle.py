@@ -1,0 +1,111 @@
+"""Before a run begins: its recipe, its tokenizer, the proof that a folder is still the same experiment."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from firstwords.config import override, parse_config
+from firstwords.data.manifest import Corpus
+from firstwords.errors import TrainingError
+from firstwords.model.checkpoint import RECIPE, TOKENIZER, LoadedModel
+from firstwords.model.recipe import Recipe, read_recipe, write_recipe
+from firstwords.text.load import train_tokenizer
+from firstwords.training.choose import choose_recipe
+from firstwords.training.fine_tune import fitted_recipe
+from firstwords.training.prepare import corpus_fingerprint, split_corpus, training_texts
+from firstwords.training.progress import Progress
+from firstwords.training.resume import check_identity
+
+RESUME = "resume"
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the caller asked for."""
+
+    recipe: Recipe | None
+    size: str | None
+    minutes: float | None
+    overrides: tuple[str, ...]
+    start: LoadedModel | None
+
+    def applied_to(self, recipe: Recipe) -> Recipe:
+        """A recipe with minutes and assignments."""
+        values = recipe.model_dump(mode="json", exclude_none=True)
+        if self.minutes is not None:
+            values["training"]["minutes"] = self.minutes
+        return parse_config(override(values, self.overrides), Recipe, name="recipe", source="--set")
+
+
+def settle(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress: Progress) -> None:
+    """Write recipe and tokenizer of a new run, or prove that an old one is the same experiment."""
+    stored = read_recipe(folder / RECIPE) if (folder / RECIPE).is_file() else None
+    if stored is not None and not (folder / RESUME).is_dir():
+        raise TrainingError(
+            f"'{folder}' holds a finished model and nothing to resume from.",
+            mend="Give another --to folder (with --from to start from this model).",
+        )
+    if stored is not None:
+        asked = wanted.applied_to(wanted.recipe if wanted.recipe is not None else stored)
+        if wanted.start is not None and wanted.recipe is not None:
+            asked = fitted_recipe(asked, wanted.start)
+        _refuse_other(stored, asked, wanted, folder)
+        recipe = stored
+    else:
+        recipe = wanted.recipe or _chosen(corpus, folder, wanted, device, progress)
+        if wanted.start is not None:
+            recipe = fitted_recipe(recipe, wanted.start)
+        recipe = wanted.applied_to(recipe)
+    identity = {"recipe": recipe.digest, "corpus": corpus_fingerprint(corpus)}
+    if wanted.start is not None:
+        identity["start model"] = str(wanted.start.tokenizer.piece_hash)
+    check_identity(folder / RESUME, identity)
+    if stored is None:
+        shutil.rmtree(folder / TOKENIZER, ignore_errors=True)
+        (folder / TOKENIZER).mkdir(parents=True)
+        train_tokenizer(recipe.tokenizer, training_texts(corpus, recipe)).save(folder / TOKENIZER)
+        write_recipe(folder / RECIPE, recipe)  # last: its presence says that the folder is settled
+
+
+def _refuse_other(stored: Recipe, asked: Recipe, wanted: Wanted, folder: Path) -> None:
+    changed = list(_differences(stored.model_dump(mode="json"), asked.model_dump(mode="json")))
+    if wanted.size is not None and wanted.recipe is None:
+        preset = choose_recipe(
+            name="", language="", hours=1, minutes=None, device="cpu", size=wanted.size
+        ).recipe.encoder
+        changed += list(_differences(stored.encoder.model_dump(), preset.model_dump(), "encoder."))
+    if changed:
+        raise TrainingError(
+            f"'{folder}' was begun with another recipe: {'; '.join(changed[:5])}.",
+            mend="Leave these settings away to go on with the run, or give another --to folder.",
+        )
+
+
+def _differences(old: object, new: object, at: str = "") -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted({*old, *new}):
+            yield from _differences(old.get(key), new.get(key), f"{at}{key}.")
+    elif (list(old) if isinstance(old, tuple) else old) != (list(new) if isinstance(new, tuple) else new):
+        yield f"{at.rstrip('.')} was {old}, now {new}"
+
+
+def _chosen(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress: Progress) -> Recipe:
+    train_part, _, _ = split_corpus(corpus, seed=1)
+    languages = [u.language for u in train_part if u.language]
+    choice = choose_recipe(
+        name=folder.name,
+        language=max(set(languages), key=languages.count) if languages else "und",
+        hours=sum(u.duration for u in train_part) / 3600,
+        minutes=wanted.minutes,
+        device=device,
+        size=wanted.size,
+        longest=max(u.duration for u in train_part),
+        cores=torch.get_num_threads(),
+    )
+    progress.say(f"Recipe (written to {folder / RECIPE}): {'; '.join(choice.reasons)}.")
+    return choice.recipe
