@@ -1,0 +1,120 @@
+"""Windows tile the audio, cut in pauses, and join without losing or doubling a word."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from firstwords.audio.windows import Window, WindowConfig, cut_windows, join
+
+RATE = 1000  # the code knows no particular rate; a low one makes the tests fast
+
+
+def blocks_of(samples: np.ndarray, size: int) -> list[np.ndarray]:
+    return [samples[at : at + size] for at in range(0, len(samples), size)]
+
+
+def noise(seconds: float, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(round(seconds * RATE)).astype(np.float32)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    frames=st.integers(0, 120_000),
+    block=st.integers(100, 50_000),
+    seconds=st.sampled_from([6.0, 20.0, 30.0]),
+    seed=st.integers(0, 100),
+)
+def test_kept_parts_tile_and_windows_hold_them(frames: int, block: int, seconds: float, seed: int) -> None:
+    samples = noise(frames / RATE, seed)
+    windows = list(cut_windows(blocks_of(samples, block), RATE, WindowConfig(seconds=seconds)))
+    at = 0
+    for number, window in enumerate(windows):
+        assert window.keep_start == at
+        assert window.start_sample <= window.keep_start < window.keep_end <= window.end_sample
+        assert window.end_sample - window.start_sample <= seconds * RATE
+        np.testing.assert_array_equal(window.samples, samples[window.start_sample : window.end_sample])
+        assert window.is_last == (number == len(windows) - 1)
+        at = window.keep_end
+    assert at == frames
+
+
+def test_blocks_do_not_matter() -> None:
+    samples = noise(100)
+    one = [w.keep_end for w in cut_windows([samples], RATE)]
+    for size in (333, 30_000):
+        assert [w.keep_end for w in cut_windows(blocks_of(samples, size), RATE)] == one
+
+
+def test_short_audio_is_one_window() -> None:
+    samples = noise(30)
+    (window,) = cut_windows([samples], RATE)
+    assert (window.start_sample, window.end_sample, window.keep_end) == (0, 30_000, 30_000)
+    assert len(list(cut_windows([noise(30.01)], RATE))) == 2
+    assert list(cut_windows([], RATE)) == []
+
+
+def test_cuts_lie_in_the_pauses() -> None:
+    samples = noise(300)
+    pauses = [(a, a + 0.6) for a in np.arange(7.0, 300.0, 9.5)]
+    for start, end in pauses:
+        samples[round(start * RATE) : round(end * RATE)] *= 0.01
+    cuts = [w.keep_end / RATE for w in cut_windows([samples], RATE) if not w.is_last]
+    assert len(cuts) >= 10
+    for cut in cuts:
+        assert any(start < cut < end for start, end in pauses), cut
+
+
+def test_too_short_windows_are_refused() -> None:
+    with pytest.raises(ValueError, match="too short"):
+        WindowConfig(seconds=5.0, overlap=1.5)
+
+
+Word = tuple[str, float]
+
+
+def put_together(
+    said: list[Word], windows: list[Window], heard: dict[int, list[Word]], overlap: float
+) -> list[str]:
+    """What long-form decoding does: fold the windows from the left."""
+    text: list[Word] = []
+    for number, window in enumerate(windows):
+        words = heard[number]
+        if number == 0:
+            text = words
+            continue
+        keep, start = join(
+            text, words, window.keep_start / RATE, overlap, time=lambda w: w[1], same=lambda w: w[0]
+        )
+        text = text[:keep] + words[start:]
+    return [word for word, _ in text]
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), vocabulary=st.sampled_from([3, 30]))
+def test_no_word_is_lost_or_doubled_at_a_cut(seed: int, vocabulary: int) -> None:
+    """A perfect recogniser with jittering times and blind edges: the words come out as they were said."""
+    rng = np.random.default_rng(seed)
+    times = np.cumsum(rng.uniform(0.12, 0.7, 200))
+    said = [(f"w{rng.integers(vocabulary)}", float(t)) for t in times]
+    config = WindowConfig(seconds=20.0)
+    windows = list(cut_windows([noise(float(times[-1]) + 1, seed)], RATE, config))
+    assert len(windows) > 2
+    heard = {}
+    for number, window in enumerate(windows):
+        # Words in the outermost 0.4 s of a window are cut off and not heard; each hearing is a little off.
+        start = window.start_sample / RATE + (0.4 if number else -1)
+        end = window.end_sample / RATE - (0 if window.is_last else 0.4)
+        heard[number] = [
+            (word, time + rng.uniform(-0.04, 0.04)) for word, time in said if start <= time <= end
+        ]
+    assert put_together(said, windows, heard, config.overlap) == [word for word, _ in said]
+
+
+def test_where_nothing_agrees_the_time_decides() -> None:
+    left, right = [("a", 1.0), ("b", 9.5), ("c", 10.5)], [("x", 9.4), ("y", 10.2), ("z", 12.0)]
+    keep, start = join(left, right, 10.0, 1.0, time=lambda w: w[1], same=lambda w: w[0])
+    assert (keep, start) == (2, 1)
+    assert join([], [], 10.0, 1.0, time=lambda w: w[1], same=lambda w: w[0]) == (0, 0)
