@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from typing import TypeVar
 
 import numpy as np
@@ -28,6 +27,7 @@ from firstwords.config import Config
 T = TypeVar("T")
 
 _FRAME_SECONDS = 0.01
+_SAME_SECONDS = 0.3  # two windows hear one token at most this far apart; a token said again comes later
 _LATER_DB = 6.0  # how much quieter an early place must be than the latest one: fewer, longer windows
 
 
@@ -131,21 +131,43 @@ def join(
     """
     first = next((i for i, item in enumerate(left) if time(item) >= cut - overlap), len(left))
     last = next((i for i, item in enumerate(right) if time(item) > cut + overlap), len(right))
-    matcher = SequenceMatcher(
-        None, [same(item) for item in left[first:]], [same(item) for item in right[:last]], autojunk=False
-    )
-    best: tuple[float, int, int] | None = None
-    for at_left, at_right, size in matcher.get_matching_blocks():
-        for step in range(size):
-            one, other = left[first + at_left + step], right[at_right + step]
-            apart = abs(time(one) - time(other))
-            if apart > 0.5:  # the same token, but another place: a word that is said twice
-                continue
-            # Inside long agreeing runs, near the cut, at nearly the same time.
-            worth = abs((time(one) + time(other)) / 2 - cut) + apart - 0.2 * min(size, 5)
-            if best is None or worth < best[0]:
-                best = (worth, first + at_left + step + 1, at_right + step + 1)
-    if best is not None:
-        return best[1], best[2]
-    by_time = next((i for i, item in enumerate(left) if time(item) >= cut), len(left))
-    return by_time, next((i for i, item in enumerate(right) if time(item) >= cut), len(right))
+    ones, others = [(same(x), time(x)) for x in left[first:]], [(same(x), time(x)) for x in right[:last]]
+    pairs = _agreement(ones, others)
+    if not pairs:
+        by_time = next((i for i, item in enumerate(left) if time(item) >= cut), len(left))
+        return by_time, next((i for i, item in enumerate(right) if time(item) >= cut), len(right))
+    agreed = set(pairs)
+
+    def doubt(pair: tuple[int, int]) -> float:
+        """Small inside a run of agreeing items, near the cut, heard at nearly the same time."""
+        i, j = pair
+        around = sum((i + step, j + step) in agreed for step in (-2, -1, 1, 2))
+        one, other = ones[i][1], others[j][1]
+        return abs((one + other) / 2 - cut) + abs(one - other) - 0.25 * around
+
+    i, j = min(pairs, key=doubt)
+    return first + i + 1, j + 1
+
+
+def _agreement(
+    left: Sequence[tuple[object, float]], right: Sequence[tuple[object, float]]
+) -> list[tuple[int, int]]:
+    """The best common subsequence of (item, time): equal items, each pair worth more the closer in time."""
+    worth = np.zeros((len(left) + 1, len(right) + 1))
+    gain = np.full((len(left), len(right)), -1.0)
+    for i, (one, at) in enumerate(left):
+        for j, (other, then) in enumerate(right):
+            if one == other and abs(at - then) < _SAME_SECONDS:
+                gain[i, j] = 1 - abs(at - then) / _SAME_SECONDS
+            worth[i + 1, j + 1] = max(worth[i, j] + gain[i, j], worth[i, j + 1], worth[i + 1, j])
+    pairs: list[tuple[int, int]] = []
+    i, j = len(left), len(right)
+    while i and j:
+        if gain[i - 1, j - 1] > 0 and worth[i, j] == worth[i - 1, j - 1] + gain[i - 1, j - 1]:
+            i, j = i - 1, j - 1
+            pairs.append((i, j))
+        elif worth[i, j] == worth[i - 1, j]:
+            i -= 1
+        else:
+            j -= 1
+    return pairs[::-1]
