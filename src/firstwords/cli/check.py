@@ -99,7 +99,7 @@ def _print(console: Console, result: CheckResult, decided: Decided) -> None:
     from rich.text import Text
 
     from firstwords.data.validate import usable_seconds
-    from firstwords.report.check import expectation, hours, training_speakers
+    from firstwords.report.check import expect, hours
 
     rows = result.by_rule()
     if rows:
@@ -135,10 +135,6 @@ def _print(console: Console, result: CheckResult, decided: Decided) -> None:
             "these utterances stay in, and are kept in allow.txt."
         )
     if everything:
-        lines.append(
-            expectation(
-                training, closed_vocabulary=numbers.closed_vocabulary, speakers=training_speakers(result)
-            )
-        )
+        lines.append(expect(result, decided.quarantine))
     for line in lines:
         console.print(line, markup=False, highlight=False)

@@ -248,8 +248,8 @@ def audio_offset(evidence: Evidence) -> Iterator[Hit]:
     """The waveform does not swing around zero."""
     for utterance in evidence.utterances:
         sound = evidence.sounds[utterance.id]
-        if sound.offset is None or sound.loud_db is None:
-            continue
+        if sound.offset is None or sound.loud_db is None or (sound.clipped or 0) >= CLIPPED_SHARE:
+            continue  # peaks cut off on one side alone move the mean: the cause is named already
         offset = abs(sound.offset)
         # Either large, or small but half as large as the loudest speech of a quiet recording.
         if offset > 0.02 or (offset > 0.001 and offset > 0.5 * 10 ** (sound.loud_db / 20)):

@@ -45,7 +45,8 @@ class LookAlikes:
 
 
 LOOK_ALIKES = (
-    LookAlikes("apostrophe", "'’ʼ‘ʻ‛ʹ`´′ʾʿˈꞌ＇", most=0.5, inside_words=True),
+    LookAlikes("apostrophe", "'’ʼ‘‛ʹ`´′ʾˈꞌ＇", most=0.5, inside_words=True),
+    LookAlikes("turned apostrophe", "ʻ‘ʿ", most=0.5, inside_words=True),
     LookAlikes("hyphen", "-‐‑‒–−", most=0.5, inside_words=True),
     LookAlikes("schwa", "əǝә"),
     LookAlikes("open e", "ɛεԑ"),
@@ -68,7 +69,7 @@ _CONTROLS = re.compile(
     "\ufeff\ue000-\uf8ff\U000f0000-\U0010fffd\ud800-\udfff]"
 )
 _DIGITS = re.compile(r"\d+")
-_WORD_BREAK = re.compile(r"[\W\d_]+")
+_WORD_BREAK = re.compile("[^\\w\u0300-\u036f]+|[0-9_]+")  # combining marks stand inside words
 
 
 def describe(character: str) -> str:
@@ -191,7 +192,7 @@ def text_rare_characters(evidence: Evidence) -> Iterator[Hit]:
             found = sorted(set(text.lower()) & rare)
             if found:
                 shown = ", ".join(
-                    f"{c} ({describe(c)}, seen {'once' if counts[c] == 1 else 'twice'})" for c in found[:3]
+                    f"{describe(c)} ({c}) seen {'once' if counts[c] == 1 else 'twice'}" for c in found[:3]
                 )
                 yield name, shown + (f" and {len(found) - 3} more" if len(found) > 3 else "")
 
@@ -270,7 +271,7 @@ def _in_word(character: str) -> bool:
 
 def _foreign_word(text: str) -> str | None:
     """A whole word in look-alikes of another script than the rest of its sentence."""
-    words = [w for w in _WORD_BREAK.split(text) if w]
+    words = [w for w in re.split(r"[^\w-]+", text) if w]  # 'e-книга' is one word, and means its e
     scripts: Mapping[str, int] = Counter(s for c in text if (s := script(c)) in _CONFUSABLE)
     if len(scripts) < 2:
         return None

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from firstwords.data import rules_audio, rules_corpus, rules_text
 from firstwords.data.manifest import Corpus, Utterance
-from firstwords.data.rules import Evidence, Finding, Rule, Sound, is_training
+from firstwords.data.rules import Evidence, Finding, Rule, Sound, is_evaluation, is_training
 from firstwords.text.graphemes import graphemes
 
 RULES: tuple[Rule, ...] = (*rules_audio.RULES, *rules_text.RULES, *rules_corpus.RULES)
@@ -131,12 +131,13 @@ def check(
     """
     sounds = listen(corpus.utterances, decode=not fast, workers=workers, progress=progress)
     evidence = Evidence(corpus.utterances, sounds, decoded=not fast)
-    findings = tuple(
-        Finding(rule.id, rule.severity, name, detail)
-        for rule in RULES
-        for name, detail in rule.find(evidence)
-    )
-    return CheckResult(corpus.utterances, findings, summarize(evidence))
+    measured = {u.id for u in corpus.utterances if is_evaluation(u.split)}
+    findings: list[Finding] = []
+    for rule in RULES:
+        for name, detail in rule.find(evidence):
+            spared = rule.spares_evaluation and name in measured
+            findings.append(Finding(rule.id, "warning" if spared else rule.severity, name, detail))
+    return CheckResult(corpus.utterances, tuple(findings), summarize(evidence))
 
 
 def listen(

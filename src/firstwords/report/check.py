@@ -42,9 +42,11 @@ def hours(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
 
 
-def expectation(training_seconds: float, *, closed_vocabulary: bool, speakers: int) -> str:
+def expectation(
+    training_seconds: float, *, closed_vocabulary: bool, speakers: int, languages: int = 1
+) -> str:
     """What a recogniser trained on this much transcribed speech can be, said honestly."""
-    amount = training_seconds / 3600
+    amount = training_seconds / 3600 / max(1, languages)
     if closed_vocabulary:
         sentence = (
             "The same few sentences come back again and again: a recogniser for just these can be good from "
@@ -62,8 +64,8 @@ def expectation(training_seconds: float, *, closed_vocabulary: bool, speakers: i
         )
     elif amount < 5:
         sentence = (
-            "This gives rough drafts at best when training from nothing; starting from a model trained on more "
-            "speech (--from) helps most, and every further hour counts."
+            "This gives rough drafts at best when training from nothing; starting from a model trained on "
+            "more speech (--from) helps most, and every further hour counts."
         )
     elif amount < 20:
         sentence = "This gives drafts worth correcting, best for speech like that of the recordings."
@@ -71,9 +73,21 @@ def expectation(training_seconds: float, *, closed_vocabulary: bool, speakers: i
         sentence = "This gives a useful recogniser for speech like that of the recordings."
     else:
         sentence = "This is enough for a good recogniser of speech like that of the recordings."
+    if languages > 1:
+        sentence += f" The hours are spread over {languages} languages, and each learns mostly from its own."
     if speakers == 1:
         sentence += " It is one voice: results say nothing about other voices."
     return sentence
+
+
+def expect(result: CheckResult, quarantine: Mapping[str, str]) -> str:
+    """The same sentence for a finished check."""
+    return expectation(
+        usable_seconds(result, quarantine)[0],
+        closed_vocabulary=result.statistics.closed_vocabulary,
+        speakers=training_speakers(result),
+        languages=len(result.statistics.by_language),
+    )
 
 
 def training_speakers(result: CheckResult) -> int:
@@ -121,11 +135,7 @@ def _summary(result: CheckResult, decided: Decided, next_command: str) -> Sectio
         )
     if everything:
         blocks += [
-            paragraph(
-                expectation(
-                    training, closed_vocabulary=numbers.closed_vocabulary, speakers=training_speakers(result)
-                )
-            ),
+            paragraph(expect(result, decided.quarantine)),
             paragraph("Next:"),
             command(next_command),
         ]

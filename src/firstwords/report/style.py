@@ -39,7 +39,9 @@ body>header{padding-block:1.5rem .5rem}
 body>footer{padding-block:1rem 2rem;color:var(--soft);font-size:.875rem}
 h1{font-size:1.6rem;line-height:1.25;margin:0;overflow-wrap:anywhere}
 h2{font-size:1.2rem;margin:2rem 0 .5rem;border-block-end:1px solid var(--rule);padding-block-end:.25rem}
-p,dd,li,td,th,figcaption,pre{overflow-wrap:anywhere}
+p,dd,li,figcaption,pre{overflow-wrap:anywhere}
+th,td{overflow-wrap:break-word;max-width:26rem}
+td:not(.number){min-width:7rem}
 p{margin-block:.5rem;max-width:46rem}
 .subtitle{color:var(--soft);margin-block:.25rem}
 a{color:var(--link)}
@@ -47,7 +49,7 @@ a:focus-visible,summary:focus-visible,[tabindex]:focus-visible{outline:3px solid
  outline-offset:2px}
 nav ul{display:flex;flex-wrap:wrap;gap:.25rem 1rem;list-style:none;padding:0;margin:.5rem 0}
 nav a{display:inline-block;padding-block:.2rem}
-dl{display:grid;grid-template-columns:minmax(8rem,max-content) 1fr;gap:.25rem 1.25rem;margin-block:.75rem}
+dl{display:grid;grid-template-columns:minmax(7rem,max-content) 1fr;gap:.25rem 1.25rem;margin-block:.75rem}
 dt{color:var(--soft)}
 dd{margin:0;font-variant-numeric:tabular-nums}
 .wide{overflow-x:auto;margin-block:.75rem}
@@ -87,7 +89,7 @@ ins{color:var(--good);text-decoration-line:underline}
 del{color:var(--bad);text-decoration-line:line-through}
 audio{max-width:100%;width:18rem;height:2.25rem;vertical-align:middle}
 .unseen{position:absolute;width:1px;height:1px;overflow:hidden;clip-path:inset(50%);white-space:nowrap}
-@media (max-width:30rem){dl{grid-template-columns:1fr}dd{margin-block-end:.4rem}h1{font-size:1.35rem}}
+@media (max-width:30rem){h1{font-size:1.35rem}}
 @media print{body{font-size:10pt}nav,audio{display:none}h2,figure,tr{break-inside:avoid}h2{break-after:avoid}
  .wide{overflow:visible}a{color:inherit}}
 """
