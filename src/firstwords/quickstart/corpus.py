@@ -21,7 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from firstwords.audio.effects import add_noise
-from firstwords.audio.rooms import reverberate, simulate_room
+from firstwords.audio.noise import Babble, ColoredNoise, FolderNoise, NoiseClip, NoiseSource
+from firstwords.audio.rooms import LEAD, draw_room, place_in_room, simulate_response
 from firstwords.audio.waveform import read, write
 from firstwords.data.manifest import MANIFEST, Utterance, write_manifest
 from firstwords.errors import CorpusError, DependencyError
@@ -45,7 +46,7 @@ def find_espeak() -> Espeak:
     """The pip package that carries espeak-ng, or a DependencyError that says how to get it."""
     if importlib.util.find_spec("espeakng_loader") is None:
         raise DependencyError(
-            "The built-in corpus is spoken by espeak-ng, which is not installed (it is GPL-3.0, so it is optional).",
+            "The built-in corpus is spoken by espeak-ng, which is not installed (GPL-3.0, so optional).",
             mend='pip install "firstwords[quickstart]", or give your own recordings: '
             "firstwords quickstart --corpus FOLDER",
         )
@@ -95,16 +96,16 @@ def _with_short_data_path(espeak: Espeak, work: Path) -> Espeak:
 
 
 def prove_voices_differ(espeak: Espeak, voices: Sequence[Voice], work: Path) -> None:
-    """Let every voice say the same at the same rate and pitch; two equal answers are one voice under two names."""
+    """All voices say the same at the same rate and pitch; two equal answers are one voice with two names."""
     clips = {v.name: work / f"probe_{i}.flac" for i, v in enumerate(voices)}
-    _run_all(espeak, [[_job(name, _PROBE, 160, 50, clip)] for name, clip in clips.items()], lambda _: None)
+    _run_all(espeak, [_job(name, _PROBE, 160, 50, clip) for name, clip in clips.items()], lambda _: None)
     heard: dict[str, str] = {}
     for name, clip in clips.items():
         digest = hashlib.sha256(read(clip, sample_rate=None).samples.tobytes()).hexdigest()
         if digest in heard:
             raise CorpusError(
-                f"The voices '{heard[digest]}' and '{name}' sound exactly alike: this espeak-ng knows one of them "
-                "under both names.",
+                f"The voices '{heard[digest]}' and '{name}' sound exactly alike: this espeak-ng knows one of "
+                "them under both names.",
                 mend="Install the pinned version: pip install -c constraints.txt espeakng-loader",
             )
         heard[digest] = name
@@ -118,30 +119,32 @@ def _job(voice: str, text: str, rate: int, pitch: int, to: Path) -> str:
 
 
 def _speak_all(espeak: Espeak, planned: Sequence[Planned], work: Path, progress: Progress) -> None:
-    """One process per voice, two at a time: what a voice says depends on no other voice."""
-    jobs: dict[str, list[str]] = {}
-    for p in planned:
-        assert p.voice is not None
-        jobs.setdefault(p.voice.name, []).append(
-            _job(p.voice.name, p.text, p.rate, p.pitch, work / f"{p.id}.flac")
-        )
+    """Voice by voice, so that the library starts once for each."""
+    jobs = [
+        _job(p.voice.name, p.text, p.rate, p.pitch, work / f"{p.id}.flac")
+        for p in sorted(planned, key=lambda p: p.voice.name if p.voice else "")
+        if p.voice
+    ]
     done = 0
 
     def count(finished: int) -> None:
         nonlocal done
         done += finished
-        progress("speaking", done, len(planned))
+        progress("speaking", done, len(jobs))
 
-    _run_all(espeak, list(jobs.values()), count)
+    _run_all(espeak, jobs, count)
 
 
-def _run_all(espeak: Espeak, batches: Sequence[list[str]], finished: Callable[[int], None]) -> None:
+def _run_all(espeak: Espeak, jobs: Sequence[str], finished: Callable[[int], None]) -> None:
+    """Four shares, always the same ones (espeak-ng draws noise from a running generator), two at a time."""
+    size = -(-len(jobs) // 4)
+    shares = [jobs[start : start + size] for start in range(0, len(jobs), size)]
     with ThreadPoolExecutor(2) as pool:
-        for batch, _ in zip(batches, pool.map(lambda b: _run(espeak, b), batches), strict=True):
-            finished(len(batch))
+        for share, _ in zip(shares, pool.map(lambda s: _run(espeak, s), shares), strict=True):
+            finished(len(share))
 
 
-def _run(espeak: Espeak, jobs: list[str]) -> None:
+def _run(espeak: Espeak, jobs: Sequence[str]) -> None:
     """Run one synthesizer process; its return code and its answers are both checked."""
     command = [
         sys.executable,
@@ -171,12 +174,12 @@ def _mix_all(
     makeup: MakeUp, planned: Sequence[Planned], work: Path, audio: Path, progress: Progress
 ) -> list[Utterance]:
     """Clean clips -> clips in rooms and noise, written as FLAC."""
-    babble = [work / f"{p.id}.flac" for p in planned if p.voice and p.split == "train"][:60]
-    voices = [read(clip, sample_rate=makeup.sample_rate).samples for clip in babble]
+    voices = [NoiseClip(work / f"{p.id}.flac") for p in planned if p.voice and p.split == "train"]
+    noises = Noises(ColoredNoise(), Babble(FolderNoise(voices[:60])))
     done = 0
 
     def mix(p: Planned) -> Utterance:
-        samples = _mix(makeup, p, work, voices)
+        samples = _mix(makeup, p, work, noises)
         path = audio / f"{p.id}.flac"
         write(path, samples, makeup.sample_rate)
         return Utterance(
@@ -199,51 +202,41 @@ def _mix_all(
     return utterances
 
 
-def _mix(makeup: MakeUp, p: Planned, work: Path, voices: Sequence[np.ndarray]) -> np.ndarray:
+def _mix(makeup: MakeUp, p: Planned, work: Path, noises: Noises) -> np.ndarray:
     generator = np.random.default_rng(p.seed)
     rate = makeup.sample_rate
     if p.voice is None:
-        noise = _noise(generator, int(generator.uniform(1.0, 4.0) * rate), rate, voices, allow_babble=False)
-        return (
-            noise * 10 ** (generator.uniform(-50, -15) / 20) / (np.sqrt(np.mean(noise**2)) + 1e-9)
-        ).astype(np.float32)
+        noise = noises.draw(generator, int(generator.uniform(1.0, 4.0) * rate), rate, voices=False)
+        level = 10 ** (generator.uniform(-50, -15) / 20)
+        return (noise * level / (np.sqrt(np.mean(noise**2)) + 1e-9)).astype(np.float32)
     speech = read(work / f"{p.id}.flac", sample_rate=rate).samples
-    silence = [np.zeros(int(generator.uniform(0.1, 0.4) * rate), np.float32) for _ in range(2)]
-    speech = np.concatenate([silence[0], speech, silence[1]])
+    before, after = (np.zeros(int(s * rate), np.float32) for s in generator.uniform(0.1, 0.4, 2))
+    speech = np.concatenate([before, speech, after])
     if generator.random() < makeup.room_share:
-        room = simulate_room(generator, rate, t60=float(generator.uniform(*makeup.room_t60)))
-        speech = reverberate(speech, room)
-    noise = _noise(generator, len(speech), rate, voices, allow_babble=True)
+        response = simulate_response(draw_room(generator, t60=makeup.room_t60), rate, generator)
+        speech = place_in_room(speech, response, direct=LEAD)
+    noise = noises.draw(generator, len(speech), rate, voices=True)
     mixed = add_noise(speech, noise, float(generator.uniform(*makeup.snr_db)), rate)
     peak = float(np.abs(mixed).max())
     return (mixed * (10 ** (generator.uniform(-15, -1) / 20) / max(peak, 1e-9))).astype(np.float32)
 
 
-def _noise(
-    generator: np.random.Generator,
-    length: int,
-    rate: int,
-    voices: Sequence[np.ndarray],
-    *,
-    allow_babble: bool,
-) -> np.ndarray:
-    """White, pink, mains hum with hiss, or babble of four voices; (length,) float32 of any level."""
-    kind = generator.choice(["white", "pink", "hum", "babble"] if allow_babble else ["white", "pink", "hum"])
-    if kind == "babble":
-        noise = np.zeros(length)
-        for index in generator.choice(len(voices), size=min(4, len(voices)), replace=False):
-            noise += np.resize(np.roll(voices[index], int(generator.integers(rate))), length)
+@dataclass(frozen=True)
+class Noises:
+    """What is heard behind the voices: hiss of any colour, mains hum, other voices."""
+
+    hiss: NoiseSource
+    babble: NoiseSource
+
+    def draw(self, generator: np.random.Generator, samples: int, rate: int, *, voices: bool) -> np.ndarray:
+        """(samples,) of noise at any level; other voices only where ``voices``: they are words too."""
+        kind = generator.integers(3 if voices else 2)
+        if kind == 2:
+            return self.babble.draw(generator, samples, rate)
+        noise = self.hiss.draw(generator, samples, rate)
+        if kind == 1:
+            time, base = np.arange(samples) / rate, float(generator.choice([50.0, 60.0]))
+            for harmonic in range(1, 6):
+                angle = 2 * np.pi * base * harmonic * time + generator.uniform(0, 2 * np.pi)
+                noise = noise + 0.2 / harmonic * np.sin(angle)
         return noise.astype(np.float32)
-    noise = generator.standard_normal(length)
-    if kind == "white":
-        return noise.astype(np.float32)
-    spectrum = np.fft.rfft(noise)
-    spectrum[1:] /= np.sqrt(np.arange(1, len(spectrum)))
-    noise = np.fft.irfft(spectrum, length)
-    if kind == "hum":
-        time = np.arange(length) / rate
-        base = float(generator.choice([50.0, 60.0]))
-        noise = noise / (noise.std() + 1e-9)
-        for harmonic in range(1, 6):
-            noise += 2.0 / harmonic * np.sin(2 * np.pi * base * harmonic * time + generator.uniform(0, 6.28))
-    return noise.astype(np.float32)

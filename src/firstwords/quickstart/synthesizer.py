@@ -3,9 +3,12 @@
 Run as ``python -m firstwords.quickstart.synthesizer LIBRARY DATA < jobs.jsonl``. A job is a line
 ``{"voice": "en-us+f2", "text": "two nine", "rate": 170, "pitch": 50, "range": 50, "to": "clip.flac"}``
 (rate in words a minute, pitch and range 0..100). It answers one line for each job:
-``{"to": ..., "seconds": ...}``. espeak-ng is GPL-3.0: it is an optional package, loaded here and nowhere else. Every return code is
-checked; the two faults it hides are met by the caller (a long data path) and in ``check_variant``
-(an unknown variant is silently replaced by the plain voice).
+``{"to": ..., "seconds": ...}``. The library is started anew for each voice, because what a voice sets
+lingers on in the next one.
+
+espeak-ng is GPL-3.0: an optional package, loaded here and nowhere else. Every return code is checked; the
+two faults it hides are met by the caller (a long data path) and in ``check_variant`` (an unknown variant
+is silently replaced by the plain voice).
 
 Constants and signatures: espeak-ng's public header speak_lib.h.
 """
@@ -73,6 +76,10 @@ class Synthesizer:
             raise SynthesisFault(f"voice '{voice}' made no sound for '{text}'")
         return samples
 
+    def close(self) -> None:
+        """Give everything back; the library may be started again."""
+        self._checked("espeak_Terminate", self._espeak.espeak_Terminate())
+
     def _checked(self, call: str, code: int) -> None:
         if code != 0:
             raise SynthesisFault(f"{call} gave error code {code}")
@@ -89,9 +96,13 @@ def main() -> int:
     """Jobs from standard input, answers to standard output; 1 and a message at the first refusal."""
     library, data = Path(sys.argv[1]), Path(sys.argv[2])
     try:
-        synthesizer = Synthesizer(library, data)
+        synthesizer, voice = Synthesizer(library, data), None
         for line in sys.stdin:
             job = json.loads(line)
+            if voice is not None and job["voice"] != voice:
+                synthesizer.close()
+                synthesizer = Synthesizer(library, data)
+            voice = job["voice"]
             samples = synthesizer.speak(
                 job["text"], voice=job["voice"], rate=job["rate"], pitch=job["pitch"], range_=job["range"]
             )
