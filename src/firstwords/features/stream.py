@@ -1,0 +1,95 @@
+"""Filterbank of a stream: samples arrive in pieces of any size, frames leave as soon as they are complete.
+
+    pieces      [ a ][  b  ][ c ]
+    held back        ...    .....   fewer samples than one window; they are the state
+    frames       0 1  2 3 4  5 6    joined, they equal one pass over the whole
+
+State goes in and comes out, as everywhere in this project. A frame is complete half a window (12.5 ms) after
+its center, which is all the delay there is; only the first one waits for a whole window.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from firstwords.features.fbank import Fbank, full_precision
+from firstwords.tensors import Padded
+
+
+class FbankState(NamedTuple):
+    """What a stream remembers between pieces.
+
+    held: (B, P) samples that later frames need, mirrored start included once ``begun``.
+    received: samples taken in so far.
+    """
+
+    held: Tensor
+    received: int
+    begun: bool
+
+
+@final
+class StreamingFbank:
+    """The same numbers as ``fbank``, piece by piece; the rows of a batch run in step."""
+
+    def __init__(self, fbank: Fbank) -> None:
+        if not fbank.config.snip_edges and fbank.after > fbank.width - fbank.shift:
+            raise ValueError(
+                f"shift_ms = {fbank.config.shift_ms:g} is more than half of window_ms = "
+                f"{fbank.config.window_ms:g}: the mirrored end would need samples that are already gone."
+            )
+        self.fbank = fbank
+
+    def start(self, rows: int = 1) -> FbankState:
+        """The state before the first sample."""
+        return FbankState(self.fbank.window.new_zeros(rows, 0), 0, self.fbank.config.snip_edges)
+
+    def step(
+        self, samples: Float[Tensor, "rows samples"], state: FbankState
+    ) -> tuple[Float[Tensor, "rows frames mels"], FbankState]:
+        """The next samples in [-1, 1) -> the frames they complete (perhaps none), and the new state."""
+        fbank = self.fbank
+        received = state.received + samples.shape[1]
+        held = torch.cat([state.held, fbank.prepare(samples, state.received)], dim=1)
+        begun = state.begun
+        if not begun and held.shape[1] >= fbank.width:
+            held = torch.cat([held[:, : fbank.before].flip(1), held], dim=1)
+            begun = True
+        if not begun or held.shape[1] < fbank.width:
+            return self._nothing(held), FbankState(held, received, begun)
+        with full_precision(held):
+            frames = fbank.analyze(held)
+        return frames, FbankState(held[:, frames.shape[1] * fbank.shift :], received, begun)
+
+    def finish(self, state: FbankState) -> Float[Tensor, "rows frames mels"]:
+        """The stream is over -> the frames that only its mirrored end completes."""
+        fbank = self.fbank
+        held = state.held
+        if fbank.config.snip_edges:
+            return self._nothing(held)
+        if state.begun:
+            held = torch.cat([held, held[:, held.shape[1] - fbank.after :].flip(1)], dim=1)
+        elif state.received >= fbank.shift - fbank.shift // 2:  # one frame or two: as a whole
+            held = fbank.reflect(held, torch.full((held.shape[0],), held.shape[1], device=held.device))
+        if held.shape[1] < fbank.width:
+            return self._nothing(held)
+        with full_precision(held):
+            return fbank.analyze(held)
+
+    def _nothing(self, held: Tensor) -> Tensor:
+        return held.new_zeros(held.shape[0], 0, self.fbank.dim)
+
+
+def stream_whole(fbank: Fbank, samples: Float[Tensor, " samples"], piece: int) -> Padded:
+    """One recording fed in pieces of ``piece`` samples -> its frames as a batch of one."""
+    stream = StreamingFbank(fbank)
+    state, parts = stream.start(), []
+    for start in range(0, len(samples), piece):
+        frames, state = stream.step(samples[None, start : start + piece], state)
+        parts.append(frames)
+    values = torch.cat([*parts, stream.finish(state)], dim=1)
+    return Padded(values, torch.tensor([values.shape[1]], device=values.device))
