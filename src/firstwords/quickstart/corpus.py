@@ -136,7 +136,7 @@ def _speak_all(espeak: Espeak, planned: Sequence[Planned], work: Path, progress:
 
 
 def _run_all(espeak: Espeak, jobs: Sequence[str], finished: Callable[[int], None]) -> None:
-    """Four shares, always the same ones (espeak-ng draws noise from a running generator), two at a time."""
+    """Four shares, two processes at a time."""
     size = -(-len(jobs) // 4)
     shares = [jobs[start : start + size] for start in range(0, len(jobs), size)]
     with ThreadPoolExecutor(2) as pool:

@@ -29,6 +29,7 @@ _DONT_EXIT = 0x8000
 _RATE, _PITCH, _RANGE = 1, 3, 4
 _CHARACTERS_UTF8 = 1
 _POSITION_CHARACTER = 1
+_SEED = 1
 
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
@@ -64,6 +65,8 @@ class Synthesizer:
         self._checked("espeak_SetVoiceByName", self._espeak.espeak_SetVoiceByName(voice.encode()))
         for parameter, value in ((_RATE, rate), (_PITCH, pitch), (_RANGE, range_)):
             self._checked("espeak_SetParameter", self._espeak.espeak_SetParameter(parameter, value, 0))
+        # Breathy voices draw noise from a generator that is otherwise seeded by the clock.
+        self._checked("espeak_ng_SetRandSeed", self._espeak.espeak_ng_SetRandSeed(ctypes.c_long(_SEED)))
         self._blocks = []
         encoded = text.encode()
         code = self._espeak.espeak_Synth(
