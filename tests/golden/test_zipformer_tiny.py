@@ -17,7 +17,8 @@ from torch import Tensor
 
 from firstwords.encoders.zipformer import Zipformer
 from firstwords.encoders.zipformer.streaming import PADDING_VALUE, window
-from firstwords.model.convert.icefall import encoder_config, encoder_weights
+from firstwords.model.convert.icefall import encoder_config, encoder_weights, load
+from firstwords.model.convert.icefall_file import read_settings
 from firstwords.tensors import Padded
 
 ENCODER_TOLERANCE = 2e-5
@@ -27,7 +28,7 @@ CTC_TOLERANCE = 1e-4
 class Tiny:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.settings: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        self.settings = read_settings(folder / "config.json")
         self.expected: dict[str, Any] = json.loads((folder / "expected.json").read_text(encoding="utf-8"))
         self.io = load_file(folder / "io.safetensors")
 
@@ -181,3 +182,23 @@ def test_chunk_masked_pass_over_padded_input(tiny: Tiny, chunk: int, left: int, 
     with torch.no_grad():
         encoded = tiny.encoder("causal", "exact")(alone(x), chunk=chunk, left=left)
     near(encoded.values[0, : theirs.shape[0]], theirs)
+
+
+@pytest.mark.parametrize("u", [0, 1])
+@pytest.mark.parametrize("with_config", [True, False])
+def test_converted_model(tiny: Tiny, u: int, with_config: bool) -> None:
+    config = tiny.folder / "config.json" if with_config else None
+    model = load(tiny.folder / "noncausal.pt", config=config)
+    assert not model.training
+    with torch.no_grad():
+        encoded = model.encoder(alone(tiny.utterance(u)))
+        log_probs = model.heads["ctc"].log_probs(encoded)  # type: ignore[operator]
+    near(encoded.values, tiny.io[f"noncausal/utt{u}_alone/encoder_out"])
+    if u == 0:  # not touched by padding in the batch
+        near(log_probs.values, tiny.io["noncausal/ctc_log_probs"][:1], CTC_TOLERANCE)
+    theirs = tiny.log_probs("noncausal", tiny.io[f"noncausal/utt{u}_alone/encoder_out"])
+    near(log_probs.values, theirs, CTC_TOLERANCE)
+    best = log_probs.values[0].argmax(dim=-1)
+    tokens = [int(t) for t in torch.unique_consecutive(best) if t]
+    if u == 0:
+        assert tokens == tiny.expected["noncausal"]["decode"]["ctc_greedy"][0]

@@ -57,6 +57,11 @@ def _apply_swoosh(x: Tensor, shift: float, offset: float) -> Tensor:
     return _swoosh(x, shift, offset)
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precisions become float32, float64 stays."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
 class _BiasNormalize(torch.autograd.Function):
     """y = x s with s = e^g / rms(x - b); statistics in float32.
 
@@ -73,7 +78,7 @@ class _BiasNormalize(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, bias, log_scale, scale = ctx.saved_tensors
-        grad, values = grads[0].float(), x.float()
+        grad, values = at_least_float32(grads[0]), at_least_float32(x)
         dot = (grad * values).sum(dim=-1, keepdim=True)
         along = dot * scale
         weight = along * (scale / log_scale.exp()).square() / x.shape[-1]
@@ -83,7 +88,7 @@ class _BiasNormalize(torch.autograd.Function):
 
 
 def _bias_norm_scale(x: Tensor, bias: Tensor, log_scale: Tensor) -> Tensor:
-    centred = x.float() - bias
+    centred = at_least_float32(x) - bias
     size = torch.linalg.vector_norm(centred, dim=-1, keepdim=True)
     return log_scale.exp() * x.shape[-1] ** 0.5 / size
 

@@ -33,18 +33,23 @@ class RelativePositions(nn.Module):
         super().__init__()
         self.dim = dim
         self.dropout = nn.Dropout(dropout)
-        self.table = torch.empty(0)  # a plain attribute: no part of the weights
+        self.table = torch.empty(0, dim)  # a plain attribute: no part of the weights
 
     def forward(self, time: int, left: int = 0, like: Tensor | None = None) -> Float[Tensor, "offsets dim"]:
-        """Rows for the offsets -(time + left - 1) … time - 1, on the device of ``like``."""
-        device = torch.device("cpu") if like is None else like.device
+        """Rows for the offsets -(time + left - 1) … time - 1, on the device and in the dtype of ``like``."""
+        like = self.table if like is None else like
         if torch.compiler.is_compiling():
-            return encode_offsets(-(time + left - 1), time - 1, self.dim, device)
-        reach = self.table.shape[0] // 2
-        if reach < time + left - 1 or self.table.device != device:
-            reach = max(time + left - 1, 2 * reach if self.table.device == device else 0, 64)
-            self.table = encode_offsets(-reach, reach, self.dim, device)
-        return self.dropout(self.table[reach - (time + left - 1) : reach + time])
+            return encode_offsets(-(time + left - 1), time - 1, self.dim, like.device).to(like.dtype)
+        table, reach = self.table, self.table.shape[0] // 2
+        if (
+            len(table) == 0
+            or reach < time + left - 1
+            or (table.device, table.dtype) != (like.device, like.dtype)
+        ):
+            reach = max(time + left - 1, 64, 2 * reach)
+            table = encode_offsets(-reach, reach, self.dim, like.device).to(like.dtype)
+            self.table = table
+        return self.dropout(table[reach - (time + left - 1) : reach + time])
 
 
 def encode_offsets(first: int, last: int, dim: int, device: torch.device) -> Float[Tensor, "offsets dim"]:

@@ -21,7 +21,7 @@ PER_STACK = (
     "unmasked_dims",
 )
 
-_HEADS: dict[str, Any] = {"heads": (4, 4, 4, 8, 4, 4), "kernels": (31, 31, 15, 15, 15, 31)}
+_SAME_EVERYWHERE = {"query_head_dim": 32, "position_head_dim": 4, "value_head_dim": 12}
 
 _PRESETS: dict[str, dict[str, Any]] = {
     "S": {
@@ -48,10 +48,10 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "embed_channels": (8, 16, 24),
     },
     "nano": {
-        "dims": (64, 64, 72, 80, 72, 64),
+        "dims": (48, 56, 64, 72, 64, 56),
         "layers": 1,
-        "feedforward": (96, 96, 112, 128, 112, 96),
-        "unmasked_dims": 64,
+        "feedforward": (80, 96, 112, 128, 112, 96),
+        "unmasked_dims": (48, 56, 56, 56, 56, 56),
         "heads": 4,
         "query_head_dim": 12,
         "value_head_dim": 8,
@@ -123,7 +123,7 @@ class ZipformerConfig(Config):
         stacks = len(given.get("downsampling", (1, 2, 4, 8, 4, 2)))
         wide: dict[str, Any] = {}
         for name in PER_STACK:
-            value: Any = given.get(name)
+            value: Any = given.get(name, _SAME_EVERYWHERE.get(name))
             value = [value] if isinstance(value, int) else value
             if isinstance(value, list | tuple) and len(cast("list[int]", value)) == 1:
                 wide[name] = tuple(cast("list[int]", value)) * stacks

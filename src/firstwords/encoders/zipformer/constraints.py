@@ -42,7 +42,7 @@ _ROOT_HALF_PI = 1.25331413732  # sqrt(pi / 2): mean absolute value -> root mean 
 
 
 class _Balance(torch.autograd.Function):
-    """Identity; the new gradient is g + |g| (a + b x) with one a and b per channel."""
+    """Identity; the new gradient is g + |g| G, where G is affine in x with one slope per channel."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, limits: tuple[float, float, float, float], scale: float) -> Tensor:
@@ -54,39 +54,36 @@ class _Balance(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (x,), grad = ctx.saved_tensors, grads[0]
-        slope, offset = balance_direction(x, ctx.limits, ctx.scale)
-        push = torch.addcmul(offset, x.float(), slope).mul_(grad.abs())
+        flat = x.reshape(-1, x.shape[-1]).float()
+        push = balance_direction(flat, ctx.limits, ctx.scale).view_as(grad).mul_(grad.abs())
         return push.add_(grad).to(grad.dtype), None, None
 
 
 def balance_direction(
-    x: Float[Tensor, "*rest channels"], limits: tuple[float, float, float, float], scale: float
-) -> tuple[Float[Tensor, " channels"], Float[Tensor, " channels"]]:
-    """Per channel (slope, offset) of the Balancer's gradient, scaled to rms ``scale``.
+    x: Float[Tensor, "frames channels"], limits: tuple[float, float, float, float], scale: float
+) -> Float[Tensor, "frames channels"]:
+    """The gradient of the Balancer's loss, scaled per channel to rms ``scale``; 0 where nothing is amiss.
 
     Loss per channel: |m - clamp(m)| + |ln(clamp(r) / r)| with m = mean / deviation and r = root mean
-    square, so d loss / dx = offset + slope * x, and its mean square is (offset + slope mean)^2 +
-    slope^2 variance.
+    square. Its gradient is base + slope * (x - mean), with mean square base^2 + slope^2 variance.
     """
     low_m, high_m, low_r, high_r = limits
-    flat = x.reshape(-1, x.shape[-1]).float()
-    mean = flat.mean(dim=0)
-    square = torch.linalg.vector_norm(flat, dim=0).square() / flat.shape[0]
-    variance = square - mean.square()
-    moving = variance > 1e-20
+    mean = x.mean(dim=0)
+    centred = x - mean
+    variance = torch.linalg.vector_norm(centred, dim=0).square() / x.shape[0]
+    square = variance + mean.square()
     deviation = variance.clamp(min=1e-20).sqrt()
     rms = square.clamp(min=1e-20).sqrt()
     m = mean / deviation
     pull_m = (m > high_m).float() - (m < low_m).float()
     pull_r = ((rms > high_r).float() - (rms < low_r).float()) * (square > 1e-20)
     # d m / dx = 1 / deviation - mean (x - mean) / deviation^3; d ln r / dx = x / r^2 (both over frames)
-    bend = pull_m * moving * mean / deviation.pow(3)
-    slope = pull_r / rms.square() - bend
-    offset = pull_m / deviation + bend * mean
-    size = ((offset + slope * mean).square() + slope.square() * variance.clamp(min=0)).sqrt()
+    base = pull_m / deviation + pull_r * mean / rms.square()
+    slope = pull_r / rms.square() - pull_m * (variance > 1e-20) * m / deviation.square()
+    size = (base.square() + slope.square() * variance).sqrt()
     # the reference divides by the number of frames before its floor of 1e-20; kept so that both agree
-    factor = scale / flat.shape[0] / (size / flat.shape[0]).clamp(min=1e-20)
-    return slope * factor, offset * factor
+    factor = scale / x.shape[0] / (size / x.shape[0]).clamp(min=1e-20)
+    return torch.addcmul(base * factor, centred, slope * factor)
 
 
 class Balancer(Scheduled):
@@ -145,17 +142,17 @@ class _Whitening(torch.autograd.Function):
         owner.high = bool(metric >= ctx.limit)
         if not owner.high:
             return grad, None
-        # ‖(x - mean) step‖² = trace(step covariance step), known without another pass over the frames
-        rows = flat.transpose(0, 1)
-        scale = owner.grad_scale * torch.linalg.vector_norm(grad, dtype=torch.float32)
-        push = torch.baddbmm(-(centre @ step), rows, step).transpose(0, 1).reshape(x.shape)
+        push = ((flat.transpose(0, 1) - centre) @ step).transpose(0, 1).reshape(x.shape)
+        # Norms as they came out: where step points nowhere (all channels alike) they are rounding alone.
+        wanted = owner.grad_scale * torch.linalg.vector_norm(grad, dtype=torch.float32)
+        scale = wanted / (torch.linalg.vector_norm(push) + 1e-20)
         return torch.add(grad, (push * scale).to(grad.dtype)), None
 
 
 def whitening(
     x: Float[Tensor, "frames groups channels"],
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "groups 1 channels"], Float[Tensor, "groups channels channels"]]:
-    """(metric, mean, step): metric is 1 for white x; (x - mean) @ step = its gradient, scaled to norm 1.
+    """(metric, mean, step): metric is 1 for white x; (x - mean) @ step points where it grows.
 
     metric = (sum of squared covariances / channels) / (mean variance)², over all groups.
     """
@@ -168,9 +165,8 @@ def whitening(
     power = covariance.square().sum() / (groups * channels)
     metric = power / (mean_variance.square() + 1e-20)
     identity = torch.eye(channels, dtype=covariance.dtype, device=covariance.device)
-    step = covariance / (mean_variance + 1e-20) - (power / (mean_variance.square() + 1e-20)) * identity
-    size = (step @ covariance @ step).diagonal(dim1=1, dim2=2).sum().clamp(min=0).sqrt()
-    return metric, centre, step / (size + 1e-20)
+    step = covariance / (mean_variance + 1e-20) - metric * identity
+    return metric, centre, step
 
 
 class Whiten(Scheduled):

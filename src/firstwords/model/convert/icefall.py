@@ -1,22 +1,126 @@
-"""icefall Zipformer checkpoints -> ours. Names first; the whole model further down."""
+"""icefall Zipformer checkpoints -> our models: names, sizes, weights.
+
+Read: ``pretrained.pt`` ({'model': weights}), ``epoch-N.pt`` (also averages, optimizer and all training
+arguments) and plain state dicts, always without running code from them. The average is taken if present.
+Sizes come from the shapes of the tensors where these decide them, the rest from config.json (names of the
+icefall arguments, grouped or flat), else from the arguments inside the checkpoint, else the published values.
+
+    encoder_embed.X                        embed.X
+    encoder.encoders.I.[encoder.]layers.X  stacks.I.layers.X
+    encoder.encoders.I.X                   stacks.I.X              (downsample, out_combiner)
+    encoder.downsample_output.X            downsample_output.X
+    ctc_output.1.X                         heads.ctc.projection.X
+    everything else                        left out and listed     (decoder, joiner, ...)
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from firstwords.encoders.zipformer.config import ZipformerConfig
+from firstwords.errors import CheckpointError
+from firstwords.features.fbank import FbankConfig
+from firstwords.heads.ctc import CtcConfig
+from firstwords.model.convert.icefall_file import read_settings, read_tokens, read_weights
+from firstwords.model.recipe import Recipe
+from firstwords.model.speech_model import SpeechModel
+from firstwords.text.characters import GraphemeConfig, GraphemeTokenizer
 
 _RENAME = (
-    (r"^encoder_embed\.", "embed."),
-    (r"^encoder\.encoders\.(\d+)\.encoder\.layers\.", r"stacks.\1.layers."),
-    (r"^encoder\.encoders\.(\d+)\.", r"stacks.\1."),
-    (r"^encoder\.downsample_output\.", "downsample_output."),
+    (re.compile(r"^encoder_embed\."), "embed."),
+    (re.compile(r"^encoder\.encoders\.(\d+)\.(?:encoder\.)?layers\."), r"stacks.\1.layers."),
+    (re.compile(r"^encoder\.encoders\.(\d+)\."), r"stacks.\1."),
+    (re.compile(r"^encoder\.downsample_output\."), "downsample_output."),
 )
-_UNUSED = re.compile(r"^stacks\.\d+\.layers\.\d+\.bypass_scale$")  # in every file, read by no code
+_CTC = {"ctc_output.1.weight": "projection.weight", "ctc_output.1.bias": "projection.bias"}
+_UNUSED = re.compile(r"^stacks\.\d+\.layers\.\d+\.bypass_scale$")  # stands in every file, no code reads it
+_PUBLISHED_POSITION_HEAD_DIM = 4  # in every published size
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A converted model and what became of the rest of the file."""
+
+    model: SpeechModel
+    tokenizer: GraphemeTokenizer
+    averaged: bool  # the weights are the file's average
+    left_out: tuple[str, ...]  # tensors of the file that the model has no place for
+    notes: tuple[str, ...] = field(default=())  # what a user should know
+
+
+def load(
+    checkpoint: Path | str, config: Path | str | None = None, tokens: Path | str | None = None
+) -> SpeechModel:
+    """icefall checkpoint -> SpeechModel in eval mode; see ``convert`` for the rest of what it says."""
+    return convert(checkpoint, config, tokens).model
+
+
+def convert(
+    checkpoint: Path | str,
+    config: Path | str | None = None,
+    tokens: Path | str | None = None,
+    *,
+    new_head: bool = False,
+) -> Conversion:
+    """icefall checkpoint -> model, tokenizer and a list of what was left out.
+
+    Args:
+        checkpoint: the .pt file.
+        config: a JSON file with the model's arguments.
+        tokens: lines "piece id"; without it the pieces are called <1>, <2>, ...
+        new_head: a checkpoint without CTC output gets an untrained one instead of an error.
+    """
+    path = Path(checkpoint)
+    weights, arguments, averaged = read_weights(path)
+    settings = {**arguments, **read_settings(Path(config))} if config is not None else arguments
+    encoder, left_out = encoder_weights(weights)
+    if not encoder:
+        raise CheckpointError(
+            f"'{path}' holds no Zipformer: no tensor is called encoder_embed or encoder.encoders "
+            f"(found: {', '.join(list(weights)[:3]) or 'nothing'}).",
+            mend="Only checkpoints of the 'zipformer' recipes of icefall (2023 and later) can be converted.",
+        )
+    notes: list[str] = []
+    shape = encoder_config(weights, settings, source=str(path))
+    head = {ours: weights[theirs] for theirs, ours in _CTC.items() if theirs in weights}
+    left_out = [name for name in left_out if name not in _CTC]
+    if len(head) < len(_CTC) and not new_head:
+        raise CheckpointError(
+            f"'{path}' has no CTC output (ctc_output.1); a transducer alone cannot be decoded yet.",
+            mend="Add --new-head to take its encoder and an untrained output, for fine-tuning "
+            "with 'firstwords train --from'.",
+        )
+    pieces = read_tokens(Path(tokens) if tokens is not None else None, _vocabulary(weights, head, settings))
+    if len(head) < len(_CTC):
+        head = {}
+        notes.append("The CTC output is new and untrained: fine-tune before you transcribe.")
+    if int(settings.get("blank_id", 0)) != 0:
+        raise CheckpointError(
+            f"'{path}' has blank id {settings['blank_id']}; only 0 can be converted.",
+            mend="Permute the output.",
+        )
+    mels = input_dim(weights, settings)
+    recipe = Recipe(
+        name=path.stem,
+        features=FbankConfig(mels=mels),  # pyright: ignore[reportCallIssue]
+        tokenizer=GraphemeConfig(bytes=False),
+        encoder=shape,
+        heads={"ctc": CtcConfig()},
+    )
+    model = SpeechModel(recipe, len(pieces))
+    _fill(model.encoder, encoder, source=str(path))
+    if head:
+        _fill(model.heads["ctc"], head, source=str(path))
+    return Conversion(
+        model.eval(), GraphemeTokenizer(pieces), averaged, tuple(sorted(left_out)), tuple(notes)
+    )
 
 
 def encoder_weights(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
@@ -26,7 +130,7 @@ def encoder_weights(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], l
     for name, value in weights.items():
         renamed = name
         for pattern, replacement in _RENAME:
-            renamed = re.sub(pattern, replacement, renamed)
+            renamed = pattern.sub(replacement, renamed)
         if renamed == name or _UNUSED.match(renamed):
             left_out.append(name)
         else:
@@ -34,24 +138,151 @@ def encoder_weights(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], l
     return ours, left_out
 
 
-def encoder_config(weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> ZipformerConfig:
-    e = cast("dict[str, Any]", settings["encoder"])
-    c = cast("dict[str, Any]", settings["conv_embed"])
-    causal = any("chunkwise_conv_scale" in n for n in weights)
-    return ZipformerConfig.model_validate(
-        {
-            "dims": e["encoder_dim"],
-            "layers": e["num_encoder_layers"],
-            "downsampling": e["downsampling_factor"],
-            "feedforward": e["feedforward_dim"],
-            "heads": e["num_heads"],
-            "query_head_dim": e["query_head_dim"],
-            "position_head_dim": e["pos_head_dim"],
-            "value_head_dim": e["value_head_dim"],
-            "kernels": e["cnn_module_kernel"],
-            "unmasked_dims": e["encoder_unmasked_dim"],
-            "position_dim": e["pos_dim"],
-            "embed_channels": tuple(c[f"layer{i}_channels"] for i in (1, 2, 3)),
-            "causal": causal,
-        }
-    )
+def encoder_config(
+    weights: Mapping[str, Tensor], settings: Mapping[str, Any], *, source: str = "the checkpoint"
+) -> ZipformerConfig:
+    """Sizes of the encoder: from shapes, else from settings, else the published ones."""
+    ours, _ = encoder_weights(weights)
+    shapes = {name: tuple(value.shape) for name, value in ours.items()}
+    try:
+        stacks = 1 + max(int(name.split(".")[1]) for name in shapes if name.startswith("stacks."))
+        sizes = [_stack_sizes(shapes, i) for i in range(stacks)]
+        values: dict[str, Any] = {name: [size[name] for size in sizes] for name in sizes[0]}
+        values["embed_channels"] = [shapes[f"embed.conv.{place}.weight"][0] for place in (0, 4, 7)]
+        values["position_dim"] = shapes["stacks.0.layers.0.self_attn_weights.linear_pos.weight"][1]
+        values["output_downsampling"] = shapes.get("downsample_output.bias", (1,))[0]
+    except (KeyError, IndexError, ValueError) as error:
+        raise CheckpointError(
+            f"{source}: a tensor of the Zipformer is missing ({error}).", mend="Was the file cut short?"
+        ) from None
+    values["causal"] = any(name.endswith("chunkwise_conv_scale") for name in shapes)
+    values |= _heads(values, settings, stacks, source)
+    unmasked = _numbers(settings, "encoder_unmasked_dim", stacks)
+    values["unmasked_dims"] = unmasked or _published_unmasked(tuple(values["dims"]))
+    for ours_name, theirs in (("chunks", "chunk_size"), ("left_contexts", "left_context_frames")):
+        given = _numbers(settings, theirs)
+        if given and values["causal"]:
+            values[ours_name] = given
+    if "warmup_batches" in settings:
+        values["warmup"] = float(settings["warmup_batches"])
+    for private in ("queries_and_positions", "positions", "values"):
+        del values[private]
+    try:
+        return ZipformerConfig.model_validate(values)
+    except ValueError as error:
+        raise CheckpointError(f"{source}: these sizes make no Zipformer: {error}.") from None
+
+
+def input_dim(weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> int:
+    """Mel bins: from settings where they fit the projection's shape, else 4 * bins + 4 (80 for 19 bins)."""
+    bins = weights["encoder_embed.out.weight"].shape[1] // weights["encoder_embed.conv.7.weight"].shape[0]
+    given = settings.get("feature_dim")
+    if isinstance(given, int) and ((given - 1) // 2 - 1) // 2 == bins:
+        return given
+    return 4 * bins + 4
+
+
+def _stack_sizes(shapes: Mapping[str, tuple[int, ...]], i: int) -> dict[str, int]:
+    """What the shapes of one stack decide, and the three products that need the number of heads."""
+    first = f"stacks.{i}.layers.0."
+    layers = {int(name.split(".")[3]) for name in shapes if name.startswith(f"stacks.{i}.layers.")}
+    depthwise = shapes.get(f"{first}conv_module1.depthwise_conv.weight")
+    if depthwise is None:
+        depthwise = shapes[f"{first}conv_module1.depthwise_conv.chunkwise_conv.weight"]
+    return {
+        "dims": shapes[f"{first}norm.bias"][0],
+        "layers": 1 + max(layers),
+        "downsampling": shapes.get(f"stacks.{i}.downsample.bias", (1,))[0],
+        "feedforward": shapes[f"{first}feed_forward2.in_proj.weight"][0],
+        "kernels": depthwise[2],
+        "queries_and_positions": shapes[f"{first}self_attn_weights.in_proj.weight"][0],
+        "positions": shapes[f"{first}self_attn_weights.linear_pos.weight"][0],
+        "values": shapes[f"{first}self_attn1.in_proj.weight"][0],
+    }
+
+
+def _heads(
+    sizes: Mapping[str, list[int]], settings: Mapping[str, Any], stacks: int, source: str
+) -> dict[str, list[int]]:
+    """Heads and head widths: shapes give only their products, so one of them must be known."""
+    heads = _numbers(settings, "num_heads", stacks)
+    if not heads:
+        each = _numbers(settings, "pos_head_dim", stacks) or [_PUBLISHED_POSITION_HEAD_DIM] * stacks
+        heads = [max(1, total // width) for total, width in zip(sizes["positions"], each, strict=True)]
+    found: dict[str, list[int]] = {"heads": heads, "position_head_dim": [], "query_head_dim": []}
+    found["value_head_dim"] = []
+    for i, count in enumerate(heads):
+        positions, values = sizes["positions"][i], sizes["values"][i]
+        queries = sizes["queries_and_positions"][i] - positions
+        if positions % count or values % count or queries % (2 * count):
+            raise CheckpointError(
+                f"{source}: {count} attention heads do not fit the tensors of stack {i}.",
+                mend="Give the model's arguments with --config config.json (num_heads).",
+            )
+        found["position_head_dim"].append(positions // count)
+        found["query_head_dim"].append(queries // (2 * count))
+        found["value_head_dim"].append(values // count)
+    return found
+
+
+def _numbers(settings: Mapping[str, Any], name: str, stacks: int | None = None) -> list[int]:
+    """A setting as numbers, one per stack if asked: 4, [4], [4, 4, 8] or "4,4,8"; empty if absent."""
+    value = settings.get(name)
+    if value is None:
+        return []
+    parts: Any = value.split(",") if isinstance(value, str) else value
+    items = list(cast("list[Any]", parts)) if isinstance(parts, list | tuple) else [parts]
+    try:
+        numbers = [int(item) for item in items]
+    except (TypeError, ValueError):
+        raise CheckpointError(
+            f"config: {name} = {value!r} is no list of numbers.", mend="Write for example [4, 4, 8]."
+        ) from None
+    if stacks is not None and len(numbers) == 1:
+        numbers *= stacks
+    if stacks is not None and len(numbers) != stacks:
+        raise CheckpointError(
+            f"config: {name} has {len(numbers)} numbers, the checkpoint has {stacks} stacks.",
+            mend="Is it the config.json of this checkpoint?",
+        )
+    return numbers
+
+
+def _published_unmasked(dims: tuple[int, ...]) -> tuple[int, ...]:
+    """Of the published size with these widths, else at most 192 channels (only training uses them)."""
+    for name in ("S", "M", "L", "kws"):
+        preset = ZipformerConfig.preset(name)
+        if preset.dims == dims:
+            return preset.unmasked_dims
+    return tuple(min(192, dim) for dim in dims)
+
+
+def _vocabulary(
+    weights: Mapping[str, Tensor], head: Mapping[str, Tensor], settings: Mapping[str, Any]
+) -> int:
+    for tensor in (
+        head.get("projection.bias"),
+        weights.get("joiner.output_linear.bias"),
+        weights.get("decoder.embedding.weight"),
+    ):
+        if tensor is not None:
+            return int(tensor.shape[0])
+    return int(settings.get("vocab_size", 500))
+
+
+def _fill(module: torch.nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
+    own = module.state_dict()
+    faults = [f"{name} is missing" for name in own if name not in weights]
+    faults += [f"{name} is unknown" for name in weights if name not in own]
+    faults += [
+        f"{name} has shape {tuple(weights[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in own
+        if name in weights and weights[name].shape != own[name].shape
+    ]
+    if faults:
+        more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
+        raise CheckpointError(
+            f"'{source}' is no Zipformer that fits together: {'; '.join(faults[:5])}{more}.",
+            mend="Was it trained with changed code?",
+        )
+    module.load_state_dict({name: weights[name].to(own[name].dtype) for name in own})

@@ -1,0 +1,181 @@
+"""Laws of every encoder, over every kind and a few settings of each.
+
+An utterance gives the same frames alone and padded in a batch; lengths are kept; the order of a batch does
+not matter. A streaming encoder: steps joined equal one pass with the same chunk mask, and no frame depends
+on the future beyond its chunk and look-ahead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from firstwords.encoders.encoder import Encoder
+from firstwords.encoders.zipformer import Zipformer, ZipformerConfig
+from firstwords.encoders.zipformer.streaming import window
+from firstwords.tensors import Padded, pad
+
+MELS = 80
+# float32 rounding: other sizes take other kernels; the values are about 3, the layers about ten
+TOLERANCE = 2e-5
+
+SMALL = ZipformerConfig(
+    dims=(24, 32, 20),
+    layers=(1, 2, 1),
+    downsampling=(1, 2, 4),
+    feedforward=(32, 40, 32),
+    heads=(2, 4, 2),
+    query_head_dim=(8, 8, 8),
+    position_head_dim=(4, 4, 4),
+    value_head_dim=(6, 6, 6),
+    kernels=(7, 9, 5),
+    unmasked_dims=(16, 16, 16),
+    embed_channels=(4, 8, 8),
+)
+CAUSAL = SMALL.with_(causal=True, chunks=(8, 16, -1))
+ENCODERS: dict[str, Callable[[], Encoder]] = {
+    "zipformer": lambda: Zipformer(SMALL, MELS),
+    "zipformer, one stack": lambda: Zipformer(
+        ZipformerConfig(
+            dims=24, layers=2, downsampling=(1,), feedforward=32, heads=2, unmasked_dims=24, kernels=5
+        ),  # pyright: ignore[reportArgumentType]
+        MELS,
+    ),
+    "zipformer, nano": lambda: Zipformer(ZipformerConfig.preset("nano"), MELS),
+    "zipformer, causal": lambda: Zipformer(CAUSAL, MELS),
+}
+
+
+def make(name: str) -> Encoder:
+    torch.manual_seed(3)
+    encoder = ENCODERS[name]().eval()
+    with torch.no_grad():  # fresh weights leave many parts nearly switched off: wake them
+        for parameter in encoder.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return encoder
+
+
+def noise(*frames: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(7)
+    return [torch.randn(n, MELS, generator=generator) for n in frames]
+
+
+def encode(encoder: Encoder, sequences: Sequence[Tensor], fill: float = 0.0) -> Padded:
+    with torch.no_grad():
+        return encoder(pad(sequences, fill))
+
+
+def same(ours: Tensor, theirs: Tensor) -> None:
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("fill", [0.0, -23.0, 50.0])
+@pytest.mark.parametrize("name", ENCODERS)
+def test_padding_does_not_change_frames(name: str, fill: float) -> None:
+    encoder = make(name)
+    utterances = noise(203, 90, 61, 45, 9, 128)
+    together = encode(encoder, utterances, fill)
+    for i, utterance in enumerate(utterances):
+        alone = encode(encoder, [utterance])
+        count = int(alone.lengths[0])
+        assert int(together.lengths[i]) == count == alone.values.shape[1] > 0
+        same(together.values[i, :count], alone.values[0])
+        assert not together.values[i, count:].any(), "values beyond the length must be zero"
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_lengths_are_known_without_computing(name: str) -> None:
+    encoder = make(name)
+    for frames in (0, 3, 8, 9, 10, 11, 12, 13, 40, 41, 42, 43):
+        encoded = encode(encoder, noise(frames))
+        assert encoded.lengths.tolist() == encoder.output_lengths(torch.tensor([frames])).tolist()
+        assert int(encoded.lengths[0]) <= encoded.values.shape[1]
+        assert encoded.values.shape[2] == encoder.dim
+        assert bool(encoded.values.isfinite().all())
+    steps = [int(encoder.output_lengths(torch.tensor([n]))[0]) for n in range(100, 100 + encoder.subsampling)]
+    assert steps[-1] - steps[0] <= 1
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_order_of_the_batch_does_not_matter(name: str) -> None:
+    encoder = make(name)
+    utterances = noise(90, 120, 45)
+    forward, backward = encode(encoder, utterances), encode(encoder, utterances[::-1])
+    same(forward.values, backward.values.flip(0))
+    assert forward.lengths.tolist() == backward.lengths.tolist()[::-1]
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_padding_gets_no_gradient(name: str) -> None:
+    encoder = make(name)
+    batch = pad(noise(90, 45))
+    batch.values.requires_grad_(True)
+    encoded = encoder(batch)
+    encoded.values.square().sum().backward()
+    gradient = batch.values.grad
+    assert gradient is not None
+    assert not gradient[1, 45:].any()
+    assert gradient[1, :40].any()
+
+
+@pytest.mark.parametrize(("chunk", "left"), [(8, 32), (16, 16), (16, 64), (32, 32)])
+def test_steps_joined_equal_one_pass_with_the_same_chunks(chunk: int, left: int) -> None:
+    encoder = make("zipformer, causal")
+    assert isinstance(encoder, Zipformer)
+    frames = 2 * chunk * 5 + 13
+    x = torch.stack(noise(frames, frames))
+    with torch.no_grad():
+        whole = encoder(Padded(x, torch.tensor([frames] * 2)), chunk=chunk, left=left)
+        state, parts = encoder.start(2, chunk=chunk, left=left), []
+        for at in range(0, 2 * chunk * 5, 2 * chunk):
+            part = x[:, at : at + window(chunk)]
+            encoded, state = encoder.step(Padded(part, torch.tensor([part.shape[1]] * 2)), state)
+            assert encoded.lengths.tolist() == [chunk // 2] * 2
+            parts.append(encoded.values)
+    joined = torch.cat(parts, dim=1)
+    same(joined, whole.values[:, : joined.shape[1]])
+    assert state.processed.tolist() == [5 * chunk] * 2
+
+
+@pytest.mark.parametrize("chunk", [8, 16])
+def test_a_frame_does_not_depend_on_later_chunks(chunk: int) -> None:
+    encoder = make("zipformer, causal")
+    assert isinstance(encoder, Zipformer)
+    (x,) = noise(2 * chunk * 4 + 13)
+    end = 2 * chunk * 2 + 13  # of the second chunk's window
+    changed = x.clone()
+    changed[end:] += 3.0
+    with torch.no_grad():
+        before, after = (
+            encoder(Padded(y[None], torch.tensor([len(y)])), chunk=chunk, left=-1).values[0]
+            for y in (x, changed)
+        )
+    assert torch.equal(before[:chunk], after[:chunk])
+    assert not torch.equal(before[chunk:], after[chunk:])
+
+
+def test_left_context_is_limited() -> None:
+    """One layer with one chunk to the left reaches three back: two attentions and a convolution between."""
+    torch.manual_seed(3)
+    config = ZipformerConfig(
+        dims=24, layers=1, downsampling=(1,), feedforward=32, heads=2, unmasked_dims=24, kernels=5,
+        causal=True, chunks=(8,),
+    )  # fmt: skip
+    encoder = Zipformer(config, MELS).eval()
+    (x,) = noise(2 * 8 * 6 + 13)
+    changed = x.clone()
+    changed[:10] += 3.0  # at most the frames 0 to 7 at 50 Hz (three of look-around)
+    with torch.no_grad():
+        near, far = (
+            [
+                encoder(Padded(y[None], torch.tensor([len(y)])), chunk=8, left=left).values[0]
+                for y in (x, changed)
+            ]
+            for left in (-1, 8)
+        )
+    last = slice(16, 24)  # chunks 4 and 5
+    assert not torch.equal(near[0][last], near[1][last])
+    assert torch.equal(far[0][last], far[1][last])
