@@ -40,17 +40,19 @@ class FbankConfig(Config):
     """Settings of the filterbank; the defaults are those of the Zipformer recipes (icefall, lhotse)."""
 
     kind: Literal["fbank"] = "fbank"
-    sample_rate: int = Field(16000, ge=1000)
-    mels: int = Field(80, ge=3)
-    window_ms: float = Field(25.0, gt=0)
-    shift_ms: float = Field(10.0, gt=0)
-    low: float = Field(20.0, ge=0)  # lower edge of the first filter, Hz
+    sample_rate: int = Field(default=16000, ge=1000)
+    mels: int = Field(default=80, ge=3)
+    window_ms: float = Field(default=25.0, gt=0)
+    shift_ms: float = Field(default=10.0, gt=0)
+    low: float = Field(default=20.0, ge=0)  # lower edge of the first filter, Hz
     high: float = -400.0  # upper edge of the last filter, Hz; zero or negative counts down from Nyquist
-    dither: float = Field(0.0, ge=0)  # standard deviation of added noise, in units of the waveform
+    dither: float = Field(default=0.0, ge=0)  # standard deviation of added noise, in units of the waveform
     snip_edges: bool = False  # True: only frames that fit wholly inside the utterance
-    preemphasis: float = Field(0.97, ge=0, le=1)
+    preemphasis: float = Field(default=0.97, ge=0, le=1)
     window: Literal["povey", "hann"] = "povey"
-    scale: float = Field(1.0, gt=0)  # samples are multiplied by it; 32768 for models trained on int16 values
+    scale: float = Field(
+        default=1.0, gt=0
+    )  # samples are multiplied by it; 32768 for models trained on int16 values
     transform: Literal["fft", "matmul"] = "fft"
 
     @property

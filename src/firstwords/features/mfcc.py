@@ -24,20 +24,20 @@ class MfccConfig(Config):
     """Settings of the cepstra; the defaults are Kaldi's, without energy and dither."""
 
     kind: Literal["mfcc"] = "mfcc"
-    cepstra: int = Field(13, ge=1)
-    lifter: float = Field(22.0, ge=0)  # weights 1 + lifter / 2 sin(pi i / lifter); 0 = none
-    deltas: int = Field(0, ge=0, le=2)  # 1: with slopes, 2: and the slopes of the slopes
-    sample_rate: int = Field(16000, ge=1000)
-    mels: int = Field(23, ge=3)
-    window_ms: float = Field(25.0, gt=0)
-    shift_ms: float = Field(10.0, gt=0)
-    low: float = Field(20.0, ge=0)  # Hz
+    cepstra: int = Field(default=13, ge=1)
+    lifter: float = Field(default=22.0, ge=0)  # weights 1 + lifter / 2 sin(pi i / lifter); 0 = none
+    deltas: int = Field(default=0, ge=0, le=2)  # 1: with slopes, 2: and the slopes of the slopes
+    sample_rate: int = Field(default=16000, ge=1000)
+    mels: int = Field(default=23, ge=3)
+    window_ms: float = Field(default=25.0, gt=0)
+    shift_ms: float = Field(default=10.0, gt=0)
+    low: float = Field(default=20.0, ge=0)  # Hz
     high: float = 0.0  # Hz; zero or negative counts down from Nyquist
-    dither: float = Field(0.0, ge=0)
+    dither: float = Field(default=0.0, ge=0)
     snip_edges: bool = False
-    preemphasis: float = Field(0.97, ge=0, le=1)
+    preemphasis: float = Field(default=0.97, ge=0, le=1)
     window: Literal["povey", "hann"] = "povey"
-    scale: float = Field(1.0, gt=0)  # 32768 for models trained on int16 values
+    scale: float = Field(default=1.0, gt=0)  # 32768 for models trained on int16 values
     transform: Literal["fft", "matmul"] = "fft"
 
     @property

@@ -33,16 +33,20 @@ _PLAIN_VIEW = 1 << 16  # the stream of random numbers of masks outside CR-CTC
 class SpecAugmentConfig(Config):
     """Settings; the defaults are those of the Zipformer recipes."""
 
-    probability: float = Field(0.9, ge=0, le=1)  # of warping a row, and independently of masking it
+    probability: float = Field(default=0.9, ge=0, le=1)  # of warping a row, and independently of masking it
     time_warp: int = Field(
         80, ge=0
     )  # greatest shift, frames; rows up to twice as long are not warped; 0 = off
-    frequency_masks: int = Field(2, ge=0)
-    frequency_width: int = Field(27, ge=0)  # greatest width of one mask, features
-    time_masks: int = Field(10, ge=0)  # greatest number of masks along time
-    time_width: int = Field(100, ge=1)  # greatest width of one mask, frames
-    time_fraction: float = Field(0.15, ge=0, le=1)  # no more than this share of an utterance is hidden
-    consistency_scale: float = Field(2.5, ge=1)  # factor on time_masks and time_fraction for CR-CTC views
+    frequency_masks: int = Field(default=2, ge=0)
+    frequency_width: int = Field(default=27, ge=0)  # greatest width of one mask, features
+    time_masks: int = Field(default=10, ge=0)  # greatest number of masks along time
+    time_width: int = Field(default=100, ge=1)  # greatest width of one mask, frames
+    time_fraction: float = Field(
+        default=0.15, ge=0, le=1
+    )  # no more than this share of an utterance is hidden
+    consistency_scale: float = Field(
+        default=2.5, ge=1
+    )  # factor on time_masks and time_fraction for CR-CTC views
 
 
 @final
