@@ -31,7 +31,7 @@ _CANONICAL = {word: name for name, words in _SYNONYMS.items() for word in words}
 _TRAIN_KEEPS = 0.7
 # A held-out part smaller than this share of what was asked for is no test: the next rule is tried.
 _AT_LEAST = 0.4
-# With so many texts shared the corpus is a list of words or commands, not a leak.
+# With so many texts shared, and repeated, a corpus is a list of words or commands, not a leak.
 _FIXED_TEXTS = 0.9
 _BLOCKS = 20  # stretches into which a time split cuts the whole corpus
 
@@ -356,18 +356,20 @@ def _mind_texts(
     sizes = Counter(splits[u.id] for u in utterances if _text_key(u.text))
     shares = {pair: len(those) / sizes[pair[0]] for pair, those in overlap.items()}
     of_train = [pair for pair in overlap if pair[1] == TRAIN]
-    if of_train and all(shares[pair] >= _FIXED_TEXTS for pair in of_train):
+    distinct = len({_text_key(u.text) for u in utterances})
+    repeats = distinct <= len(utterances) / 2
+    if of_train and repeats and all(shares[pair] >= _FIXED_TEXTS for pair in of_train):
         names = " and ".join(name for name, _ in of_train)
         example = (overlap[of_train[0]][0].text or "")[:60]
         notes.append(
-            f"Nearly all texts of {names} also stand in train (for example '{example}'), as in lists of words "
-            "or commands: the error rate will speak for these texts."
+            f"Nearly all texts of {names} also stand in train (for example '{example}'), as in lists of "
+            "words or commands: the error rate will speak for these texts."
         )
         return splits, notes
     for (name, other), those in overlap.items():
         notes.append(
-            f"{len(those)} of {sizes[name]} texts of {name} ({100 * shares[name, other]:.0f} %) also stand in "
-            f"{other}, for example '{(those[0].text or '')[:60]}'."
+            f"{len(those)} of {sizes[name]} texts of {name} ({100 * shares[name, other]:.0f} %) also stand "
+            f"in {other}, for example '{(those[0].text or '')[:60]}'."
         )
     return splits, notes
 

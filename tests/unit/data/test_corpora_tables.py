@@ -1,0 +1,355 @@
+"""Layouts that are tables: CSV/TSV, Common Voice, FLEURS, Hugging Face audiofolder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from firstwords.data.corpora import LAYOUTS, Imported, Options, detect_layout
+from firstwords.data.corpora.source import Source
+from firstwords.data.corpora.tables import known_columns, parse_seconds, read_table
+from firstwords.errors import CorpusError, FirstwordsError, UsageError
+
+Tree = Callable[..., Path]
+Take = Callable[..., Imported]
+
+
+def rows_of(imported: Imported) -> list[tuple[str, str | None]]:
+    return [(u.id, u.text) for u in imported.utterances]
+
+
+class TestTable:
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("t.csv", 'file,text\na.wav,habari yako\nb.wav,"moja, mbili"\n'),
+            ("t.csv", "Datei;file;text\nx;a.wav;habari yako\ny;b.wav;moja, mbili\n"),
+            ("t.csv", "text\tfilename\nhabari yako\ta.wav\nmoja, mbili\tb.wav\n"),
+            ("t.tsv", "path\tsentence\r\na.wav\thabari yako\r\n\r\nb.wav\tmoja, mbili\r\n"),
+            ("t.tsv", "File Name\tTranscript\na\thabari yako\nb\tmoja, mbili"),
+            ("t.psv", "wav|transcription\na.wav|habari yako\nb.wav|moja, mbili\n"),
+        ],
+    )
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le"])
+    def test_delimiters_headers_and_encodings(
+        self, name: str, text: str, encoding: str, tree: Tree, take: Take
+    ) -> None:
+        root = tree({"a.wav": 1, "b.wav": 1, name: text.encode(encoding)})
+        assert rows_of(take(root, "table")) == [("a", "habari yako"), ("b", "moja, mbili")]
+        assert rows_of(take(root / name, "table")) == [("a", "habari yako"), ("b", "moja, mbili")]
+
+    def test_all_known_fields_and_labels(self, tree: Tree, take: Take) -> None:
+        header = "utt_id,audio,start,end,text,speaker_id,lang,subset,accent,duration"
+        root = tree(
+            {
+                "clips/long.wav": 10.0,
+                "t.csv": f"{header}\nu 1,long.wav,1.5,0:00:03.25,habari,amina,sw,train,pwani,99\n"
+                'u2,long.wav,"4,5",,nzuri,juma,sw,dev,,"2,5"\n',
+            }
+        )
+        first, second = take(root, "table").utterances
+        assert (first.id, first.start, first.duration) == ("u_1", 1.5, 1.75)
+        assert (first.speaker, first.language, first.split) == ("amina", "sw", "train")
+        assert first.labels == {"accent": "pwani"}
+        assert (second.start, second.duration, second.labels) == (4.5, 2.5, {})
+
+    def test_milliseconds(self, tree: Tree, take: Take) -> None:
+        root = tree({"a.wav": 3.0, "t.csv": "file,text,start_ms,end_ms\na.wav,x,500,1250\n"})
+        (utterance,) = take(root, "table").utterances
+        assert (utterance.start, utterance.duration) == (0.5, 0.75)
+
+    def test_unknown_columns_are_listed_with_the_known_names(self, tree: Tree) -> None:
+        root = tree({"a.wav": 1, "t.csv": "Datei,Satz\na.wav,x\n"})
+        with pytest.raises(CorpusError) as caught:
+            LAYOUTS[detect_layout(root).name].read(root, Options(columns={"audio": "Datei"}))
+        assert "'Datei', 'Satz'" in caught.value.what
+        assert "sentence" in caught.value.what
+        assert "--column text=Satz" in caught.value.mend
+
+    def test_columns_named_by_the_user(self, tree: Tree, take: Take) -> None:
+        root = tree({"a.wav": 1, "t.csv": "Datei,Satz,text\na.wav,x,notes\n"})
+        imported = take(root, "table", columns={"audio": "datei", "text": "Satz"})
+        assert rows_of(imported) == [("a", "x")]
+        assert imported.utterances[0].labels == {"source_text": "notes"}
+        with pytest.raises(CorpusError, match="no such column"):
+            take(root, "table", columns={"text": "Sätze"})
+        with pytest.raises(UsageError, match="no such field"):
+            take(root, "table", columns={"words": "Satz"})
+
+    def test_two_columns_for_one_field_are_said(self, tree: Tree, take: Take) -> None:
+        root = tree({"a.wav": 1, "t.csv": "file,sentence,raw_transcription\na.wav,Moja.,moja\n"})
+        imported = take(root, "table")
+        assert rows_of(imported) == [("a", "Moja.")]
+        assert any("'sentence' as text" in n and "raw_transcription" in n for n in imported.notes)
+
+    def test_tables_named_like_splits_are_read_together_and_others_are_not(
+        self, tree: Tree, take: Take
+    ) -> None:
+        head = "id,file,text\n"
+        files = {f"{n}.wav": 1 for n in "abc"}
+        root = tree(files | {"train.csv": head + "0,a.wav,x\n1,b.wav,y\n", "valid.csv": head + "0,c.wav,z\n"})
+        imported = take(root, "table")
+        assert {u.id: u.split for u in imported.utterances} == {"a": "train", "b": "train", "c": "dev"}
+        assert imported.utterances[0].labels == {"source_id": "0"}  # a row number is no name
+        (root / "more.csv").write_text(head)
+        with pytest.raises(CorpusError, match=r"several tables: more\.csv, train\.csv, valid\.csv"):
+            take(root, "table")
+
+    def test_a_table_without_header_is_read_if_its_first_column_leads_to_audio(
+        self, tree: Tree, take: Take
+    ) -> None:
+        lines = 'LJ001-0001|In 1465, "Sweynheim" began|In fourteen sixty-five\nLJ001-0002|Second|Second\n'
+        root = tree({"wavs/LJ001-0001.wav": 1, "wavs/LJ001-0002.wav": 1, "metadata.csv": lines})
+        imported = take(root, "table")
+        assert rows_of(imported)[0] == ("wavs-LJ001-0001", 'In 1465, "Sweynheim" began')
+        assert any("no header line" in note for note in imported.notes)
+        assert imported.utterances[0].labels == {"column 3": "In fourteen sixty-five"}
+
+    def test_bad_rows_are_named_and_the_rest_goes_on(self, tree: Tree, take: Take) -> None:
+        root = tree(
+            {
+                "a.wav": 1.0,
+                "b.wav": b"no audio at all",
+                "x/same.wav": 1.0,
+                "y/same.wav": 1.0,
+                "t.csv": "id,file,text,start,end\n"
+                "one,a.wav,good,,\n"
+                "two,gone.wav,x,,\n"
+                "three,b.wav,x,,\n"
+                "four,a.wav,x,soon,\n"
+                "five,a.wav,x,2.0,3.0\n"
+                "six,a.wav,x,,,,,,\n"
+                "seven\n"
+                "one,a.wav,again,,\n"
+                "eight,same.wav,x,,\n"
+                "nine,https://example.org/a.wav,x,,\n"
+                "ten,,x,,\n"
+                "eleven,a.wav,end,0.5,nan\n",
+            }
+        )
+        imported = take(root, "table")
+        assert rows_of(imported) == [("one", "good")]
+        found = {s.where.removeprefix("line ").removesuffix(" of t.csv"): s.reason for s in imported.skipped}
+        assert sorted(found, key=int) == [str(n) for n in range(3, 14)]
+        for line, words in {
+            "3": "'gone.wav' does not exist",
+            "4": "b.wav",
+            "5": "'soon' is no time",
+            "6": "only 1.000 s long",
+            "7": "has 9 cells, the header has 5",
+            "8": "has 1 cells",
+            "9": "id 'one' stands twice (first: line 2 of t.csv)",
+            "10": "could be any of 2 files: x/same.wav, y/same.wav",
+            "11": "web address",
+            "12": "no audio file is named",
+            "13": "no times",
+        }.items():
+            assert words in found[line], (line, found[line])
+
+    def test_paths_of_another_machine_are_found_by_name_and_that_is_said(
+        self, tree: Tree, take: Take
+    ) -> None:
+        table = "file\ttext\nC:\\Users\\ana\\rec\\a.wav\tx\n/home/ana/b.wav\ty\nrec\\b.wav\tz\n"
+        root = tree({"rec/a.wav": 1, "rec/b.wav": 1, "t.tsv": table})
+        imported = take(root, "table")
+        assert [u.audio.name for u in imported.utterances] == ["a.wav", "b.wav", "b.wav"]
+        assert [u.id for u in imported.utterances] == ["rec-a", "rec-b", "rec-b-2"]
+        assert any("2 recordings do not lie where" in note for note in imported.notes)
+
+    def test_quotes_in_tab_files_are_text_unless_a_writer_made_them(self, tree: Tree, take: Take) -> None:
+        plain = 'file\ttext\na.wav\t"Njoo," alisema\nb.wav\t"Nenda\n'
+        root = tree({"a.wav": 1, "b.wav": 1, "plain.tsv": plain})
+        assert rows_of(take(root, "table")) == [("a", '"Njoo," alisema'), ("b", '"Nenda')]
+        (root / "plain.tsv").write_text('file\ttext\na.wav\t"""Njoo,"" alisema"\nb.wav\tNenda\n')
+        assert rows_of(take(root, "table")) == [("a", '"Njoo," alisema'), ("b", "Nenda")]
+
+    def test_times_beyond_the_end_are_cut_and_that_is_said(self, tree: Tree, take: Take) -> None:
+        table = "file,text,start,end\na.wav,x,1.0,3.5\na.wav,y,2.9,9\na.wav,z,0,3.1\n"
+        imported = take(tree({"a.wav": 3.0, "t.csv": table}), "table")
+        assert [(u.start, u.duration) for u in imported.utterances] == [(1.0, 2.0), (0.0, 3.0)]
+        assert any("cut at its end" in note and "0.50 s" in note for note in imported.notes)
+
+    def test_half_characters_are_refused(self, tree: Tree, take: Take) -> None:
+        root = tree({"a.wav": 1, "b.wav": 1, "metadata.jsonl": ""})
+        lines = [{"file_name": "a.wav", "text": "good"}, {"file_name": "b.wav", "text": "\ud800"}]
+        (root / "metadata.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        imported = take(root, "audiofolder")
+        assert rows_of(imported) == [("a", "good")]
+        assert "half a character" in imported.skipped[0].reason
+
+
+CV_HEAD = "client_id\tpath\tsentence_id\tsentence\tup_votes\tage\tgender\taccents\tlocale\n"
+
+
+def cv_line(client: str, clip: str, sentence: str) -> str:
+    return f"{client}\t{clip}\ts1\t{sentence}\t2\ttwenties\tfemale\t\tsw\n"
+
+
+class TestCommonVoice:
+    def files(self) -> dict[str, Any]:
+        clips: dict[str, Any] = {f"cv/sw/clips/c{n}.mp3.wav": 1 for n in range(4)}
+        lines = [cv_line(f"{n:064d}", f"c{n}.mp3", text) for n, text in enumerate(['"Njoo', "b", "c", "d"])]
+        return clips | {
+            "cv/sw/train.tsv": CV_HEAD + lines[0] + lines[1],
+            "cv/sw/dev.tsv": CV_HEAD + lines[2],
+            "cv/sw/test.tsv": CV_HEAD + lines[3],
+            "cv/sw/validated.tsv": CV_HEAD + "".join(lines),
+            "cv/sw/invalidated.tsv": CV_HEAD,
+            "cv/sw/reported.tsv": "sentence_id\tsentence\tlocale\treason\n",
+        }
+
+    def test_official_splits_are_taken_without_quoting(self, tree: Tree, take: Take) -> None:
+        imported = take(tree(self.files()), "common_voice")
+        assert [(u.text, u.split) for u in imported.utterances] == [
+            ('"Njoo', "train"),
+            ("b", "train"),
+            ("c", "dev"),
+            ("d", "test"),
+        ]
+        first = imported.utterances[0]
+        assert (first.speaker, first.language) == ("0" * 16, "sw")
+        assert first.labels == {"age": "twenties", "gender": "female"}
+        assert any("validated.tsv was not read" in note for note in imported.notes)
+
+    def test_validated_alone_and_a_table_named_outright_have_no_splits(self, tree: Tree, take: Take) -> None:
+        root = tree(self.files())
+        assert {u.split for u in take(root / "cv/sw/train.tsv", "common_voice").utterances} == {None}
+        for name in ("train", "dev", "test"):
+            (root / f"cv/sw/{name}.tsv").unlink()
+        imported = take(root / "cv/sw", "common_voice")
+        assert [u.split for u in imported.utterances] == [None] * 4
+
+    def test_a_clip_that_is_missing_costs_one_line(self, tree: Tree, take: Take) -> None:
+        root = tree(self.files())
+        (root / "cv/sw/clips/c1.mp3.wav").unlink()
+        imported = take(root, "common_voice")
+        assert len(imported.utterances) == 3
+        assert imported.skipped[0].where == "line 3 of cv/sw/train.tsv"
+
+
+class TestFleurs:
+    LINE = "1685\t{}.wav\tHabari, yako\thabari yako\th a b | y a k o |\t16000\tFEMALE\n"
+
+    def test_tables_without_header(self, tree: Tree, take: Take) -> None:
+        root = tree(
+            {
+                "train.tsv": self.LINE.format("11") + self.LINE.format("12"),
+                "dev.tsv": self.LINE.format("21"),
+                "audio/train/11.wav": 1,
+                "audio/train/12.wav": 1,
+                "audio/dev/21.wav": 1,
+                "audio/train/21.wav": 2,
+            }
+        )
+        imported = take(root, "fleurs")
+        found = {u.audio.relative_to(root).as_posix(): u for u in imported.utterances}
+        assert {name: u.split for name, u in found.items()} == {
+            "audio/train/11.wav": "train",
+            "audio/train/12.wav": "train",
+            "audio/dev/21.wav": "dev",
+        }
+        assert found["audio/dev/21.wav"].text == "Habari, yako"
+        assert found["audio/dev/21.wav"].labels == {
+            "sentence_number": "1685",
+            "normalized": "habari yako",
+            "gender": "FEMALE",
+        }
+
+    def test_packed_audio_says_unpack(self, tree: Tree, take: Take) -> None:
+        root = tree({"train.tsv": self.LINE.format("11"), "audio/train.tar.gz": b"x"})
+        with pytest.raises(CorpusError) as caught:
+            take(root, "fleurs")
+        assert "Unpack" in caught.value.mend
+
+
+class TestAudiofolder:
+    @pytest.mark.parametrize("form", ["csv", "jsonl"])
+    def test_one_metadata_file_at_the_top(self, form: str, tree: Tree, take: Take) -> None:
+        rows = [("train/a.wav", "moja", "s1"), ("validation/b.wav", "mbili, tatu", "s2")]
+        if form == "csv":
+            lines = "file_name,transcription,speaker_id\n"
+            lines += "".join(f'{name},"{text}",{who}\n' for name, text, who in rows)
+        else:
+            records = [{"file_name": n, "transcription": t, "speaker_id": w, "age": 30} for n, t, w in rows]
+            lines = "".join(json.dumps(r) + "\n" for r in records) + "{broken\n" + '{"transcription": "x"}\n'
+        root = tree({"train/a.wav": 1, "validation/b.wav": 1, f"metadata.{form}": lines})
+        imported = take(root, "audiofolder")
+        assert [(u.text, u.split, u.speaker) for u in imported.utterances] == [
+            ("moja", "train", "s1"),
+            ("mbili, tatu", "dev", "s2"),
+        ]
+        if form == "jsonl":
+            assert imported.utterances[0].labels == {"age": "30"}
+            assert [s.where for s in imported.skipped] == [
+                "line 3 of metadata.jsonl",
+                "line 4 of metadata.jsonl",
+            ]
+
+    def test_a_metadata_file_per_split(self, tree: Tree, take: Take) -> None:
+        root = tree(
+            {
+                "data/train/a.wav": 1,
+                "data/train/metadata.csv": "file_name,text\na.wav,moja\n",
+                "data/test/a.wav": 1,
+                "data/test/metadata.csv": "file_name,text\na.wav,mbili\n",
+            }
+        )
+        imported = take(root, "audiofolder")
+        assert {u.id: (u.text, u.split) for u in imported.utterances} == {
+            "data-train-a": ("moja", "train"),
+            "data-test-a": ("mbili", "test"),
+        }
+
+    def test_keys_that_name_no_text_are_listed(self, tree: Tree, take: Take) -> None:
+        root = tree({"a.wav": 1, "metadata.jsonl": '{"file_name": "a.wav", "satz": "x"}\n'})
+        with pytest.raises(CorpusError, match="file_name, satz"):
+            take(root, "audiofolder")
+        assert rows_of(take(root, "audiofolder", columns={"text": "satz"})) == [("a", "x")]
+
+
+@pytest.mark.parametrize(
+    ("cell", "seconds"), [("1.5", 1.5), ("1,5", 1.5), ("0:01:02.5", 62.5), ("-1", -1), (" 2 ", 2)]
+)
+def test_times(cell: str, seconds: float) -> None:
+    assert parse_seconds(cell) == seconds
+
+
+def test_the_surer_name_wins() -> None:
+    assert known_columns(["path", "audio", "label"]) == {"audio": 1}
+    assert known_columns(["Client-ID", "File Name", "Sentence"]) == {"speaker": 0, "audio": 1, "text": 2}
+
+
+SEED = b'file\ttext\tstart\na.wav\t"habari" yako\t0.5\nb.wav\tnzuri\t\n'
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    cuts=st.lists(st.tuples(st.integers(0, len(SEED)), st.integers(0, 8), st.binary(max_size=8)), max_size=6),
+    suffix=st.sampled_from(["csv", "tsv"]),
+    mark=st.sampled_from([b"", b"\xef\xbb\xbf", b"\xff\xfe"]),
+)
+def test_mutated_tables_raise_nothing_but_our_errors(
+    cuts: list[tuple[int, int, bytes]],
+    suffix: str,
+    mark: bytes,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    data = SEED
+    for at, gone, new in cuts:
+        data = data[:at] + new + data[at + gone :]
+    folder = tmp_path_factory.mktemp("fuzz")
+    path = folder / f"t.{suffix}"
+    path.write_bytes(mark + data)
+    source = Source.of(path)
+    try:
+        table = read_table(path, source=source)
+    except FirstwordsError:
+        return
+    for row in table.rows:
+        assert {"audio", "text"} <= row.fields.keys()
