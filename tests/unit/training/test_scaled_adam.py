@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from firstwords.errors import TrainingError
+from firstwords.training import scaled_adam
 from firstwords.training.scaled_adam import ScaledAdam
 
 
@@ -192,6 +193,20 @@ def test_strided_weights() -> None:
         a.step()
         b.step()
     torch.testing.assert_close(plain, turned, rtol=1e-6, atol=1e-7)
+
+
+def test_portions_of_the_cache_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    results: list[list[Tensor]] = []
+    for limit in (1, 20, 1 << 18):
+        monkeypatch.setattr(scaled_adam, "_CACHED", limit)
+        params = parameters()
+        optimizer = ScaledAdam(params)
+        for step in range(9):
+            feed(params, step)
+            optimizer.step()
+        results.append(values(params))
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
 def test_closure() -> None:
