@@ -211,7 +211,8 @@ def text_mixed_scripts(evidence: Evidence) -> Iterator[Hit]:
         for word in _WORD_BREAK.split(utterance.text or ""):
             found = Counter(s for c in word if (s := script(c)) in _CONFUSABLE)
             if len(found) > 1:
-                rarer = min(found, key=lambda s: found[s])
+                around = Counter(script(c) for c in utterance.text or "")
+                rarer = min(found, key=lambda s: (found[s], around[s]))
                 odd = next(c for c in word if script(c) == rarer)
                 yield utterance.id, f"'{word}' holds {describe(odd)}"
                 break
