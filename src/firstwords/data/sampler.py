@@ -22,7 +22,7 @@ import numpy as np
 ATTENTION_SECONDS = 120.0  # an utterance of this length costs twice its seconds
 LATTICE_TOKENS = 1000.0  # a transcript of this many tokens doubles the cost again
 MAX_BUCKETS = 30
-BATCHES_PER_BUCKET = 4  # fewer would leave too little choice of who shares a batch
+BATCHES_PER_BUCKET = 3  # fewer would leave too little choice of who shares a batch
 
 
 def cost_of(duration: float, tokens: int = 0) -> float:
@@ -132,7 +132,8 @@ def _buckets(costs: np.ndarray, batch_seconds: float) -> list[np.ndarray]:
     """Utterances sorted by cost, cut into stretches of equal total cost."""
     order = np.argsort(costs, kind="stable")
     total = float(costs.sum())
-    number = int(np.clip(total / batch_seconds / BATCHES_PER_BUCKET, 1, min(MAX_BUCKETS, len(costs))))
+    wanted = np.ceil(total / batch_seconds / BATCHES_PER_BUCKET)
+    number = int(np.clip(wanted, 1, min(MAX_BUCKETS, len(costs))))
     places = (np.cumsum(costs[order]) - costs[order] / 2) / total * number
     bucket_of = np.minimum(places.astype(int), number - 1)
     return [order[bucket_of == b] for b in range(number) if np.any(bucket_of == b)]

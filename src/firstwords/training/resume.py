@@ -223,5 +223,5 @@ def weights_digest(state: Mapping[str, Tensor]) -> str:
     total = hashlib.sha256()
     for name in sorted(state):
         total.update(name.encode())
-        total.update(state[name].detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        total.update(state[name].detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return total.hexdigest()
