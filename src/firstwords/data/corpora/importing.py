@@ -128,7 +128,7 @@ def counts(utterances: Sequence[Utterance]) -> dict[str, Any]:
 def _sizes(utterances: Sequence[Utterance]) -> dict[str, Any]:
     return {
         "utterances": len(utterances),
-        "hours": round(sum(u.duration for u in utterances) / 3600, 4),
+        "hours": round(sum(u.duration for u in utterances) / 3600, 6),
         "speakers": len({u.speaker for u in utterances if u.speaker}),
         "recordings": len({u.audio for u in utterances}),
     }
