@@ -61,7 +61,7 @@ def run(
         written = check_and_write(
             loaded, name=str(corpus), fast=fast, out=out, workers=workers, progress=show
         )
-    _print(console, written.result, written.decided)
+    show_check(console, written.result, written.decided)
     console.print(f"Report: {written.report}", soft_wrap=True, markup=False, highlight=False)
     if out is not None:
         console.print(
@@ -92,7 +92,7 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def _print(console: Console, result: CheckResult, decided: Decided) -> None:
+def show_check(console: Console, result: CheckResult, decided: Decided) -> None:
     """The table of findings and the summary."""
     from rich import box
     from rich.table import Table

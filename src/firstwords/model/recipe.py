@@ -18,6 +18,7 @@ from firstwords.features.fbank import FbankConfig
 from firstwords.model.kinds import EncoderSettings, FrontendSettings, HeadSettings
 from firstwords.search.search import CtcBeamConfig, GreedyConfig
 from firstwords.text.characters import GraphemeConfig
+from firstwords.text.normalize import NORMALIZERS
 from firstwords.text.subwords import SubwordConfig
 from firstwords.training.settings import DataConfig, TextConfig, TrainingConfig
 
@@ -56,6 +57,13 @@ class Recipe(Config):
                 f"features.sample_rate = {self.features.sample_rate} but data.sample_rate = "
                 f"{self.data.sample_rate}: the front end would hear other frequencies than it names"
             )
+        return self
+
+    @model_validator(mode="after")
+    def normalizers_exist(self) -> Self:
+        for name in (self.text.normalizer, self.text.scoring):
+            if name not in NORMALIZERS:
+                raise ValueError(f"text: no normalizer is named '{name}'. Known: {', '.join(NORMALIZERS)}")
         return self
 
     @property

@@ -12,6 +12,7 @@ from torch import nn
 from firstwords.encoders.encoder import Encoder
 from firstwords.features.frontend import Frontend
 from firstwords.heads.ctc import CtcHead
+from firstwords.heads.intermediate import encode_with_taps
 from firstwords.model.kinds import build_encoder, build_frontend, build_head
 from firstwords.model.recipe import Recipe
 from firstwords.tensors import Padded
@@ -60,7 +61,13 @@ class SpeechModel(nn.Module):
 
     def encode(self, audio: Padded) -> Padded:
         """(B, S) samples -> (B, T', D) encoded frames."""
-        return self.encoder(self.frontend(audio))
+        return self.encode_frames(self.frontend(audio))
+
+    def encode_frames(self, frames: Padded) -> Padded:
+        """(B, T, mels) frames -> (B, T', D); a self-conditioned head feeds its predictions back here too."""
+        if self.ctc.config.self_conditioned:
+            return encode_with_taps(self.encoder, self.ctc, frames).encoded
+        return self.encoder(frames)
 
     def forward(self, audio: Padded) -> Padded:
         """(B, S) samples -> (B, T', V) CTC log-probabilities."""
