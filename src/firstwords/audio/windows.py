@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from pydantic import model_validator
@@ -61,13 +61,18 @@ class Window:
 
 
 def cut_windows(
-    blocks: Iterable[Samples], sample_rate: int, config: WindowConfig = _DEFAULT
+    blocks: Iterable[Samples], sample_rate: int, config: WindowConfig = _DEFAULT, *, grid: int = 1
 ) -> Iterator[Window]:
     """Blocks of one recording -> its windows, in order; holds one window and one block at a time.
 
     Law: the windows do not depend on the lengths of the blocks, and their kept parts tile the recording.
+
+    Args:
+        grid: windows start and are cut at multiples of so many samples; with the hop of the encoder, the
+            frames of all windows lie on one grid and can be put side by side.
     """
-    longest, overlap = round(config.seconds * sample_rate), round(config.overlap * sample_rate)
+    longest = round(config.seconds * sample_rate)
+    overlap = round(config.overlap * sample_rate) // grid * grid
     buffer: Samples = np.zeros(0, np.float32)
     origin = 0  # sample number of buffer[0]
     kept = 0  # everything before is answered for
@@ -78,6 +83,7 @@ def cut_windows(
             start = max(0, kept - overlap)
             latest = start + longest - overlap
             cut = _quietest(buffer, kept - origin, latest - origin, sample_rate, config.pause) + origin
+            cut = max(kept + grid, cut // grid * grid)
             end = cut + overlap
             yield Window(start, end, kept, cut, buffer[start - origin : end - origin], False)
             kept = cut
@@ -109,6 +115,14 @@ def _quietest(samples: Samples, kept: int, latest: int, rate: int, pause: float)
     return min(max(middle, earliest), latest)
 
 
+class Join(NamedTuple):
+    """Keep the first ``keep`` items of the left, go on with item ``start`` of the right."""
+
+    keep: int
+    start: int
+    agreed: bool  # False: nothing in common near the cut, so the time decided
+
+
 def join(
     left: Sequence[T],
     right: Sequence[T],
@@ -117,8 +131,8 @@ def join(
     *,
     time: Callable[[T], float],
     same: Callable[[T], object],
-) -> tuple[int, int]:
-    """Items heard left and right of a cut -> (how many of ``left`` to keep, where ``right`` goes on).
+) -> Join:
+    """Items heard left and right of a cut -> how to put them together.
 
     Within the overlap both windows heard the same sound. Where both read the same run of items there, the
     change-over lies inside the run nearest to the cut, so the text is that of either; only where they agree
@@ -135,7 +149,8 @@ def join(
     pairs = _agreement(ones, others)
     if not pairs:
         by_time = next((i for i, item in enumerate(left) if time(item) >= cut), len(left))
-        return by_time, next((i for i, item in enumerate(right) if time(item) >= cut), len(right))
+        start = next((i for i, item in enumerate(right) if time(item) >= cut), len(right))
+        return Join(by_time, start, False)
     agreed = set(pairs)
 
     def doubt(pair: tuple[int, int]) -> float:
@@ -146,7 +161,7 @@ def join(
         return abs((one + other) / 2 - cut) + abs(one - other) - 0.25 * around
 
     i, j = min(pairs, key=doubt)
-    return first + i + 1, j + 1
+    return Join(first + i + 1, j + 1, True)
 
 
 def _agreement(

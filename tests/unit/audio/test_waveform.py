@@ -296,12 +296,20 @@ def test_memory_does_not_grow_with_the_recording(tmp_path: Path, container: str)
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="resource.getrusage is not there")
-@pytest.mark.parametrize(
-    ("container", "rate"), [("FLAC", 16000), ("RF64", 48000), ("MP3", 16000), ("OGG", 16000)]
-)
+@pytest.mark.parametrize(("container", "rate"), [("FLAC", 16000), ("RF64", 48000), ("MP3", 16000)])
 def test_ten_hours_cost_less_than_100_mb(tmp_path: Path, container: str, rate: int) -> None:
     path = tmp_path / "long"
     _write_long(path, 600, rate, container)
     samples, grown = _growth(path)
     assert samples == 36_000 * 16000
     assert grown < 100e6
+
+
+@pytest.mark.slow  # the encoder: ten hours of Opus would take it ten minutes
+@pytest.mark.skipif(sys.platform == "win32", reason="resource.getrusage is not there")
+def test_half_an_hour_of_opus_costs_less_than_30_mb(tmp_path: Path) -> None:
+    path = tmp_path / "long"
+    _write_long(path, 30, 16000, "OGG")
+    samples, grown = _growth(path)
+    assert samples == 1800 * 16000
+    assert grown < 30e6

@@ -48,6 +48,15 @@ def test_blocks_do_not_matter() -> None:
         assert [w.keep_end for w in cut_windows(blocks_of(samples, size), RATE)] == one
 
 
+def test_windows_lie_on_a_grid() -> None:
+    windows = list(cut_windows([noise(95.123)], RATE, WindowConfig(seconds=20.0), grid=64))
+    assert len(windows) > 5
+    assert all(w.start_sample % 64 == 0 and w.keep_start % 64 == 0 for w in windows)
+    assert all(w.end_sample - w.start_sample <= 20_000 for w in windows)
+    assert [w.keep_start for w in windows[1:]] == [w.keep_end for w in windows[:-1]]
+    assert windows[-1].keep_end == 95_123
+
+
 def test_short_audio_is_one_window() -> None:
     samples = noise(30)
     (window,) = cut_windows([samples], RATE)
@@ -85,7 +94,7 @@ def put_together(
         if number == 0:
             text = words
             continue
-        keep, start = join(
+        keep, start, _ = join(
             text, words, window.keep_start / RATE, overlap, time=lambda w: w[1], same=lambda w: w[0]
         )
         text = text[:keep] + words[start:]
@@ -115,6 +124,5 @@ def test_no_word_is_lost_or_doubled_at_a_cut(seed: int, vocabulary: int) -> None
 
 def test_where_nothing_agrees_the_time_decides() -> None:
     left, right = [("a", 1.0), ("b", 9.5), ("c", 10.5)], [("x", 9.4), ("y", 10.2), ("z", 12.0)]
-    keep, start = join(left, right, 10.0, 1.0, time=lambda w: w[1], same=lambda w: w[0])
-    assert (keep, start) == (2, 1)
-    assert join([], [], 10.0, 1.0, time=lambda w: w[1], same=lambda w: w[0]) == (0, 0)
+    assert join(left, right, 10.0, 1.0, time=lambda w: w[1], same=lambda w: w[0]) == (2, 1, False)
+    assert join([], [], 10.0, 1.0, time=lambda w: w[1], same=lambda w: w[0]) == (0, 0, False)

@@ -1,0 +1,325 @@
+"""The recogniser: a model folder in, transcripts of recordings out.
+
+    recognizer = Recognizer.load("my-model")
+    print(recognizer.transcribe("interview.mp3").text)
+
+Recordings longer than one window (30 s) are read in blocks and decoded window by window, so memory does not
+grow with them. Many short ones are batched by length. Computation is float32 unless asked otherwise: an
+utterance gives the same text alone and in any batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import cast, final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from firstwords.audio.source import Samples
+from firstwords.audio.waveform import AudioReader, ChannelPolicy, resample
+from firstwords.audio.windows import WindowConfig, cut_windows
+from firstwords.data.manifest import Utterance
+from firstwords.device import Compute, Precision, choose_compute
+from firstwords.errors import FirstwordsError, SearchError, UsageError
+from firstwords.heads.intermediate import encode_with_taps
+from firstwords.inference.longform import in_groups, is_silent, transcribe_blocks
+from firstwords.inference.transcript import Token, Transcript, build_transcript
+from firstwords.model.checkpoint import LoadedModel, load_model
+from firstwords.search.align import align as align_tokens
+from firstwords.search.hypothesis import Hypothesis
+from firstwords.search.search import build_search
+from firstwords.tensors import Padded, pad
+from firstwords.text.normalize import normalizer
+
+_BLOCK_SECONDS = 10.0  # read at a time
+_SHORTEST = 0.25  # seconds; shorter audio is filled up with silence so that the encoder gets its first frame
+_ALIGN_CELLS = 500_000_000  # frames x states of a forced alignment, a byte each
+# Padded seconds of audio per batch, and of audio read ahead to find utterances of equal length.
+_BATCH_SECONDS = {"cpu": 60.0, "cuda": 1500.0}
+_GROUP_SECONDS = {"cpu": 600.0, "cuda": 9000.0}
+_READERS = 4
+
+
+@final
+class Recognizer:
+    """A loaded model and everything needed to use it. Use ``Recognizer.load``."""
+
+    def __init__(self, loaded: LoadedModel, compute: Compute) -> None:
+        self.recipe, self.tokenizer, self.folder = loaded.recipe, loaded.tokenizer, loaded.folder
+        self.model = loaded.model.to(compute.device).eval()
+        self.compute = compute
+        self.sample_rate = loaded.recipe.data.sample_rate
+        self._search = build_search(loaded.recipe.search, self.model.frame_seconds)
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path | str,
+        *,
+        device: str = "auto",
+        check: bool = False,
+        precision: Precision = "fp32",
+    ) -> Recognizer:
+        """Model folder -> Recognizer.
+
+        Args:
+            device: "auto", "cpu", "cuda", "cuda:1".
+            check: prove the folder on its own clip first.
+            precision: "bf16" is faster on a GPU, but texts may depend on the batch; "auto" takes it there.
+        """
+        compute = choose_compute(device, precision)
+        return cls(load_model(folder, device=compute.device, check=check), compute)
+
+    @property
+    def frame_seconds(self) -> float:
+        """Seconds from one encoded frame to the next."""
+        return self.model.frame_seconds
+
+    def transcribe(
+        self,
+        audio: Path | str,
+        *,
+        language: str | None = None,
+        start: float = 0.0,
+        duration: float | None = None,
+        window: float = 30.0,
+        progress: Callable[[float], None] | None = None,
+    ) -> Transcript:
+        """Recording (or a stretch of it, in seconds) -> Transcript; audio without speech gives empty text.
+
+        Args:
+            language: checked against the model's own; None takes what it has.
+            window: longest stretch decoded at once, in seconds.
+            progress: called with the seconds that are done.
+        """
+        self._check_language(language)
+        reader = self._open(Path(audio), start, duration)
+        blocks = reader.blocks(round(_BLOCK_SECONDS * self.sample_rate))
+        tokens, length = self._long(blocks, window, progress)
+        return self._transcript(tokens, length, str(audio), reader.repairs)
+
+    def transcribe_samples(
+        self, samples: npt.NDArray[np.floating], sample_rate: int, *, window: float = 30.0
+    ) -> Transcript:
+        """Samples (S,) in [-1, 1] -> Transcript."""
+        if samples.ndim != 1:
+            raise UsageError(
+                f"Samples must be one channel, got an array of shape {samples.shape}.",
+                mend="Pick a channel, or average them: samples.mean(axis=1).",
+            )
+        own = resample(samples.astype(np.float32), sample_rate, self.sample_rate)
+        tokens, length = self._long([own], window, None)
+        return self._transcript(tokens, length, "", ())
+
+    def transcribe_many(self, utterances: Iterable[Utterance]) -> Iterator[Transcript]:
+        """Utterances -> their transcripts, in the same order; the first that cannot be read raises."""
+        for result in self.attempt_many(utterances):
+            if isinstance(result, FirstwordsError):
+                raise result
+            yield result
+
+    def attempt_many(self, utterances: Iterable[Utterance]) -> Iterator[Transcript | FirstwordsError]:
+        """Utterances -> for each its transcript or the error that kept it from one, in the same order."""
+        device = self.compute.device.type
+        group_seconds = _GROUP_SECONDS.get(device, 600.0)
+        with ThreadPoolExecutor(_READERS) as readers:
+            for group in _groups(utterances, group_seconds):
+                yield from self._group(group, readers)
+
+    def log_probs(
+        self, audio: Path | str, *, start: float = 0.0, duration: float | None = None, window: float = 30.0
+    ) -> npt.NDArray[np.float32]:
+        """Recording -> (T, V) natural-log CTC probabilities, ``frame_seconds`` apart."""
+        reader = self._open(Path(audio), start, duration)
+        return self._frames(reader.blocks(round(_BLOCK_SECONDS * self.sample_rate)), window)
+
+    def align(
+        self, audio: Path | str, text: str, *, start: float = 0.0, duration: float | None = None
+    ) -> Transcript:
+        """Recording and what was said in it -> the same text with the time of every word.
+
+        The text is normalized as the model's training texts were.
+        """
+        reader = self._open(Path(audio), start, duration)
+        log_probs = self._frames(reader.blocks(round(_BLOCK_SECONDS * self.sample_rate)), 30.0)
+        seconds = len(log_probs) * self.frame_seconds
+        ids = self.tokenizer.encode(normalizer(self.recipe.text.normalizer)(text))
+        if len(log_probs) * (2 * len(ids) + 1) > _ALIGN_CELLS:
+            raise SearchError(
+                f"'{audio}': {seconds / 60:.0f} min with {len(ids)} tokens are too long to align at once.",
+                mend="Align it in pieces of about ten minutes: give start, duration and the text between.",
+            )
+        found = align_tokens(log_probs, ids, name=f"'{audio}'")
+        tokens = [
+            Token(id_, first * self.frame_seconds, (last + 1) * self.frame_seconds, sure)
+            for id_, first, last, sure in zip(
+                found.tokens, found.first, found.last, found.confidences, strict=True
+            )
+        ]
+        return self._transcript(tokens, seconds, str(audio), reader.repairs)
+
+    # -- one step below
+
+    def _open(self, path: Path, start: float = 0.0, duration: float | None = None) -> AudioReader:
+        channels = cast("ChannelPolicy", self.recipe.data.channels)
+        return AudioReader(
+            path, sample_rate=self.sample_rate, channels=channels, start=start, duration=duration
+        )
+
+    def _check_language(self, language: str | None) -> None:
+        own = self.recipe.language
+        if language is not None and "und" not in (own, language) and _root(language) != _root(own):
+            raise UsageError(
+                f"This model was trained for '{own}', not for '{language}'.",
+                mend="Leave the language out, or use a model of that language.",
+            )
+
+    def _long(
+        self, blocks: Iterable[Samples], window: float, progress: Callable[[float], None] | None
+    ) -> tuple[list[Token], float]:
+        together = max(1, int(_BATCH_SECONDS.get(self.compute.device.type, 60.0) / window))
+        return transcribe_blocks(
+            blocks,
+            self.sample_rate,
+            self._decode,
+            _windows(window),
+            together=together,
+            progress=progress,
+        )
+
+    def _transcript(
+        self, tokens: Sequence[Token], duration: float, audio: str, repairs: tuple[str, ...]
+    ) -> Transcript:
+        return build_transcript(
+            tokens,
+            self.tokenizer,
+            language=self.recipe.language,
+            duration=duration,
+            audio=audio,
+            repairs=repairs,
+        )
+
+    def _group(
+        self, group: Sequence[Utterance], readers: ThreadPoolExecutor
+    ) -> Iterator[Transcript | FirstwordsError]:
+        """Read a group, decode it in batches of similar length, give it back in order."""
+        longest = WindowConfig().seconds
+        short = [i for i, utterance in enumerate(group) if utterance.duration <= longest]
+        results: dict[int, Transcript | FirstwordsError] = {}
+        audio: dict[int, tuple[Samples, tuple[str, ...]]] = {}
+        for i, found in zip(short, readers.map(self._load, [group[i] for i in short]), strict=True):
+            if isinstance(found, FirstwordsError):
+                results[i] = found
+            else:
+                audio[i] = found
+        for batch in self._batches({i: len(samples) for i, (samples, _) in audio.items()}):
+            for i, tokens in zip(batch, self._decode([audio[i][0] for i in batch]), strict=True):
+                samples, repairs = audio.pop(i)
+                duration = len(samples) / self.sample_rate
+                results[i] = self._transcript(tokens, duration, str(group[i].audio), repairs)
+        for i, utterance in enumerate(group):
+            if i in results:
+                yield results.pop(i)
+                continue
+            try:
+                yield self.transcribe(utterance.audio, start=utterance.start, duration=utterance.duration)
+            except FirstwordsError as error:
+                yield error
+
+    def _load(self, utterance: Utterance) -> tuple[Samples, tuple[str, ...]] | FirstwordsError:
+        try:
+            reader = self._open(utterance.audio, utterance.start, utterance.duration)
+            (samples,) = reader.blocks(1 << 40)
+            return samples, reader.repairs
+        except FirstwordsError as error:
+            return error
+
+    def _batches(self, lengths: dict[int, int]) -> Iterator[list[int]]:
+        """Lengths in samples by number -> numbers, batched so that padding is little and no batch too big."""
+        most = _BATCH_SECONDS.get(self.compute.device.type, 60.0) * self.sample_rate
+        batch: list[int] = []
+        for i in sorted(lengths, key=lambda i: -lengths[i]):
+            if batch and (len(batch) + 1) * lengths[batch[0]] > most:
+                yield batch
+                batch = []
+            batch.append(i)
+        if batch:
+            yield batch
+
+    def _decode(self, batch: Sequence[Samples]) -> list[list[Token]]:
+        """Stretches of samples -> the tokens of each, by the recipe's search."""
+        heard = [i for i, samples in enumerate(batch) if not is_silent(samples)]
+        tokens: list[list[Token]] = [[] for _ in batch]
+        if heard:
+            found = self._search(self._forward([batch[i] for i in heard]))
+            for i, readings in zip(heard, found, strict=True):
+                tokens[i] = self._timed(readings[0], len(batch[i]) / self.sample_rate)
+        return tokens
+
+    def _timed(self, reading: Hypothesis, duration: float) -> list[Token]:
+        count = len(reading.tokens)
+        times = reading.times or (0.0,) * count
+        ends = reading.ends or times
+        sure = reading.confidences or (0.0,) * count
+        return [
+            Token(*facts)
+            for facts in zip(reading.tokens, times, ends, sure, strict=True)
+            if facts[1] < duration
+        ]
+
+    @torch.inference_mode()
+    def _forward(self, batch: Sequence[Samples]) -> Padded:
+        """Stretches of samples -> (B, T, V) log-probabilities."""
+        least = round(_SHORTEST * self.sample_rate)
+        audio = pad([torch.from_numpy(np.pad(s, (0, max(0, least - len(s))))) for s in batch])
+        place = self.compute.device
+        audio = Padded(audio.values.to(place), audio.lengths.to(place))
+        with torch.autocast(place.type, self.compute.dtype, enabled=self.compute.autocast):
+            frames = self.model.features(audio)
+            encoded = encode_with_taps(self.model.encoder, self.model.ctc, frames).encoded
+        return self.model.ctc.log_probs(Padded(encoded.values.float(), encoded.lengths))
+
+    def _frames(self, blocks: Iterable[Samples], window: float) -> npt.NDArray[np.float32]:
+        """Blocks -> log-probabilities of the whole: each window's frames for the part it keeps."""
+        hop = round(self.frame_seconds * self.sample_rate)
+        parts: list[npt.NDArray[np.float32]] = []
+        windows = cut_windows(blocks, self.sample_rate, _windows(window), grid=hop)
+        for group in in_groups(windows, 1):
+            for one in group:
+                scores = self._forward([one.samples])
+                values = scores.values[0, : int(scores.lengths[0])].float().cpu().numpy()
+                first = (one.keep_start - one.start_sample) // hop
+                last = len(values) if one.is_last else (one.keep_end - one.start_sample) // hop
+                parts.append(values[first:last])
+        if not parts:
+            return np.zeros((0, self.model.vocabulary), np.float32)
+        return np.concatenate(parts)
+
+
+def _windows(seconds: float) -> WindowConfig:
+    if seconds < 2.0:
+        raise UsageError(f"A window of {seconds} s is too short.", mend="Use 10 to 60 seconds.")
+    return WindowConfig(seconds=seconds, overlap=min(1.5, seconds / 8))
+
+
+def _root(language: str) -> str:
+    """BCP 47 -> its primary subtag: sw-KE -> sw."""
+    return language.replace("_", "-").split("-")[0].lower()
+
+
+def _groups(utterances: Iterable[Utterance], seconds: float) -> Iterator[list[Utterance]]:
+    """Utterances in order, in groups of about so many seconds of audio that is held at once."""
+    group: list[Utterance] = []
+    held = 0.0
+    for utterance in utterances:
+        if group and held + utterance.duration > seconds:
+            yield group
+            group, held = [], 0.0
+        group.append(utterance)
+        held += utterance.duration
+    if group:
+        yield group
