@@ -33,6 +33,7 @@ from firstwords.tensors import Padded, zero_padding
 LOG_FLOOR = (
     1.1920928955078125e-07  # FLT_EPSILON, Kaldi's floor under the logarithm: digital silence is -15.94
 )
+CACHED_FRAMES = 1000  # analyzed at a time on a CPU
 DITHER_PERIOD = 1 << 16  # samples after which the fixed dither sequence repeats
 
 
@@ -170,6 +171,15 @@ class Fbank(Frontend):
 
     def analyze(self, samples: Float[Tensor, "batch extended"]) -> Float[Tensor, "batch frames mels"]:
         """Extended samples -> one log-mel frame per whole window; needs at least one window."""
+        rows, places = samples.shape
+        if samples.device.type != "cpu" or torch.compiler.is_compiling() or rows == 1:
+            return self._analyze(samples)
+        # On a CPU a few rows at a time: what does not leave the cache and needs no fresh memory pages is
+        # 1.5 to 2.5 times as fast (8 x 10 s, one thread).
+        few = max(1, CACHED_FRAMES * self.shift // places)
+        return torch.cat([self._analyze(some) for some in samples.split(few)])
+
+    def _analyze(self, samples: Float[Tensor, "batch extended"]) -> Float[Tensor, "batch frames mels"]:
         emphasis = self.config.preemphasis
         means = samples.unfold(1, self.width, self.shift).mean(dim=2, keepdim=True)
         # Kaldi removes the mean of a frame before pre-emphasis, which makes it (1 - emphasis) times as big.
@@ -178,8 +188,9 @@ class Fbank(Frontend):
         frames = emphasized.unfold(1, self.width, self.shift)
         offsets = (1 - emphasis) * means
         if self.config.transform == "fft":
-            spectrum = torch.view_as_real(torch.fft.rfft((frames - offsets) * self.window, n=self.fft_size))
-            power = spectrum[..., : self.fft_size // 2, :].square().sum(dim=-1)
+            spectrum = torch.fft.rfft((frames - offsets) * self.window, n=self.fft_size)
+            spectrum = spectrum[..., : self.fft_size // 2]
+            power = spectrum.real.square() + spectrum.imag.square()  # 4 times as fast as a sum over pairs
         else:
             half = self.width // 2
             early = frames[..., :half].flip(2)
