@@ -7,6 +7,7 @@ side by side as the blocks go by.
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -25,7 +26,11 @@ SILENT_DB = -60.0  # 33 of 32768 steps: below any microphone's speech
 FLAT_DB = 6.0  # speech moves by 20 dB and more within a second, hiss and hum by 2
 BLOCK_SECONDS = 30.0
 _JOIN_SECONDS = 10.0  # segments closer than this are decoded in one go
-_FAULTS = (FirstwordsError, OSError, RuntimeError, ValueError, MemoryError)  # RuntimeError: libsndfile
+# A damaged header can lead a parser anywhere, and one file must never end the check of all the others.
+_FAULTS = (
+    FirstwordsError, OSError, RuntimeError, ValueError, MemoryError, ArithmeticError, LookupError, EOFError,
+    struct.error,
+)  # fmt: skip
 
 
 class Meter:

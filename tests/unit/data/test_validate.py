@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 import time
@@ -510,6 +511,24 @@ def test_outliers_do_not_depend_on_the_unit(values: list[float], scale: float) -
     scaled = rules_corpus.outliers({str(k): v * scale for k, v in enumerate(values)}, factor=3.0001)
     assert scaled.keys() <= plain.keys()
     assert len(plain) <= len(values) / 2
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "RF64"])
+def test_damaged_files_never_stop_the_check(kind: str, tmp_path: Path) -> None:
+    whole = io.BytesIO()
+    soundfile.write(whole, voice(0.5, 1), RATE, format=kind)
+    draw = random.Random(3)
+    utterances: list[Utterance] = []
+    for number in range(60):
+        data = bytearray(whole.getvalue())
+        for _ in range(draw.randint(1, 5)):
+            data[draw.randrange(min(len(data), 120))] = draw.choice((0, 127, 255, draw.randrange(256)))
+        path = tmp_path / f"{number}.bin"
+        path.write_bytes(bytes(data[: draw.choice((len(data), len(data) // 2))]))
+        utterances.append(Utterance(id=str(number), audio=path, duration=0.5, text="ab"))
+    result = check(Corpus(tmp_path, tuple(utterances), {}), workers=2)
+    assert result.statistics.utterances == 60
+    assert found(result, "audio-unreadable") | found(result, "audio-empty") | found(result, "audio-short")
 
 
 # ---- running ----------------------------------------------------------------------------------------------
