@@ -81,7 +81,7 @@ def split_speakers(
     Args:
         move_texts: put dev and test utterances whose text also stands in train into train.
     """
-    _check_shares(dev, test)
+    check_shares(dev, test)
     splits, rule, notes = _divide(utterances, dev=dev, test=test, seed=seed)
     splits, more = _mind_texts(utterances, splits, move_texts)
     return SplitResult(splits, rule, (*notes, *more))
@@ -110,7 +110,8 @@ def text_overlap(
     return found
 
 
-def _check_shares(dev: float, test: float) -> None:
+def check_shares(dev: float, test: float) -> None:
+    """Refuse shares that are none, or leave no train."""
     if not (0 <= dev < 1 and 0 <= test < 1 and dev + test <= 0.9):
         raise UsageError(
             f"--dev {dev} --test {test}: shares of the whole, together at most 0.9, were expected.",
@@ -273,7 +274,7 @@ def _complete(
     utterances: Sequence[Utterance], *, dev: float, test: float, seed: int, move_texts: bool
 ) -> SplitResult:
     """Splits of the source under our names; a missing dev or test is taken from its train."""
-    _check_shares(dev, test)
+    check_shares(dev, test)
     splits, notes = _own_names(utterances)
     present = Counter(splits.values())
     if TRAIN not in present:

@@ -103,6 +103,11 @@ class TestFolder:
         )
         assert [u.text for u in take(root, "folder").utterances] == ["ẹ̀kọ́ ọ̀rọ̀", "ọjọ́ kan ni a rí"]
 
+    def test_of_two_text_files_one_is_read_and_that_is_said(self, tree: Tree, take: Take) -> None:
+        imported = take(tree({"a.wav": 1, "a.lab": "lab", "a.txt": "text"}), "folder")
+        assert [u.text for u in imported.utterances] == ["text"]
+        assert reasons(imported) == {"a.lab": "'a.txt' was read instead"}
+
     def test_empty_texts_are_counted_and_dropped_on_wish(self, tree: Tree, take: Take) -> None:
         root = tree({"a.wav": 1, "a.txt": " \n", "b.wav": 1, "b.txt": "b"})
         imported = take(root, "folder")

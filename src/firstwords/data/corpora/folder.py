@@ -26,19 +26,21 @@ class _Transcripts:
     """Text files by the name of the recording they belong to."""
 
     def __init__(self, source: Source) -> None:
+        # 001.txt goes before 001.lab where both are there
+        files = [p for p in source.tree if p.suffix.lower() in _SUFFIXES]
+        self.files = sorted(files, key=lambda p: _SUFFIXES.index(p.suffix.lower()))
+        self.beside = {(p.parent, p.stem.casefold()): p for p in reversed(self.files)}
         self.by_stem: dict[str, list[Path]] = {}
-        for path in source.tree:
-            if path.suffix.lower() in _SUFFIXES:
-                self.by_stem.setdefault(path.stem.casefold(), []).append(path)
+        for path in self.files:
+            self.by_stem.setdefault(path.stem.casefold(), []).append(path)
         self.stems = Counter(p.stem.casefold() for p in source.audio)
 
     def of(self, audio: Path) -> Path | None:
         """001.txt or 001.wav.txt beside 001.wav; else the only 001.txt, if 001 is the only such recording."""
-        for stem in (audio.stem, audio.name):
-            paths = self.by_stem.get(stem.casefold(), [])
-            beside = [p for p in paths if p.parent == audio.parent]
-            if beside:
-                return beside[0]
+        for stem in (audio.stem.casefold(), audio.name.casefold()):
+            if (audio.parent, stem) in self.beside:
+                return self.beside[audio.parent, stem]
+            paths = self.by_stem.get(stem, ())
             if len(paths) == 1 and self.stems[audio.stem.casefold()] == 1:
                 return paths[0]
         return None
@@ -113,10 +115,11 @@ def read(path: Path, options: Options) -> Imported:
                 split=_split_of(audio, source, splits),
             )
         )
-    for paths in transcripts.by_stem.values():
-        for text_path in paths:
-            if text_path not in used and text_path.stem.casefold() not in ("readme", "license", "licence"):
-                collector.skip(source.named(text_path), "no recording of the same name")
+    for text_path in transcripts.files:
+        if text_path not in used and text_path.stem.casefold() not in ("readme", "license", "licence"):
+            rival = transcripts.beside.get((text_path.parent, text_path.stem.casefold()))
+            taken = f"'{rival.name}' was read instead" if rival in used and rival is not None else ""
+            collector.skip(source.named(text_path), taken or "no recording of the same name")
     return collector.finish()
 
 

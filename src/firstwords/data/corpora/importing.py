@@ -34,7 +34,7 @@ from firstwords.data.manifest import (
     write_atomically,
     write_manifest,
 )
-from firstwords.data.split import DEV, TEST, TRAIN, Rule, split_corpus
+from firstwords.data.split import DEV, TEST, TRAIN, Rule, check_shares, split_corpus
 from firstwords.errors import CorpusError
 
 FORMAT = 1
@@ -77,6 +77,7 @@ class ImportReport:
 
 def import_corpus(source: Path, target: Path, plan: Plan = Plan()) -> ImportReport:
     """Source of any layout -> corpus folder ``target``."""
+    check_shares(plan.dev, plan.test)
     if plan.layout == "auto":
         detected = detect_layout(source)
         name, found = detected.name, detected.found

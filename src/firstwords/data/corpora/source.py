@@ -112,10 +112,17 @@ class Source:
                 index.setdefault(key, []).append(path)
         return index
 
+    @cached_property
+    def _by_place(self) -> dict[tuple[Path, str], list[Path]]:
+        index: dict[tuple[Path, str], list[Path]] = {}
+        for path in self.audio:
+            index.setdefault((path.parent, path.stem.casefold()), []).append(path)
+        return index
+
     def audio_of(self, annotation: Path, *, stem: str | None = None) -> Path:
         """The recording an annotation file belongs to: same stem beside it, else the only one below root."""
         stem = stem if stem is not None else annotation.stem
-        beside = [p for p in self._by_name.get(stem.casefold(), []) if p.parent == annotation.parent]
+        beside = self._by_place.get((annotation.parent, stem.casefold()))
         return self._only(beside or self._by_name.get(stem.casefold(), []), f"'{stem}.*'")
 
     def find_audio(self, reference: str, base: Path) -> Path:
