@@ -40,6 +40,7 @@ def stretch_time(samples: Samples, sample_rate: int, factor: float) -> Samples:
     WSOLA (Verhelst and Roelands, ICASSP 1993): half-overlapping frames are taken from where, near their
     nominal place, the signal best continues the frame before.
     """
+    _check_factor(factor)
     count = round(len(samples) / factor)
     hop = max(1, round(STRETCH_FRAME * sample_rate / 2))
     if factor == 1 or len(samples) < 4 * hop or count == 0:
@@ -183,9 +184,13 @@ def convolve(samples: npt.NDArray[np.floating], kernel: npt.NDArray[np.floating]
     return result[: len(samples) + len(kernel) - 1]
 
 
-def _ratio(factor: float) -> Fraction:
+def _check_factor(factor: float) -> None:
     if not 0.1 <= factor <= 10:
         raise ValueError(f"a speed factor of {factor:g} is outside 0.1 to 10")
+
+
+def _ratio(factor: float) -> Fraction:
+    _check_factor(factor)
     return Fraction(factor).limit_denominator(100)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, final
 
 import numpy as np
+import numpy.typing as npt
 
 from firstwords.audio.source import Samples
 from firstwords.audio.waveform import probe, read
@@ -22,12 +23,14 @@ SUFFIXES = frozenset({".wav", ".flac", ".ogg", ".opus", ".mp3", ".sph", ".w64", 
 WHOLE_SECONDS = 60.0  # longer recordings are read in stretches, shorter ones are kept whole
 FADE_SECONDS = 0.01  # where a short noise is repeated
 
+_Codes = npt.NDArray[np.int16]
+
 
 class NoiseSource(Protocol):
     """Anything noise can be drawn from."""
 
     def draw(self, generator: np.random.Generator, samples: int, sample_rate: int) -> np.ndarray:
-        """``samples`` float32 samples of noise at any level; all zero where there is none."""
+        """``samples`` float32 samples of noise at any level (it is set later); zeros where there is none."""
         ...
 
 
@@ -60,7 +63,7 @@ class FolderNoise:
             )
         self.unreadable: dict[NoiseClip, str] = {}
         self._limit = int(cache_megabytes * 2**20)
-        self._kept: OrderedDict[tuple[int, int], Samples] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, int], _Codes] = OrderedDict()
         self._size = 0
         self._durations: dict[int, float] = {}
 
@@ -90,7 +93,7 @@ class FolderNoise:
 
     def __getstate__(self) -> dict[str, Any]:
         """Loader processes start with an empty cache."""
-        return self.__dict__ | {"_kept": OrderedDict[tuple[int, int], Samples](), "_size": 0}
+        return self.__dict__ | {"_kept": OrderedDict[tuple[int, int], _Codes](), "_size": 0}
 
     def _stretch(self, index: int, place: float, samples: int, sample_rate: int) -> Samples:
         clip, duration = self.clips[index], self._duration(index)
@@ -111,15 +114,18 @@ class FolderNoise:
 
     def _whole(self, index: int, sample_rate: int) -> Samples:
         key, clip = (index, sample_rate), self.clips[index]
-        if key in self._kept:
+        codes = self._kept.get(key)
+        if codes is None:
+            noise = read(clip.path, sample_rate=sample_rate, start=clip.start, duration=clip.duration).samples
+            # 16 bits of the clip's own range hold twice as many clips; the level of noise is chosen later.
+            peak = float(np.abs(noise).max()) if len(noise) else 0.0
+            codes = self._kept[key] = np.round(noise * (32767 / peak if peak else 0.0)).astype(np.int16)
+            self._size += codes.nbytes
+            while self._size > self._limit and self._kept:
+                self._size -= self._kept.popitem(last=False)[1].nbytes
+        else:
             self._kept.move_to_end(key)
-            return self._kept[key]
-        noise = read(clip.path, sample_rate=sample_rate, start=clip.start, duration=clip.duration).samples
-        self._kept[key] = noise
-        self._size += noise.nbytes
-        while self._size > self._limit and self._kept:
-            self._size -= self._kept.popitem(last=False)[1].nbytes
-        return noise
+        return codes.astype(np.float32) / np.float32(32768)
 
 
 @final

@@ -184,3 +184,13 @@ def test_loops_have_no_click() -> None:
     ramp = np.linspace(-0.5, 0.5, 8000).astype(np.float32)  # end and start are far apart
     looped = cut(ramp, 30000, 0.0, 8000)
     assert np.abs(np.diff(looped)).max() < 0.15
+
+
+@pytest.mark.parametrize("factor", [0.0, -1.0, 11.0, float("nan")])
+def test_absurd_factors_are_refused(factor: float) -> None:
+    for change in (
+        lambda: effects.change_speed(tone(440), factor),
+        lambda: effects.stretch_time(tone(440), RATE, factor),
+    ):
+        with pytest.raises(ValueError, match="speed factor"):
+            change()
