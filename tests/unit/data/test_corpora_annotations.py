@@ -422,6 +422,13 @@ class TestSubtitles:
             (1.75, "Sawa <3", "Juma"),
         ]
 
+    def test_of_a_recording_in_two_forms_the_better_is_taken_and_that_is_said(
+        self, tree: Tree, take: Take
+    ) -> None:
+        imported = take(tree({"talk.srt": SRT, "talk.wav": 5.0, "talk.mp4": b"video"}), "subtitles")
+        assert {u.audio.name for u in imported.utterances} == {"talk.wav"}
+        assert any("1 recordings lie there in several forms" in note for note in imported.notes)
+
     def test_languages_in_names(self, tree: Tree, take: Take) -> None:
         root = tree({"talk.sw.srt": SRT, "talk.wav": 5.0})
         assert take(root, "subtitles").utterances[0].language == "sw"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from firstwords.data.corpora import Imported
+from firstwords.data.corpora import LAYOUTS, Imported, Options
 from firstwords.errors import CorpusError
 
 Tree = Callable[..., Path]
@@ -107,6 +107,21 @@ class TestFolder:
         imported = take(tree({"a.wav": 1, "a.lab": "lab", "a.txt": "text"}), "folder")
         assert [u.text for u in imported.utterances] == ["text"]
         assert reasons(imported) == {"a.lab": "'a.txt' was read instead"}
+
+    def test_of_a_recording_in_two_forms_the_better_is_taken(self, tree: Tree, take: Take) -> None:
+        root = tree({"a.wav": 1, "a.flac": 1, "a.txt": "text"})
+        imported = take(root, "folder")
+        assert [u.audio.name for u in imported.utterances] == ["a.wav"]
+        assert reasons(imported) == {"a.flac": "'a.wav' of the same name was taken instead"}
+
+    def test_everything_dropped_says_so(self, tree: Tree, take: Take) -> None:
+        with pytest.raises(CorpusError, match="2 utterances without text were dropped"):
+            take(tree({"a.wav": 1, "a.txt": "", "b.wav": 1, "b.txt": ""}), "folder", drop_empty=True)
+
+    def test_a_recording_is_no_folder(self, tree: Tree) -> None:
+        root = tree({"a.wav": 1, "a.txt": "a"})
+        with pytest.raises(CorpusError, match="is a file"):
+            LAYOUTS["folder"].read(root / "a.wav", Options())
 
     def test_empty_texts_are_counted_and_dropped_on_wish(self, tree: Tree, take: Take) -> None:
         root = tree({"a.wav": 1, "a.txt": " \n", "b.wav": 1, "b.txt": "b"})
@@ -246,6 +261,14 @@ class TestKaldi:
         assert "not after its start" in found["f of segments"]
         assert "no line in text" in found["g of segments"]
         assert "no such utterance" in found["h of text"]
+
+    def test_paths_that_no_file_system_takes_are_missing_files(self, tree: Tree, take: Take) -> None:
+        root = tree(
+            {"wav.scp": f"a a.wav\nb {'x' * 5000}\nc nul\x00.wav\n", "text": "a A\nb B\nc C\n", "a.wav": 1}
+        )
+        imported = take(root, "kaldi")
+        assert [u.id for u in imported.utterances] == ["a"]
+        assert {"wav.scp entry b", "wav.scp entry c"} <= set(reasons(imported))
 
     def test_without_text_the_utterances_have_no_transcript(self, tree: Tree, take: Take) -> None:
         imported = take(tree({"wav.scp": "a a.wav", "a.wav": 1}), "kaldi")

@@ -69,6 +69,36 @@ def test_a_copy_is_complete_relative_and_movable(tree: Tree, tmp_path: Path) -> 
     assert {"audio/s0/0.wav", "audio/x.wav"} <= names
 
 
+def test_a_source_named_from_elsewhere_gives_the_same_corpus(
+    tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tree({"clips/a.wav": 1, "clips/b.wav": 1, "clips/c.wav": 1})
+    (root / "t.csv").write_text("file,text\na.wav,x\nb.wav,y\nc.wav,z\n")
+    expected = import_corpus(root, tmp_path / "one").corpus.utterances
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert import_corpus(Path("../source"), Path("../two")).corpus.utterances == expected
+    monkeypatch.chdir(root)
+    assert import_corpus(Path(), Path("corpus")).corpus.utterances == expected
+    import_corpus(Path("../source"), Path("../copied"), Plan(copy=True))
+    copied = [json.loads(line) for line in (tmp_path / "copied/manifest.jsonl").read_text().splitlines()]
+    assert [r["audio"] for r in copied] == [f"audio/clips/{n}.wav" for n in "abc"]
+
+
+def test_an_interrupt_while_looking_at_recordings_stops_at_once(tree: Tree, tmp_path: Path) -> None:
+    root = tree(people(10, 10))
+    seen: list[int] = []
+
+    def progress(done: int, _: int) -> None:
+        seen.append(done)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        import_corpus(root, tmp_path / "corpus", Plan(options=Options(progress=progress)))
+    assert seen == [1]
+    assert not (tmp_path / "corpus").exists()
+
+
 def test_copies_of_recordings_outside_the_source_do_not_collide(tree: Tree, tmp_path: Path) -> None:
     root = tree({"a/x.wav": 1.0, "b/x.wav": 2.0, "in/t.csv": ""})
     table = f"file,text\n../a/x.wav,one\n{(root / 'b/x.wav').as_posix()},two\n"
@@ -199,6 +229,7 @@ class TestDetection:
             ({"a.wav": 1}, "1 .wav", "Put a text file beside each recording"),
             ({"a.docx": "x"}, "1 .docx", "Known layouts"),
             ({"cv.tar.gz": "x"}, "1 .gz", "Unpack"),
+            ({"a.wav": 1, "texts.xlsx": "x"}, "1 .xlsx", "CSV UTF-8"),
             ({"data/train-0.parquet": "x"}, "1 .parquet", "audiofolder"),
         ],
     )

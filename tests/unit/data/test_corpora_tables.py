@@ -175,6 +175,25 @@ class TestTable:
         assert [(u.start, u.duration) for u in imported.utterances] == [(1.0, 2.0), (0.0, 3.0)]
         assert any("cut at its end" in note and "0.50 s" in note for note in imported.notes)
 
+    def test_an_unclosed_quote_does_not_swallow_lines_in_silence(self, tree: Tree, take: Take) -> None:
+        files: dict[str, Any] = {f"{n}.wav": 1 for n in "abcd"}
+        root = tree(files | {"t.csv": 'file,text\na.wav,x\nb.wav,"y\nc.wav,z\nd.wav,end"\n'})
+        imported = take(root, "table")
+        assert rows_of(imported) == [("a", "x")]
+        assert "took in 2 more lines" in imported.skipped[0].reason
+        (root / "t.csv").write_text('file,text\na.wav,"two\nlines"\nb.wav,y\n')
+        assert rows_of(take(root, "table")) == [("a", "two lines"), ("b", "y")]
+
+    def test_a_duration_without_start_only_describes_the_file(self, tree: Tree, take: Take) -> None:
+        (utterance,) = take(
+            tree({"a.wav": 2.0, "t.csv": "file,text,length\na.wav,x,57\n"}), "table"
+        ).utterances
+        assert (utterance.start, utterance.duration) == (0, 2.0)
+
+    def test_the_hint_line_of_excel_is_no_header(self, tree: Tree, take: Take) -> None:
+        root = tree({"a.wav": 2.0, "t.csv": "sep=;\nfile;text\na.wav;x, y\n"})
+        assert rows_of(take(root / "t.csv", "table")) == [("a", "x, y")]
+
     def test_half_characters_are_refused(self, tree: Tree, take: Take) -> None:
         root = tree({"a.wav": 1, "b.wav": 1, "metadata.jsonl": ""})
         lines = [{"file_name": "a.wav", "text": "good"}, {"file_name": "b.wav", "text": "\ud800"}]

@@ -109,6 +109,8 @@ def _unknown(source: Source) -> CorpusError:
             here,
             mend="Parquet holds the audio inside: save it as an audiofolder (files and metadata.csv) first.",
         )
+    if source.with_suffix(".xlsx", ".xls", ".ods"):
+        return CorpusError(here, mend="Save the sheet as 'CSV UTF-8', with the columns file and text.")
     known = "; ".join(f"{layout.title} ({name})" for name, layout in LAYOUTS.items())
     if source.audio and not source.is_file:
         return CorpusError(

@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 from firstwords.data.corpora.imported import Collector, Found, Imported, Options
-from firstwords.data.corpora.source import Source, read_text
+from firstwords.data.corpora.source import Source, preferred, read_text
 from firstwords.data.split import TRAIN, split_in_name
 from firstwords.errors import CorpusError
 
@@ -73,7 +73,14 @@ def _is_track(path: Path) -> bool:
 def read(path: Path, options: Options) -> Imported:
     """Pairs of recording and text file -> utterances; whatever has no partner is listed."""
     source = Source.of(path)
+    if source.is_file:
+        raise CorpusError(
+            f"'{path}' is a file, and this layout is a folder.", mend=f"firstwords import {source.root}"
+        )
     collector = Collector(source, options)
+    forms: dict[tuple[Path, str], list[Path]] = {}
+    for audio in source.audio:
+        forms.setdefault((audio.parent, audio.stem), []).append(audio)
     transcripts = _Transcripts(source)
     used: set[Path] = set()
     folders = {p.parent for p in source.audio if transcripts.of(p) is not None}
@@ -87,6 +94,10 @@ def read(path: Path, options: Options) -> Imported:
             "--speakers none if they are not."
         )
     for audio in source.audio:
+        best = preferred(forms[audio.parent, audio.stem])
+        if audio != best:
+            collector.skip(source.named(audio), f"'{best.name}' of the same name was taken instead")
+            continue
         text_path = transcripts.of(audio)
         if text_path is None:
             collector.skip(source.named(audio), "no text file of the same name")
@@ -118,7 +129,7 @@ def read(path: Path, options: Options) -> Imported:
     for text_path in transcripts.files:
         if text_path not in used and text_path.stem.casefold() not in ("readme", "license", "licence"):
             rival = transcripts.beside.get((text_path.parent, text_path.stem.casefold()))
-            taken = f"'{rival.name}' was read instead" if rival in used and rival is not None else ""
+            taken = f"'{rival.name}' was read instead" if rival is not None and rival in used else ""
             collector.skip(source.named(text_path), taken or "no recording of the same name")
     return collector.finish()
 

@@ -117,6 +117,11 @@ class Collector:
                 f"{empty} utterances have an empty text: training takes them as non-speech; "
                 "--drop-empty leaves them out."
             )
+        if chosen := list(dict.fromkeys(self.source.chosen)):
+            self.note(
+                f"{len(chosen)} recordings lie there in several forms; one was taken of each (for example "
+                f"'{chosen[0].name}')."
+            )
         if by_name := self.source.found_by_name:
             self.note(
                 f"{len(by_name)} recordings do not lie where the source says and were found by their "
@@ -170,7 +175,7 @@ class Collector:
     def _nothing(self) -> CorpusError:
         if not self.skipped:
             return CorpusError(
-                f"'{self.source.path}' holds nothing to import: no utterance was found.",
+                " ".join([f"'{self.source.path}' holds nothing to import.", *self.notes]),
                 mend="Look into the source, or name another --layout.",
             )
         reasons = Counter(_shape(s.reason) for s in self.skipped)
@@ -203,10 +208,13 @@ def probe_all(
     unique = list(dict.fromkeys(paths))
     infos: dict[Path, AudioInfo | str] = {}
     with ThreadPoolExecutor(max_workers=_WORKERS) as pool:
-        for count, (path, info) in enumerate(zip(unique, pool.map(_probe, unique), strict=True), start=1):
-            infos[path] = info
-            if progress is not None:
-                progress(count, len(unique))
+        try:
+            for count, (path, info) in enumerate(zip(unique, pool.map(_probe, unique), strict=True), start=1):
+                infos[path] = info
+                if progress is not None:
+                    progress(count, len(unique))
+        finally:  # interrupted: the recordings still waiting are not looked at
+            pool.shutdown(cancel_futures=True)
     return infos
 
 

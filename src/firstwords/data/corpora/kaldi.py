@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from firstwords.data.corpora.imported import Collector, Found, Imported, Options
-from firstwords.data.corpora.source import Source, read_text
+from firstwords.data.corpora.source import Source, existing, read_text
 from firstwords.data.split import split_in_name
 from firstwords.errors import CorpusError
 
@@ -119,8 +119,8 @@ def _recordings(folder: Path, source: Source, collector: Collector) -> dict[str,
 
 def _audio(reference: str, folder: Path, source: Source) -> Path:
     for base in (folder, *folder.parents[:3]):
-        path = base / reference
-        if path.is_file():
+        path = existing(base / reference)
+        if path is not None:
             return path
     return source.find_audio(reference, folder)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import codecs
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -62,11 +62,14 @@ class Source:
     path: Path
     root: Path
     found_by_name: list[str] = field(default_factory=list[str])
+    chosen: list[Path] = field(default_factory=list[Path])
 
     @classmethod
     def of(cls, path: Path) -> Source:
         """An existing file or folder -> Source; anything else is an error that says what is there."""
         path = path.expanduser()
+        if ".." in path.parts:  # names below it must compare as they stand
+            path = path.resolve()
         if path.is_dir():
             return cls(path.absolute(), path.absolute())
         if path.is_file():
@@ -145,7 +148,7 @@ class Source:
         for form in dict.fromkeys((given, given.replace("\\", "/"))):
             for folder in dict.fromkeys((base, self.root)):
                 for inner in ("", *_AUDIO_FOLDERS):
-                    path = _existing(folder / inner / form)
+                    path = existing(folder / inner / form)
                     if path is not None:
                         return path
         name = given.replace("\\", "/").rsplit("/", 1)[-1]
@@ -160,6 +163,10 @@ class Source:
                 return one
             case []:
                 raise CorpusError(f"audio {what} does not exist")
+            case _ if len({(p.parent, p.stem) for p in paths}) == 1:
+                best = preferred(paths)  # talk.wav and talk.mp4: one recording in two forms
+                self.chosen.append(best)
+                return best
             case _:
                 shown = ", ".join(self.named(p) for p in paths[:3])
                 raise CorpusError(f"audio {what} could be any of {len(paths)} files: {shown}")
@@ -168,6 +175,12 @@ class Source:
         """What lies there, for messages: '120 .wav, 3 .docx'."""
         counts = Counter(p.suffix.lower() or "without suffix" for p in self.files)
         return ", ".join(f"{n} {suffix}" for suffix, n in counts.most_common(6)) or "no files"
+
+
+def preferred(paths: Sequence[Path]) -> Path:
+    """Of one recording in several forms the one that lost least: wav and flac before all others."""
+    order = (".wav", ".flac")
+    return min(paths, key=lambda p: (order.index(s) if (s := p.suffix.lower()) in order else 9, p.name))
 
 
 def _path_of_address(address: str) -> str | None:
@@ -183,7 +196,7 @@ def _path_of_address(address: str) -> str | None:
     return path[1:] if len(path) > 2 and path[0] == "/" and path[2] == ":" else path
 
 
-def _existing(path: Path) -> Path | None:
+def existing(path: Path) -> Path | None:
     """The file, or the file with one of the audio suffixes added; paths come back without '..'."""
     try:
         if path.is_file():

@@ -129,6 +129,8 @@ def read_table(
         header: column names of a file that has no header line.
     """
     text = read_text(path, lenient=True)
+    told = re.match(r"sep=[^\n]?\n", text)  # the first line that Excel reads as a hint, not as data
+    text = text[told.end() :] if told else text
     if not text.strip():
         raise CorpusError(f"'{path.name}' is empty.", mend="Give a table with a header line.")
     delimiter = _delimiter(path, text, named)
@@ -160,6 +162,9 @@ def read_table(
         if len(cells) > len(header) or len(cells) <= max(columns["audio"], columns["text"]):
             broken.append((where, f"has {len(cells)} cells, the header has {len(header)}"))
             continue
+        if swallowed := _swallowed(cells, delimiter, len(header)):
+            broken.append((where, f"an opening quote without a closing one took in {swallowed} more lines"))
+            continue
         padded = [*cells, *[""] * (len(header) - len(cells))]
         rows.append(
             Row(
@@ -173,6 +178,12 @@ def read_table(
         used = ", ".join(f"'{header[columns[f]]}' as {f}" for f in ("audio", "text"))
         notes.append(f"'{path.name}': took {used}; also there, kept as labels: {', '.join(also)}.")
     return Table(path, {f: header[i] for f, i in columns.items()}, tuple(rows), tuple(broken), tuple(notes))
+
+
+def _swallowed(cells: Sequence[str], delimiter: str, width: int) -> int:
+    """Lines within a cell that look like rows of their own; a text of several lines has none."""
+    inner = [line for cell in cells for line in cell.split("\n")[1:]]
+    return sum(line.count(delimiter) >= max(width - 1, 1) for line in inner)
 
 
 def _is_rival(name: str, columns: Mapping[str, int]) -> bool:
@@ -297,7 +308,8 @@ def row_times(fields: Mapping[str, str]) -> tuple[float, float | None]:
     start = times.get("start", 0.0)
     if "end" in times:
         return start, times["end"]
-    return start, start + times["duration"] if "duration" in times else None
+    # a duration without a start only describes the file (and 'length' may count anything)
+    return start, start + times["duration"] if "duration" in times and "start" in times else None
 
 
 def collect_rows(
