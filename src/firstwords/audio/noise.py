@@ -72,9 +72,7 @@ class FolderNoise:
         first, place = int(generator.integers(len(self.clips))), float(generator.random())
         heard = False
         for index in (*range(first, len(self.clips)), *range(first)):
-            if self.clips[index] in self.unreadable:
-                continue
-            try:
+            try:  # each time anew: passing over those that failed before would make draws depend on the past
                 noise = self._stretch(index, place, samples, sample_rate)
             except (AudioError, OSError) as error:
                 reason = error.what if isinstance(error, AudioError) else str(error)

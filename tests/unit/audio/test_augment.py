@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from firstwords.audio.augment import AugmentConfig, Babble, ColoredNoise, FolderNoise, NoiseClip, augment
 from firstwords.audio.waveform import write
-from firstwords.config import parse_config
+from firstwords.config import dump_config, parse_config
 from firstwords.errors import AudioError, ConfigError
 
 RATE = 16000
@@ -239,3 +240,9 @@ def test_real_noise_corpus(corpora: Path) -> None:
         other.update(augment(voice(RATE), RATE, ALL, again, source).tobytes())
     assert digest.digest() == other.digest()
     assert not source.unreadable
+
+
+def test_settings_survive_toml() -> None:
+    config = ALL.with_(room={"probability": 0.2, "responses": ["rooms"]})
+    loaded = parse_config(tomllib.loads(dump_config(config)), AugmentConfig, name="augment", source="test")
+    assert loaded == config
