@@ -159,13 +159,14 @@ class ColoredNoise:
     def draw(self, generator: np.random.Generator, samples: int, sample_rate: int) -> np.ndarray:
         """Gaussian noise whose power falls with frequency ^ slope above 50 Hz, mean square 0.01."""
         slope = float(generator.uniform(*self.slopes))
-        white = generator.standard_normal(samples)
+        white = generator.standard_normal(samples, dtype=np.float32)
         if samples < 2:
-            return (0.1 * white).astype(np.float32)
-        size = 1 << (samples - 1).bit_length()
+            return np.float32(0.1) * white
+        size = -(-samples // 4096) * 4096  # a product of small primes, mostly: the FFT is quick
         frequencies = np.maximum(np.fft.rfftfreq(size, 1 / sample_rate), 50.0)
-        noise = np.fft.irfft(np.fft.rfft(white, size) * frequencies ** (-slope / 2), size)[:samples]
-        return (0.1 * noise / np.sqrt(np.mean(noise**2))).astype(np.float32)
+        shape = ((frequencies / 50.0) ** (-slope / 2)).astype(np.float32)
+        noise = np.fft.irfft(np.fft.rfft(white, size) * shape, size)[:samples]
+        return (noise * (0.1 / np.sqrt(np.mean(np.square(noise, dtype=np.float64))))).astype(np.float32)
 
 
 def cut(noise: Samples, samples: int, place: float, sample_rate: int) -> Samples:
