@@ -88,6 +88,7 @@ def add_tier(original: bytes, transcript: Transcript, model: str, *, source: str
         for milliseconds, slot in slots:
             later = [place for place, value in places.slots if value > milliseconds]
             place = min(later, default=places.time_order_end)
+            place = _line_start(original, place, places.encoding)
             edits.append((place, place, slot))
     edits.append((places.after_tiers, places.after_tiers, "\n" + tier.rstrip("\n")))
     if places.free_type is None:
@@ -183,8 +184,9 @@ def _find_places(data: bytes, source: str) -> _Places:
         root.pop()
         if name not in ("TIME_ORDER", "TIER", "LINGUISTIC_TYPE"):
             return
-        closing = data[at : at + 2 * width] == "</".encode(places.encoding)
-        behind = _tag_end(data, at, places.encoding)
+        # For <X/> the parser stands behind the tag now, for </X> before it. None of these nests in itself.
+        closing = data.startswith(f"</{name}".encode(places.encoding), at)
+        behind = data.index(">".encode(places.encoding), at) + width if closing else at
         if name == "TIME_ORDER":
             places.time_order_end, places.time_order_is_closed = (at, False) if closing else (behind, True)
             places.after_tiers = behind
@@ -212,15 +214,13 @@ def _find_places(data: bytes, source: str) -> _Places:
     return places
 
 
-def _tag_end(data: bytes, at: int, encoding: str) -> int:
-    """Place behind the tag that starts at ``at``; a '>' may stand inside a quoted attribute."""
-    signs = [sign.encode(encoding) for sign in "'\">"]
-    while True:
-        places = [(data.find(sign, at), sign) for sign in signs]
-        at, sign = min((place, sign) for place, sign in places if place >= 0)
-        if sign == signs[2]:
-            return at + len(sign)
-        at = data.index(sign, at + len(sign)) + len(sign)
+def _line_start(data: bytes, place: int, encoding: str) -> int:
+    """The place before the indentation of a tag, where only that stands before it in its line."""
+    blanks, newline = {" ".encode(encoding), "\t".encode(encoding)}, "\n".encode(encoding)
+    width, at = len(newline), place
+    while data[at - width : at] in blanks:
+        at -= width
+    return at if data[at - width : at] == newline else place
 
 
 def _encoding(data: bytes) -> str:

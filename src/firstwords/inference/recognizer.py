@@ -122,13 +122,24 @@ class Recognizer:
                 raise result
             yield result
 
-    def attempt_many(self, utterances: Iterable[Utterance]) -> Iterator[Transcript | FirstwordsError]:
-        """Utterances -> for each its transcript or the error that kept it from one, in the same order."""
+    def attempt_many(
+        self,
+        utterances: Iterable[Utterance],
+        *,
+        window: float = 30.0,
+        progress: Callable[[float], None] | None = None,
+    ) -> Iterator[Transcript | FirstwordsError]:
+        """Utterances -> for each its transcript or the error that kept it from one, in the same order.
+
+        Args:
+            window: longest stretch decoded at once, in seconds; longer utterances are cut (``transcribe``).
+            progress: called with the seconds that are done of the next utterance, if it is a long one.
+        """
         device = self.compute.device.type
         group_seconds = _GROUP_SECONDS.get(device, 600.0)
         with ThreadPoolExecutor(_READERS) as readers:
             for group in _groups(utterances, group_seconds):
-                yield from self._group(group, readers)
+                yield from self._group(group, readers, window, progress)
 
     def log_probs(
         self, audio: Path | str, *, start: float = 0.0, duration: float | None = None, window: float = 30.0
@@ -204,11 +215,14 @@ class Recognizer:
         )
 
     def _group(
-        self, group: Sequence[Utterance], readers: ThreadPoolExecutor
+        self,
+        group: Sequence[Utterance],
+        readers: ThreadPoolExecutor,
+        window: float,
+        progress: Callable[[float], None] | None,
     ) -> Iterator[Transcript | FirstwordsError]:
         """Read a group, decode it in batches of similar length, give it back in order."""
-        longest = WindowConfig().seconds
-        short = [i for i, utterance in enumerate(group) if utterance.duration <= longest]
+        short = [i for i, utterance in enumerate(group) if utterance.duration <= window]
         results: dict[int, Transcript | FirstwordsError] = {}
         audio: dict[int, tuple[Samples, tuple[str, ...]]] = {}
         for i, found in zip(short, readers.map(self._load, [group[i] for i in short]), strict=True):
@@ -226,7 +240,13 @@ class Recognizer:
                 yield results.pop(i)
                 continue
             try:
-                yield self.transcribe(utterance.audio, start=utterance.start, duration=utterance.duration)
+                yield self.transcribe(
+                    utterance.audio,
+                    start=utterance.start,
+                    duration=utterance.duration,
+                    window=window,
+                    progress=progress,
+                )
             except FirstwordsError as error:
                 yield error
 

@@ -1,0 +1,146 @@
+"""``firstwords info``: what a model folder is, without running it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+# What a folder may hold (docs: "A checkpoint is one folder"), and whether it can transcribe without it.
+PARTS = (
+    ("recipe.toml", True),
+    ("model.safetensors", True),
+    ("tokenizer", True),
+    ("check", False),
+    ("card.md", False),
+    ("resume", False),
+)
+
+
+def run(
+    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    check: Annotated[
+        bool, typer.Option("--check", help="Also load it and prove it on its own clip.")
+    ] = False,
+) -> None:
+    """Show a model: language, size, pieces, hours, error rates, and which files are there."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    from firstwords.errors import CheckpointError
+
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    if not model.is_dir():
+        raise CheckpointError(f"'{model}' is not a folder.", mend="Give the folder that training wrote.")
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in facts(model):
+        table.add_row(name, value)
+    console.print(table)
+    files = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for column in ("file", "size", ""):
+        files.add_column(column)
+    for name, needed in PARTS:
+        path = model / name
+        size = _size(path)
+        there = "" if path.exists() else ("MISSING: cannot transcribe" if needed else "not there")
+        files.add_row(name + ("/" if path.is_dir() else ""), _readable(size) if path.exists() else "", there)
+    console.print(files)
+    missing = [name for name, needed in PARTS if needed and not (model / name).exists()]
+    if missing:
+        raise CheckpointError(
+            f"'{model}' cannot transcribe: {', '.join(missing)} missing.",
+            mend="Was the copy interrupted, or has training not reached its first validation?",
+        )
+    if check:
+        from firstwords.model.checkpoint import load_model
+
+        load_model(model, device="cpu", check=True)
+        console.print("The model gives its check clip the stored answer.")
+
+
+def facts(model: Path) -> list[tuple[str, str]]:
+    """Model folder -> (name, value) rows; what cannot be told is left out."""
+    from firstwords.errors import FirstwordsError
+
+    rows = [("folder", str(model))]
+    try:
+        rows += _from_recipe(model)
+    except FirstwordsError as error:
+        rows.append(("recipe.toml", error.what))
+    known = {name for name, _ in rows}
+    rows += [(name, value) for name, value in _from_card(model / "card.md") if name not in known]
+    return rows
+
+
+def _from_recipe(model: Path) -> list[tuple[str, str]]:
+    from firstwords.model.recipe import read_recipe
+    from firstwords.text.load import load_tokenizer
+
+    if not (model / "recipe.toml").is_file():
+        return []
+    recipe = read_recipe(model / "recipe.toml")
+    rows = [
+        ("name", recipe.name),
+        ("language", "not stated" if recipe.language == "und" else recipe.language),
+        ("encoder", recipe.encoder.kind),
+    ]
+    count = _parameters(model / "model.safetensors")
+    if count:
+        rows.append(("parameters", f"{count / 1e6:.2f} M"))
+    if (model / "tokenizer").is_dir():
+        tokenizer = load_tokenizer(model / "tokenizer")
+        # The pieces that spell text, not the bytes every vocabulary falls back to.
+        shown = [p for p in tokenizer.pieces[1:] if not (p.startswith("<0x") and p.endswith(">"))]
+        more = f" ... and {len(shown) - 40} more" if len(shown) > 40 else ""
+        rows += [
+            ("pieces", f"{len(tokenizer.pieces)} ({recipe.tokenizer.kind})"),
+            ("", " ".join(shown[:40]) + more),
+        ]
+    return [
+        *rows,
+        ("audio", f"{recipe.data.sample_rate} Hz, channels: {recipe.data.channels}"),
+        ("search", recipe.search.kind),
+        ("normalizers", f"{recipe.text.normalizer} (training), {recipe.text.scoring} (scoring)"),
+    ]
+
+
+def _parameters(path: Path) -> int:
+    """Numbers in a safetensors file, from its header alone (8 bytes of length, then JSON)."""
+    import json
+    from math import prod
+
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(min(size, 100_000_000)))
+        return sum(prod(v["shape"]) for k, v in header.items() if k != "__metadata__")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return 0  # missing or damaged: the table of files tells
+
+
+def _from_card(path: Path) -> list[tuple[str, str]]:
+    """Rows of the table in card.md."""
+    if not path.is_file():
+        return []
+    rows: list[tuple[str, str]] = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
+        if line.startswith("|") and len(cells) == 2 and cells[0] and set(cells[0]) - set("-:"):
+            rows.append((cells[0], cells[1]))
+    return rows
+
+
+def _size(path: Path) -> int:
+    if path.is_dir():
+        return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+    return path.stat().st_size if path.exists() else 0
+
+
+def _readable(size: float) -> str:
+    for unit in ("B", "KB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"

@@ -1,0 +1,173 @@
+"""Which recordings 'firstwords transcribe' does, where the results go, and how they are written."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from firstwords.audio.waveform import probe
+from firstwords.data.manifest import Utterance, write_atomically
+from firstwords.errors import AudioError, UsageError
+from firstwords.inference.elan_writer import add_tier, new_eaf
+from firstwords.inference.formats import WRITERS
+from firstwords.inference.transcript import Transcript
+
+# In folders only files that are named like recordings are taken; a file named on the command line always is.
+SUFFIXES = frozenset(
+    {".wav", ".wave", ".rf64", ".w64", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".sph", ".nist", ".aif"}
+    | {".aiff", ".aifc", ".au", ".snd", ".caf", ".voc", ".m4a", ".mp4", ".mov", ".aac", ".3gp", ".amr"}
+    | {".webm", ".mka", ".mkv", ".wma"}
+)
+FORMATS = (*WRITERS, "eaf")
+_PRINTABLE = ("txt", "json", "ctm")  # several recordings in one stream stay apart only in these
+
+
+@dataclass(frozen=True)
+class Job:
+    """One recording; ``target`` is its results' path without suffix, None where they are printed."""
+
+    audio: Path
+    duration: float  # seconds, 0 where it could not be told
+    target: Path | None
+
+    @property
+    def utterance(self) -> Utterance:
+        return Utterance(id=str(self.audio), audio=self.audio, duration=self.duration)
+
+
+def read_formats(text: str, out: Path | None) -> list[str]:
+    """``txt,srt`` -> the formats, each known and possible without --out where there is none."""
+    formats = list(dict.fromkeys(part.strip().lower() for part in text.split(",") if part.strip()))
+    unknown = [name for name in formats if name not in FORMATS]
+    if unknown or not formats:
+        raise UsageError(
+            f"--format {text}: '{unknown[0] if unknown else text}' is no format.",
+            mend=f"Known: {', '.join(FORMATS)}.",
+        )
+    if out is None and (len(formats) > 1 or formats[0] == "eaf"):
+        raise UsageError(f"--format {text} needs files to write to.", mend="Add --out FOLDER.")
+    return formats
+
+
+def plan(
+    inputs: Sequence[Path], formats: Sequence[str], out: Path | None, *, again: bool = False
+) -> tuple[list[Job], dict[Path, str], int]:
+    """Files and folders -> (what is to do, recordings that cannot be read and why, how many are done)."""
+    found = _recordings(inputs)
+    if out is None and len(found) > 1 and formats[0] not in _PRINTABLE:
+        raise UsageError(
+            f"{len(found)} recordings as {formats[0]} cannot be told apart when printed.",
+            mend="Add --out FOLDER.",
+        )
+    jobs: list[Job] = []
+    failures: dict[Path, str] = {}
+    done = 0
+    for audio, target in _targets(found, out):
+        if target is not None and not again and all(_file(target, f).exists() for f in formats):
+            done += 1
+            continue
+        try:
+            jobs.append(Job(audio, probe(audio).duration, target))
+        except AudioError as error:
+            failures[audio] = error.what
+    return jobs, failures, done
+
+
+def _recordings(inputs: Iterable[Path]) -> list[tuple[Path, Path]]:
+    """(recording, its path as it shall appear below --out), each recording once."""
+    found: dict[Path, tuple[Path, Path]] = {}
+    for given in inputs:
+        if given.is_dir():
+            inside = sorted(p for p in given.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            inside = [
+                p for p in inside if not any(part.startswith(".") for part in p.relative_to(given).parts)
+            ]
+            if not inside:
+                raise AudioError(
+                    f"'{given}' holds no recordings (nothing named *.wav, *.mp3, *.m4a, ...).",
+                    mend="Name the files themselves if they are called otherwise.",
+                )
+            pairs = [(p, p.relative_to(given)) for p in inside]
+        else:
+            pairs = [(given, Path(given.name))]
+        for path, shown in pairs:
+            found.setdefault(path.absolute(), (path, shown))
+    return list(found.values())
+
+
+def _targets(found: Sequence[tuple[Path, Path]], out: Path | None) -> list[tuple[Path, Path | None]]:
+    """Results are named after the recording; a.wav beside a.mp3 keep their suffixes: a.wav.txt, a.mp3.txt."""
+    if out is None:
+        return [(audio, None) for audio, _ in found]
+    stems = Counter(_folded(shown.with_suffix("")) for _, shown in found)
+    named = [
+        (audio, shown if stems[_folded(shown.with_suffix(""))] > 1 else shown.with_suffix(""))
+        for audio, shown in found
+    ]
+    first: dict[str, Path] = {}
+    for audio, shown in named:
+        other = first.setdefault(_folded(shown), audio)
+        if other != audio:
+            raise UsageError(
+                f"'{other}' and '{audio}' would both be written to '{out / shown}'.",
+                mend="Transcribe them into different folders.",
+            )
+    return [(audio, out / shown) for audio, shown in named]
+
+
+def _folded(path: Path) -> str:
+    """As a file system that ignores case sees it."""
+    return path.as_posix().casefold()
+
+
+def _file(target: Path, format_: str) -> Path:
+    suffix = ".eaf" if format_ == "eaf" else WRITERS[format_][0]
+    return target.with_name(target.name + suffix)
+
+
+def write_results(job: Job, transcript: Transcript, model: str, formats: Sequence[str]) -> None:
+    """Write a transcript beside ``job.target`` in every format; each file appears whole or not at all."""
+    assert job.target is not None
+    try:
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+        for format_ in formats:
+            path = _file(job.target, format_)
+            if format_ == "eaf":
+                _write_bytes(path, _eaf(job.audio, transcript, model))
+            else:
+                write_atomically(path, WRITERS[format_][1](transcript))
+    except OSError as error:
+        raise UsageError(
+            f"'{job.target.parent}' cannot be written: {error.strerror or error}.",
+            mend="Check the disk and the rights of --out.",
+        ) from None
+
+
+def _eaf(audio: Path, transcript: Transcript, model: str) -> bytes:
+    """The recording's own .eaf with one more tier, or a new one. The original is never touched."""
+    beside = audio.with_suffix(".eaf")
+    if beside.is_file():
+        return add_tier(beside.read_bytes(), transcript, model, source=f"'{beside}'")
+    return new_eaf(transcript, audio, model).encode()
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    aside = path.with_name(path.name + ".writing")
+    with aside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def as_printed(transcript: Transcript, audio: Path, format_: str, *, several: bool) -> str:
+    """What goes to the terminal: the text itself, or one line per recording when there are several."""
+    if format_ == "txt":
+        return f"{audio}\t{transcript.text}" if several else transcript.text
+    text = WRITERS[format_][1](transcript)
+    if several and format_ == "json":
+        text = " ".join(text.split("\n"))  # JSON lines; line ends inside strings are escaped anyway
+    return text.rstrip("\n")

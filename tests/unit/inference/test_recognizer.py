@@ -1,0 +1,157 @@
+"""The recogniser on an untrained model: what it says is nonsense, but it must be the same nonsense always."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from firstwords.audio.waveform import write
+from firstwords.data.manifest import Utterance
+from firstwords.errors import AudioError, CheckpointError, SearchError, UsageError
+from firstwords.inference.recognizer import Recognizer
+from firstwords.inference.transcript import Transcript
+from firstwords.model.checkpoint import save_model
+from firstwords.model.speech_model import SpeechModel
+from firstwords.text.characters import GraphemeTokenizer
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tone_corpus import RATE, random_text, sing, tone_recipe
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder with random weights, loud enough that it reads something into everything."""
+    torch.manual_seed(3)
+    tokenizer = GraphemeTokenizer.train(["aeiou aeiou aeiou"] * 5)
+    model = SpeechModel(tone_recipe(), len(tokenizer.pieces)).eval()
+    with torch.no_grad():
+        model.ctc.projection.weight.normal_(0, 3)
+        model.ctc.projection.bias[7:] = -1e3  # letters and space, not bytes
+    path = tmp_path_factory.mktemp("models") / "nonsense"
+    save_model(path, model, tokenizer, card="# nonsense\n\n| | |\n|---|---|\n| dev WER | 100 % |\n")
+    return path
+
+
+@pytest.fixture(scope="module")
+def recognizer(folder: Path) -> Recognizer:
+    return Recognizer.load(folder, device="cpu", check=True)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Utterance]:
+    """Clips of 0.5 to 8 seconds, one of them 45 s long, one silent, one a stretch of another."""
+    path = tmp_path_factory.mktemp("clips")
+    generator = np.random.default_rng(0)
+    made: list[Utterance] = []
+    for number, words in enumerate([1, 12, 3, 70, 2, 7]):
+        samples = sing(random_text(generator, words), generator)
+        write(path / f"{number}.flac", samples, RATE)
+        made.append(Utterance(id=str(number), audio=path / f"{number}.flac", duration=len(samples) / RATE))
+    write(path / "silent.flac", np.zeros(RATE, np.float32), RATE)
+    made.append(Utterance(id="silent", audio=path / "silent.flac", duration=1.0))
+    made.append(Utterance(id="part", audio=made[1].audio, start=1.0, duration=2.5))
+    assert made[3].duration > 31
+    return made
+
+
+def same(one: Transcript, other: Transcript) -> None:
+    assert one.text == other.text
+    assert [(w.word, w.start, w.end) for w in one.words] == [(w.word, w.start, w.end) for w in other.words]
+    np.testing.assert_allclose(
+        [w.confidence for w in one.words], [w.confidence for w in other.words], atol=2e-3
+    )
+
+
+def test_one_by_one_equals_many(recognizer: Recognizer, clips: list[Utterance]) -> None:
+    many = list(recognizer.transcribe_many(clips))
+    assert len(many) == len(clips)
+    for utterance, made in zip(clips, many, strict=True):
+        alone = recognizer.transcribe(utterance.audio, start=utterance.start, duration=utterance.duration)
+        same(alone, made)
+        assert made.duration == pytest.approx(utterance.duration, abs=0.001)
+        assert made.audio == str(utterance.audio)
+        assert bool(made.text) == (utterance.id != "silent")
+        for word in made.words:
+            assert 0 <= word.start < word.end
+            assert 0 <= word.confidence <= 1
+
+
+def test_files_and_samples_agree(recognizer: Recognizer, clips: list[Utterance]) -> None:
+    from firstwords.audio.waveform import read
+
+    samples = read(clips[1].audio).samples
+    same(recognizer.transcribe(clips[1].audio), recognizer.transcribe_samples(samples, RATE))
+    assert recognizer.transcribe_samples(np.zeros(0, np.float32), RATE).text == ""
+    with pytest.raises(UsageError, match="one channel"):
+        recognizer.transcribe_samples(np.zeros((5, 2), np.float32), RATE)
+
+
+@pytest.mark.parametrize("samples", [1, 100, 399, 1600, 4000])
+def test_the_shortest_recordings(recognizer: Recognizer, samples: int) -> None:
+    sound = 0.1 * np.random.default_rng(0).standard_normal(samples)
+    assert recognizer.transcribe_samples(sound, RATE).duration == round(samples / RATE, 3)
+
+
+def test_errors_stand_in_their_places(recognizer: Recognizer, clips: list[Utterance], tmp_path: Path) -> None:
+    bad = tmp_path / "bad.wav"
+    bad.write_text("no audio")
+    mixed = [clips[0], Utterance(id="bad", audio=bad, duration=1.0), clips[2]]
+    results = list(recognizer.attempt_many(mixed))
+    assert [type(r) for r in results] == [Transcript, AudioError, Transcript]
+    found = recognizer.transcribe_many(mixed)
+    next(found)
+    with pytest.raises(AudioError, match=r"bad\.wav"):
+        next(found)
+    long = Utterance(id="bad", audio=bad, duration=100.0)
+    assert isinstance(next(recognizer.attempt_many([long])), AudioError)
+    assert list(recognizer.attempt_many([])) == []
+
+
+def test_language_is_checked(folder: Path, recognizer: Recognizer, clips: list[Utterance]) -> None:
+    recognizer.transcribe(clips[0].audio, language="sw")  # the recipe states none
+    loaded = Recognizer.load(folder, device="cpu")
+    loaded.recipe = loaded.recipe.with_(language="sw-KE")
+    assert loaded.transcribe(clips[0].audio, language="sw").language == "sw-KE"
+    with pytest.raises(UsageError, match="trained for 'sw-KE', not for 'yo'"):
+        loaded.transcribe(clips[0].audio, language="yo")
+    with pytest.raises(UsageError, match="too short"):
+        recognizer.transcribe(clips[0].audio, window=0.5)
+
+
+def test_log_probs_of_windows_lie_on_one_grid(recognizer: Recognizer, clips: list[Utterance]) -> None:
+    whole = recognizer.log_probs(clips[3].audio, window=1000.0)
+    cut = recognizer.log_probs(clips[3].audio, window=12.0)
+    assert whole.shape == cut.shape
+    assert np.allclose(np.exp(whole).sum(axis=1), 1, atol=1e-4)
+    assert len(whole) == pytest.approx(clips[3].duration / recognizer.frame_seconds, abs=5)
+    # Frames in the middle of the first window hear the same whatever comes later.
+    assert np.abs(whole[:50] - cut[:50]).mean() < 0.5
+
+
+def test_alignment_gives_every_word_its_time(recognizer: Recognizer, clips: list[Utterance]) -> None:
+    made = recognizer.align(clips[1].audio, "aei ou  ua")
+    assert made.text == "aei ou ua"
+    times = [t for word in made.words for t in (word.start, word.end)]
+    assert times == sorted(times)
+    assert times[-1] <= clips[1].duration + 0.1
+    assert recognizer.align(clips[1].audio, "").text == ""
+    with pytest.raises(SearchError, match="at least"):
+        recognizer.align(clips[0].audio, "a" * 500)
+
+
+def test_loading_says_what_is_missing(tmp_path: Path, folder: Path) -> None:
+    with pytest.raises(CheckpointError, match="not a folder"):
+        Recognizer.load(tmp_path / "none")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        Recognizer.load(tmp_path)
+
+
+def test_the_package_offers_it() -> None:
+    import firstwords
+
+    assert firstwords.Recognizer is Recognizer
+    assert firstwords.Transcript is Transcript
