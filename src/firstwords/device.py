@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import random
@@ -83,7 +84,7 @@ def choose_compute(device: str = "auto", precision: Precision = "auto") -> Compu
 
 
 def set_threads(threads: int | None = None) -> int:
-    """Use ``threads`` cores (default: all this process may use), waiting without spinning.
+    """Use ``threads`` cores (default: all this process may use), waiting without spinning; keep freed memory.
 
     OpenMP's spinning stalls for minutes beside another busy process, so the passive policy is asked for
     as long as nothing else was; it only takes effect before the first parallel region.
@@ -92,7 +93,22 @@ def set_threads(threads: int | None = None) -> int:
     affinity = getattr(os, "sched_getaffinity", None)
     available = len(affinity(0)) if affinity else (os.cpu_count() or 1)
     torch.set_num_threads(max(1, threads or available))
+    keep_freed_memory()
     return torch.get_num_threads()
+
+
+def keep_freed_memory() -> bool:
+    """Let the C library keep freed memory for the next tensor (glibc; elsewhere nothing is done).
+
+    By default every large tensor is mapped afresh and its pages are zeroed by the kernel one fault at a
+    time: for a small model that costs more than the arithmetic. ``mallopt`` is called with M_TRIM_THRESHOLD
+    and M_MMAP_THRESHOLD; it says whether both were taken.
+    """
+    if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
+        return False
+    trim_threshold, mmap_threshold, keep = -1, -3, 2**30
+    libc = ctypes.CDLL(None)
+    return bool(libc.mallopt(trim_threshold, keep)) and bool(libc.mallopt(mmap_threshold, keep))
 
 
 def seed_everything(seed: int) -> None:

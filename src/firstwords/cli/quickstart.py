@@ -93,7 +93,7 @@ def run(
     console.print(f"Report: {page}", soft_wrap=True, markup=False, highlight=False)
     if corpus is not None and minutes < 30:
         console.print(
-            f"{minutes:g} minutes of training are a taste. For a recogniser worth using, give it an hour or more:"
+            f"{minutes:g} minutes of training are a taste; a recogniser worth using takes an hour or more."
         )
     console.print("Next, with your own recordings:" if corpus is None else "Next:")
     for command in commands:
