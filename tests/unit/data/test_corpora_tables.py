@@ -130,13 +130,14 @@ class TestTable:
                 "eight,same.wav,x,,\n"
                 "nine,https://example.org/a.wav,x,,\n"
                 "ten,,x,,\n"
-                "eleven,a.wav,end,0.5,nan\n",
+                "eleven,a.wav,end,0.5,nan\n"
+                "twelve,a.wav,late,1.5,\n",
             }
         )
         imported = take(root, "table")
         assert rows_of(imported) == [("one", "good")]
         found = {s.where.removeprefix("line ").removesuffix(" of t.csv"): s.reason for s in imported.skipped}
-        assert sorted(found, key=int) == [str(n) for n in range(3, 14)]
+        assert sorted(found, key=int) == [str(n) for n in range(3, 15)]
         for line, words in {
             "3": "'gone.wav' does not exist",
             "4": "b.wav",
@@ -149,6 +150,7 @@ class TestTable:
             "11": "web address",
             "12": "no audio file is named",
             "13": "no times",
+            "14": "starts at 1.500 s",
         }.items():
             assert words in found[line], (line, found[line])
 
