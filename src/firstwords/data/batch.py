@@ -42,7 +42,7 @@ def collate(examples: Sequence[Example]) -> Batch:
     """Examples -> Batch."""
     return Batch(
         audio=pad([e.samples for e in examples]),
-        targets=pad([e.tokens for e in examples], value=0),
+        targets=pad([e.tokens for e in examples]),
         ids=tuple(e.id for e in examples),
         texts=tuple(e.text for e in examples),
         keys=torch.tensor([e.key for e in examples], dtype=torch.int64),

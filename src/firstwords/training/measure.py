@@ -47,6 +47,7 @@ def measure(
 ) -> Measured:
     """Batches (the first only warms up) -> speed and memory; the model is left as it was."""
     before = {name: value.clone() for name, value in task.model.state_dict().items()}
+    state = task.state()
     optimizer = make_optimizer()
     task.model.train()
     task.set_step(1, 1.0)
@@ -70,6 +71,7 @@ def measure(
             costs.append(task.cost(batch))
     peak = peak_bytes(device)
     task.model.load_state_dict(before)
+    task.load_state(state)
     largest = max(costs, default=0.0)
     grown = None if peak is None or used is None or not largest else max(0, peak - used)
     return Measured(

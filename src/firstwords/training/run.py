@@ -101,7 +101,7 @@ def train_corpus(
         workers: loader processes; overrides the recipe without changing it.
     """
     began = time.monotonic()
-    set_threads(threads)
+    set_threads(threads or int(os.environ.get("OMP_NUM_THREADS", "0")) or None)
     place = choose_compute(device).device
     processes = join_processes(place)
     if place.type == "cuda" and processes.size > 1:
@@ -234,14 +234,14 @@ class _Session:
                     f"{plan.steps} steps are planned, a validation every {plan.validate_every}."
                 )
             outcome: Outcome = "finished"
-            if not run.finished:
-                self.processes.same_weights(model)
-                self.progress.start()
-                try:
+            try:
+                if not run.finished:
+                    self.processes.same_weights(model)
+                    self.progress.start()
                     outcome = train(task, loader, dev, optimizer, run)
-                finally:
-                    self.progress.stop()
-                    log.close()
+            finally:
+                self.progress.stop()
+                log.close()
         return self._result(run, outcome, prepared)
 
     def _start_from(self, model: SpeechModel, tokenizer: Tokenizer) -> bool:

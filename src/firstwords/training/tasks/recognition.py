@@ -10,7 +10,7 @@ The encoder runs in the number format of the machine (autocast), everything afte
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, final
 
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from firstwords.data.batch import Batch
 from firstwords.data.sampler import cost_of
 from firstwords.device import Compute
+from firstwords.encoders.zipformer.constraints import Whiten
 from firstwords.features.specaugment import SpecAugment
 from firstwords.heads.consistency import consistency_loss
 from firstwords.heads.ctc import CtcHead, can_align, ctc_loss
@@ -164,13 +165,16 @@ class RecognitionTask(Task[Batch]):
         return Advice(said) if said else None
 
     def state(self) -> dict[str, Any]:
-        """The monitor and the label frequencies."""
-        return {"monitor": self.monitor.to_record(), "priors": self.priors}
+        """The monitor, the label frequencies, and what the encoder's regularisers remember."""
+        high = {name: module.high for name, module in self._whitens()}
+        return {"monitor": self.monitor.to_record(), "priors": self.priors, "whiten": high}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state."""
         self.monitor.load(state["monitor"])
         self.priors = list(state["priors"])
+        for name, module in self._whitens():
+            module.high = bool(state["whiten"][name])
 
     def names(self, batch: Batch) -> tuple[str, ...]:
         """Utterance ids."""
@@ -185,6 +189,12 @@ class RecognitionTask(Task[Batch]):
         """Cost-seconds, padding counted."""
         seconds = batch.audio.values.shape[1] / self.speech.recipe.data.sample_rate
         return len(batch.ids) * cost_of(seconds, batch.targets.values.shape[1])
+
+    def _whitens(self) -> Iterator[tuple[str, Whiten]]:
+        # How often a Whiten acts depends on what it last saw; that is no weight, so no state dict holds it.
+        for name, module in self.model.named_modules():
+            if isinstance(module, Whiten):
+                yield name, module
 
     def _on_device(self, padded: Padded) -> Padded:
         return Padded(

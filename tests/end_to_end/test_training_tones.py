@@ -1,0 +1,199 @@
+"""From a corpus folder to a model folder, on a corpus whose letters are tones."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from firstwords.errors import CorpusError, TrainingError
+from firstwords.model.checkpoint import load_model
+from firstwords.model.recipe import Recipe, read_recipe, write_recipe
+from firstwords.training.log import read_log
+from firstwords.training.progress import Progress
+from firstwords.training.resume import weights_digest
+from firstwords.training.run import TrainingResult, train_corpus
+from tone_corpus import make_tone_corpus, tone_recipe
+
+LEARN = {"optimizer": "adamw", "schedule": {"kind": "cosine", "lr": 0.005}}
+COMMAND = """
+import os, sys
+os.environ["OMP_NUM_THREADS"] = "1"
+import torch, typer
+torch.set_num_threads(1)
+from firstwords.cli import train
+app = typer.Typer()
+app.command()(train.run)
+if __name__ == "__main__":
+    app()
+"""
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tone_corpus(tmp_path_factory.mktemp("tones") / "corpus", train=64)
+
+
+def fit(corpus: Path, folder: Path, recipe: Recipe | None, **settings: object) -> TrainingResult:
+    quiet = Progress(quiet=True)
+    return train_corpus(corpus, folder, recipe=recipe, device="cpu", threads=1, progress=quiet, **settings)  # type: ignore[arg-type]
+
+
+def start_command(tmp_path: Path, *arguments: object, **environment: str) -> subprocess.Popen[str]:
+    script = tmp_path / "command.py"
+    script.write_text(COMMAND)
+    return subprocess.Popen(
+        [sys.executable, str(script), *map(str, arguments), "--device", "cpu"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+    )
+
+
+def wait_for_step(folder: Path, step: int, process: subprocess.Popen[str], seconds: float = 90) -> None:
+    deadline = time.monotonic() + seconds
+    log = folder / "resume" / "log.jsonl"
+    while time.monotonic() < deadline and process.poll() is None:
+        if log.is_file() and log.read_text().count('"kind": "train"') >= step:
+            return
+        time.sleep(0.05)
+    pytest.fail(f"step {step} was not reached: {process.communicate()[0]}")
+
+
+def digest(folder: Path) -> str:
+    (newest, *_) = sorted((folder / "resume").glob("step-*"), reverse=True)
+    return weights_digest(load_file(newest / "state.safetensors"))
+
+
+def test_tones_are_learned(corpus: Path, tmp_path: Path) -> None:
+    result = fit(corpus, tmp_path / "run", tone_recipe(steps=130, **LEARN))
+    assert result.outcome == "finished"
+    assert result.numbers["cer"] < 0.05
+    loaded = load_model(tmp_path / "run", device="cpu", check=True)
+    assert loaded.tokenizer.decode(loaded.tokenizer.encode("aei ou")) == "aei ou"
+    card = (tmp_path / "run" / "card.md").read_text(encoding="utf-8")
+    assert "dev CER" in card
+    assert "firstwords evaluate" in card
+    with pytest.raises(TrainingError, match="begun with another recipe: seed was 1, now 2"):
+        fit(corpus, tmp_path / "run", None, overrides=["seed=2"])
+    again = fit(corpus, tmp_path / "run", None)  # nothing is left to do, and nothing changes
+    assert again.steps == 130
+    assert again.numbers == result.numbers
+
+
+def test_kill_minus_nine_and_resume_ends_with_the_same_weights(corpus: Path, tmp_path: Path) -> None:
+    recipe = tone_recipe(steps=24, validate_every=10, save_every_seconds=0.3, average_share=0.5)
+    write_recipe(tmp_path / "recipe.toml", recipe)
+    arguments = (corpus, "--recipe", tmp_path / "recipe.toml")
+    fit(corpus, tmp_path / "whole", recipe)
+    kill_at = int(np.random.default_rng().integers(3, 20))
+    process = start_command(tmp_path, *arguments, "--to", tmp_path / "killed", "--workers", "1")
+    wait_for_step(tmp_path / "killed", kill_at, process)
+    process.kill()
+    process.communicate()
+    assert not (tmp_path / "killed" / "resume" / "step-00000024").exists()
+    process = start_command(tmp_path, *arguments, "--to", tmp_path / "killed")
+    said, _ = process.communicate()
+    assert process.returncode == 0, said
+    assert "Going on from step" in said
+    assert digest(tmp_path / "killed") == digest(tmp_path / "whole"), f"killed at step {kill_at}"
+    assert stripped(tmp_path / "killed") == stripped(tmp_path / "whole")
+
+
+def stripped(folder: Path) -> list[dict]:
+    """The log without what the clock says."""
+    clock = ("seconds", "waited")
+    records = read_log(folder / "resume" / "log.jsonl")
+    return [{k: v for k, v in r.items() if k not in clock} for r in records if r["kind"] in ("train", "dev")]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for a child process")
+def test_ctrl_c_saves_and_the_same_command_goes_on(corpus: Path, tmp_path: Path) -> None:
+    write_recipe(tmp_path / "recipe.toml", tone_recipe(steps=100000))
+    process = start_command(tmp_path, corpus, "--recipe", tmp_path / "recipe.toml", "--to", tmp_path / "run")
+    wait_for_step(tmp_path / "run", 5, process)
+    process.send_signal(signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "The same command goes on" in said
+    saved = int(sorted((tmp_path / "run" / "resume").glob("step-*"))[-1].name[5:])
+    assert saved >= 5
+
+
+def test_a_changed_corpus_or_recipe_is_refused(corpus: Path, tmp_path: Path) -> None:
+    own = make_tone_corpus(tmp_path / "corpus", train=12, dev=2, test=1)
+    recipe = tone_recipe(steps=2)
+    fit(own, tmp_path / "run", recipe)
+    lines = (own / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
+    (own / "manifest.jsonl").write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
+    with pytest.raises(TrainingError, match="another corpus"):
+        fit(own, tmp_path / "run", recipe)
+    (own / "manifest.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    other = recipe.with_(training=recipe.training.with_(batch_seconds=20))
+    with pytest.raises(TrainingError, match=r"training\.batch_seconds was 25\.0, now 20\.0"):
+        fit(own, tmp_path / "run", other)
+    assert fit(own, tmp_path / "run", recipe).steps == 2
+
+
+def test_a_torn_newest_checkpoint_gives_way(corpus: Path, tmp_path: Path) -> None:
+    recipe = tone_recipe(steps=3, save_every_seconds=0.01)
+    fit(corpus, tmp_path / "run", recipe)
+    newest = tmp_path / "run" / "resume" / "step-00000003"
+    before = digest(tmp_path / "run")
+    content = (newest / "state.safetensors").read_bytes()
+    (newest / "state.safetensors").write_bytes(content[: len(content) // 2])
+    heard: list[str] = []
+    progress = Progress(quiet=True)
+    progress.say = heard.append  # type: ignore[method-assign]
+    train_corpus(corpus, tmp_path / "run", recipe=recipe, device="cpu", threads=1, progress=progress)
+    assert any("step-00000003" in text and "before it is used" in text for text in heard)
+    assert "Going on from step 2 of 3." in heard
+    assert digest(tmp_path / "run") == before
+
+
+def test_starting_from_a_model_keeps_the_encoder_and_makes_a_new_head(corpus: Path, tmp_path: Path) -> None:
+    fit(corpus, tmp_path / "first", tone_recipe(steps=3))
+    other = make_tone_corpus(tmp_path / "corpus", train=12, dev=2, test=1)
+    lines = [json.loads(x) for x in (other / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
+    for line in lines:
+        line["text"] = line["text"].replace("a", "ạ̀")
+    (other / "manifest.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines), encoding="utf-8")
+    recipe = tone_recipe(steps=4, freeze_encoder_steps=2, validate_every=2, average_share=0.0)
+    result = fit(other, tmp_path / "second", recipe, start_from=tmp_path / "first")
+    assert result.steps == 4
+    old = load_model(tmp_path / "first", device="cpu").model.state_dict()
+    checkpoints = sorted((tmp_path / "second" / "resume").glob("step-*"))
+    begun = {
+        k.removeprefix("/model/"): v
+        for k, v in load_file(checkpoints[0] / "state.safetensors").items()
+        if k.startswith("/model/")
+    }
+    encoder = [name for name in old if name.startswith("encoder.")]
+    assert all(torch.equal(begun[name], old[name]) for name in encoder)
+    assert begun["heads.ctc.projection.weight"].shape[0] == old["heads.ctc.projection.weight"].shape[0]
+    assert not torch.equal(begun["heads.ctc.projection.weight"], old["heads.ctc.projection.weight"])
+
+
+def test_without_a_recipe_one_is_chosen_and_written(corpus: Path, tmp_path: Path) -> None:
+    result = fit(corpus, tmp_path / "run", None, size="nano", overrides=["training.steps=1", "training.precision=fp32"])
+    recipe = read_recipe(tmp_path / "run" / "recipe.toml")
+    assert result.steps == recipe.training.steps == 1
+    assert recipe.encoder.dims[0] == 64
+    with pytest.raises(TrainingError, match=r"encoder\.dims"):
+        fit(corpus, tmp_path / "run", None, size="tiny")
+
+
+def test_a_corpus_without_train_split(tmp_path: Path) -> None:
+    own = make_tone_corpus(tmp_path / "corpus", train=0, dev=2, test=1)
+    with pytest.raises(CorpusError, match="'dev', 'test'"):
+        fit(own, tmp_path / "run", tone_recipe())
