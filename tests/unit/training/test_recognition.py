@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from firstwords.data.batch import Batch, Example, collate
+from firstwords.device import Compute
+from firstwords.features.specaugment import SpecAugment, SpecAugmentConfig
+from firstwords.heads.ctc import ctc_loss
+from firstwords.model.recipe import Recipe
+from firstwords.model.speech_model import SpeechModel
+from firstwords.tensors import Padded
+from firstwords.text.characters import GraphemeConfig
+from firstwords.text.load import train_tokenizer
+from firstwords.text.normalize import normalizer
+from firstwords.training.tasks.recognition import (
+    RecognitionSettings,
+    RecognitionTask,
+    prior_weighted_ctc_loss,
+)
+from tone_corpus import tone_recipe
+
+
+def recognition_task(head: dict[str, Any] | None = None, *, masking: bool = False) -> RecognitionTask:
+    recipe = tone_recipe()
+    values = recipe.model_dump()
+    values["heads"]["ctc"] |= head or {}
+    recipe = Recipe.model_validate(values)
+    tokenizer = train_tokenizer(GraphemeConfig(), ["aeiou " * 3] * 3)
+    torch.manual_seed(5)
+    return RecognitionTask(
+        SpeechModel(recipe, len(tokenizer.pieces)),
+        tokenizer,
+        compute=Compute(torch.device("cpu"), torch.float32, "test"),
+        masking=SpecAugment(SpecAugmentConfig()) if masking else None,
+        settings=RecognitionSettings(scoring=normalizer("score_default")),
+    )
+
+
+def batch_of(lengths: list[tuple[float, int]], keys: list[int] | None = None) -> Batch:
+    """Noise of so many seconds with so many tokens; each row depends on its key alone."""
+    examples: list[Example] = []
+    for (seconds, tokens), key in zip(lengths, keys or range(len(lengths)), strict=True):
+        generator = torch.Generator().manual_seed(key)
+        samples = 0.1 * torch.randn(int(seconds * 16000), generator=generator)
+        ids = torch.randint(1, 6, (tokens,), generator=generator)
+        examples.append(Example(f"u{key}", samples, ids, "aei ou"[: max(tokens, 0)], key))
+    return collate(examples)
+
+
+def test_the_loss_is_a_sum_over_utterances() -> None:
+    task = recognition_task()
+    task.model.eval()
+    lengths = [(1.4, 4), (0.8, 2), (1.0, 0)]
+    together = task.loss(batch_of(lengths))
+    alone = [task.loss(batch_of([pair], keys=[n])) for n, pair in enumerate(lengths)]
+    assert together.size == pytest.approx(3.2)
+    assert together.total.item() == pytest.approx(sum(x.total.item() for x in alone), rel=1e-5)
+    assert together.each.tolist() == pytest.approx([x.total.item() for x in alone], rel=1e-5)
+    assert together.total.dtype == torch.float32
+
+
+def test_an_utterance_that_cannot_align_does_not_spoil_the_batch() -> None:
+    task = recognition_task()
+    task.model.eval()
+    loss = task.loss(batch_of([(1.0, 3), (0.4, 60)]))
+    assert torch.isfinite(loss.total)
+    assert loss.each[1] == 0
+    loss.total.backward()
+    assert all(torch.isfinite(p.grad).all() for p in task.model.parameters() if p.grad is not None)
+
+
+def test_two_views_cost_the_same_when_nothing_differs() -> None:
+    """Without masks and dropout both views are equal: the CTC part is that of one view, consistency is 0."""
+    one, two = recognition_task(), recognition_task({"consistency": 0.2})
+    two.model.load_state_dict(one.model.state_dict())
+    one.model.eval()
+    two.model.eval()
+    two.set_step(1, 2000.0)
+    batch = batch_of([(1.4, 4), (0.8, 2)])
+    single, double = one.loss(batch), two.loss(batch)
+    assert double.total.item() == pytest.approx(single.total.item(), rel=1e-5)
+    assert double.parts["consistency"].item() == pytest.approx(0, abs=1e-4)
+    assert double.size == single.size
+
+
+def test_two_views_differ_under_masks_and_the_weight_warms_up() -> None:
+    task = recognition_task({"consistency": 0.2}, masking=True)
+    task.model.eval()
+    batch = batch_of([(2.4, 4), (1.8, 2)])
+    totals = []
+    for count in (0.0, 1000.0, 2000.0, 4000.0):
+        task.set_step(1, count)
+        totals.append(task.loss(batch))
+    consistency = totals[0].parts["consistency"].item()
+    assert consistency > 0
+    ctc = totals[0].parts["ctc"].item()
+    assert [t.total.item() for t in totals] == pytest.approx(
+        [ctc, ctc + 0.1 * consistency, ctc + 0.2 * consistency, ctc + 0.2 * consistency], rel=1e-5
+    )
+
+
+def test_masks_depend_on_keys_alone() -> None:
+    task = recognition_task(masking=True)
+    task.model.eval()
+    batch = batch_of([(2.4, 4), (1.8, 2)])
+    first = task.loss(batch).total.item()
+    torch.manual_seed(99)
+    assert task.loss(batch).total.item() == first
+    assert task.loss(batch._replace(keys=batch.keys + 1)).total.item() != first
+
+
+@pytest.mark.parametrize("conditioned", [False, True])
+def test_intermediate_losses_reach_the_early_stacks(conditioned: bool) -> None:
+    settings = {"intermediate": [0], "intermediate_weight": 0.3, "self_conditioned": conditioned}
+    task = recognition_task(settings)
+    plain = recognition_task()
+    plain.model.load_state_dict(task.model.state_dict(), strict=False)
+    for some in (task, plain):
+        some.model.eval()
+    batch = batch_of([(1.4, 4), (0.8, 2)])
+    loss = task.loss(batch)
+    loss.total.backward()
+    assert loss.total.item() != pytest.approx(plain.loss(batch).total.item(), rel=1e-4)
+    assert all(torch.isfinite(p.grad).all() for p in task.model.parameters() if p.grad is not None)
+
+
+def test_halves_are_the_whole() -> None:
+    task = recognition_task()
+    task.model.eval()
+    batch = batch_of([(1.4, 4), (0.8, 2), (1.0, 0)])
+    halves = task.halves(batch)
+    assert halves is not None
+    assert [h.ids for h in halves] == [("u0",), ("u1", "u2")]
+    assert sum(task.loss(h).total.item() for h in halves) == pytest.approx(
+        task.loss(batch).total.item(), rel=1e-5
+    )
+    assert task.halves(halves[0]) is None
+    assert task.cost(batch) > sum(task.cost(h) for h in halves)
+
+
+def test_validation_counts_and_keeps_the_mode() -> None:
+    task = recognition_task()
+    task.model.train()
+    found = task.validate([batch_of([(1.4, 4), (0.8, 2)]), batch_of([(1.0, 0)])])
+    assert task.model.training
+    assert found.numbers["utterances"] == 3
+    assert found.objective == found.numbers["cer"]
+    assert 0 <= found.numbers["false_alarms"] <= 1
+    assert {s.id for s in found.samples} <= {"u0", "u1"}
+
+
+def test_frozen_encoder_thaws() -> None:
+    task = recognition_task()
+    task.settings = RecognitionSettings(scoring=str, frozen_steps=3)
+    task.set_step(3, 1.0)
+    assert not any(p.requires_grad for p in task.speech.encoder.parameters())
+    assert all(p.requires_grad for p in task.head.parameters())
+    task.set_step(4, 1.0)
+    assert all(p.requires_grad for p in task.speech.encoder.parameters())
+
+
+def test_state_holds_the_monitor_and_the_regularisers() -> None:
+    one, two = recognition_task(), recognition_task()
+    one.monitor.blank, one.priors = 0.7, [0.5, 0.5]
+    flags = list(one._whitens())
+    assert flags
+    flags[0][1].high = False
+    two.load_state(one.state())
+    assert two.state() == one.state()
+    assert next(two._whitens())[1].high is False
+
+
+def brute_force(scores: torch.Tensor, targets: list[int]) -> torch.Tensor:
+    """-log of the sum over all paths of unnormalized scores (T, V) that collapse to ``targets``."""
+    time, vocabulary = scores.shape
+    total = []
+    for path in torch.cartesian_prod(*[torch.arange(vocabulary)] * time).tolist():
+        merged = [k for n, k in enumerate(path) if n == 0 or k != path[n - 1]]
+        if [k for k in merged if k] == targets:
+            total.append(sum(scores[t, k] for t, k in enumerate(path)))
+    return -torch.logsumexp(torch.stack(total), 0)
+
+
+def test_label_priors_equal_brute_force_in_value_and_gradient() -> None:
+    torch.manual_seed(2)
+    logits = torch.randn(1, 4, 3, dtype=torch.float64, requires_grad=True)
+    log_priors = torch.tensor([-0.05, -3.0, -4.0], dtype=torch.float64) * 0.3
+    lengths, targets = torch.tensor([4]), Padded(torch.tensor([[1, 2]]), torch.tensor([2]))
+    loss = prior_weighted_ctc_loss(Padded(logits.log_softmax(-1), lengths), targets, log_priors)
+    expected = brute_force(logits[0].log_softmax(-1) - log_priors, [1, 2])
+    assert loss.item() == pytest.approx(expected.item())
+    (one,) = torch.autograd.grad(loss.sum(), logits)
+    (two,) = torch.autograd.grad(expected, logits)
+    torch.testing.assert_close(one, two)
+
+
+def test_without_priors_it_is_ctc() -> None:
+    torch.manual_seed(2)
+    logits = torch.randn(2, 6, 4, requires_grad=True)
+    log_probs = Padded(logits.log_softmax(-1), torch.tensor([6, 4]))
+    targets = Padded(torch.tensor([[1, 2], [3, 0]]), torch.tensor([2, 1]))
+    both = [prior_weighted_ctc_loss(log_probs, targets, torch.zeros(4)), ctc_loss(log_probs, targets)]
+    torch.testing.assert_close(both[0], both[1])
+    gradients = [torch.autograd.grad(x.sum(), logits, retain_graph=True)[0] for x in both]
+    torch.testing.assert_close(gradients[0], gradients[1])
+
+
+def test_a_stuck_model_trains_with_priors() -> None:
+    task = recognition_task()
+    task.model.eval()
+    batch = batch_of([(1.4, 4)])
+    plain = task.loss(batch).total.item()
+    task.monitor.prior_weight = 0.3
+    assert task.loss(batch).total.item() != pytest.approx(plain)
+    assert len(task.priors) == task.head.vocabulary
+    task.monitor.prior_weight = 0.0
+    assert task.loss(batch).total.item() == pytest.approx(plain)
+    assert task.priors == []
