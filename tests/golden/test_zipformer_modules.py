@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from firstwords.encoders.zipformer import activations, attention, constraints, frontend, layer, stack
+from firstwords.encoders.zipformer import activations, attention, constraints, frontend, layer, sharing, stack
 from firstwords.encoders.zipformer.convolution import ChunkCausalDepthwiseConv, ConvolutionModule
 from firstwords.encoders.zipformer.feedforward import FeedForward
 from firstwords.encoders.zipformer.schedules import Schedule, set_count
@@ -186,7 +186,7 @@ def call(case: str, info: dict[str, Any], module: nn.Module, given: dict[str, Te
             return [swap(y) for y in m.step(swap(x), weights, swap(given["cached_val"]))]
         return [swap(m(swap(x), weights))]
     if kind == "NonlinAttention":
-        weights = given["attn_weights"][0]
+        weights = swap(given["attn_weights"])
         if streaming:
             y, cache = m.step(swap(x), weights, given["cached_x"][0])
             return [swap(y), cache[None]]
@@ -333,7 +333,7 @@ def test_limit_of_a_parameter(case: str, cases: Cases, monkeypatch: pytest.Monke
 @pytest.mark.parametrize("case", [f"penalize_abs_values_gt_{i}" for i in range(3)])
 def test_penalty_on_large_values(case: str, cases: Cases) -> None:
     info, tensors = cases.info[case], cases.tensors[case]
-    sign = attention.beyond(tensors["in/x"], info["limit"])
+    sign = sharing.beyond(tensors["in/x"], info["limit"])
     gradient = tensors["in/gy"].clone().add_(sign, alpha=info["penalty"])
     close(gradient, tensors["grad/x"], "grad/x")
 

@@ -189,8 +189,9 @@ def test_gradients_agree_with_numbers() -> None:
     """Double precision, evaluation mode: analytic against finite differences along random directions."""
     torch.manual_seed(5)
     config = SMALL.with_(
-        dims=(12, 16), layers=(1,), downsampling=(1, 2), feedforward=(16,), heads=(2,), query_head_dim=(4,),
-        position_head_dim=(4,), value_head_dim=(4,), kernels=(5,), unmasked_dims=(8,), embed_channels=(2, 2, 4),
+        dims=(12, 16), layers=(1,), downsampling=(1, 2), feedforward=(16,), heads=(2,),
+        query_head_dim=(4,), position_head_dim=(4,), value_head_dim=(4,), kernels=(5,), unmasked_dims=(8,),
+        embed_channels=(2, 2, 4)
     )  # fmt: skip
     encoder = Zipformer(config, 24).double().eval()
     generator = torch.Generator().manual_seed(1)

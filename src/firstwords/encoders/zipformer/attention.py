@@ -10,20 +10,23 @@ length.
 from __future__ import annotations
 
 import math
-from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from firstwords.encoders.zipformer import constraints
 from firstwords.encoders.zipformer.activations import initialize_scaled
 from firstwords.encoders.zipformer.constraints import Balancer, Whiten
 from firstwords.encoders.zipformer.schedules import Schedule, Scheduled
-
-HIDDEN = -1000.0  # score of a source that must not be seen
-_SCORE_LIMIT, _SCORE_PENALTY = 25.0, 1e-4
+from firstwords.encoders.zipformer.sharing import (
+    SharedWeights,
+    attend,
+    attention_scores,
+    punish_large,
+    share,
+    weights_of,
+)
 
 
 class RelativePositions(nn.Module):
@@ -67,67 +70,6 @@ def encode_offsets(first: int, last: int, dim: int, device: torch.device) -> Flo
     return table
 
 
-def align_offsets(scores: Float[Tensor, "batch heads time offsets"], sources: int) -> Tensor:
-    """Column j of row i of the result is column time-1-i+j: a view (B, H, T, S), no copy."""
-    time, offsets = scores.shape[2], scores.shape[3]
-    strides = (scores.stride(0), scores.stride(1), offsets - 1, 1)
-    shape = (scores.shape[0], scores.shape[1], time, sources)
-    return scores.as_strided(shape, strides, scores.storage_offset() + time - 1)
-
-
-class _Weights(torch.autograd.Function):
-    """softmax(q kᵀ + aligned(p rᵀ)) with hidden places; keeps its inputs and its result, nothing between.
-
-    q, k: (B, H, T, D); p: (B, H, T, P) or None; r: (H, O, P); hidden: broadcasts over (B, H, T, S).
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, q: Tensor, k: Tensor, p: Tensor | None, r: Tensor, hidden: Tensor | None, punish: bool
-    ) -> Tensor:
-        scores = attention_scores(q, k, p, r)
-        sign = beyond(scores, _SCORE_LIMIT) if punish else None
-        weights = _normalize(scores, hidden)
-        ctx.save_for_backward(q, k, p, r, hidden, weights, sign)
-        return weights
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        q, k, p, r, hidden, weights, sign = ctx.saved_tensors
-        grad = torch.ops.aten._softmax_backward_data(grads[0], weights, -1, weights.dtype)
-        if hidden is not None and hidden.shape[-2] > 1:  # else no row is hidden wholly: weights are 0 there
-            grad.masked_fill_(hidden, 0.0)
-        if sign is not None:
-            grad.add_(sign, alpha=_SCORE_PENALTY)
-        grad_q, grad_k = grad @ k, grad.transpose(2, 3) @ q
-        if p is None:  # positions were left out this time: zeros, since DDP waits for every gradient
-            return grad_q, grad_k, None, torch.zeros_like(r), None, None
-        spread = grad.new_zeros(p.shape[0], p.shape[1], p.shape[2], r.shape[1])
-        align_offsets(spread, grad.shape[3]).copy_(grad)
-        grad_r = (spread.transpose(2, 3) @ p).sum(dim=0)
-        return grad_q, grad_k, spread @ r, grad_r, None, None
-
-
-def beyond(x: Tensor, limit: float) -> Tensor:
-    """1 above the limit, -1 below minus the limit, else 0, as int8."""
-    return (x > limit).to(torch.int8).sub_((x < -limit).to(torch.int8))
-
-
-def attention_scores(q: Tensor, k: Tensor, p: Tensor | None, r: Tensor) -> Tensor:
-    """(B, H, T, D), (B, H, S, D), (B, H, T, P), (H, O, P) -> (B, H, T, S)."""
-    scores = q @ k.transpose(2, 3)
-    if p is not None:
-        scores += align_offsets((p @ r.transpose(1, 2)).contiguous(), k.shape[2])
-    return scores
-
-
-def _normalize(scores: Tensor, hidden: Tensor | None) -> Tensor:
-    if hidden is not None:
-        scores = scores.masked_fill_(hidden, HIDDEN)
-    return scores.softmax(dim=-1)  # inside in float32 also for bfloat16
-
-
 class AttentionWeights(Scheduled):
     """(B, T, D) -> attention weights (B, H, T, S): row = who looks, column = what is looked at."""
 
@@ -165,16 +107,30 @@ class AttentionWeights(Scheduled):
         | None = None,
     ) -> Float[Tensor, "batch heads time sources"]:
         """``hidden`` (True = must not be seen) broadcasts over (B, H, T, S)."""
+        scores = attention_scores(*self._scored(x, positions))
+        if self._punishes():
+            scores = punish_large(scores)
+        return weights_of(scores, hidden)
+
+    def shared(
+        self,
+        x: Float[Tensor, "batch time dim"],
+        positions: Float[Tensor, "offsets position_dim"],
+        hidden: Bool[Tensor, "*#some #time sources"] | None = None,
+    ) -> SharedWeights:
+        """The same weights for modules that use them through ``attend``: less memory, less time."""
+        return share(*self._scored(x, positions), hidden, punish=self._punishes())
+
+    def _punishes(self) -> bool:
+        return self.training and torch.is_grad_enabled() and constraints.drawn(0.1)
+
+    def _scored(self, x: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
+        """What the scores are made of; sometimes in training the positions are left out."""
         q, k, p = self._project(x)
         k = self.whiten_keys(self.balance_keys(k))
-        q, k = self._heads(q), self._heads(k)
-        with_positions = not (self.training and constraints.drawn(self.now(self.position_skip)))
+        left_out = self.training and constraints.drawn(self.now(self.position_skip))
         p, r = self._place(p, positions)
-        placed = (p if with_positions else None, r)
-        punish = self.training and torch.is_grad_enabled() and constraints.drawn(0.1)
-        if not torch.is_grad_enabled():
-            return _normalize(attention_scores(q, k, *placed), hidden)
-        return cast("Tensor", _Weights.apply(q, k, *placed, hidden, punish))
+        return self._heads(q), self._heads(k), None if left_out else p, r
 
     def step(
         self,
@@ -187,7 +143,7 @@ class AttentionWeights(Scheduled):
         q, k, p = self._project(x)
         k = torch.cat((cache, k), dim=1)
         scores = attention_scores(self._heads(q), self._heads(k), *self._place(p, positions))
-        return _normalize(scores, hidden), k[:, k.shape[1] - cache.shape[1] :]
+        return weights_of(scores, hidden), k[:, k.shape[1] - cache.shape[1] :]
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         width = self.heads * self.query_head_dim
@@ -213,7 +169,9 @@ class SelfAttention(nn.Module):
         self.whiten = Whiten(Schedule((0.0, 7.5), (20000.0, 22.5), default=7.5), grad_scale=0.01)
 
     def forward(
-        self, x: Float[Tensor, "batch time dim"], weights: Float[Tensor, "batch heads time time"]
+        self,
+        x: Float[Tensor, "batch time dim"],
+        weights: Float[Tensor, "batch heads time sources"] | SharedWeights,
     ) -> Float[Tensor, "batch time dim"]:
         return self.whiten(self._attend(self.in_proj(x), weights))
 
@@ -227,13 +185,13 @@ class SelfAttention(nn.Module):
         values = torch.cat((cache, self.in_proj(x)), dim=1)
         return self._attend(values, weights), values[:, values.shape[1] - cache.shape[1] :]
 
-    def _attend(self, values: Tensor, weights: Tensor) -> Tensor:
-        sums = weights @ values.unflatten(2, (self.heads, -1)).transpose(1, 2)
+    def _attend(self, values: Tensor, weights: Tensor | SharedWeights) -> Tensor:
+        sums = attend(weights, values.unflatten(2, (self.heads, -1)).transpose(1, 2))
         return self.out_proj(sums.transpose(1, 2).flatten(2))
 
 
 class NonlinAttention(nn.Module):
-    """(B, T, D) and ONE head of weights (B, T, S) -> (B, T, D): gate, attend, gate again."""
+    """(B, T, D) and weights, of which the first head is used -> (B, T, D): gate, attend, gate again."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -248,19 +206,21 @@ class NonlinAttention(nn.Module):
         self.whiten2 = Whiten(Schedule((0.0, 5.0), (20000.0, 15.0), default=5.0), grad_scale=0.01)
 
     def forward(
-        self, x: Float[Tensor, "batch time dim"], weights: Float[Tensor, "batch time time"]
+        self,
+        x: Float[Tensor, "batch time dim"],
+        weights: Float[Tensor, "batch heads time sources"] | SharedWeights,
     ) -> Float[Tensor, "batch time dim"]:
         s, x, y = self.in_proj(x).chunk(3, dim=-1)
         x = self.whiten1(x) * self.balancer(s).tanh()
-        return self.whiten2(self.out_proj((weights @ x) * y))
+        return self.whiten2(self.out_proj(attend(weights, x.unsqueeze(1)).squeeze(1) * y))
 
     def step(
         self,
         x: Float[Tensor, "batch time dim"],
-        weights: Float[Tensor, "batch time sources"],
+        weights: Float[Tensor, "batch heads time sources"],
         cache: Float[Tensor, "batch left hidden"],
     ) -> tuple[Float[Tensor, "batch time dim"], Float[Tensor, "batch left hidden"]]:
         """One chunk and the gated frames before it -> output and the next cache."""
         s, x, y = self.in_proj(x).chunk(3, dim=-1)
         x = torch.cat((cache, x * s.tanh()), dim=1)
-        return self.out_proj((weights @ x) * y), x[:, x.shape[1] - cache.shape[1] :]
+        return self.out_proj((weights[:, 0] @ x) * y), x[:, x.shape[1] - cache.shape[1] :]

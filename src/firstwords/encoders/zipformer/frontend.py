@@ -7,10 +7,13 @@ products (as convolutions they fall into a slow CPU kernel).
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from firstwords.encoders.zipformer.activations import (
     BiasNorm,
@@ -39,6 +42,65 @@ def convolve(
     return y.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
 
 
+class _DepthwiseConvolve(torch.autograd.Function):
+    """A depthwise 2-D convolution on a CPU with a backward pass that is not slow.
+
+    torch's own takes 8 (float32) to 20 times (bfloat16) its forward pass, since its kernel for the weight's
+    gradient is poor in bfloat16 and runs again for the bias. Here the input's gradient is a forward pass
+    with the kernel turned round, the bias is a sum, and in bfloat16 the weight's gradient is one convolution
+    over time for each column of the kernel: 38 -> 16 ms at 8 x 496 x 19 x 24.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.padding = padding
+        with torch.autocast(x.device.type, enabled=False):
+            return _depthwise(x, weight.to(x.dtype), bias.to(x.dtype), padding)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (x, weight), grad, padding = ctx.saved_tensors, grads[0].contiguous(), ctx.padding
+        turned = weight.to(x.dtype).flip(2, 3)
+        grad_x = _depthwise(grad, turned, None, weight.shape[2] - 1 - padding)
+        make = _weight_gradient if x.dtype is torch.bfloat16 else _weight_gradient_whole
+        return grad_x, make(x, grad, weight, padding), grad.sum(dim=(0, 1, 2), dtype=weight.dtype), None
+
+
+def _depthwise(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Tensor:
+    weight = weight.contiguous(memory_format=torch.channels_last)
+    y = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=padding, groups=x.shape[3])
+    return y.permute(0, 2, 3, 1)
+
+
+def _correlate(x: Tensor, grad: Tensor, weight: Tensor, padding: list[int]) -> Tensor:
+    channels = weight.shape[0]
+    one = [1, 1]
+    only_weight = [False, True, False]
+    return torch.ops.aten.convolution_backward(
+        grad, x, weight, None, one, padding, one, False, [0, 0], channels, only_weight
+    )[1]
+
+
+def _weight_gradient_whole(x: Tensor, grad: Tensor, weight: Tensor, padding: int) -> Tensor:
+    return _correlate(x.permute(0, 3, 1, 2), grad.permute(0, 3, 1, 2), weight.to(x.dtype), [padding] * 2)
+
+
+def _weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, padding: int) -> Tensor:
+    batch, time, bins, channels = grad.shape
+    kernel = weight.shape[2]
+    padded = F.pad(x, (0, 0, padding, padding))
+    over_time = grad.reshape(batch, time, 1, bins * channels).permute(0, 3, 1, 2)
+    shape = weight.new_empty(bins * channels, 1, kernel, 1, dtype=x.dtype)
+    columns: list[Tensor] = []
+    for shift in range(kernel):
+        source = padded[:, :, shift : shift + bins].reshape(batch, -1, 1, bins * channels)
+        column = _correlate(source.permute(0, 3, 1, 2), over_time, shape, [padding, 0])
+        columns.append(column.view(bins, channels, kernel).sum(dim=0, dtype=weight.dtype))
+    return torch.stack(columns, dim=2).unsqueeze(1)
+
+
 class ConvNeXt(Scheduled):
     """(B, T, F, C) -> the same shape: a residual 7x7 depthwise convolution (arXiv:2201.03545, adapted)."""
 
@@ -62,7 +124,7 @@ class ConvNeXt(Scheduled):
         """Frames that are not ``real`` count as zero, as beyond the ends of the batch."""
         if real is not None:
             x = x.masked_fill(~real[:, :, None, None], 0.0)
-        branch = self._branch(convolve(x, self.depthwise_conv, (LOOK_AHEAD, LOOK_AHEAD)))
+        branch = self._branch(self._depthwise(x))
         if self.training:
             kept = keep_utterances(branch.flatten(2), self.now(self.skip))
             branch = branch if kept is None else branch * kept.unsqueeze(-1)
@@ -78,6 +140,12 @@ class ConvNeXt(Scheduled):
         joined = torch.cat((cache, x), dim=1)
         branch = self._branch(convolve(joined, self.depthwise_conv, (0, LOOK_AHEAD)))
         return x[:, :chunk] + branch, joined[:, chunk : chunk + LOOK_AHEAD]
+
+    def _depthwise(self, x: Tensor) -> Tensor:
+        layer = self.depthwise_conv
+        if x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return cast("Tensor", _DepthwiseConvolve.apply(x, layer.weight, layer.bias, LOOK_AHEAD))
+        return convolve(x, layer, (LOOK_AHEAD, LOOK_AHEAD))
 
     def _branch(self, x: Tensor) -> Tensor:
         hidden = F.linear(x, self.pointwise_conv1.weight.flatten(1), self.pointwise_conv1.bias)

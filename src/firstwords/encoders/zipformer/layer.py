@@ -21,6 +21,7 @@ from firstwords.encoders.zipformer.constraints import Balancer, Whiten
 from firstwords.encoders.zipformer.convolution import ConvolutionModule
 from firstwords.encoders.zipformer.feedforward import FeedForward
 from firstwords.encoders.zipformer.schedules import Schedule, Scheduled
+from firstwords.encoders.zipformer.sharing import SharedWeights
 
 ATTENTION_SKIP = Schedule((0.0, 0.2), (4000.0, 0.05), (16000.0, 0.0))
 FEEDFORWARD_SKIP = Schedule((0.0, 0.1), (4000.0, 0.01), (50000.0, 0.0))
@@ -99,7 +100,7 @@ class View(NamedTuple):
     """What a layer may look at: real frames, hidden pairs (B, 1, T or 1, S), chunk and own lengths."""
 
     real: Bool[Tensor, "batch time"] | None = None
-    hidden: Bool[Tensor, "... sources"] | None = None
+    hidden: Bool[Tensor, "*#some sources"] | None = None
     chunk: int = -1
     lengths: Int[Tensor, " batch"] | None = None
 
@@ -165,12 +166,15 @@ class ZipformerLayer(Scheduled):
     ) -> Float[Tensor, "batch time dim"]:
         """``positions`` encode the offsets -(T-1) … T-1."""
         before, rates = x, self.rates
-        weights = self.self_attn_weights(x, positions, view.hidden)
+        # A captured graph gets the plain form; both give the same numbers.
+        whole = torch.compiler.is_compiling()
+        find_weights = self.self_attn_weights if whole else self.self_attn_weights.shared
+        weights = find_weights(x, positions, view.hidden)
         attention_kept = self._kept(x, rates.attention_skip)
         x = x + self.feed_forward1(x)
-        first = weights[:, 0]
+        first = weights
         if self.training and constraints.drawn(self.now(rates.constant_attention)):
-            first = uniform_where_positive(first)
+            first = uniform_where_positive(weights.weights if isinstance(weights, SharedWeights) else weights)
         x = _add(x, self.balancer_na(self.nonlin_attention(x, first)), attention_kept)
         x = _add(x, self.self_attn1(x, weights), attention_kept)
         kept = self._kept(x, rates.convolution_skip)
@@ -203,7 +207,7 @@ class ZipformerLayer(Scheduled):
         mask = None if hidden is None else hidden[:, None, None, :]
         weights, keys = self.self_attn_weights.step(x, positions, cache.keys, mask)
         x = x + self.feed_forward1(x)
-        y, gated = self.nonlin_attention.step(x, weights[:, 0], cache.gated)
+        y, gated = self.nonlin_attention.step(x, weights, cache.gated)
         x = x + y
         y, values1 = self.self_attn1.step(x, weights, cache.values1)
         x = x + y
@@ -225,8 +229,8 @@ def _add(x: Tensor, branch: Tensor, kept: Tensor | None) -> Tensor:
 
 
 def uniform_where_positive(
-    weights: Float[Tensor, "batch time sources"],
-) -> Float[Tensor, "batch time sources"]:
-    """The same sources, each with the same weight; no gradient flows back."""
-    positive = (weights.detach() > 0).to(weights.dtype)
+    weights: Float[Tensor, "batch heads time sources"],
+) -> Float[Tensor, "batch 1 time sources"]:
+    """The sources of the first head, each with the same weight; no gradient flows back."""
+    positive = (weights[:, :1].detach() > 0).to(weights.dtype)
     return positive / positive.sum(dim=-1, keepdim=True)

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from firstwords.encoders.zipformer.attention import RelativePositions
 from firstwords.encoders.zipformer.layer import Bypass, LayerCache, LayerShape, View, ZipformerLayer
 from firstwords.encoders.zipformer.schedules import Schedule
+
+
+class _Combine(torch.autograd.Function):
+    """(B, G, F, D) and F weights -> weighted sums (B, G, D), one pass over x (an einsum copies it first)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weights: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weights)
+        weights = weights.to(x.dtype)
+        total = x[:, :, 0] * weights[0]
+        for place in range(1, x.shape[2]):
+            total.addcmul_(x[:, :, place], weights[place])
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        (x, weights), grad = ctx.saved_tensors, grads[0]
+        parts = [(x[:, :, place] * grad).sum(dtype=weights.dtype) for place in range(x.shape[2])]
+        return grad.unsqueeze(2) * weights.to(x.dtype)[:, None], torch.stack(parts)
 
 
 class Downsample(nn.Module):
@@ -35,8 +56,8 @@ class Downsample(nn.Module):
             x = repeat_last(x, lengths)
         if groups * self.factor != time:
             x = torch.cat((x, x[:, -1:].expand(-1, groups * self.factor - time, -1)), dim=1)
-        weights = self.bias.softmax(dim=0).to(x.dtype)
-        return torch.einsum("bgfd,f->bgd", x.unflatten(1, (groups, self.factor)), weights)
+        weights = self.bias.softmax(dim=0)
+        return cast("Tensor", _Combine.apply(x.unflatten(1, (groups, self.factor)), weights))
 
 
 def repeat_last(

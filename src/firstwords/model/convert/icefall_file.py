@@ -54,22 +54,29 @@ def _load(path: Path) -> dict[Any, Any]:
         with torch.serialization.safe_globals(_HARMLESS):
             content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = next((line for line in str(error).splitlines() if "GLOBAL" in line), "")
+        reason = next((line.strip() for line in str(error).splitlines() if "GLOBAL" in line), None)
+        if reason is None:
+            raise _unreadable(path, error) from None
         raise CheckpointError(
-            f"'{path}' holds more than weights, and loading it would run code: {reason.strip() or 'unknown'}",
+            f"'{path}' holds more than weights, and loading it would run code: {reason}",
             mend="Save its weights alone: torch.save({'model': checkpoint['model']}, 'pretrained.pt').",
         ) from None
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise CheckpointError(
-            f"'{path}' cannot be read as a PyTorch file: {str(error).splitlines()[0]}",
-            mend="Was the download interrupted, or is it a pointer file of git-lfs?",
-        ) from None
+        raise _unreadable(path, error) from None
     if not isinstance(content, dict):
         raise CheckpointError(
             f"'{path}' holds a {type(content).__name__}, not a table of tensors.",
             mend="Give pretrained.pt or epoch-N.pt; a TorchScript file (jit_script.pt) cannot be converted.",
         )
     return cast("dict[Any, Any]", content)
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return CheckpointError(
+        f"'{path}' cannot be read as a PyTorch file: {reason}",
+        mend="Was the download interrupted, or is it a pointer file of git-lfs?",
+    )
 
 
 def read_settings(path: Path) -> dict[str, Any]:
