@@ -84,7 +84,8 @@ def _work(
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as bar:
+    quiet = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False, disable=quiet) as bar:
         task = bar.add_task("transcribing", total=total, audio="")
 
         def show(seconds: float) -> None:

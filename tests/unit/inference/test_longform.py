@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pytest
+from test_formats import Letters
 
 from firstwords.audio.windows import WindowConfig
 from firstwords.inference.longform import in_groups, is_silent, transcribe_blocks
 from firstwords.inference.transcript import Token, build_transcript
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
-from test_formats import Letters
-
 from tone_corpus import RATE, TONES, random_text, sing
 
 TOKENIZER = Letters("".join(TONES))

@@ -2,38 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from firstwords.audio.waveform import write
 from firstwords.data.manifest import Utterance
 from firstwords.errors import AudioError, CheckpointError, SearchError, UsageError
 from firstwords.inference.recognizer import Recognizer
 from firstwords.inference.transcript import Transcript
-from firstwords.model.checkpoint import save_model
-from firstwords.model.speech_model import SpeechModel
-from firstwords.text.characters import GraphemeTokenizer
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
-from tone_corpus import RATE, random_text, sing, tone_recipe
+from nonsense_model import make_nonsense_model
+from tone_corpus import RATE, random_text, sing
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder with random weights, loud enough that it reads something into everything."""
-    torch.manual_seed(3)
-    tokenizer = GraphemeTokenizer.train(["aeiou aeiou aeiou"] * 5)
-    model = SpeechModel(tone_recipe(), len(tokenizer.pieces)).eval()
-    with torch.no_grad():
-        model.ctc.projection.weight.normal_(0, 3)
-        model.ctc.projection.bias[7:] = -1e3  # letters and space, not bytes
-    path = tmp_path_factory.mktemp("models") / "nonsense"
-    save_model(path, model, tokenizer, card="# nonsense\n\n| | |\n|---|---|\n| dev WER | 100 % |\n")
-    return path
+    return make_nonsense_model(tmp_path_factory.mktemp("models") / "nonsense")
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,194 @@
+"""``firstwords transcribe`` and ``firstwords info``, as a user meets them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner, Result
+
+from firstwords.audio.waveform import write
+from firstwords.cli.main import app
+from firstwords.cli.transcribe_files import SUFFIXES, plan, read_formats
+from firstwords.errors import AudioError, CheckpointError, FirstwordsError, UsageError
+from firstwords.inference.transcript import Transcript
+from nonsense_model import make_nonsense_model
+from tone_corpus import RATE, sing
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_nonsense_model(tmp_path_factory.mktemp("models") / "nonsense")
+
+
+@pytest.fixture
+def recordings(tmp_path: Path) -> Path:
+    """Two recordings, one in a folder of its own, a text that is none, and a hidden one."""
+    folder = tmp_path / "talks"
+    generator = np.random.default_rng(0)
+    for name in ("one.wav", "deep/two.flac", ".hidden/three.wav"):
+        write(folder / name, sing("aei ou aei", generator), RATE)
+    (folder / "notes.txt").write_text("not audio")
+    return folder
+
+
+def firstwords(*arguments: object) -> Result:
+    """Run the command; an error of ours comes back as the result's exception."""
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit | FirstwordsError):
+        raise result.exception
+    return result
+
+
+def test_text_is_printed_without_out(model: Path, recordings: Path) -> None:
+    alone = firstwords("transcribe", model, recordings / "one.wav")
+    assert alone.exit_code == 0
+    text = alone.stdout.removesuffix("\n")
+    assert text
+    assert "\n" not in text
+    both = firstwords("transcribe", model, recordings).stdout.splitlines()
+    assert both == [
+        f"{recordings / 'deep' / 'two.flac'}\t{both[0].split(chr(9))[1]}",
+        f"{recordings / 'one.wav'}\t{text}",
+    ]
+    lines = firstwords("transcribe", model, recordings, "--format", "json").stdout.splitlines()
+    assert [Transcript.from_record(json.loads(line)).text for line in lines][1] == text
+
+
+def test_every_format_in_its_file_and_done_files_are_skipped(
+    model: Path, recordings: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    arguments = (
+        "transcribe",
+        model,
+        recordings,
+        "--format",
+        "txt,json,srt,vtt,ctm,textgrid,eaf",
+        "--out",
+        out,
+    )
+    first = firstwords(*arguments)
+    assert first.exit_code == 0, first.stderr
+    assert "2 transcribed" in first.stderr
+    suffixes = [".txt", ".json", ".srt", ".vtt", ".ctm", ".TextGrid", ".eaf"]
+    written = sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
+    assert written == sorted([f"one{s}" for s in suffixes] + [f"deep/two{s}" for s in suffixes])
+    before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in out.rglob("*") if p.is_file()}
+    (out / "one.txt").unlink()
+    second = firstwords(*arguments)
+    assert second.exit_code == 0
+    assert "1 already transcribed" in second.stderr
+    assert "1 transcribed" in second.stderr
+    assert (out / "one.txt").read_bytes() == before[out / "one.txt"][0]
+    assert (out / "deep" / "two.txt").stat().st_mtime_ns == before[out / "deep" / "two.txt"][1]
+    third = firstwords(*arguments)
+    assert "2 already transcribed" in third.stderr
+    assert firstwords(*arguments, "--again").stderr.count("2 transcribed") == 1
+
+
+def test_a_bad_recording_is_named_and_the_others_are_done(
+    model: Path, recordings: Path, tmp_path: Path
+) -> None:
+    (recordings / "broken.wav").write_bytes(b"RIFF")
+    (recordings / "cut.mp3").write_bytes(b"ID3\x04\0\0\0\0\0\x0a" + bytes(10))
+    result = firstwords("transcribe", model, recordings, "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "broken.wav" in result.stderr
+    assert "cut.mp3" in result.stderr
+    assert "2 transcribed" in result.stderr
+    assert "2 not" in result.stderr
+    assert (tmp_path / "out" / "one.txt").is_file()
+
+
+def test_a_repair_is_said(model: Path, recordings: Path) -> None:
+    path = recordings / "one.wav"
+    path.write_bytes(path.read_bytes()[:20_000])
+    result = firstwords("transcribe", model, path)
+    assert result.exit_code == 0
+    assert "cut short" in result.stderr
+
+
+def test_a_tier_is_added_to_the_eaf_beside(model: Path, recordings: Path, tmp_path: Path) -> None:
+    beside = recordings / "one.eaf"
+    original = (
+        '<ANNOTATION_DOCUMENT><HEADER/><TIME_ORDER></TIME_ORDER><TIER LINGUISTIC_TYPE_REF="t" '
+        'TIER_ID="mine"/><LINGUISTIC_TYPE LINGUISTIC_TYPE_ID="t" TIME_ALIGNABLE="true"/>'
+        "</ANNOTATION_DOCUMENT>"
+    )
+    beside.write_text(original)
+    result = firstwords(
+        "transcribe", model, recordings / "one.wav", "--format", "eaf", "--out", tmp_path / "out"
+    )
+    assert result.exit_code == 0, result.stderr
+    assert beside.read_text() == original
+    made = (tmp_path / "out" / "one.eaf").read_text()
+    assert 'TIER_ID="mine"' in made
+    assert 'TIER_ID="firstwords:nonsense"' in made
+    beside.write_text("<broken")
+    broken = firstwords(
+        "transcribe", model, recordings / "one.wav", "--format", "eaf", "--out", tmp_path / "b"
+    )
+    assert broken.exit_code == 1
+    assert "well-formed" in broken.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        (("--format", "doc"), UsageError, "'doc' is no format"),
+        (("--format", "eaf"), UsageError, "needs files"),
+        (("--format", "txt,srt"), UsageError, "needs files"),
+        (("--format", "srt"), UsageError, "cannot be told apart"),
+    ],
+)
+def test_wrong_usage(
+    model: Path, recordings: Path, arguments: tuple[str, ...], error: type, says: str
+) -> None:
+    result = firstwords("transcribe", model, recordings, *arguments)
+    assert isinstance(result.exception, error)
+    assert says in str(result.exception)
+
+
+def test_wrong_folders(recordings: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(AudioError, match="no recordings"):
+        plan([tmp_path / "empty"], ["txt"], None)
+    result = firstwords("transcribe", tmp_path / "empty", recordings / "one.wav")
+    assert isinstance(result.exception, CheckpointError)
+
+
+def test_names_of_results(recordings: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copy(recordings / "one.wav", recordings / "one.flac")
+    shutil.copy(recordings / "one.wav", recordings / "v1.2.wav")
+    jobs, failures, done = plan([recordings, recordings / "one.wav"], ["txt"], out)
+    assert [job.target for job in jobs] == [
+        out / "deep" / "two",
+        out / "one.flac",
+        out / "one.wav",
+        out / "v1.2",
+    ]
+    assert (failures, done) == ({}, 0)
+    shutil.copytree(recordings, tmp_path / "other")
+    with pytest.raises(UsageError, match="both be written"):
+        plan([recordings, tmp_path / "other"], ["txt"], out)
+    assert read_formats(" TXT, json,txt", out) == ["txt", "json"]
+    assert all(suffix == suffix.lower() and suffix.startswith(".") for suffix in SUFFIXES)
+
+
+def test_info(model: Path, tmp_path: Path) -> None:
+    result = firstwords("info", model, "--check")
+    assert result.exit_code == 0
+    for words in ("zipformer", "graphemes", "a e i o u", "0.50 h", "100.0 %", "16000 Hz", "stored answer"):
+        assert words in result.stdout
+    broken = tmp_path / "broken"
+    shutil.copytree(model, broken)
+    (broken / "model.safetensors").unlink()
+    result = firstwords("info", broken)
+    assert isinstance(result.exception, CheckpointError)
+    assert "MISSING" in result.stdout
+    assert isinstance(firstwords("info", tmp_path / "none").exception, CheckpointError)
