@@ -40,6 +40,7 @@ def transcribe_blocks(
     config: WindowConfig,
     *,
     together: int = 1,
+    grid: int = 1,
     progress: Callable[[float], None] | None = None,
 ) -> tuple[list[Token], float]:
     """Blocks of one recording -> its tokens and its duration in seconds.
@@ -50,11 +51,13 @@ def transcribe_blocks(
     Args:
         decode: the model.
         together: windows per call of ``decode``.
+        grid: windows start at multiples of so many samples; with the encoder's hop, token times do not
+            depend on where the windows lie.
         progress: called with the seconds of the recording that are done.
     """
     tokens: list[Token] = []
     duration = 0.0
-    for windows in in_groups(cut_windows(blocks, sample_rate, config), together):
+    for windows in in_groups(cut_windows(blocks, sample_rate, config, grid=grid), together):
         spoken = [window for window in windows if _has_speech(window, sample_rate)]
         found = dict(zip(map(id, spoken), decode([w.samples for w in spoken]) if spoken else [], strict=True))
         for window in windows:

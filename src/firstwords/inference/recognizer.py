@@ -53,6 +53,7 @@ class Recognizer:
         self.model = loaded.model.to(compute.device).eval()
         self.compute = compute
         self.sample_rate = loaded.recipe.data.sample_rate
+        self._hop = round(self.model.frame_seconds * self.sample_rate)  # samples from frame to frame
         self._search = build_search(loaded.recipe.search, self.model.frame_seconds)
 
     @classmethod
@@ -199,6 +200,7 @@ class Recognizer:
             self._decode,
             _windows(window),
             together=together,
+            grid=self._hop,
             progress=progress,
         )
 
@@ -305,7 +307,7 @@ class Recognizer:
 
     def _frames(self, blocks: Iterable[Samples], window: float) -> npt.NDArray[np.float32]:
         """Blocks -> log-probabilities of the whole: each window's frames for the part it keeps."""
-        hop = round(self.frame_seconds * self.sample_rate)
+        hop = self._hop
         parts: list[npt.NDArray[np.float32]] = []
         windows = cut_windows(blocks, self.sample_rate, _windows(window), grid=hop)
         for group in in_groups(windows, 1):
