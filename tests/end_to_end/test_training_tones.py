@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from firstwords.encoders.zipformer.config import ZipformerConfig
 from firstwords.errors import CorpusError, TrainingError
 from firstwords.model.checkpoint import load_model
 from firstwords.model.recipe import Recipe, read_recipe, write_recipe
@@ -185,10 +186,12 @@ def test_starting_from_a_model_keeps_the_encoder_and_makes_a_new_head(corpus: Pa
 
 
 def test_without_a_recipe_one_is_chosen_and_written(corpus: Path, tmp_path: Path) -> None:
-    result = fit(corpus, tmp_path / "run", None, size="nano", overrides=["training.steps=1", "training.precision=fp32"])
+    result = fit(
+        corpus, tmp_path / "run", None, size="nano", overrides=["training.steps=1", "training.precision=fp32"]
+    )
     recipe = read_recipe(tmp_path / "run" / "recipe.toml")
     assert result.steps == recipe.training.steps == 1
-    assert recipe.encoder.dims[0] == 64
+    assert recipe.encoder == ZipformerConfig.preset("nano")
     with pytest.raises(TrainingError, match=r"encoder\.dims"):
         fit(corpus, tmp_path / "run", None, size="tiny")
 

@@ -62,7 +62,7 @@ class ExampleSource:
     Args:
         speeds: one is drawn per utterance and epoch; (1.0,) changes nothing.
         augmentation: None: samples as they are (dev and test).
-        negatives: recordings without speech.
+        negatives: recordings without speech; where there are none, ``noises`` serve.
         cache: shared or of this process; see AudioCache.
     """
 
@@ -116,9 +116,13 @@ class ExampleSource:
 
     def _negative(self, duration: float, draw: np.random.Generator) -> np.ndarray:
         count = round(duration * self.sample_rate)
-        if not self.negatives or draw.random() < SILENT_SHARE:
+        if draw.random() < SILENT_SHARE:
             level = 0.0 if draw.random() < 0.5 else 10 ** (draw.uniform(-80, -45) / 20)
             return (level * draw.standard_normal(count)).astype(np.float32)
+        level = np.float32(10 ** (draw.uniform(-30, 0) / 20))
+        if not self.negatives:
+            noise = self.noises.draw(draw, count, self.sample_rate) if self.noises is not None else None
+            return np.zeros(count, np.float32) if noise is None else np.float32(level) * noise
         clip = self.negatives[int(draw.integers(len(self.negatives)))]
         room = max(0.0, clip.duration - duration)
         wave = read(
@@ -128,7 +132,7 @@ class ExampleSource:
             start=clip.start + float(draw.uniform(0, room)),
             duration=min(duration, clip.duration),
         )
-        return wave.samples * np.float32(10 ** (draw.uniform(-30, 0) / 20))
+        return wave.samples * level
 
 
 def negative_places(count: int, *, seed: int, shortest: float = 1.0, longest: float = 5.0) -> list[Item]:

@@ -26,6 +26,13 @@ def fitted_recipe(recipe: Recipe, start: LoadedModel) -> Recipe:
     )
 
 
+def gentle(recipe: Recipe) -> Recipe:
+    """The recipe with a quarter of the learning rate: what was learned before is to be kept."""
+    training = recipe.training
+    schedule = training.schedule.model_copy(update={"lr": training.schedule.lr / 4})
+    return recipe.model_copy(update={"training": training.model_copy(update={"schedule": schedule})})
+
+
 def take_over(model: SpeechModel, tokenizer: Tokenizer, start: LoadedModel) -> tuple[bool, str]:
     """Copy what can be kept -> whether the head is new, and a sentence for the user.
 

@@ -123,7 +123,7 @@ def prepare(corpus: Corpus, recipe: Recipe, tokenizer: Tokenizer, model: SpeechM
     prepared.negatives = _extra(recipe.data.negative_folders, recipe)
     if recipe.data.noise_folders:
         prepared.noises = FolderNoise(_noise_clips(recipe))
-    if recipe.data.negative_share and (prepared.negatives or recipe.data.negative_folders):
+    if recipe.data.negative_share:
         share = recipe.data.negative_share
         count = max(1, round(len(items) * share / (1 - share)))
         prepared.train = items + negative_places(count, seed=recipe.seed)

@@ -345,7 +345,8 @@ class _Session:
         costs = [loader.sampler.cost(loader.sampler.batch(n)) for n in range(loader.batches_in_epoch)]
         mean_cost = sum(costs) / len(costs) * 0.97  # drawn speeds are on the whole faster than the slowest
         step = measured.seconds_per_cost * mean_cost * config.accumulate
-        step, validation = self.processes.same([step, dev.seconds])
+        elapsed += time.monotonic() - began
+        step, validation, elapsed = self.processes.same([step, dev.seconds, elapsed])
         audio = prepared.seconds / loader.batches_in_epoch * config.accumulate
         plan = make_plan(
             steps=config.steps,
@@ -354,7 +355,7 @@ class _Session:
             steps_in_epoch=loader.batches_in_epoch / config.accumulate,
             seconds_per_step=step,
             validation_seconds=validation,
-            elapsed=elapsed + time.monotonic() - began,
+            elapsed=elapsed,
             batch_seconds=limit,
             step_seconds=audio,
             schedule_scale=None if config.schedule_scale == "auto" else config.schedule_scale,

@@ -26,7 +26,7 @@ class DataConfig(Config):
     speeds: tuple[float, ...] = (0.9, 1.0, 1.1)  # one of them at random for each utterance and epoch
     augment: AugmentConfig = AugmentConfig()
     noise_folders: tuple[str, ...] = ()  # corpora or folders of noise to mix in; none: synthetic hiss
-    negative_folders: tuple[str, ...] = ()  # corpora of non-speech to train with an empty transcript
+    negative_folders: tuple[str, ...] = ()  # corpora of non-speech to hear as nothing; none: noise
     noise_splits: tuple[str, ...] = ()  # splits used of both kinds of folder; empty: all of them
     negative_share: float = Field(default=0.05, ge=0, lt=1)  # of the training utterances of an epoch
     cache_megabytes: float = Field(default=2048, ge=0)  # decoded audio kept in memory; 0: none

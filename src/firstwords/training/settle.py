@@ -16,7 +16,7 @@ from firstwords.model.checkpoint import RECIPE, TOKENIZER, LoadedModel
 from firstwords.model.recipe import Recipe, read_recipe, write_recipe
 from firstwords.text.load import train_tokenizer
 from firstwords.training.choose import choose_recipe
-from firstwords.training.fine_tune import fitted_recipe
+from firstwords.training.fine_tune import fitted_recipe, gentle
 from firstwords.training.prepare import corpus_fingerprint, split_corpus, training_texts
 from firstwords.training.progress import Progress
 from firstwords.training.resume import check_identity
@@ -60,6 +60,8 @@ def settle(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress: 
         recipe = wanted.recipe or _chosen(corpus, folder, wanted, device, progress)
         if wanted.start is not None:
             recipe = fitted_recipe(recipe, wanted.start)
+            if wanted.recipe is None:
+                recipe = gentle(recipe)
         recipe = wanted.applied_to(recipe)
     identity = {"recipe": recipe.digest, "corpus": corpus_fingerprint(corpus)}
     if wanted.start is not None:

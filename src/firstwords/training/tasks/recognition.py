@@ -97,7 +97,7 @@ class RecognitionTask(Task[Batch]):
             self.speech.encoder.requires_grad_(step > self.settings.frozen_steps)
 
     def loss(self, batch: Batch) -> Loss:
-        """Sums over the batch; utterances that cannot align count neither in the loss nor in the size."""
+        """Sums over the batch; an utterance that cannot align adds nothing to the loss."""
         size = float(batch.audio.lengths.sum()) / self.speech.recipe.data.sample_rate
         audio, targets = self._on_device(batch.audio), self._on_device(batch.targets)
         weight = self.head.config.consistency

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from test_recognition import batch_of, recognition_task
+
+from firstwords.data.manifest import Corpus, load_corpus, write_quarantine
+from firstwords.errors import ConfigError, CorpusError, UsageError
+from firstwords.tensors import Padded
+from firstwords.training import choose, memory
+from firstwords.training.choose import choose_recipe
+from firstwords.training.measure import Measured, measure
+from firstwords.training.prepare import (
+    channel_policy,
+    corpus_fingerprint,
+    encoded_frames,
+    prepare,
+    split_corpus,
+    training_texts,
+)
+from firstwords.training.trainer import make_optimizer
+from tone_corpus import make_tone_corpus, tone_recipe
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    return load_corpus(make_tone_corpus(tmp_path_factory.mktemp("tones") / "corpus", train=20, dev=4, test=2))
+
+
+def with_utterances(corpus: Corpus, **changes: dict[str, object]) -> Corpus:
+    """The corpus with fields of some utterances (by id, dashes as underscores) changed."""
+    changed = [replace(u, **changes.get(u.id.replace("-", "_"), {})) for u in corpus.utterances]
+    return replace(corpus, utterances=tuple(changed))
+
+
+def test_everything_left_out_has_a_reason(corpus: Corpus) -> None:
+    task = recognition_task()
+    spoiled = with_utterances(
+        corpus,
+        train_000={"text": None},
+        train_001={"duration": 0.01},
+        train_002={"duration": 99.0},
+        train_003={"text": "aeiou" * 40},
+        train_004={"text": ""},
+    )
+    spoiled = replace(spoiled, quarantine={"train-005": "clipped"})
+    found = prepare(spoiled, tone_recipe(), task.tokenizer, task.speech)
+    assert {name: why.split(" (")[0] for name, why in found.left_out.items()} == {
+        "train-000": "without transcript",
+        "train-001": "shorter than 0.1 s",
+        "train-002": "longer than 30 s",
+        "train-003": "with more text than fits into the audio",
+    }
+    ids = [item.id for item in found.train if item.audio is not None]
+    assert ids == [f"train-{n:03d}" for n in range(20) if n not in (0, 1, 2, 3, 5)]
+    assert next(item for item in found.train if item.id == "train-004").tokens == ()
+    negatives = [item for item in found.train if item.audio is None]
+    assert len(negatives) == 1
+    assert any("1 utterances are in quarantine" in note for note in found.notes)
+    assert any("train-003" in note for note in found.notes)
+    assert len(found.dev) == 4
+
+
+def test_nothing_to_train_on(corpus: Corpus) -> None:
+    task = recognition_task()
+    silent = replace(corpus, utterances=tuple(replace(u, text=None) for u in corpus.utterances))
+    with pytest.raises(CorpusError, match="without transcript"):
+        prepare(silent, tone_recipe(), task.tokenizer, task.speech)
+    with pytest.raises(CorpusError, match="transcript"):
+        training_texts(silent, tone_recipe())
+
+
+def test_a_dev_set_is_held_out_where_there_is_none(corpus: Corpus) -> None:
+    only = replace(corpus, utterances=tuple(u for u in corpus.utterances if u.split != "dev"))
+    train, dev, notes = split_corpus(only, seed=1)
+    assert {u.id for u in train}.isdisjoint(u.id for u in dev)
+    assert len(train) + len(dev) == 20
+    assert dev
+    assert "same speakers" in notes[0]
+    assert split_corpus(only, seed=1)[1] == dev
+    assert split_corpus(only, seed=2)[1] != dev
+    many = replace(
+        only,
+        utterances=tuple(replace(u, speaker=f"s{n % 12}") for n, u in enumerate(only.utterances)),
+    )
+    train, dev, notes = split_corpus(many, seed=1)
+    assert {u.speaker for u in train}.isdisjoint(u.speaker for u in dev)
+    assert "speakers of their own" in notes[0]
+
+
+def test_frames_are_those_of_the_model() -> None:
+    task = recognition_task()
+    task.model.eval()
+    for seconds in (0.35, 1.0, 2.47):
+        samples = torch.zeros(1, round(seconds * 16000))
+        encoded = task.speech.encode(Padded(samples, torch.tensor([samples.shape[1]])))
+        assert abs(encoded_frames(task.speech, seconds) - int(encoded.lengths[0])) <= 1
+
+
+def test_fingerprint_follows_manifest_and_quarantine(tmp_path: Path) -> None:
+    folder = make_tone_corpus(tmp_path / "corpus", train=3, dev=1, test=1)
+    first = corpus_fingerprint(load_corpus(folder))
+    assert corpus_fingerprint(load_corpus(folder)) == first
+    write_quarantine(folder, {"train-000": "clipped"})
+    second = corpus_fingerprint(load_corpus(folder))
+    lines = [json.loads(x) for x in (folder / "manifest.jsonl").read_text().splitlines()]
+    lines[1]["text"] += " a"
+    (folder / "manifest.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    assert len({first, second, corpus_fingerprint(load_corpus(folder))}) == 3
+
+
+def test_channels() -> None:
+    assert [channel_policy(c) for c in ("mix", "error", "1", 0)] == ["mix", "error", 1, 0]
+    with pytest.raises(ConfigError, match="left"):
+        channel_policy("left")
+
+
+@pytest.mark.parametrize(
+    ("hours", "minutes", "device", "expected"),
+    [
+        (0.2, 4, "cpu", "nano"),
+        (0.84, 60, "cpu", "tiny"),
+        (0.84, 3, "cpu", "nano"),
+        (20, 600, "cpu", "tiny"),
+        (20, 240, "cuda", "S"),
+        (300, 3000, "cuda", "M"),
+    ],
+)
+def test_size_follows_data_time_and_machine(hours: float, minutes: float, device: str, expected: str) -> None:
+    found = choose_recipe(name="x", language="yo", hours=hours, minutes=minutes, device=device, cores=2)
+    wanted = choose.ZipformerConfig.preset(expected)
+    assert found.recipe.encoder == wanted, found.reasons
+    assert expected in " ".join(found.reasons)
+    assert found.recipe.training.minutes == minutes
+
+
+def test_a_named_size_wins_and_a_wrong_one_is_refused() -> None:
+    found = choose_recipe(name="x", language="tr", hours=0.1, minutes=None, device="cpu", size="S")
+    assert found.recipe.encoder == choose.ZipformerConfig.preset("S")
+    assert found.recipe.text.normalizer == "turkic"
+    with pytest.raises(UsageError, match="huge"):
+        choose_recipe(name="x", language="tr", hours=0.1, minutes=None, device="cpu", size="huge")
+
+
+def test_measuring_leaves_no_trace() -> None:
+    task = recognition_task()
+    before = {n: v.clone() for n, v in task.model.state_dict().items()}
+    state = task.state()
+    batches = [batch_of([(1.0, 3), (1.2, 4)]), batch_of([(2.0, 5)]), batch_of([(1.0, 2)] * 3)]
+    found = measure(
+        task,
+        batches,
+        lambda: make_optimizer(task.model, "scaled_adam", rate=0.1, weight_decay=0),
+        torch.device("cpu"),
+    )
+    assert all(torch.equal(before[n], v) for n, v in task.model.state_dict().items())
+    assert task.state() == state
+    assert 0 < found.seconds_per_cost < 10
+
+
+def test_the_cap_follows_the_measurement() -> None:
+    assert Measured(0.1, 20e6, 8_000_000_000).largest_cost(0.5) == pytest.approx(200)
+    assert Measured(0.1, None, None).largest_cost(0.5) == float("inf")
+
+
+def test_memory_is_told_where_the_system_tells_it() -> None:
+    free = memory.free_bytes(torch.device("cpu"))
+    assert free is None or 1 << 20 < free < 1 << 50
+    used = memory.start_measuring(torch.device("cpu"))
+    block = torch.ones(64 << 20, dtype=torch.uint8)
+    peak = memory.peak_bytes(torch.device("cpu"))
+    if used is not None and peak is not None:
+        assert peak - used > 0.8 * block.numel()
