@@ -135,7 +135,11 @@ class ExampleSource:
         return wave.samples * level
 
 
-def negative_places(count: int, *, seed: int, shortest: float = 1.0, longest: float = 5.0) -> list[Item]:
-    """``count`` places for non-speech in every epoch, with the durations they will have."""
-    lengths = np.random.default_rng([seed, 4]).uniform(shortest, longest, count)
+def negative_places(count: int, durations: Sequence[float], *, seed: int) -> list[Item]:
+    """``count`` places for non-speech in every epoch, as long as the utterances of the corpus are.
+
+    Of other lengths they would share batches (and, in an epoch sorted by length, hundreds of steps) with
+    none but each other, and a model that sees only silence for a while forgets that there is speech.
+    """
+    lengths = np.random.default_rng([seed, 4]).choice(np.asarray(durations), count)
     return [Item(f"negative-{n}", None, 0.0, round(float(x), 2), "", ()) for n, x in enumerate(lengths)]

@@ -126,7 +126,7 @@ def prepare(corpus: Corpus, recipe: Recipe, tokenizer: Tokenizer, model: SpeechM
     if recipe.data.negative_share:
         share = recipe.data.negative_share
         count = max(1, round(len(items) * share / (1 - share)))
-        prepared.train = items + negative_places(count, seed=recipe.seed)
+        prepared.train = items + negative_places(count, [i.duration for i in items], seed=recipe.seed)
     for reason, number in Counter(left_out.values()).most_common():
         ids = [name for name, why in left_out.items() if why == reason]
         shown = ", ".join(ids[:5]) + (", ..." if number > 5 else "")

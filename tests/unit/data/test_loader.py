@@ -172,7 +172,7 @@ def test_negatives_change_from_epoch_to_epoch(items: list[Item]) -> None:
     corpus_like = [
         type("Clip", (), {"audio": i.audio, "start": i.start, "duration": i.duration})() for i in items
     ]
-    made = source([*items, *negative_places(5, seed=1)])
+    made = source([*items, *negative_places(5, [i.duration for i in items], seed=1)])
     made.negatives = corpus_like  # type: ignore[assignment]
     heard = [made.load(epoch, 17) for epoch in range(12)]
     assert all(isinstance(h, LoadedExample) and h.tokens == () and h.text == "" for h in heard)
