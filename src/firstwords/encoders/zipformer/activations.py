@@ -8,6 +8,7 @@ reference's training kernels round it to 8 bits).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -19,11 +20,25 @@ from torch.autograd.function import once_differentiable
 from firstwords.encoders.zipformer.constraints import limit_parameter
 
 _SLOPE = 0.08
+_BLOCK = 1 << 18  # elements at a time on a CPU: several passes over its cache, one over memory
 
 
 def _swoosh(x: Tensor, shift: float, offset: float) -> Tensor:
-    shifted = x - shift
-    return F.softplus(shifted).add_(shifted, alpha=-_SLOPE).sub_(offset + _SLOPE * shift)
+    y = torch.empty_like(x)
+    for part, out in _blocks(x, y):
+        shifted = part - shift
+        torch.ops.aten.softplus.out(shifted, out=out)
+        out.add_(shifted, alpha=-_SLOPE).sub_(offset + _SLOPE * shift)
+    return y
+
+
+def _blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The same places of several tensors, on a CPU in pieces that its cache holds from step to step."""
+    first = tensors[0]
+    if first.device.type != "cpu" or first.numel() <= _BLOCK or not all(t.is_contiguous() for t in tensors):
+        yield tensors
+        return
+    yield from zip(*(t.view(-1).split(_BLOCK) for t in tensors), strict=True)
 
 
 class _Swoosh(torch.autograd.Function):
@@ -37,8 +52,11 @@ class _Swoosh(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (x,), grad = ctx.saved_tensors, grads[0]
-        slope = torch.ops.aten.softplus_backward(grad, x - ctx.shift, 1, 20)  # grad * sigmoid(x - shift)
-        return slope.sub_(grad, alpha=_SLOPE), None, None
+        new = torch.empty_like(grad)
+        for part, g, out in _blocks(x, grad, new):  # out = g * (sigmoid(x - shift) - 0.08)
+            torch.ops.aten.softplus_backward.grad_input(g, part - ctx.shift, 1, 20, grad_input=out)
+            out.sub_(g, alpha=_SLOPE)
+        return new, None, None
 
 
 def swoosh_l(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -52,6 +70,9 @@ def swoosh_r(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def _apply_swoosh(x: Tensor, shift: float, offset: float) -> Tensor:
+    if torch.compiler.is_compiling():
+        shifted = x - shift
+        return F.softplus(shifted) - _SLOPE * shifted - (offset + _SLOPE * shift)
     if x.requires_grad and torch.is_grad_enabled():
         return _Swoosh.apply(x, shift, offset)  # pyright: ignore[reportReturnType]
     return _swoosh(x, shift, offset)

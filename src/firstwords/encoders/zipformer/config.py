@@ -56,7 +56,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "query_head_dim": 12,
         "value_head_dim": 8,
         "kernels": (15, 15, 15, 15, 15, 15),
-        "embed_channels": (8, 8, 12),
+        "embed_channels": (4, 8, 16),
     },
 }
 
