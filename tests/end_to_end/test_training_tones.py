@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -200,3 +201,30 @@ def test_a_corpus_without_train_split(tmp_path: Path) -> None:
     own = make_tone_corpus(tmp_path / "corpus", train=0, dev=2, test=1)
     with pytest.raises(CorpusError, match="'dev', 'test'"):
         fit(own, tmp_path / "run", tone_recipe())
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="torchrun's rendezvous is not built for Windows")
+def test_two_processes_train_together_and_resume(corpus: Path, tmp_path: Path) -> None:
+    script = tmp_path / "command.py"
+    script.write_text(COMMAND)
+    recipe = tone_recipe(steps=8, validate_every=4, batch_seconds=12, save_every_seconds=0.1)
+    write_recipe(tmp_path / "recipe.toml", recipe)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    arguments = [str(corpus), "--recipe", str(tmp_path / "recipe.toml"), "--to", str(tmp_path / "run")]
+    digests = []
+    for _ in range(2):
+        done = subprocess.run(
+            [*torchrun, str(script), *arguments, "--device", "cpu"],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        digests.append(digest(tmp_path / "run"))
+        # The second time: back by some steps, as after a kill.
+        for name in ("step-00000008", "step-00000007"):
+            shutil.rmtree(tmp_path / "run" / "resume" / name, ignore_errors=True)
+    assert digests[0] == digests[1]
+    assert load_model(tmp_path / "run", device="cpu").recipe.digest == recipe.digest

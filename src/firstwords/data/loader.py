@@ -124,22 +124,28 @@ class Loader:
 
 
 class ValidationLoader:
-    """The same batches each time, as they are: never augmented, every utterance once."""
+    """The same batches each time, as they are: never augmented, every utterance once.
+
+    ``seconds``: what one pass took the last time, with all that was done between the batches.
+    """
 
     def __init__(self, source: ExampleSource, batches: Sequence[Sequence[int]]) -> None:
         if source.augmentation is not None or source.speeds != (1.0,):
             raise ValueError("validation audio is never augmented")
         self.source = source
         self.order = [list(batch) for batch in batches]
+        self.seconds = 0.0
         self.skipped: dict[str, str] = {}
 
     def __iter__(self) -> Iterator[Batch]:
+        started = time.monotonic()
         for indices in self.order:
             examples = load_all(self.source, 0, indices)
             self.skipped.update({e.id: e.reason for e in examples if isinstance(e, Unreadable)})
             good = [to_example(e) for e in examples if isinstance(e, LoadedExample)]
             if good:
                 yield collate(good)
+        self.seconds = time.monotonic() - started
 
 
 def to_example(loaded: LoadedExample) -> Example:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +61,14 @@ class Processes:
             values = values.cuda()
         torch.distributed.broadcast(values, 0)
         return values.tolist()
+
+    def gather(self, value: Any) -> list[Any]:
+        """The value of every process, in their order, in every process."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        torch.distributed.all_gather_object(values, value)
+        return values
 
     def same_weights(self, model: nn.Module) -> None:
         """Give every process the weights and buffers of the first."""

@@ -57,6 +57,7 @@ class Plan:
     validate_every: int
     schedule_scale: float
     minutes: float | None = None
+    most_steps: int | None = None  # more than these are never planned, whatever the time allows
     reserve_seconds: float = 0.0  # of the time budget, for what comes after the last step
 
     @property
@@ -87,6 +88,8 @@ class Plan:
 
     def replanned(self, step: int, steps_left: int) -> Self:
         """The plan with another number of steps from ``step`` on; itself where it hardly changes."""
+        if self.most_steps is not None:
+            steps_left = min(steps_left, self.most_steps - step)
         old = self.last_step - step
         if old <= 0 or abs(steps_left - old) < _WORTH_REPLANNING * old:
             return self
@@ -136,6 +139,7 @@ def make_plan(
         limits.append(steps)
     if epochs is not None:
         limits.append(round(epochs * steps_in_epoch))
+    most = min(limits) if limits else None
     reserve = 0.0
     if minutes is not None:
         reserve = 2 * validation_seconds + 3.0  # the end: last and averaged weights, and the files
@@ -156,5 +160,6 @@ def make_plan(
         validate_every=validate_every,
         schedule_scale=schedule_scale,
         minutes=minutes,
+        most_steps=most,
         reserve_seconds=reserve,
     )

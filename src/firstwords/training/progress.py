@@ -72,7 +72,7 @@ class Progress:
     def say(self, message: str) -> None:
         """A line that stays."""
         if not self.quiet:
-            self.console.print(escape(message), highlight=False)
+            self.console.print(escape(message), highlight=False, soft_wrap=True)
 
     def step(
         self, step: int, steps: int, *, loss: float, seconds: float, audio: float, waited: float
@@ -90,7 +90,7 @@ class Progress:
             self._live.update(Text(standing.line()))
         elif time.monotonic() - self._plain_at >= PLAIN_EVERY:
             self._plain_at = time.monotonic()
-            self.console.print(standing.line(), highlight=False)
+            self.console.print(standing.line(), highlight=False, soft_wrap=True)
 
     def standing(self, step: int, steps: int) -> Standing:
         """The numbers of the line."""

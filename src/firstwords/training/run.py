@@ -11,15 +11,13 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import final
 
 import torch
 from torch.optim.optimizer import Optimizer
 
-from firstwords.data.batch import Batch
 from firstwords.data.cache import AudioCache
 from firstwords.data.examples import ExampleSource, Item
 from firstwords.data.loader import Loader, ValidationLoader
@@ -126,20 +124,6 @@ def train_corpus(
     finally:
         progress.stop()
         leave_processes(processes)
-
-
-@final
-class _Dev:
-    """Dev batches, and the seconds that decoding them took the last time."""
-
-    def __init__(self, loader: ValidationLoader, expected: float) -> None:
-        self.loader = loader
-        self.seconds = expected
-
-    def __iter__(self) -> Iterator[Batch]:
-        started = time.monotonic()
-        yield from self.loader
-        self.seconds = time.monotonic() - started
 
 
 @dataclass
@@ -302,7 +286,7 @@ class _Session:
             path=path,
         )
 
-    def _dev(self, prepared: Prepared) -> _Dev:
+    def _dev(self, prepared: Prepared) -> ValidationLoader:
         data = self.recipe.data
         source = ExampleSource(
             prepared.dev,
@@ -313,7 +297,7 @@ class _Session:
         )
         limit = self.recipe.training.batch_seconds
         order = pack([item.duration for item in prepared.dev], limit, self.recipe.training.max_utterances)
-        return _Dev(ValidationLoader(source, order), 0.0)
+        return ValidationLoader(source, order)
 
     def _optimizer(self, model: SpeechModel) -> Optimizer:
         config = self.recipe.training
@@ -322,7 +306,7 @@ class _Session:
         )
 
     def _plan(
-        self, task: RecognitionTask, loader: Loader, prepared: Prepared, dev: _Dev, elapsed: float
+        self, task: RecognitionTask, loader: Loader, prepared: Prepared, dev: ValidationLoader, elapsed: float
     ) -> Plan:
         """Measure a few batches and one validation, then decide how long the run is."""
         began = time.monotonic()
@@ -367,7 +351,7 @@ class _Session:
         )
         return plan
 
-    def _validation_seconds(self, task: RecognitionTask, dev: _Dev) -> float:
+    def _validation_seconds(self, task: RecognitionTask, dev: ValidationLoader) -> float:
         """Expected wall clock of one validation: an untrained model decodes as fast as a trained one."""
         started = time.monotonic()
         task.validate(dev)

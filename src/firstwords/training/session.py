@@ -37,6 +37,7 @@ from firstwords.training.tasks.task import BatchT, Task, Validation
 
 BAD_STEPS = 5  # in a row, then roll back
 MAX_ROLLBACKS = 6
+_WORTH_SAYING = 0.15  # relative change of the planned steps
 AVERAGED_MODELS = 200  # about so many enter the average: more cost time, fewer lose its benefit
 
 
@@ -166,11 +167,14 @@ class Run:
         steps, _ = self.processes.same([max(1.0, left / pace), 0.0])
         changed = self.plan.replanned(self.step, int(steps))
         if changed is not self.plan:
-            self.tell(
+            message = (
                 f"Steps take {pace:.2f} s: {changed.last_step} steps fit the time "
-                f"(planned: {self.plan.last_step}).",
-                kind="plan",
+                f"(planned: {self.plan.last_step})."
             )
+            if self.processes.first:
+                self.log.write("plan", self.step, {"message": message, "steps": changed.last_step})
+            if abs(changed.last_step - self.plan.last_step) > _WORTH_SAYING * self.plan.last_step:
+                self.progress.say(message)
             self.plan = changed
 
     @property
@@ -223,7 +227,7 @@ class Run:
             "optimizer": optimizer.state_dict(),
             "average": self.average.state_dict(),
             "counters": vars(self.counters),
-            "task": task.state(),
+            "tasks": self.processes.gather(task.state()),
             "plan": self.plan.to_record(),
             "skipped": self.skipped,
         }
@@ -231,8 +235,9 @@ class Run:
     def save(self, task: Task[BatchT], optimizer: Optimizer) -> None:
         """Write a checkpoint of this step (the first process alone)."""
         self._saved_at = time.monotonic()
+        state = self.state(task, optimizer)
         if self.processes.first:
-            self.checkpoints.save(self.step, self.state(task, optimizer))
+            self.checkpoints.save(self.step, state)
 
     @property
     def save_due(self) -> bool:
@@ -245,7 +250,8 @@ class Run:
         state = checkpoint.state
         self._restore_weights(state, task, optimizer)
         self.counters = Counters(**cast("dict[str, Any]", state["counters"]))
-        task.load_state(state["task"])
+        tasks = cast("list[dict[str, Any]]", state["tasks"])
+        task.load_state(tasks[self.processes.rank % len(tasks)])  # there may be more processes than before
         self.plan = Plan.from_record(state["plan"])
         self.skipped = dict(state["skipped"])
 

@@ -67,6 +67,13 @@ def test_small_changes_are_not_worth_a_new_plan() -> None:
     assert made.replanned(400, 590) is made
 
 
+def test_a_fast_machine_never_gets_more_steps_than_asked_for() -> None:
+    made = plan(steps=300, minutes=60)
+    assert made.replanned(100, 5000) is made
+    assert made.replanned(100, 100).last_step == 200
+    assert plan(minutes=60).replanned(100, 50000).last_step == 50100
+
+
 def test_marks_are_crossed_once() -> None:
     made = plan(steps=30)
     assert [s for s in range(1, 31) if made.crosses(s, (0.1, 0.5))] == [3, 15]
