@@ -83,7 +83,7 @@ def _number(path: Path, fields: dict[str, str], name: str, default: int | None =
     value = fields.get(name)
     if value is None and default is not None:
         return default
-    if value is None or not value.isdigit():
+    if value is None or not (value.isascii() and value.isdecimal() and len(value) < 19):
         raise AudioError(
             f"'{path}': the sphere header field '{name}' is {value!r}, expected a number.",
             mend="The header is damaged: copy the file again.",

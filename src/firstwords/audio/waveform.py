@@ -324,7 +324,7 @@ def _choose_channel(source: Source, policy: ChannelPolicy | str) -> int | None:
                 mend='Set data.channels = "mix" or the number of the channel to use, "0" or "1".',
             )
         return 0
-    number = int(policy) if isinstance(policy, int) or policy.isdigit() else -1
+    number = int(policy) if isinstance(policy, int) or policy.isdecimal() else -1
     if not 0 <= number < source.channels:
         raise AudioError(
             f"'{source.path}' has no channel {policy}: it has {source.channels}, counted from 0.",

@@ -165,8 +165,9 @@ def _find_places(data: bytes, source: str) -> _Places:
         match name:
             case "TIME_SLOT":
                 places.ids.add(attributes.get("TIME_SLOT_ID", ""))
-                if attributes.get("TIME_VALUE", "").isdigit():
-                    places.slots.append((at, int(attributes["TIME_VALUE"])))
+                value = attributes.get("TIME_VALUE", "")
+                if value.isascii() and value.isdecimal() and len(value) < 19:
+                    places.slots.append((at, int(value)))
             case "TIER":
                 places.names.add(attributes.get("TIER_ID", ""))
             case "LINGUISTIC_TYPE":

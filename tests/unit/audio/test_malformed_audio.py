@@ -67,7 +67,7 @@ def sphere(data: bytes, **fields: str) -> bytes:
         "sample_coding": "-s3 pcm",
     } | fields
     lines = "".join(f"{k} {v}\n" for k, v in known.items() if v)
-    return f"NIST_1A\n   1024\n{lines}end_head\n".encode().ljust(1024) + data
+    return f"NIST_1A\n   1024\n{lines}end_head\n".encode("latin-1").ljust(1024) + data
 
 
 def changed(data: bytes, at: float, count: int = 60) -> bytes:
@@ -159,6 +159,18 @@ CASES = [
     ),
     Case("sphere cut in its header", lambda: sphere(s16())[:200], None, "cut short"),
     Case("sphere without rate", lambda: sphere(s16(), sample_rate=""), None, "sample_rate"),
+    Case(
+        "sphere with digits of another kind",
+        lambda: sphere(s16(), sample_rate="-i 16\u00b3"),
+        None,
+        "a number",
+    ),
+    Case(
+        "sphere with a number of 500 digits",
+        lambda: sphere(s16(), channel_count="-i " + "9" * 500),
+        None,
+        "number",
+    ),
     Case("flac cut", lambda: encoded("FLAC", "PCM_16")[:30_000], None, "damaged"),
     Case("flac with turned bytes", lambda: changed(encoded("FLAC", "PCM_16"), 0.5), None, "damaged"),
     Case("flac of open length", lambda: open_length(encoded("FLAC", "PCM_16")), FULL),
