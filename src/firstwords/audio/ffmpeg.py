@@ -9,6 +9,7 @@ WAV over a pipe: nothing is written to disk, and never more than one chunk is he
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import struct
 import subprocess
@@ -130,7 +131,8 @@ class _Child:
         self.process.wait(timeout=10)
         self._listener.join(timeout=10)
         text = b"".join(self._errors).decode("utf-8", "replace").strip().splitlines()
-        return text[-1][:300] if text else ""
+        # "[dec:aac @ 0x563f] Error ...": which part says so, and where it lies in memory, helps nobody.
+        return re.sub(r"\[[^]]* @ 0x[0-9a-f]+\] *", "", text[-1])[:300] if text else ""
 
     def close(self) -> None:
         self.process.kill()

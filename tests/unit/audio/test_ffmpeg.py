@@ -39,7 +39,7 @@ if mode == "stall":
 for frame in range(8000):
     out.write(struct.pack("<2f", frame / 8000, 0.0))
 if mode == "damage":
-    sys.stderr.write("Invalid data found when processing input\\n")
+    sys.stderr.write("[dec:aac @ 0x56] Invalid data found when processing input\\n")
     sys.exit(1)
 """
 
@@ -86,7 +86,7 @@ def test_damage_and_early_ends_are_stated(tmp_path: Path, monkeypatch: pytest.Mo
     path = install(tmp_path, monkeypatch, mode="damage", declared=2.5)
     got = read(path, sample_rate=None)
     assert len(got.samples) == 8000
-    assert any("Invalid data" in repair for repair in got.repairs)
+    assert any("went on: Invalid data" in repair for repair in got.repairs)
     assert any("2.50 s promised, 1.00 s decoded" in repair for repair in got.repairs)
 
 
