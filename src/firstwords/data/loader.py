@@ -86,12 +86,12 @@ class Loader:
         waiting: deque[tuple[int, Future[list[LoadedExample | Unreadable]]]] = deque()
         following = after
         while True:
-            while len(waiting) < self.workers * PREFETCH_PER_WORKER:
-                waiting.append((following, pool.submit(load_in_worker, *self._job(following))))
-                following += 1
-            number, future = waiting.popleft()
-            started = time.perf_counter()
             try:
+                while len(waiting) < self.workers * PREFETCH_PER_WORKER:
+                    waiting.append((following, pool.submit(load_in_worker, *self._job(following))))
+                    following += 1
+                number, future = waiting.popleft()
+                started = time.perf_counter()
                 examples = future.result()
             except BrokenProcessPool:
                 raise TrainingError(

@@ -25,7 +25,9 @@ _source: list[ExampleSource] = []  # of a loader process: set once by start_work
 
 def start_worker(source: ExampleSource) -> None:
     """Receive the source once, and end when the training process does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training process saves and ends us
+    # A signal to the whole group is for the training process, which saves; then this one ends with it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     _source[:] = [source]
     parent = multiprocessing.parent_process()
     if parent is not None:

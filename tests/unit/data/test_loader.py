@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from firstwords.data.examples import ExampleSource, Item, LoadedExample, Unreada
 from firstwords.data.loader import Loader, ValidationLoader
 from firstwords.data.manifest import load_corpus
 from firstwords.data.sampler import BucketSampler, pack
+from firstwords.errors import TrainingError
 from tone_corpus import make_tone_corpus
 
 PARENT = """
@@ -206,6 +208,18 @@ def _runs(process: int) -> bool:
         return False
     status = Path(f"/proc/{process}/stat")
     return not status.exists() or status.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def test_a_dead_loader_process_is_explained(items: list[Item]) -> None:
+    with loader(items, workers=1) as made:
+        batches = made.batches()
+        next(batches)
+        assert made._pool is not None
+        for process in made._pool._processes.values():
+            process.kill()
+        with pytest.raises(TrainingError, match="loader process") as caught:
+            list(itertools.islice(batches, 20))
+        assert "--workers 0" in caught.value.mend
 
 
 def test_workers_import_no_torch() -> None:

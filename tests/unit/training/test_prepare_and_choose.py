@@ -8,6 +8,7 @@ import pytest
 import torch
 from test_recognition import batch_of, recognition_task
 
+from firstwords.data.examples import ExampleSource, LoadedExample
 from firstwords.data.manifest import Corpus, load_corpus, write_quarantine
 from firstwords.errors import ConfigError, CorpusError, UsageError
 from firstwords.tensors import Padded
@@ -90,6 +91,32 @@ def test_a_dev_set_is_held_out_where_there_is_none(corpus: Corpus) -> None:
     train, dev, notes = split_corpus(many, seed=1)
     assert {u.speaker for u in train}.isdisjoint(u.speaker for u in dev)
     assert "speakers of their own" in notes[0]
+
+
+def test_noise_corpora_serve_as_noise_and_as_negatives(corpus: Corpus, corpora: Path) -> None:
+    task = recognition_task()
+    recipe = tone_recipe()
+    folder = str(corpora / "noise")
+    splits = ("fold1", "fold2", "fold3", "fold4")
+    data = recipe.data.with_(noise_folders=(folder,), negative_folders=(folder,), noise_splits=splits)
+    found = prepare(corpus, recipe.with_(data=data), task.tokenizer, task.speech)
+    assert len(found.negatives) == 320
+    assert {u.split for u in found.negatives} == set(splits)
+    source = ExampleSource(
+        found.train,
+        16000,
+        "mix",
+        1,
+        augmentation=data.augment,
+        noises=found.noises,
+        negatives=found.negatives,
+    )
+    (place,) = [n for n, item in enumerate(found.train) if item.audio is None]
+    heard = [source.load(epoch, place) for epoch in range(8)]
+    assert all(isinstance(h, LoadedExample) and h.tokens == () for h in heard)
+    assert len({h.samples.tobytes() for h in heard if isinstance(h, LoadedExample)}) >= 7
+    with pytest.raises(CorpusError, match="fold9"):
+        prepare(corpus, recipe.with_(data=data.with_(noise_splits=("fold9",))), task.tokenizer, task.speech)
 
 
 def test_frames_are_those_of_the_model() -> None:
