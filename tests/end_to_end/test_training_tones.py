@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 from firstwords.encoders.zipformer.config import ZipformerConfig
-from firstwords.errors import CorpusError, TrainingError
+from firstwords.errors import CorpusError, TrainingError, UsageError
 from firstwords.model.checkpoint import load_model
 from firstwords.model.recipe import Recipe, read_recipe, write_recipe
 from firstwords.training.log import read_log
@@ -195,6 +195,20 @@ def test_without_a_recipe_one_is_chosen_and_written(corpus: Path, tmp_path: Path
     assert recipe.encoder == ZipformerConfig.preset("nano")
     with pytest.raises(TrainingError, match=r"encoder\.dims"):
         fit(corpus, tmp_path / "run", None, size="tiny")
+
+
+def test_a_corpus_is_not_overwritten(corpus: Path) -> None:
+    with pytest.raises(UsageError, match="is a corpus"):
+        fit(corpus, corpus, tone_recipe(steps=1))
+
+
+def test_a_start_that_never_came_to_a_first_step_binds_to_nothing(corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "run" / "resume").mkdir(parents=True)
+    (tmp_path / "run" / "resume" / "identity.json").write_text('{"recipe": "other", "corpus": "other"}')
+    assert fit(corpus, tmp_path / "run", tone_recipe(steps=1)).steps == 1
+    (tmp_path / "run" / "recipe.toml").unlink()
+    with pytest.raises(TrainingError, match="another recipe"):
+        fit(corpus, tmp_path / "run", tone_recipe(steps=2))
 
 
 def test_a_corpus_without_train_split(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from torch import Tensor
 from firstwords.data.manifest import write_atomically
 from firstwords.errors import CheckpointError, TrainingError
 
-TENSORS, STATE = "state.safetensors", "state.json"
+TENSORS, STATE, IDENTITY = "state.safetensors", "state.json", "identity.json"
 KEPT = 3
 
 
@@ -141,7 +141,7 @@ def check_identity(folder: Path, identity: Mapping[str, str]) -> None:
     Args:
         identity: name of a thing (recipe, corpus, ...) -> its fingerprint.
     """
-    path = folder / "identity.json"
+    path = folder / IDENTITY
     if not path.is_file():
         write_atomically(path, json.dumps(dict(identity), indent=1) + "\n")
         return

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 
 from firstwords.config import override, parse_config
-from firstwords.data.manifest import Corpus
-from firstwords.errors import TrainingError
+from firstwords.data.manifest import MANIFEST, Corpus
+from firstwords.errors import TrainingError, UsageError
 from firstwords.model.checkpoint import RECIPE, TOKENIZER, LoadedModel
 from firstwords.model.recipe import Recipe, read_recipe, write_recipe
 from firstwords.text.load import train_tokenizer
@@ -19,7 +19,7 @@ from firstwords.training.choose import choose_recipe
 from firstwords.training.fine_tune import fitted_recipe, gentle
 from firstwords.training.prepare import corpus_fingerprint, split_corpus, training_texts
 from firstwords.training.progress import Progress
-from firstwords.training.resume import check_identity
+from firstwords.training.resume import IDENTITY, check_identity
 
 RESUME = "resume"
 
@@ -44,7 +44,11 @@ class Wanted:
 
 def settle(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress: Progress) -> None:
     """Write recipe and tokenizer of a new run, or prove that an old one is the same experiment."""
+    if (folder / MANIFEST).exists():
+        raise UsageError(f"--to {folder}: this folder is a corpus.", mend="Give the run a folder of its own.")
     stored = read_recipe(folder / RECIPE) if (folder / RECIPE).is_file() else None
+    if stored is None and not list((folder / RESUME).glob("step-*")):
+        (folder / RESUME / IDENTITY).unlink(missing_ok=True)  # of a start that never came to a first step
     if stored is not None and not (folder / RESUME).is_dir():
         raise TrainingError(
             f"'{folder}' holds a finished model and nothing to resume from.",
