@@ -31,7 +31,8 @@ from firstwords.heads.ctc import CtcConfig
 from firstwords.model.convert.icefall_file import read_settings, read_tokens, read_weights
 from firstwords.model.recipe import Recipe
 from firstwords.model.speech_model import SpeechModel
-from firstwords.text.characters import GraphemeConfig, GraphemeTokenizer
+from firstwords.text.characters import GraphemeConfig
+from firstwords.text.given import GivenTokenizer
 
 _RENAME = (
     (re.compile(r"^encoder_embed\."), "embed."),
@@ -49,7 +50,7 @@ class Conversion:
     """A converted model and what became of the rest of the file."""
 
     model: SpeechModel
-    tokenizer: GraphemeTokenizer
+    tokenizer: GivenTokenizer
     averaged: bool  # the weights are the file's average
     left_out: tuple[str, ...]  # tensors of the file that the model has no place for
     notes: tuple[str, ...] = field(default=())  # what a user should know
@@ -118,9 +119,7 @@ def convert(
     _fill(model.encoder, encoder, source=str(path))
     if head:
         _fill(model.heads["ctc"], head, source=str(path))
-    return Conversion(
-        model.eval(), GraphemeTokenizer(pieces), averaged, tuple(sorted(left_out)), tuple(notes)
-    )
+    return Conversion(model.eval(), GivenTokenizer(pieces), averaged, tuple(sorted(left_out)), tuple(notes))
 
 
 def encoder_weights(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
