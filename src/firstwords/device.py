@@ -84,12 +84,11 @@ def choose_compute(device: str = "auto", precision: Precision = "auto") -> Compu
 
 
 def set_threads(threads: int | None = None) -> int:
-    """Use ``threads`` cores (default: all this process may use), waiting without spinning; keep freed memory.
+    """Use ``threads`` cores (default: all this process may use) and keep freed memory.
 
-    OpenMP's spinning stalls for minutes beside another busy process, so the passive policy is asked for
-    as long as nothing else was; it only takes effect before the first parallel region.
+    How threads wait for work cannot be chosen here any more: OpenMP reads OMP_WAIT_POLICY when torch is
+    loaded. The command line sets it before.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     affinity = getattr(os, "sched_getaffinity", None)
     available = len(affinity(0)) if affinity else (os.cpu_count() or 1)
     torch.set_num_threads(max(1, threads or available))

@@ -53,8 +53,19 @@ def options(
         os.environ["FIRSTWORDS_DEBUG"] = "1"
 
 
+def _wait_politely() -> None:
+    """Threads that wait for work spin for microseconds, then sleep; to be set before torch is loaded.
+
+    OpenMP's default is to spin for long: beside another busy process that stalls for minutes. Sleeping at
+    once costs a small model half its speed (two threads slower than one), so a short spin is asked for.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+
+
 def main() -> None:
     """Entry point of the console script."""
+    _wait_politely()
     try:
         app()
     except FirstwordsError as error:
