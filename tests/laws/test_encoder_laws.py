@@ -16,6 +16,7 @@ from torch import Tensor
 from firstwords.encoders.encoder import Encoder
 from firstwords.encoders.zipformer import Zipformer, ZipformerConfig
 from firstwords.encoders.zipformer.streaming import window
+from firstwords.model import kinds
 from firstwords.tensors import Padded, pad
 
 MELS = 80
@@ -47,6 +48,10 @@ ENCODERS: dict[str, Callable[[], Encoder]] = {
     "zipformer, nano": lambda: Zipformer(ZipformerConfig.preset("nano"), MELS),
     "zipformer, causal": lambda: Zipformer(CAUSAL, MELS),
 }
+
+
+def test_every_kind_obeys_these_laws() -> None:
+    assert {name.partition(",")[0] for name in ENCODERS} == set(kinds.ENCODERS)
 
 
 def make(name: str) -> Encoder:

@@ -64,6 +64,7 @@ def save_model(folder: Path, model: SpeechModel, tokenizer: Tokenizer, *, card: 
     save_file(weights, aside, metadata=header)
     with aside.open("rb+") as file:
         os.fsync(file.fileno())
+    aside.chmod((folder / RECIPE).stat().st_mode & 0o777)  # safetensors makes files only their owner may read
     aside.replace(folder / WEIGHTS)
 
 

@@ -39,7 +39,7 @@ def test_committed_makeup_keeps_its_promises() -> None:
     assert all(p.voice is not None and p.voice.split == p.split for p in speaking)
     texts = {p.text for p in speaking}
     assert any("seven" in t for t in texts)
-    assert "what time is it" in texts
+    assert "call home" in texts
 
 
 def test_plan_is_a_function_of_the_seed() -> None:

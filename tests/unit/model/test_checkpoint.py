@@ -1,0 +1,162 @@
+"""A model folder: what is saved comes back, and a damaged or mixed-up one says so."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from firstwords.config import dump_config
+from firstwords.errors import CheckpointError, ConfigError
+from firstwords.model.checkpoint import load_model
+from firstwords.model.recipe import Recipe, read_recipe, write_recipe
+from firstwords.model.selfcheck import run_check, synthetic_clip
+from firstwords.tensors import pad
+from nonsense_model import make_nonsense_model
+from tone_corpus import tone_recipe
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_nonsense_model(tmp_path_factory.mktemp("models") / "nonsense")
+
+
+@pytest.fixture
+def folder(original: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(original, tmp_path / "model"))
+
+
+def test_saved_and_loaded_give_the_same_numbers(folder: Path) -> None:
+    one, two = load_model(folder, device="cpu", check=True), load_model(folder, device="cpu")
+    audio = pad([torch.from_numpy(synthetic_clip(16000))])
+    with torch.inference_mode():
+        assert torch.equal(one.model(audio).values, two.model(audio).values)
+    assert one.recipe == two.recipe == one.model.recipe
+    assert not one.model.training
+    tokens = json.loads((folder / "check" / "expected.json").read_text())["tokens"]
+    assert tokens, "the check clip should make even a nonsense model write something"
+
+
+def test_weights_may_be_read_by_whoever_may_read_the_recipe(folder: Path) -> None:
+    modes = {stat.S_IMODE((folder / name).stat().st_mode) for name in ("recipe.toml", "model.safetensors")}
+    assert len(modes) == 1
+
+
+@pytest.mark.parametrize("missing", ["recipe.toml", "model.safetensors", "tokenizer"])
+def test_a_missing_part_is_named(folder: Path, missing: str) -> None:
+    path = folder / missing
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(CheckpointError, match=missing):
+        load_model(folder)
+
+
+def test_another_recipe_is_noticed(folder: Path) -> None:
+    recipe = read_recipe(folder / "recipe.toml")
+    write_recipe(folder / "recipe.toml", recipe.with_(seed=recipe.seed + 1))
+    with pytest.raises(CheckpointError, match=r"not saved with this recipe\.toml"):
+        load_model(folder)
+
+
+def test_another_tokenizer_is_noticed(folder: Path) -> None:
+    pieces = folder / "tokenizer" / "pieces.txt"
+    lines = pieces.read_text(encoding="utf-8").splitlines()
+    lines[1], lines[2] = lines[2], lines[1]
+    pieces.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    with pytest.raises(Exception, match=r"pieces|tokenizer"):
+        load_model(folder)
+
+
+def test_half_a_file_is_no_model(folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match="safetensors"):
+        load_model(folder)
+
+
+def test_missing_unknown_and_misshapen_tensors_are_named(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata()
+    weights = load_file(path)
+    first, second = list(weights)[:2]
+    weights["stranger"] = weights.pop(first)
+    weights[second] = torch.zeros(3, 3, 3)
+    save_file(weights, path, metadata=header)
+    with pytest.raises(CheckpointError) as caught:
+        load_model(folder)
+    for words in (f"{first} is missing", "stranger is unknown", f"{second} has shape (3, 3, 3)"):
+        assert words in caught.value.what
+
+
+def test_check_finds_a_changed_weight(folder: Path) -> None:
+    loaded = load_model(folder, device="cpu")
+    with torch.no_grad():
+        loaded.model.ctc.projection.bias[1] += 3.0
+    with pytest.raises(CheckpointError, match="check clip"):
+        run_check(folder, loaded.model)
+
+
+def test_a_folder_without_a_clip_cannot_prove_itself(folder: Path) -> None:
+    shutil.rmtree(folder / "check")
+    load_model(folder)
+    with pytest.raises(CheckpointError, match="cannot prove itself"):
+        load_model(folder, check=True)
+
+
+def test_code_in_the_folder_is_not_run(folder: Path) -> None:
+    (folder / "__init__.py").write_text("raise SystemExit('ran')")
+    (folder / "model.pt").write_bytes(b"not a model")
+    load_model(folder)
+
+
+def test_recipe_round_trip_and_strictness(tmp_path: Path) -> None:
+    recipe = tone_recipe()
+    path = tmp_path / "recipe.toml"
+    write_recipe(path, recipe)
+    assert read_recipe(path) == recipe
+    assert read_recipe(path).digest == recipe.digest
+    path.write_text(dump_config(recipe).replace("kernels", "kernals"), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"kernals: no such setting\. Did you mean 'kernels'"):
+        read_recipe(path)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("training.learning_rat=1", "learning_rat"),
+        ("text.normalizer=defualt", "no normalizer is named 'defualt'"),
+        ("features.sample_rate=8000", "other frequencies"),
+        ("format=2", "format 2"),
+        ("seed=often", "valid integer"),
+    ],
+)
+def test_faults_of_recipes_are_explained(tmp_path: Path, assignment: str, words: str) -> None:
+    path = tmp_path / "recipe.toml"
+    write_recipe(path, tone_recipe())
+    with pytest.raises(ConfigError, match=words):
+        read_recipe(path, overrides=(assignment,))
+
+
+def test_a_base_is_merged_once(tmp_path: Path) -> None:
+    write_recipe(tmp_path / "base.toml", tone_recipe())
+    (tmp_path / "mine.toml").write_text('base = "base.toml"\nseed = 7\n[training]\nsteps = 3\n')
+    recipe = read_recipe(tmp_path / "mine.toml")
+    assert (recipe.seed, recipe.training.steps) == (7, 3)
+    assert recipe.encoder == tone_recipe().encoder
+    (tmp_path / "third.toml").write_text('base = "mine.toml"\n')
+    with pytest.raises(ConfigError, match="has a base itself"):
+        read_recipe(tmp_path / "third.toml")
+
+
+def test_a_model_without_ctc_is_refused() -> None:
+    values = tone_recipe().model_dump()
+    values["heads"] = {}
+    with pytest.raises(ValueError, match=r"heads\.ctc is missing"):
+        Recipe.model_validate(values)
