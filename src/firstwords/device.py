@@ -103,11 +103,21 @@ def keep_freed_memory() -> bool:
     time: for a small model that costs more than the arithmetic. ``mallopt`` is called with M_TRIM_THRESHOLD
     and M_MMAP_THRESHOLD; it says whether both were taken.
     """
-    if platform.system() != "Linux" or platform.libc_ver()[0] != "glibc":
-        return False
     trim_threshold, mmap_threshold, keep = -1, -3, 2**30
-    libc = ctypes.CDLL(None)
-    return bool(libc.mallopt(trim_threshold, keep)) and bool(libc.mallopt(mmap_threshold, keep))
+    libc = _glibc()
+    return libc is not None and all(bool(libc.mallopt(k, keep)) for k in (trim_threshold, mmap_threshold))
+
+
+def release_freed_memory() -> None:
+    """Give kept memory back to the system, so that a measurement of what is in use means something."""
+    libc = _glibc()
+    if libc is not None:
+        libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    known = platform.system() == "Linux" and platform.libc_ver()[0] == "glibc"
+    return ctypes.CDLL(None) if known else None
 
 
 def seed_everything(seed: int) -> None:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import torch
 
+from firstwords.device import release_freed_memory
+
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 
@@ -32,6 +34,7 @@ def start_measuring(device: torch.device) -> int | None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return int(torch.cuda.memory_allocated(device))
+    release_freed_memory()
     try:
         _CLEAR.write_text("5", encoding="ascii")  # Linux: the peak of the resident memory starts anew
     except OSError:
