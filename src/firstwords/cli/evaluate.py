@@ -27,19 +27,26 @@ def run(
 ) -> None:
     """Measure a model: WER and CER with 95 % intervals, LER, MER, tables, confusions, HTML report."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from firstwords.data.manifest import load_corpus
+    from firstwords.errors import UsageError
     from firstwords.report.evaluate import save_evaluation
-    from firstwords.report.evaluate_model import compare_with, evaluate_model
+    from firstwords.report.evaluate_model import check_other, compare_with, evaluate_model
     from firstwords.report.evaluation_terminal import print_evaluation
 
     console = Console()
     loaded = load_corpus(corpus)
+    # What is wrong with the options is said before minutes of transcribing, not after.
+    if against is not None:
+        check_other(against)
+    if out is not None and out.exists() and not out.is_dir():
+        raise UsageError(f"--out: '{out}' is a file.", mend="Give a folder for the report.")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     before = None
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(f"transcribing with {model.name}", total=None)
+        task = bar.add_task(f"transcribing with {escape(model.resolve().name)}", total=None)
         evaluation = evaluate_model(
             model,
             loaded,
@@ -48,7 +55,7 @@ def run(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
         if against is not None:
-            other = bar.add_task(f"transcribing with {against.name}", total=None)
+            other = bar.add_task(f"transcribing with {escape(against.resolve().name)}", total=None)
             evaluation, before = compare_with(
                 evaluation,
                 against,

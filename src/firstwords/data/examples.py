@@ -8,13 +8,13 @@ non-speech (or silence) and an empty transcript: a recogniser that never heard a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from firstwords.audio.augment import AugmentConfig, NoiseSource, augment
+from firstwords.audio.augment import AugmentConfig, FolderNoise, NoiseSource, augment
 from firstwords.audio.effects import change_speed
 from firstwords.audio.waveform import ChannelPolicy, read
 from firstwords.data.cache import AudioCache, quantize, restore
@@ -49,7 +49,7 @@ class LoadedExample(NamedTuple):
 
 
 class Unreadable(NamedTuple):
-    """An utterance that cannot be used, and why."""
+    """An utterance (or the file of a noise) that cannot be used, and why."""
 
     id: str
     reason: str
@@ -75,6 +75,7 @@ class ExampleSource:
     noises: NoiseSource | None = None
     negatives: Sequence[Utterance] = ()
     cache: AudioCache | None = None
+    _told: int = field(default=0, init=False)  # of the unreadable noises
 
     def load(self, epoch: int, index: int) -> LoadedExample | Unreadable:
         """The example at ``index``, as it sounds in ``epoch``."""
@@ -98,6 +99,14 @@ class ExampleSource:
         return LoadedExample(
             item.id, np.ascontiguousarray(samples, np.float32), item.tokens, item.text, key, repairs
         )
+
+    def unreadable_noises(self) -> list[Unreadable]:
+        """Noise recordings that were passed over since this was last asked."""
+        if not isinstance(self.noises, FolderNoise):
+            return []
+        found = list(self.noises.unreadable.items())[self._told :]
+        self._told += len(found)
+        return [Unreadable(str(clip.path), reason) for clip, reason in found]
 
     def _read(
         self, index: int, path: Path, start: float, duration: float

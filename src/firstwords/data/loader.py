@@ -39,7 +39,7 @@ class Loader:
         self.sampler = sampler
         self.workers = workers
         self.waited = 0.0  # seconds the training process waited for batches
-        self.skipped: dict[str, str] = {}  # unreadable utterances: id -> reason
+        self.skipped: dict[str, str] = {}  # unreadable utterances (and noises): id -> reason
         self.repaired: dict[str, str] = {}  # id -> what the reader mended
         self._pool: ProcessPoolExecutor | None = None
 

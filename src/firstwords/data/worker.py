@@ -16,8 +16,9 @@ from firstwords.data.examples import ExampleSource, LoadedExample, Unreadable
 
 
 def load_all(source: ExampleSource, epoch: int, indices: Sequence[int]) -> list[LoadedExample | Unreadable]:
-    """The utterances of one batch, in this process."""
-    return [source.load(epoch, index) for index in indices]
+    """The utterances of one batch, in this process; noises that proved unreadable stand after them."""
+    examples = [source.load(epoch, index) for index in indices]
+    return examples + source.unreadable_noises()
 
 
 _source: list[ExampleSource] = []  # of a loader process: set once by start_worker

@@ -1,22 +1,25 @@
-"""Filterbank of a stream: samples arrive in pieces of any size, frames leave as soon as they are complete.
+"""Filterbank and cepstra of a stream: samples arrive in pieces of any size, frames leave once complete.
 
     pieces      [ a ][  b  ][ c ]
     held back        ...    .....   fewer samples than one window; they are the state
     frames       0 1  2 3 4  5 6    joined, they equal one pass over the whole
 
 State goes in and comes out, as everywhere in this project. A frame is complete half a window (12.5 ms) after
-its center, which is all the delay there is; only the first one waits for a whole window.
+its center, which is all the delay there is; only the first one waits for a whole window. Slopes look two
+frames ahead, slopes of slopes four.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from firstwords.features.deltas import WINDOW, add_deltas
 from firstwords.features.fbank import Fbank, full_precision
+from firstwords.features.mfcc import Mfcc
 from firstwords.tensors import Padded
 
 
@@ -84,12 +87,73 @@ class StreamingFbank:
         return held.new_zeros(held.shape[0], 0, self.fbank.dim)
 
 
-def stream_whole(fbank: Fbank, samples: Float[Tensor, " samples"], piece: int) -> Padded:
+class MfccState(NamedTuple):
+    """What a stream of cepstra remembers.
+
+    fbank: the state of the filterbank underneath.
+    cepstra: (B, C, cepstra) of the last frames: ``done`` that are context of later ones, then those that wait
+        for their slopes.
+    """
+
+    fbank: FbankState
+    cepstra: Tensor
+    done: int
+
+
+@final
+class StreamingMfcc:
+    """The same numbers as ``mfcc``, piece by piece; the rows of a batch run in step."""
+
+    def __init__(self, mfcc: Mfcc) -> None:
+        self.mfcc = mfcc
+        self.fbank = StreamingFbank(mfcc.fbank)
+        self.reach = WINDOW * mfcc.config.deltas  # frames to either side that a frame's slopes see
+
+    def start(self, rows: int = 1) -> MfccState:
+        """The state before the first sample."""
+        empty = self.mfcc.transform.new_zeros(rows, 0, self.mfcc.config.cepstra)
+        return MfccState(self.fbank.start(rows), empty, 0)
+
+    def step(
+        self, samples: Float[Tensor, "rows samples"], state: MfccState
+    ) -> tuple[Float[Tensor, "rows frames dim"], MfccState]:
+        """The next samples in [-1, 1) -> the frames they complete (perhaps none), and the new state."""
+        mels, inner = self.fbank.step(samples, state.fbank)
+        cepstra = torch.cat([state.cepstra, self._cepstra(mels)], dim=1)
+        end = max(state.done, cepstra.shape[1] - self.reach)
+        frames = self._with_slopes(cepstra)[:, state.done : end]
+        # The first frame kept is either the first of all, whose edge is repeated, or so far back that
+        # the repetition reaches no frame that is still to come.
+        start = max(0, end - self.reach)
+        return frames, MfccState(inner, cepstra[:, start:], end - start)
+
+    def finish(self, state: MfccState) -> Float[Tensor, "rows frames dim"]:
+        """The stream is over -> the frames that waited for later ones."""
+        cepstra = torch.cat([state.cepstra, self._cepstra(self.fbank.finish(state.fbank))], dim=1)
+        return self._with_slopes(cepstra)[:, state.done :]
+
+    def _cepstra(self, mels: Float[Tensor, "rows frames mels"]) -> Float[Tensor, "rows frames cepstra"]:
+        with full_precision(mels):
+            return mels @ self.mfcc.transform
+
+    def _with_slopes(self, cepstra: Float[Tensor, "rows frames cepstra"]) -> Float[Tensor, "rows frames dim"]:
+        lengths = torch.full((cepstra.shape[0],), cepstra.shape[1], device=cepstra.device)
+        return add_deltas(Padded(cepstra, lengths), self.mfcc.config.deltas).values
+
+
+def stream_whole(frontend: Fbank | Mfcc, samples: Float[Tensor, " samples"], piece: int) -> Padded:
     """One recording fed in pieces of ``piece`` samples -> its frames as a batch of one."""
-    stream = StreamingFbank(fbank)
-    state, parts = stream.start(), []
+    stream = StreamingFbank(frontend) if isinstance(frontend, Fbank) else StreamingMfcc(frontend)
+    values = _in_pieces(stream, samples, piece)
+    return Padded(values, torch.tensor([values.shape[1]], device=values.device))
+
+
+def _in_pieces(
+    stream: StreamingFbank | StreamingMfcc, samples: Float[Tensor, " samples"], piece: int
+) -> Float[Tensor, "one frames dim"]:
+    parts: list[Tensor] = []
+    state: Any = stream.start()
     for start in range(0, len(samples), piece):
         frames, state = stream.step(samples[None, start : start + piece], state)
         parts.append(frames)
-    values = torch.cat([*parts, stream.finish(state)], dim=1)
-    return Padded(values, torch.tensor([values.shape[1]], device=values.device))
+    return torch.cat([*parts, stream.finish(state)], dim=1)

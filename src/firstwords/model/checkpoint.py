@@ -13,6 +13,7 @@ weights last: a copy stopped half-way is noticed because the header of the weigh
 
 from __future__ import annotations
 
+import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,8 +50,7 @@ def save_model(folder: Path, model: SpeechModel, tokenizer: Tokenizer, *, card: 
     aside = folder / (RECIPE + ".writing")
     write_recipe(aside, model.recipe)
     aside.replace(folder / RECIPE)
-    (folder / TOKENIZER).mkdir(exist_ok=True)
-    tokenizer.save(folder / TOKENIZER)
+    _save_tokenizer(folder, tokenizer)
     write_atomically(folder / CARD, card)
     write_check(folder, model)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -81,8 +81,11 @@ def load_model(
     tokenizer = load_tokenizer(folder / TOKENIZER)
     place = choose_device(device) if isinstance(device, str) else device
     weights, header = _read_weights(folder / WEIGHTS)
-    for key, here, file in (("recipe", recipe.digest, RECIPE), ("pieces", tokenizer.piece_hash, TOKENIZER)):
-        if header.get(key) != here:
+    for key, here, file in (
+        ("recipe", (recipe.digest, _digest(folder / RECIPE)), RECIPE),
+        ("pieces", (tokenizer.piece_hash,), TOKENIZER),
+    ):
+        if header.get(key) not in here:
             raise CheckpointError(
                 f"'{folder}': {WEIGHTS} was not saved with this {file} (the stored fingerprint differs).",
                 mend="Was the file edited, or the copy interrupted? Copy the whole folder again.",
@@ -93,6 +96,24 @@ def load_model(
     if check:
         run_check(folder, model)
     return LoadedModel(folder, recipe, tokenizer, model)
+
+
+def _save_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
+    """Write ``tokenizer/`` aside and rename file by file: training replaces a model that may be in use."""
+    aside = folder / (TOKENIZER + ".writing")
+    tokenizer.save(aside)
+    (folder / TOKENIZER).mkdir(exist_ok=True)
+    for file in aside.iterdir():
+        file.replace(folder / TOKENIZER / file.name)
+    aside.rmdir()
+
+
+def _digest(path: Path) -> str:
+    """What ``Recipe.digest`` was when this file was written.
+
+    A later version knows settings that the file has not; read and written again it would be another text.
+    """
+    return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
 
 
 def load_weights(model: SpeechModel, weights: dict[str, torch.Tensor], *, source: str) -> None:

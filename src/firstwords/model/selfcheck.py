@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from firstwords.audio.waveform import read, write
+from firstwords.data.manifest import write_atomically
 from firstwords.errors import CheckpointError
 from firstwords.model.speech_model import SpeechModel
 from firstwords.search.greedy import greedy_search
@@ -76,7 +77,7 @@ def write_check(folder: Path, model: SpeechModel) -> None:
     if not clip.exists():
         write(clip, synthetic_clip(rate), rate)
     answer = _answer(model, read(clip, sample_rate=rate).samples)
-    (target / "expected.json").write_text(json.dumps(answer, indent=1), encoding="utf-8")
+    write_atomically(target / "expected.json", json.dumps(answer, indent=1))
 
 
 def run_check(folder: Path, model: SpeechModel) -> None:
@@ -87,17 +88,27 @@ def run_check(folder: Path, model: SpeechModel) -> None:
             f"'{folder}' has no check/clip.flac with expected.json, so it cannot prove itself.",
             mend="Load it with check=False, or save the model again.",
         )
-    expected = json.loads(expected_file.read_text(encoding="utf-8"))
+    expected = _read_expected(expected_file)
     found = _answer(model, read(clip, sample_rate=model.recipe.data.sample_rate).samples)
-    same_shape = expected["frames"] == found["frames"] and expected["rows"] == found["rows"]
-    worst = (
-        float(np.abs(np.array(expected["log_probs"]) - np.array(found["log_probs"])).max())
-        if same_shape
-        else np.inf
-    )
+    stored, given = np.array(expected["log_probs"]), np.array(found["log_probs"])
+    same_places = (expected["frames"], expected["rows"]) == (found["frames"], found["rows"])
+    worst = float(np.abs(stored - given).max()) if same_places and stored.shape == given.shape else np.inf
     if expected["tokens"] != found["tokens"] or not worst <= TOLERANCE:
         raise CheckpointError(
             f"'{folder}' does not give its own check clip the stored answer: tokens {found['tokens']} "
             f"instead of {expected['tokens']}, log-probabilities off by {worst:.3g} (allowed {TOLERANCE}).",
             mend="The folder was edited or damaged, or belongs to another version: copy it again.",
         )
+
+
+def _read_expected(path: Path) -> dict[str, Any]:
+    """``expected.json`` with every part that is compared, or the reason why it is none."""
+    try:
+        expected: Any = json.loads(path.read_text(encoding="utf-8"))
+        log_probs = np.array(expected["log_probs"], dtype=np.float64)
+        return {key: expected[key] for key in ("tokens", "frames", "rows")} | {"log_probs": log_probs}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"'{path}' is damaged: {type(error).__name__}: {error}.",
+            mend="Copy the whole folder again, or load it with check=False.",
+        ) from None

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from firstwords.data.manifest import Utterance, write_atomically
-from firstwords.errors import CorpusError
+from firstwords.errors import CorpusError, UsageError
 from firstwords.report.evaluation import Baseline, Comparison, Confusion, Evaluation, Result, Row
 from firstwords.report.evaluation_json import result_record, to_json
 from firstwords.report.evaluation_page import evaluation_page
@@ -89,8 +89,10 @@ def evaluate(
             heard = transcript if isinstance(transcript, str) else transcript.text
             results.append(_score(utterance, utterance.text, heard, normalize, bare, labels))
     if not results:
+        example = next((f" For example '{name}': {why}" for name, why in skipped.items()), "")
         raise CorpusError(
-            f"nothing to score: {len(skipped)} utterances, none with both a reference and a transcript.",
+            f"nothing to score: {len(skipped)} utterances, none with both a reference and a "
+            f"transcript.{example}",
             mend="Choose a split that has transcripts: 'firstwords check CORPUS' lists them.",
         )
     speakers = [r.utterance.speaker for r in results]
@@ -256,7 +258,15 @@ def save_evaluation(evaluation: Evaluation, folder: Path, *, audio: bool = True)
 
     ``audio=False`` keeps the voices of the worst utterances out of the page.
     """
-    write_atomically(folder / JSON, json.dumps(to_json(evaluation), ensure_ascii=False, indent=1) + "\n")
+    figures = json.dumps(to_json(evaluation), ensure_ascii=False, indent=1) + "\n"
     lines = (json.dumps(result_record(r), ensure_ascii=False) + "\n" for r in evaluation.results)
-    write_atomically(folder / JSONL, "".join(lines))
-    return evaluation_page(evaluation, folder=folder, audio=audio).save(folder / HTML)
+    page = evaluation_page(evaluation, folder=folder, audio=audio)
+    try:
+        write_atomically(folder / JSON, figures)
+        write_atomically(folder / JSONL, "".join(lines))
+        return page.save(folder / HTML)
+    except OSError as error:
+        raise UsageError(
+            f"the report cannot be written to '{folder}': {error.strerror or error}.",
+            mend="Give another folder with --out.",
+        ) from None

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from firstwords.data.manifest import Corpus, Utterance
 from firstwords.device import choose_device, machine_name
-from firstwords.errors import AudioError, CorpusError, TextError
+from firstwords.errors import CorpusError, FirstwordsError, TextError, UsageError
 from firstwords.model.recipe import read_recipe
 from firstwords.report.evaluate import HasText, compare, evaluate
 from firstwords.report.evaluation import Evaluation
@@ -121,6 +121,22 @@ def compare_with(
     return compare(before, evaluation), before
 
 
+def check_other(other: Path) -> None:
+    """Refuse at once what ``compare_with`` would refuse only after the first system has been evaluated."""
+    if other.is_file():
+        read_hypotheses(other)
+    elif not other.exists():
+        raise UsageError(
+            f"--against: '{other}' does not exist.",
+            mend="Give a model folder, or a hypotheses.jsonl that 'firstwords evaluate' wrote.",
+        )
+    elif not (other / "recipe.toml").is_file():
+        raise UsageError(
+            f"--against: '{other}' is no model folder: recipe.toml is missing.",
+            mend="Give a model folder, or a hypotheses.jsonl that 'firstwords evaluate' wrote.",
+        )
+
+
 def utterances_of(corpus: Corpus, split: str) -> tuple[Utterance, ...]:
     """Usable utterances of a split; a split that is not there is refused with those that are."""
     utterances = corpus.split(split)
@@ -155,11 +171,11 @@ def transcribe_all(
                 add(transcript.text)
             if len(texts) != len(utterances):
                 raise RuntimeError(f"{len(texts)} transcripts for {len(utterances)} utterances")
-        except AudioError:
+        except FirstwordsError:
             for utterance in utterances[len(texts) :]:
                 try:
                     add(next(iter(recognizer.transcribe_many([utterance]))).text)
-                except AudioError as error:
+                except FirstwordsError as error:
                     failures[utterance.id] = error.what
                     add(None)
                     break

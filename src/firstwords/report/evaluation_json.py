@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,7 +24,10 @@ def counts(rate: ErrorRate, interval: Interval | None = None) -> dict[str, Any]:
         "insertions": rate.insertions,
         "reference_length": rate.reference_length,
     }
-    return record | ({"interval": _interval(interval)} if interval else {})
+    if interval is None:
+        return record
+    low, high = interval.bounds(rate)
+    return record | {"interval": _interval(replace(interval, low=low, high=high))}
 
 
 def _interval(interval: Interval) -> dict[str, Any]:

@@ -10,6 +10,8 @@ from firstwords.report.evaluation import Comparison, Evaluation
 from firstwords.scoring.error_rate import ErrorRate
 from firstwords.scoring.significance import Difference, Interval
 
+FEW_GROUPS = 10  # below, the bootstrap gives intervals that are clearly too narrow
+
 
 def percent(value: float) -> str:
     """0.1234 -> '12.3 %'; an infinite rate (errors without a reference) is a dash."""
@@ -17,10 +19,9 @@ def percent(value: float) -> str:
 
 
 def interval_words(interval: Interval, rate: ErrorRate) -> str:
-    """'10.1–14.8 %'; without any error the bootstrap is blind, so the rule of three speaks (3 / symbols)."""
-    if not rate.errors and rate.reference_length:
-        return f"0.0–{min(100.0, 300 / rate.reference_length):.1f} %"
-    return f"{100 * interval.low:.1f}–{100 * interval.high:.1f} %"
+    """'10.1–14.8 %', as ``Interval.bounds`` has it."""
+    low, high = interval.bounds(rate)
+    return f"{100 * low:.1f}–{100 * high:.1f} %"
 
 
 def figures(evaluation: Evaluation) -> list[tuple[str, float, str, str]]:
@@ -66,6 +67,11 @@ def circumstances(evaluation: Evaluation) -> list[str]:
             else "; fewer than 10 speakers, so it says nothing about other voices."
         ),
     ]
+    if interval.groups < FEW_GROUPS:
+        lines.append(
+            f"Only {interval.groups} {interval.unit}{'s' * (interval.groups != 1)} to draw from: the true "
+            "interval is wider than the one given."
+        )
     if not evaluation.words.errors:
         lines.append("No error was seen: the upper ends are the rule of three (3 / number of symbols).")
     if evaluation.real_time_factor is not None:

@@ -23,6 +23,7 @@ from markupsafe import Markup, escape
 
 from firstwords.data.manifest import write_atomically
 from firstwords.report.style import STYLE
+from firstwords.scoring.alignment import align
 
 Cell = str | int | float | None | Markup
 Block = str | Markup
@@ -348,26 +349,3 @@ def aligned_diff(
     return Markup('<span class="transcript"{0} dir="auto">{1}</span>').format(
         lang, Markup(joiner).join(parts)
     )
-
-
-def align(left: Sequence[str], right: Sequence[str]) -> list[tuple[str | None, str | None]]:
-    """Two sequences -> pairs of a cheapest edit path; None stands where one side has nothing."""
-    rows, columns = len(left) + 1, len(right) + 1
-    cost = [[max(i, j) if not i or not j else 0 for j in range(columns)] for i in range(rows)]
-    for i in range(1, rows):
-        for j in range(1, columns):
-            swap = cost[i - 1][j - 1] + (left[i - 1] != right[j - 1])
-            cost[i][j] = min(swap, cost[i - 1][j] + 1, cost[i][j - 1] + 1)
-    pairs: list[tuple[str | None, str | None]] = []
-    i, j = len(left), len(right)
-    while i or j:
-        if i and j and cost[i][j] == cost[i - 1][j - 1] + (left[i - 1] != right[j - 1]):
-            i, j = i - 1, j - 1
-            pairs.append((left[i], right[j]))
-        elif i and cost[i][j] == cost[i - 1][j] + 1:
-            i -= 1
-            pairs.append((left[i], None))
-        else:
-            j -= 1
-            pairs.append((None, right[j]))
-    return pairs[::-1]

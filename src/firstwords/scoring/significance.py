@@ -41,12 +41,23 @@ class Interval:
     groups: int
     replicates: int
 
+    def bounds(self, rate: ErrorRate) -> tuple[float, float]:
+        """(low, high) to show beside the rate this interval belongs to.
+
+        Without any error the bootstrap is blind: then it is 0 to 3 / symbols, the rule of three (Hanley and
+        Lippman-Hand, 1983, JAMA 249).
+        """
+        if not rate.errors and rate.reference_length:
+            return 0.0, min(1.0, 3 / rate.reference_length)
+        return self.low, self.high
+
 
 @dataclass(frozen=True)
 class Difference:
     """Rate of the second system minus that of the first, same utterances; negative: the second is better.
 
-    ``p_value`` is the two-sided bootstrap one; ``interval`` is of the difference.
+    ``p_value`` is the two-sided bootstrap one, but never below what as many groups can show (``_floor``);
+    ``interval`` is of the difference.
     """
 
     difference: float
@@ -102,10 +113,21 @@ def paired_difference(
     kept = drawn[np.isfinite(drawn)]
     # one is added to both so that a finite number of draws never claims p = 0
     below, above = int((kept <= 0).sum()), int((kept >= 0).sum())
-    p_value = min(1.0, 2 * (min(below, above) + 1) / (len(kept) + 1))
+    p_value = min(
+        1.0, max(2 * (min(below, above) + 1) / (len(kept) + 1), _floor(errors[:, 1] - errors[:, 0]))
+    )
     total = lengths.sum()
     observed = float((errors[:, 1] - errors[:, 0]).sum() / total) if total else 0.0
     return Difference(observed, Interval(low, high, level, unit, len(lengths), replicates), p_value)
+
+
+def _floor(differences: Floats) -> float:
+    """The least two-sided p that any paired test can reach: all that differ differ the same way.
+
+    A bootstrap of one utterance draws that utterance ten thousand times and would be sure of anything;
+    under the hypothesis that nothing differs, n signs agree with probability 2^(1 - n).
+    """
+    return min(1.0, 2.0 ** (1 - int(np.count_nonzero(differences))))
 
 
 def _grouped(
@@ -161,16 +183,17 @@ def _percentiles(drawn: Floats, level: float) -> tuple[float, float]:
 def matched_pairs(segments: Sequence[tuple[int, int]]) -> float:
     """Errors (first, second) of each segment -> two-sided p-value of equal means (normal approximation).
 
-    With fewer than about 30 segments the normal approximation is coarse; 1.0 where nothing differs.
+    With fewer than about 30 segments the normal approximation is coarse, and never below what as many
+    segments can show; 1.0 where nothing differs.
     """
     differences = np.array([b - a for a, b in segments], dtype=np.float64)
     if len(differences) < 2 or not differences.any():
         return 1.0
     spread = float(differences.std(ddof=1))
     if spread == 0.0:  # every segment differs by the same amount: as sure as the number of them allows
-        return float(2.0 ** (1 - len(differences)))
+        return _floor(differences)
     z = abs(float(differences.mean())) / (spread / math.sqrt(len(differences)))
-    return math.erfc(z / math.sqrt(2))
+    return max(math.erfc(z / math.sqrt(2)), _floor(differences))
 
 
 def error_segments(

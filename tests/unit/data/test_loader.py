@@ -12,7 +12,7 @@ import pytest
 import soundfile
 import torch
 
-from firstwords.audio.augment import AugmentConfig, ColoredNoise
+from firstwords.audio.augment import AugmentConfig, ColoredNoise, FolderNoise
 from firstwords.data.batch import Batch
 from firstwords.data.cache import AudioCache
 from firstwords.data.examples import ExampleSource, Item, LoadedExample, Unreadable, negative_places
@@ -153,6 +153,22 @@ def test_unreadable_utterances_are_named_and_left_out(items: list[Item], tmp_pat
     assert "broken.wav" in made.skipped["broken"]
     only = loader(spoiled[4:])
     assert next(only.batches())[1] is None
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_unreadable_noise_is_named_and_costs_no_utterance(
+    items: list[Item], tmp_path: Path, workers: int
+) -> None:
+    soundfile.write(tmp_path / "a.wav", np.full(8000, 0.1), 16000)
+    (tmp_path / "broken.wav").write_bytes(b"RIFF not a wave file")
+    made = loader(items, workers=workers)
+    made.source.noises = FolderNoise([tmp_path])
+    made.source.augmentation = AugmentConfig.model_validate({"noise": {"probability": 1.0}})
+    batches = first(made, made.batches_in_epoch)
+    assert sorted(i for b in batches for i in b.ids) == sorted(i.id for i in items)
+    assert set(made.skipped) == {str(tmp_path / "broken.wav")}
+    if workers == 0:
+        assert made.source.unreadable_noises() == []  # told once
 
 
 def test_validation_is_never_augmented(items: list[Item]) -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from firstwords.features.fbank import Fbank, FbankConfig
-from firstwords.features.stream import StreamingFbank, stream_whole
+from firstwords.features.mfcc import Mfcc, MfccConfig
+from firstwords.features.stream import StreamingFbank, StreamingMfcc, stream_whole
 from firstwords.tensors import pad
 
 CONFIGS = [
@@ -109,3 +110,27 @@ def test_steady_steps_export() -> None:
 def test_windows_too_far_apart_are_refused() -> None:
     with pytest.raises(ValueError, match="shift_ms"):
         StreamingFbank(Fbank(FbankConfig(shift_ms=20.0)))
+
+
+@pytest.mark.parametrize("deltas", [0, 1, 2])
+@pytest.mark.parametrize("samples", [0, 90, 300, 700, 4000])
+@pytest.mark.parametrize("piece", [11, 160, 900, 5000])
+def test_cepstra_joined_equal_the_whole(deltas: int, samples: int, piece: int) -> None:
+    """Also where the stream is shorter than the reach of the slopes (300 samples are 2 frames)."""
+    mfcc = Mfcc(MfccConfig(deltas=deltas))
+    values = torch.randn(samples, generator=torch.Generator().manual_seed(samples)) * 0.1
+    joined, whole = stream_whole(mfcc, values, piece), mfcc(pad([values]))
+    assert joined.values.shape == whole.values.shape
+    assert_close(joined.values, whole.values, atol=2e-3, rtol=0)
+
+
+def test_slopes_wait_for_four_frames_and_no_more() -> None:
+    stream = StreamingMfcc(Mfcc(MfccConfig(deltas=2)))
+    state = stream.start()
+    frames, state = stream.step(torch.randn(1, 280 + 160 * 9), state)  # ten frames are complete
+    assert frames.shape[1] == 6
+    for _ in range(20):
+        frames, state = stream.step(torch.randn(1, 160), state)
+        assert frames.shape[1] == 1
+        assert state.cepstra.shape[1] == 8
+    assert stream.finish(state).shape[1] == 4 + 1  # and the one that its mirrored end completes

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import stat
+import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from firstwords.config import dump_config
 from firstwords.errors import CheckpointError, ConfigError
-from firstwords.model.checkpoint import load_model
+from firstwords.model.checkpoint import load_model, save_model
 from firstwords.model.recipe import Recipe, read_recipe, write_recipe
 from firstwords.model.selfcheck import run_check, synthetic_clip
 from firstwords.tensors import pad
@@ -80,8 +84,6 @@ def test_half_a_file_is_no_model(folder: Path) -> None:
 
 def test_missing_unknown_and_misshapen_tensors_are_named(folder: Path) -> None:
     path = folder / "model.safetensors"
-    from safetensors import safe_open
-
     with safe_open(path, framework="pt") as file:
         header = file.metadata()
     weights = load_file(path)
@@ -110,10 +112,69 @@ def test_a_folder_without_a_clip_cannot_prove_itself(folder: Path) -> None:
         load_model(folder, check=True)
 
 
-def test_code_in_the_folder_is_not_run(folder: Path) -> None:
-    (folder / "__init__.py").write_text("raise SystemExit('ran')")
-    (folder / "model.pt").write_bytes(b"not a model")
-    load_model(folder)
+def test_a_damaged_answer_is_named(folder: Path) -> None:
+    expected = folder / "check" / "expected.json"
+    values = json.loads(expected.read_text(encoding="utf-8"))
+    for content in ("{", "[]", "{}", json.dumps(values | {"log_probs": "none"})):
+        expected.write_text(content, encoding="utf-8")
+        with pytest.raises(CheckpointError, match=r"expected\.json' is damaged"):
+            load_model(folder, device="cpu", check=True)
+    expected.write_text(json.dumps(values | {"log_probs": values["log_probs"][1:]}), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="stored answer"):
+        load_model(folder, device="cpu", check=True)
+
+
+def test_a_recipe_from_before_a_setting_existed_still_loads(folder: Path) -> None:
+    """A later version fills in the default of what the file has not: the model is still this file's."""
+    recipe, weights = folder / "recipe.toml", folder / "model.safetensors"
+    lines = recipe.read_text(encoding="utf-8").splitlines(keepends=True)
+    older = "".join(line for line in lines if not line.startswith("min_duration"))
+    assert len(older) < sum(map(len, lines))
+    recipe.write_text(older, encoding="utf-8", newline="\r\n")  # as a Windows editor or git may leave it
+    with safe_open(weights, framework="pt") as file:
+        header = file.metadata()
+    save_file(load_file(weights), weights, metadata=header | {"recipe": sha256(older.encode()).hexdigest()})
+    assert load_model(folder, device="cpu", check=True).recipe == read_recipe(recipe)
+
+
+def test_saving_again_leaves_no_half_files(folder: Path) -> None:
+    loaded = load_model(folder, device="cpu")
+    before = sorted(p.relative_to(folder) for p in folder.rglob("*"))
+    save_model(folder, loaded.model, loaded.tokenizer, card="again")
+    assert sorted(p.relative_to(folder) for p in folder.rglob("*")) == before
+    load_model(folder, device="cpu", check=True)
+
+
+_watching: list[list[str]] = []
+
+
+def _watch(event: str, arguments: tuple[object, ...]) -> None:
+    """A hook of the interpreter: it sees connections, child processes and unpickling."""
+    if _watching and (
+        event.startswith(("socket.", "subprocess.", "urllib.", "pickle.find_class", "ctypes.dlopen"))
+        or event in ("os.system", "os.exec", "os.posix_spawn", "os.fork")
+    ):
+        _watching[-1].append(f"{event} {arguments}")
+
+
+def test_loading_runs_no_code_and_needs_no_network(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("__init__.py", "model.py", "tokenizer.py", "sitecustomize.py"):
+        (folder / name).write_text("raise SystemExit('ran')", encoding="utf-8")
+    for name in ("model.pt", "pytorch_model.bin", "tokenizer/tokenizer.pkl"):
+        torch.save({"x": print}, folder / name)
+    load_model(folder, device="cpu", check=True)  # whatever is imported lazily is there now
+    monkeypatch.chdir(folder)
+    sys.addaudithook(_watch)
+    seen: list[str] = []
+    _watching.append(seen)
+    try:
+        load_model(folder, device="cpu", check=True)
+        assert not seen
+        with pytest.raises(ConnectionRefusedError), socket.socket() as other:  # the hook does see
+            other.connect(("127.0.0.1", 1))
+    finally:
+        _watching.clear()
+    assert any(event.startswith("socket.connect") for event in seen)
 
 
 def test_recipe_round_trip_and_strictness(tmp_path: Path) -> None:

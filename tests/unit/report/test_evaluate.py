@@ -13,7 +13,7 @@ import soundfile
 from rich.console import Console
 
 from firstwords.data.manifest import Utterance
-from firstwords.errors import CorpusError
+from firstwords.errors import CorpusError, UsageError
 from firstwords.report.evaluate import compare, evaluate, save_evaluation
 from firstwords.report.evaluation import Confusion
 from firstwords.report.evaluation_json import read_hypotheses, to_json
@@ -169,6 +169,26 @@ def test_without_an_error_the_rule_of_three_speaks() -> None:
     text = shown(evaluate([utterance(str(i), "a b c d") for i in range(15)], ["a b c d"] * 15, replicates=10))
     assert "0.0–5.0 %" in text
     assert "rule of three" in text
+    assert "Only" not in text
+    few = evaluate([utterance("a", "a b c d")], ["a b c d"], replicates=10)
+    assert "Only 1 utterance to draw from" in shown(few)
+    assert to_json(few)["word_error_rate"]["interval"]["high"] == 0.75
+
+
+def test_only_non_speech_is_evaluated_and_shown(tmp_path: Path) -> None:
+    rows = [utterance(str(i), "") for i in range(3)]
+    got = evaluate(rows, ["", "", "word"], replicates=10, corpus="noise")
+    assert got.silent == (2, 3)
+    assert "2 of 3 gave empty text" in shown(got)
+    save_evaluation(got, tmp_path, audio=False)
+    read = json.loads((tmp_path / "evaluation.json").read_text(encoding="utf-8"))
+    assert read["word_error_rate"]["rate"] is None
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(UsageError, match="cannot be written"):
+        save_evaluation(evaluation(), tmp_path / "file" / "below", audio=False)
 
 
 def systems(count: int = 40) -> tuple[Any, Any]:

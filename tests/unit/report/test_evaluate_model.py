@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from firstwords.cli import evaluate as command
 from firstwords.data.manifest import Corpus, Utterance, write_manifest
 from firstwords.encoders.zipformer.config import ZipformerConfig
-from firstwords.errors import AudioError, CorpusError
+from firstwords.errors import AudioError, CorpusError, DependencyError, UsageError
 from firstwords.heads.ctc import CtcConfig
 from firstwords.model.recipe import Recipe, write_recipe
 from firstwords.report import evaluate_model as room
@@ -61,6 +61,19 @@ def test_bad_audio_is_skipped_and_named(bad: set[str]) -> None:
     assert texts == [None if r.id in bad else r.id for r in rows]
     assert set(failures) == bad
     assert seen == [(i + 1, 11) for i in range(11)]
+
+
+def test_whatever_keeps_one_utterance_from_its_transcript_stops_no_run() -> None:
+    class Picky:
+        def transcribe_many(self, utterances: Iterable[Utterance]) -> Iterator[Heard]:
+            for row in utterances:
+                if row.id == "1":
+                    raise DependencyError("no ffmpeg")
+                yield Heard(row.id)
+
+    texts, failures = transcribe_all(Picky(), [utterance(str(i), "x") for i in range(3)])
+    assert texts == ["0", None, "2"]
+    assert failures == {"1": "no ffmpeg"}
 
 
 def test_piece_labels_without_bytes_keep_what_has_no_piece() -> None:
@@ -148,3 +161,25 @@ def test_the_command(model: Path, corpus: Corpus, tmp_path: Path, monkeypatch: p
     assert "no significant difference" in done.output
     folder = tmp_path / "evaluation" / "model-corpus-test"
     assert {p.name for p in folder.iterdir()} == {"evaluation.json", "hypotheses.jsonl", "report.html"}
+
+
+@pytest.mark.parametrize(
+    ("option", "what"),
+    [("--against", "absent"), ("--against", "empty"), ("--against", "bad.jsonl"), ("--out", "bad.jsonl")],
+)
+def test_wrong_options_are_refused_before_anything_is_transcribed(
+    model: Path, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, what: str
+) -> None:
+    write_manifest(corpus.folder / "manifest.jsonl", corpus.utterances)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.jsonl").write_text("{}", encoding="utf-8")
+
+    def loaded(folder: Path, device: str) -> Parrot:
+        raise AssertionError("a model was loaded first")
+
+    monkeypatch.setattr(room, "_load", loaded)
+    app = typer.Typer()
+    app.command()(command.run)
+    done = CliRunner().invoke(app, [str(model), str(corpus.folder), option, str(tmp_path / what)])
+    assert isinstance(done.exception, CorpusError | UsageError)
+    assert what in done.exception.what

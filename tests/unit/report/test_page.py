@@ -157,32 +157,6 @@ def test_table_refuses_ragged_rows() -> None:
         page.table(["a", "b"], [["x"]], caption="c")
 
 
-def test_align_finds_a_cheapest_path() -> None:
-    assert page.align(["the", "cat", "sat"], ["cat", "sat", "down"]) == [
-        ("the", None), ("cat", "cat"), ("sat", "sat"), (None, "down"),
-    ]  # fmt: skip
-    assert page.align(["a"], ["b"]) == [("a", "b")]
-    assert page.align([], []) == []
-
-
-@given(st.lists(st.sampled_from("abc"), max_size=7), st.lists(st.sampled_from("abc"), max_size=7))
-def test_align_keeps_both_sides_and_costs_the_edit_distance(left: list[str], right: list[str]) -> None:
-    pairs = page.align(left, right)
-    assert [a for a, _ in pairs if a is not None] == left
-    assert [b for _, b in pairs if b is not None] == right
-    assert sum(a != b for a, b in pairs) == _distance(tuple(left), tuple(right))
-
-
-def _distance(left: tuple[str, ...], right: tuple[str, ...]) -> int:
-    previous = list(range(len(right) + 1))
-    for i, a in enumerate(left, start=1):
-        row = [i]
-        for j, b in enumerate(right, start=1):
-            row.append(min(previous[j] + 1, row[-1] + 1, previous[j - 1] + (a != b)))
-        previous = row
-    return previous[-1]
-
-
 def test_diff_names_what_changed() -> None:
     reader = Reader(str(page.aligned_diff("a b c", "a x c d", language="sw")))
     assert [tag for tag, _ in reader.elements if tag in {"ins", "del"}] == ["del", "ins", "ins"]

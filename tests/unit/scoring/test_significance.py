@@ -110,6 +110,24 @@ def test_draws_without_reference_words_are_left_out() -> None:
     assert (nothing.low, nothing.high) == (0.0, 0.0)
 
 
+@pytest.mark.parametrize(("count", "sure"), [(1, False), (3, False), (5, False), (8, True)])
+def test_few_utterances_are_never_sure(count: int, sure: bool) -> None:
+    """One system right and the other wrong in each of ``count``: the sign test's p is the least there is."""
+    got = paired_difference(rates(*[(3, 5)] * count, (1, 5)), rates(*[(0, 5)] * count, (1, 5)))
+    assert got.p_value >= 2.0 ** (1 - count)
+    assert got.significant is sure
+    assert matched_pairs([(1, 0), (2, 0), (1, 0), (0, 0)]) >= 0.25
+
+
+def test_without_an_error_the_upper_end_is_not_zero() -> None:
+    right = rates(*[(0, 5)] * 4)
+    interval = bootstrap_interval(right)
+    assert (interval.low, interval.high) == (0.0, 0.0)
+    assert interval.bounds(ErrorRate.total(right)) == (0.0, 3 / 20)
+    assert bootstrap_interval(FIVE).bounds(ErrorRate.total(FIVE))[0] > 0
+    assert interval.bounds(ErrorRate(reference_length=2)) == (0.0, 1.0)
+
+
 def test_wrong_pairings_are_refused() -> None:
     with pytest.raises(ValueError, match="same references"):
         paired_difference(FIVE, FIVE[:4] + rates((1, 9)))
