@@ -206,7 +206,7 @@ def _mix(makeup: MakeUp, p: Planned, work: Path, noises: Noises) -> np.ndarray:
     generator = np.random.default_rng(p.seed)
     rate = makeup.sample_rate
     if p.voice is None:
-        noise = noises.draw(generator, int(generator.uniform(1.0, 4.0) * rate), rate, voices=False)
+        noise, _ = noises.draw(generator, int(generator.uniform(1.0, 4.0) * rate), rate, voices=False)
         level = 10 ** (generator.uniform(-50, -15) / 20)
         return (noise * level / (np.sqrt(np.mean(noise**2)) + 1e-9)).astype(np.float32)
     speech = read(work / f"{p.id}.flac", sample_rate=rate).samples
@@ -215,8 +215,9 @@ def _mix(makeup: MakeUp, p: Planned, work: Path, noises: Noises) -> np.ndarray:
     if generator.random() < makeup.room_share:
         response = simulate_response(draw_room(generator, t60=makeup.room_t60), rate, generator)
         speech = place_in_room(speech, response, direct=LEAD)
-    noise = noises.draw(generator, len(speech), rate, voices=True)
-    mixed = add_noise(speech, noise, float(generator.uniform(*makeup.snr_db)), rate)
+    noise, babble = noises.draw(generator, len(speech), rate, voices=True)
+    snr = generator.uniform(*(makeup.babble_snr_db if babble else makeup.snr_db))
+    mixed = add_noise(speech, noise, float(snr), rate)
     peak = float(np.abs(mixed).max())
     return (mixed * (10 ** (generator.uniform(-15, -1) / 20) / max(peak, 1e-9))).astype(np.float32)
 
@@ -228,15 +229,17 @@ class Noises:
     hiss: NoiseSource
     babble: NoiseSource
 
-    def draw(self, generator: np.random.Generator, samples: int, rate: int, *, voices: bool) -> np.ndarray:
-        """(samples,) of noise at any level; other voices only where ``voices``: they are words too."""
+    def draw(
+        self, generator: np.random.Generator, samples: int, rate: int, *, voices: bool
+    ) -> tuple[np.ndarray, bool]:
+        """(samples,) of noise at any level, and whether it is babble; that only where ``voices`` allows it."""
         kind = generator.integers(3 if voices else 2)
         if kind == 2:
-            return self.babble.draw(generator, samples, rate)
+            return self.babble.draw(generator, samples, rate), True
         noise = self.hiss.draw(generator, samples, rate)
         if kind == 1:
             time, base = np.arange(samples) / rate, float(generator.choice([50.0, 60.0]))
             for harmonic in range(1, 6):
                 angle = 2 * np.pi * base * harmonic * time + generator.uniform(0, 2 * np.pi)
                 noise = noise + 0.2 / harmonic * np.sin(angle)
-        return noise.astype(np.float32)
+        return noise.astype(np.float32), False

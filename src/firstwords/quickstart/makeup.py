@@ -53,6 +53,7 @@ class MakeUp(Config):
     seed: int
     sample_rate: int
     snr_db: tuple[float, float]
+    babble_snr_db: tuple[float, float]
     room_share: float = Field(ge=0, le=1)
     room_t60: tuple[float, float]
     non_speech_share: float = Field(ge=0, le=0.5)
