@@ -1,5 +1,7 @@
 # make quickstart [CORPUS=FOLDER]   from nothing to a trained, measured recogniser
 # make test                         lint, types, fast tests
+# make bench [NAME=quickstart ARGS=...]   what is measured, or one of the measurements
+# make same-loss [BEFORE=HEAD~1 AFTER=HEAD]   do two commits train to the same losses, bit for bit?
 # TORCH=2.12.0 / TORCH_INDEX=URL    another build of torch (empty: the pinned one from your usual index)
 PYTHON ?= python3
 VENV ?= .venv
@@ -8,16 +10,20 @@ RUN ?= runs/quickstart
 MINUTES ?=
 TORCH ?=
 TORCH_INDEX ?=
+NAME ?=
+ARGS ?=
+BEFORE ?= HEAD~1
+AFTER ?= HEAD
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export OMP_WAIT_POLICY ?= PASSIVE
 CONSTRAINTS := $(VENV)/constraints.txt
 
-.PHONY: quickstart test test-all lint types docs bench same-loss clean
+.PHONY: help quickstart test test-all lint types docs bench same-loss clean
 .DEFAULT_GOAL := help
 
 help:
-	@sed -n '1,3s/^# //p' Makefile
+	@sed -n '1,5s/^# //p' Makefile
 
 # torch goes first: a dependency that asks for it then finds the build chosen here.
 $(VENV)/.base: pyproject.toml constraints.txt
@@ -51,6 +57,16 @@ test-all: lint types
 docs: $(VENV)/.dev
 	$(PIP) -c $(CONSTRAINTS) -e '.[docs]'
 	$(BIN)/mkdocs build --strict
+
+bench: $(VENV)/.base
+ifeq ($(NAME),)
+	@for script in benchmarks/*.py; do printf '%s\n    ' "$$script"; sed -n '1s/"""//gp' "$$script"; done
+else
+	$(BIN)/python benchmarks/$(NAME).py $(ARGS)
+endif
+
+same-loss: $(VENV)/.base
+	@$(BIN)/python benchmarks/same_loss.py $(BEFORE) $(AFTER)
 
 clean:
 	rm -rf $(VENV) build dist site .pytest_cache .ruff_cache

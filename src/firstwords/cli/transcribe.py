@@ -109,5 +109,5 @@ def _work(
             except UsageError:  # a folder that cannot be written: the next file would not fare better
                 raise
             except FirstwordsError as error:
-                failures[job.audio] = error.what
+                failures[job.audio] = str(error)
     return failures

@@ -66,13 +66,15 @@ def plan(
     failures: dict[Path, str] = {}
     done = 0
     for audio, target in _targets(found, out):
+        if target is not None:
+            _keep_what_is_not_ours(audio, target, formats, again=again)
         if target is not None and not again and all(_file(target, f).exists() for f in formats):
             done += 1
             continue
         try:
             jobs.append(Job(audio, probe(audio).duration, target))
         except AudioError as error:
-            failures[audio] = error.what
+            failures[audio] = str(error)
     return jobs, failures, done
 
 
@@ -126,6 +128,25 @@ def _folded(path: Path) -> str:
 def _file(target: Path, format_: str) -> Path:
     suffix = ".eaf" if format_ == "eaf" else WRITERS[format_][0]
     return target.with_name(target.name + suffix)
+
+
+def _keep_what_is_not_ours(audio: Path, target: Path, formats: Sequence[str], *, again: bool) -> None:
+    """Refuse results that would replace, or be taken for, somebody's own files beside the recording."""
+    if target.parent.resolve() != audio.parent.resolve():
+        return
+    there = [path for format_ in formats if (path := _file(target, format_)).exists()]
+    if again and there:
+        raise UsageError(
+            f"'{there[0]}' lies beside its recording and may be your own file: it is not replaced.",
+            mend="Give another --out FOLDER, or delete it yourself if it is to be made again.",
+        )
+    foreign = [p for p in there if p.suffix == ".eaf" and b'TIER_ID="firstwords:' not in p.read_bytes()]
+    if foreign:
+        raise UsageError(
+            f"'{foreign[0]}' is the recording's own file and stays as it is; its copy with the new tier "
+            "would have the same name.",
+            mend="Give another --out FOLDER.",
+        )
 
 
 def write_results(job: Job, transcript: Transcript, model: str, formats: Sequence[str]) -> None:

@@ -98,6 +98,7 @@ def test_a_bad_recording_is_named_and_the_others_are_done(
     result = firstwords("transcribe", model, recordings, "--out", tmp_path / "out")
     assert result.exit_code == 1
     assert "broken.wav" in result.stderr
+    assert "\n  " in result.stderr  # below each reason the next step
     assert "cut.mp3" in result.stderr
     assert "2 transcribed" in result.stderr
     assert "2 not" in result.stderr
@@ -159,6 +160,23 @@ def test_wrong_folders(recordings: Path, tmp_path: Path) -> None:
         plan([tmp_path / "empty"], ["txt"], None)
     result = firstwords("transcribe", tmp_path / "empty", recordings / "one.wav")
     assert isinstance(result.exception, CheckpointError)
+
+
+def test_files_of_others_beside_the_recordings_stay(model: Path, recordings: Path) -> None:
+    own = recordings / "one.txt"
+    own.write_text("what Ana heard")
+    skipped = firstwords("transcribe", model, recordings / "one.wav", "--out", recordings)
+    assert "1 already transcribed" in skipped.stderr
+    again = firstwords("transcribe", model, recordings / "one.wav", "--out", recordings, "--again")
+    assert isinstance(again.exception, UsageError)
+    assert "one.txt" in str(again.exception)
+    assert own.read_text() == "what Ana heard"
+    (recordings / "one.eaf").write_text("<ANNOTATION_DOCUMENT/>")
+    arguments = ("transcribe", model, recordings / "one.wav", "--format", "eaf", "--out", recordings)
+    assert isinstance(firstwords(*arguments).exception, UsageError)
+    (recordings / "one.eaf").unlink()
+    assert "1 transcribed" in firstwords(*arguments).stderr  # a new one is ours
+    assert "1 already transcribed" in firstwords(*arguments).stderr
 
 
 def test_names_of_results(recordings: Path, tmp_path: Path) -> None:

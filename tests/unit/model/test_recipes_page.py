@@ -1,0 +1,44 @@
+"""docs/recipes.md and docs/ctc.md: every setting they name exists, every base they describe works."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from firstwords.config import parse_config
+from firstwords.errors import ConfigError
+from firstwords.model.recipe import Recipe, read_recipe, write_recipe
+from tone_corpus import tone_recipe
+
+DOCS = Path(__file__).resolve().parents[3] / "docs"
+SETTINGS = sorted(
+    {
+        setting
+        for page in ("recipes.md", "ctc.md")
+        for setting in re.findall(r"--set\s+([\w.]+=[^\s`]+)", (DOCS / page).read_text(encoding="utf-8"))
+    }
+)
+
+
+def test_the_pages_name_settings() -> None:
+    assert len(SETTINGS) >= 3
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_settings_on_the_pages_exist(setting: str, tmp_path: Path) -> None:
+    write_recipe(tmp_path / "recipe.toml", tone_recipe())
+    changed = read_recipe(tmp_path / "recipe.toml", overrides=(setting,))
+    assert changed.digest != tone_recipe().digest
+
+
+def test_a_misspelt_setting_names_the_nearest() -> None:
+    """The message quoted in docs/architecture.md."""
+    values = tone_recipe().model_dump(mode="json")
+    values["encoder"]["kernel"] = 7
+    with pytest.raises(ConfigError) as raised:
+        parse_config(values, Recipe, name="recipe", source="x.toml")
+    message = "recipe.encoder.kernel: no such setting. Did you mean 'kernels'?"
+    assert message in str(raised.value)
+    assert message in (DOCS / "architecture.md").read_text(encoding="utf-8")
