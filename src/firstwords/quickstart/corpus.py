@@ -232,7 +232,7 @@ class Noises:
     def draw(
         self, generator: np.random.Generator, samples: int, rate: int, *, voices: bool
     ) -> tuple[np.ndarray, bool]:
-        """(samples,) of noise at any level, and whether it is babble; that only where ``voices`` allows it."""
+        """(samples,) of noise at any level, and whether it is babble; that only where ``voices``."""
         kind = generator.integers(3 if voices else 2)
         if kind == 2:
             return self.babble.draw(generator, samples, rate), True
