@@ -43,6 +43,12 @@ class FirstwordsError(Exception):
         return _rebuild, (type(self), self.what, self.mend)
 
 
+def quoted(path: object) -> str:
+    """A path as it is typed on a command line of any system, for commands that messages name."""
+    name = str(path)
+    return f'"{name}"' if any(c.isspace() or c in "'&;()" for c in name) else name
+
+
 def _rebuild(kind: type[FirstwordsError], what: str, mend: str) -> FirstwordsError:
     return kind(what, mend=mend)
 

@@ -64,6 +64,7 @@ def sniff(path: Path) -> str:
         if head[8:12] == b"WAVE" or len(head) < 12:
             return "wav"
         kind = head[8:12].decode("latin-1")
+        kind = kind if kind.isprintable() else head[8:12].hex(" ")
         raise AudioError(
             f"'{path}' is a RIFF file of kind '{kind}', not WAVE.", mend="Export its sound as WAV."
         )

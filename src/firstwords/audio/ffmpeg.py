@@ -27,6 +27,7 @@ from firstwords.errors import AudioError
 DEMUXERS = {"mp4": "mov", "webm": "matroska", "amr": "amr", "asf": "asf", "aac": "aac"}
 _STALL_SECONDS = 60.0  # without a byte of output
 _PROBE_SECONDS = 30.0
+_END_SECONDS = 10.0  # from the last byte to the end of the child
 _MEMORY_BYTES = 2 << 30
 _CPU_SECONDS = 4 * 3600
 _INSTALL = (
@@ -128,7 +129,11 @@ class _Child:
 
     def complaint(self) -> str:
         """What ffmpeg said, one line; waits for it to end."""
-        self.process.wait(timeout=10)
+        try:
+            self.process.wait(timeout=_END_SECONDS)
+        except subprocess.TimeoutExpired:  # its output is closed, so what it still does is of no use
+            self.process.kill()
+            self.process.wait()
         self._listener.join(timeout=10)
         text = b"".join(self._errors).decode("utf-8", "replace").strip().splitlines()
         # "[dec:aac @ 0x563f] Error ...": which part says so, and where it lies in memory, helps nobody.

@@ -14,6 +14,7 @@ from firstwords.audio.source import Source, check_format, seconds
 from firstwords.errors import AudioError
 
 _MAX_HEADER = 65_536
+_SLACK = 4096  # bytes behind the samples that are taken for padding rather than for lost ones
 
 
 def open_sphere(path: Path) -> Source:
@@ -44,6 +45,12 @@ def open_sphere(path: Path) -> Source:
     elif declared == 0 and available > 0:
         repairs.append(
             f"the header gives the length as 0; read to the end of the file ({seconds(available, rate)})"
+        )
+        declared = available
+    elif (available - declared) * frame > _SLACK:
+        repairs.append(
+            f"the header gives {seconds(declared, rate)} but samples follow; "
+            f"read to the end of the file ({seconds(available, rate)})"
         )
         declared = available
     layout = SampleLayout(encoding, order.startswith("10"), channels, offset, min(declared, available))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from firstwords.errors import UsageError
+from firstwords.errors import UsageError, quoted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -149,7 +149,7 @@ def show(report: ImportReport, console: Console) -> None:
             console.print(f"    {escape(skipped.where)}: {escape(skipped.reason)}", highlight=False)
         if (left := len(report.skipped) - _SHOWN) > 0:
             console.print(f"    ... and {left:,} more, all in {escape(str(folder / 'import.json'))}")
-    console.print(f"\nNext: firstwords check {escape(str(folder))}", highlight=False, soft_wrap=True)
+    console.print(f"\nNext: firstwords check {escape(quoted(folder))}", highlight=False, soft_wrap=True)
 
 
 def length(hours: float) -> str:

@@ -6,6 +6,7 @@ this room import nothing heavy at their head, so ``--help`` stays under 0.3 s.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -53,6 +54,18 @@ def options(
         os.environ["FIRSTWORDS_DEBUG"] = "1"
 
 
+# What the disk or the rights refuse is no fault of ours: error number -> the next step.
+_RIGHTS = "Check the path and your rights to it, then run the same command again."
+_SPACE = "Free some space there, then run the same command again."
+_SURROUNDINGS = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR), _RIGHTS),
+    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), _RIGHTS),
+    **dict.fromkeys((errno.ENOSPC, errno.EFBIG), _SPACE),
+    errno.EIO: "The disk could not be read or written: check it, or copy the files to another one.",
+    errno.EMFILE: "Too many files are open: raise the limit (ulimit -n), or ask for fewer workers.",
+}
+
+
 def _wait_politely() -> None:
     """Threads that wait for work spin for microseconds, then sleep; to be set before torch is loaded.
 
@@ -77,17 +90,30 @@ def main() -> None:
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         sys.exit(130)
-    except Exception as error:  # noqa: BLE001 - the last net: a bug of ours must end in words, not in a dump
+    except OSError as error:
+        if error.errno not in _SURROUNDINGS:
+            _say_fault(error)
+            sys.exit(3)
         if os.environ.get("FIRSTWORDS_DEBUG"):
             traceback.print_exc()
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        print(
-            f"This is a fault of firstwords, not yours: {type(error).__name__}: {error} "
-            f"({os.path.basename(where.filename)}:{where.lineno}).\n"  # noqa: PTH119
-            "  Run the same command with 'firstwords --debug ...' and report what it prints.",
-            file=sys.stderr,
-        )
+        named = f"'{error.filename}': " if error.filename else ""
+        print(f"{named}{error.strerror}.\n  {_SURROUNDINGS[error.errno]}", file=sys.stderr)
+        sys.exit(1)
+    except Exception as error:  # noqa: BLE001 - the last net: a bug of ours must end in words, not in a dump
+        _say_fault(error)
         sys.exit(3)
+
+
+def _say_fault(error: Exception) -> None:
+    if os.environ.get("FIRSTWORDS_DEBUG"):
+        traceback.print_exc()
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    print(
+        f"This is a fault of firstwords, not yours: {type(error).__name__}: {error} "
+        f"({os.path.basename(where.filename)}:{where.lineno}).\n"  # noqa: PTH119
+        "  Run the same command with 'firstwords --debug ...' and report what it prints.",
+        file=sys.stderr,
+    )
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from firstwords.data.manifest import QUARANTINE, read_quarantine, write_atomically, write_quarantine
+from firstwords.errors import ManifestError
 
 ALLOW = "allow.txt"
 WRITTEN = Path("check") / "quarantine.json"
@@ -80,7 +81,13 @@ def read_allowed(folder: Path) -> set[str]:
     path = folder / ALLOW
     if not path.is_file():
         return set()
-    lines = path.read_text(encoding="utf-8-sig").split("\n")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except UnicodeDecodeError as error:
+        raise ManifestError(
+            f"'{path}' is not UTF-8: {error.reason} at byte {error.start}.",
+            mend="Save it as UTF-8, one id a line, or delete it.",
+        ) from None
     return {line.strip() for line in lines if line.strip() and not line.startswith("#")}
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from firstwords.errors import ManifestError
+from firstwords.errors import ManifestError, quoted
 
 MANIFEST = "manifest.jsonl"
 QUARANTINE = "quarantine.jsonl"
@@ -175,7 +175,7 @@ def load_corpus(folder: Path) -> Corpus:
         found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) if folder.is_dir() else "nothing"
         raise ManifestError(
             f"'{folder}' is no corpus: {MANIFEST} is missing (found: {found or 'nothing'}).",
-            mend=f"Run 'firstwords import {folder} --to CORPUS' first.",
+            mend=f"Run 'firstwords import {quoted(folder)} --to CORPUS' first.",
         )
     return Corpus(manifest.parent, tuple(read_manifest(manifest)), read_quarantine(manifest.parent))
 

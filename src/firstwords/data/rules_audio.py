@@ -123,7 +123,10 @@ def _name(fault: Exception) -> tuple[str, str]:
     words = fault.what if isinstance(fault, FirstwordsError) else f"{type(fault).__name__}: {fault}"
     if "NaN" in words:
         return "audio-not-a-number", words
-    return ("audio-empty" if "no samples" in words or "no audio" in words else "audio-unreadable"), words
+    if "no samples" in words or "no audio" in words:
+        return "audio-empty", words
+    mend = fault.mend if isinstance(fault, FirstwordsError) else ""
+    return "audio-unreadable", " ".join(f"{words} {mend}".split())
 
 
 def _from_header(utterance: Utterance, info: AudioInfo) -> Sound:

@@ -127,7 +127,7 @@ def _divide(utterances: Sequence[Utterance], *, dev: float, test: float, seed: i
     if not wanted:
         return dict.fromkeys((u.id for u in utterances), TRAIN), "none", ["Everything was put into train."]
     if len(utterances) <= len(wanted):
-        few = f"{len(utterances)} utterances cannot be split: all were put into train."
+        few = f"{_count(len(utterances), 'utterance')} cannot be split: everything was put into train."
         return dict.fromkeys((u.id for u in utterances), TRAIN), "none", [few]
     by_speaker = _divide_by_speaker(utterances, wanted, seed)
     if not isinstance(by_speaker, str):

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from firstwords.data.decisions import Decided, decide, record
-from firstwords.data.manifest import QUARANTINE, Corpus, write_atomically
+from firstwords.data.decisions import Decided, decide, read_allowed, record
+from firstwords.data.manifest import QUARANTINE, Corpus, read_quarantine, write_atomically
 from firstwords.data.validate import HEARD, CheckResult, check, usable_seconds
-from firstwords.errors import CorpusError
+from firstwords.errors import CorpusError, quoted
 from firstwords.report.check import build_page
 
 
@@ -48,9 +48,11 @@ def check_and_write(
         reports.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _unwritable(home, error) from None
+    read_allowed(home)  # a fault in what the user wrote is said now, not after an hour of listening
+    read_quarantine(home)
     result = check(corpus, fast=fast, workers=workers, progress=progress)
     decided = decide(home, result.quarantine, keep=HEARD if fast else ())
-    next_command = f"firstwords train {_quoted(name)} --to MODEL"
+    next_command = f"firstwords train {quoted(name)} --to MODEL"
     try:
         record(home, decided)
         findings = reports / "findings.jsonl"
@@ -72,8 +74,3 @@ def _unwritable(folder: Path, error: OSError) -> CorpusError:
         f"'{folder}': the check cannot be written there: {error.strerror or error}.",
         mend="Give another folder with --out.",
     )
-
-
-def _quoted(name: str) -> str:
-    """A path as it is typed on a command line of any system."""
-    return f'"{name}"' if any(c.isspace() or c in "'&;()" for c in name) else name

@@ -17,7 +17,7 @@ from firstwords.errors import AudioError
 MP4 = b"\0\0\0\x20ftypM4A \0\0\0\0" + bytes(64)
 # Writes what ffmpeg writes with '-f wav pipe:1': sizes unknown, a LIST chunk, float samples.
 STAND_IN = """#!{python}
-import struct, sys, time
+import os, struct, sys, time
 args = sys.argv[1:]
 if "-show_streams" in args:
     print('{{"streams": [{{"codec_name": "aac", "duration": "{declared}"}}]}}')
@@ -38,6 +38,10 @@ if mode == "stall":
     time.sleep(60)
 for frame in range(8000):
     out.write(struct.pack("<2f", frame / 8000, 0.0))
+if mode == "linger":
+    out.flush()
+    os.close(1)
+    time.sleep(60)
 if mode == "damage":
     sys.stderr.write("[dec:aac @ 0x56] Invalid data found when processing input\\n")
     sys.exit(1)
@@ -117,3 +121,12 @@ def test_the_real_program(tmp_path: Path, name: str) -> None:
     got = read(tmp_path / name).samples
     assert abs(len(got) - len(tone)) < 3000
     assert np.abs(np.fft.rfft(got[:32_000])).argmax() / 2 == pytest.approx(300, abs=1)
+
+
+@unix
+def test_a_child_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = install(tmp_path, monkeypatch, mode="linger")
+    monkeypatch.setattr(ffmpeg, "_END_SECONDS", 0.5)
+    got = read(path, sample_rate=None)
+    assert len(got.samples) == 8000
+    assert any("ended with an error" in repair for repair in got.repairs)

@@ -149,6 +149,7 @@ CASES = [
         "infinite",
     ),
     Case("sphere promising too much", lambda: sphere(s16(), sample_count="-i 96000"), FULL, "6.00 s"),
+    Case("sphere promising too little", lambda: sphere(s16(), sample_count="-i 100"), FULL, "samples follow"),
     Case("sphere with length 0", lambda: sphere(s16(), sample_count="-i 0"), FULL, "length as 0"),
     Case("sphere without byte order", lambda: sphere(s16(), sample_byte_format=""), FULL, "little-endian"),
     Case(

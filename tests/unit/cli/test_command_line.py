@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
 import subprocess
@@ -96,6 +97,9 @@ def test_no_arguments_show_help() -> None:
     [
         (AudioError("'a.wav' is empty.", mend="Record it again."), 1, "Record it again."),
         (KeyboardInterrupt(), 130, ""),
+        (PermissionError(errno.EACCES, "Permission denied", "here/x"), 1, "'here/x': Permission denied"),
+        (OSError(errno.ENOSPC, "No space left on device"), 1, "Free some space"),
+        (FileNotFoundError(errno.ENOENT, "No such file", "x"), 3, "fault of firstwords"),
         (ZeroDivisionError("division by zero"), 3, "fault of firstwords"),
     ],
 )

@@ -77,3 +77,8 @@ def test_faults_are_our_errors(
 @pytest.mark.parametrize(("hours", "shown"), [(2.4123, "2.41 h"), (0.205, "12.3 min"), (8 / 3600, "8.0 s")])
 def test_lengths_read_well(hours: float, shown: str) -> None:
     assert length(hours) == shown
+
+
+def test_the_next_command_can_be_typed_where_a_folder_holds_a_blank(recordings: Path, tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, [str(recordings), "--to", str(tmp_path / "mein körpus")])
+    assert f'firstwords check "{tmp_path / "mein körpus"}"' in result.output.replace("\n", "")

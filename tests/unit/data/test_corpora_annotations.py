@@ -176,6 +176,22 @@ class TestElan:
         assert "<html>" in found["c/page.eaf"]
         assert "none of the chosen tiers" in found["c/other.eaf"]
 
+    def test_a_file_that_cannot_be_opened_is_named_and_the_rest_goes_on(
+        self, tree: Tree, take: Take, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        root = tree({"talk.eaf": eaf(), "talk.wav": 5.0, "shut.eaf": eaf()})
+        opened = Path.read_bytes
+
+        def refuse(path: Path) -> bytes:
+            if path.name == "shut.eaf":
+                raise PermissionError(13, "Permission denied", str(path))
+            return opened(path)
+
+        monkeypatch.setattr(Path, "read_bytes", refuse)
+        imported = take(root, "elan", tiers=("ref@A",))
+        assert len(imported.utterances) == 1
+        assert "Permission denied" in imported.skipped[0].reason
+
     def test_xml_bombs_and_outside_files_are_refused(self) -> None:
         lol = "".join(f'<!ENTITY l{n + 1} "{f"&l{n};" * 10}">' for n in range(9))
         root = "<ANNOTATION_DOCUMENT>&{};</ANNOTATION_DOCUMENT>"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from firstwords.audio.waveform import probe
 from firstwords.data.corpora import LAYOUTS, Options, detect_layout, layout_named
 from firstwords.data.corpora.importing import Plan, import_corpus
 from firstwords.data.manifest import load_corpus, read_manifest, write_quarantine
@@ -316,3 +318,62 @@ def test_importing_needs_no_torch(tree: Tree, tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_target_that_cannot_be_written_is_named(tree: Tree, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(CorpusError, match="cannot be written there") as caught:
+        import_corpus(tree(people(3, 2)), tmp_path / "file" / "corpus")
+    assert "--to" in caught.value.mend
+
+
+def test_a_folder_without_right_of_entry_is_named_and_the_rest_goes_on(
+    tree: Tree, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tree({"a.wav": 1, "a.txt": "moja", "lost+found/b.wav": 1, "lost+found/b.txt": "mbili"})
+    opened = os.scandir
+    shut = root / "lost+found"
+
+    def refuse(path: str) -> object:
+        if Path(path) == shut:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path)
+
+    is_file = Path.is_file
+
+    def enter(path: Path) -> bool:
+        if path.parent == shut and path.name == "import.json":
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    monkeypatch.setattr(Path, "is_file", enter)
+    imported = LAYOUTS["folder"].read(root, Options())
+    assert len(imported.utterances) == 1
+    assert [(s.where, s.reason) for s in imported.skipped] == [
+        ("lost+found", "this folder cannot be opened: Permission denied")
+    ]
+    shut = root
+    with pytest.raises(CorpusError, match="cannot be opened: Permission denied"):
+        detect_layout(root)
+
+
+def test_a_fault_of_a_decoder_costs_one_recording(
+    tree: Tree, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def probe_most(path: Path) -> object:
+        if path.name == "b.wav":
+            raise IndexError("beyond the header")
+        return probe(path)
+
+    monkeypatch.setattr("firstwords.data.corpora.imported.probe", probe_most)
+    root = tree({"a.wav": 1, "a.txt": "moja", "b.wav": 1, "b.txt": "mbili"})
+    report = import_corpus(root, tmp_path / "corpus")
+    assert len(report.corpus.utterances) == 1
+    assert "IndexError: beyond the header" in report.skipped[0].reason
+
+
+def test_an_archive_beside_recordings_says_unpack(tree: Tree) -> None:
+    with pytest.raises(CorpusError) as caught:
+        detect_layout(tree({"x.zip": "PK", "a.wav": 1}) / "x.zip")
+    assert "Unpack" in caught.value.mend

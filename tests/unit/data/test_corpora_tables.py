@@ -374,3 +374,18 @@ def test_mutated_tables_raise_nothing_but_our_errors(
         return
     for row in table.rows:
         assert {"audio", "text"} <= row.fields.keys()
+
+
+@pytest.mark.parametrize("ends", ["\r", "\r\n"])
+def test_line_ends_of_other_systems(ends: str, tree: Tree, take: Take) -> None:
+    root = tree(
+        {"a.wav": 1.0, "b.wav": 1.0, "t.csv": ends.join(["file,text", "a.wav,moja", "b.wav,mbili", ""])}
+    )
+    assert [u.text for u in take(root, "table").utterances] == ["moja", "mbili"]
+
+
+def test_unknown_columns_end_in_a_command_that_names_both(tree: Tree) -> None:
+    root = tree({"a.wav": 1.0, "t.csv": "sound name,Satz\na.wav,moja\n"})
+    with pytest.raises(CorpusError) as caught:
+        LAYOUTS["table"].read(root, Options())
+    assert '--column audio="sound name" --column text=Satz' in caught.value.mend

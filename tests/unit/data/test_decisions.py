@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from firstwords.data.decisions import ALLOW, decide, read_allowed, record
 from firstwords.data.manifest import read_quarantine, write_quarantine
+from firstwords.errors import ManifestError
 
 
 def run(folder: Path, reasons: dict[str, str], *, keep: tuple[str, ...] = ()) -> dict[str, str]:
@@ -91,3 +94,10 @@ def test_a_broken_memory_is_no_memory(tmp_path: Path) -> None:
     for broken in ("", "[1]", "{"):
         (tmp_path / "check" / "quarantine.json").write_text(broken, encoding="utf-8")
         assert "a" in run(tmp_path, {"a": "r: x"})
+
+
+def test_allow_txt_of_another_encoding_is_named(tmp_path: Path) -> None:
+    (tmp_path / ALLOW).write_bytes("ọ̀rọ̀\r\n".encode("utf-16"))
+    with pytest.raises(ManifestError, match=r"allow\.txt' is not UTF-8") as caught:
+        read_allowed(tmp_path)
+    assert "Save it as UTF-8" in caught.value.mend

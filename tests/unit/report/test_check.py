@@ -247,3 +247,13 @@ def test_hours_read_well() -> None:
     assert [hours(x) for x in (12.4, 119, 150, 3599, 3600, 8316)] == [
         "12 s", "119 s", "2 min", "60 min", "1.00 h", "2.31 h",
     ]  # fmt: skip
+
+
+def test_a_broken_list_of_the_user_is_said_before_listening(
+    good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = load_corpus(good)
+    (good / "allow.txt").write_bytes(b"\xff\xfea\0")
+    monkeypatch.setattr("firstwords.report.check_files.check", lambda *_, **__: pytest.fail("listened"))
+    with pytest.raises(ManifestError, match="not UTF-8"):
+        check_and_write(corpus, name="good")

@@ -102,7 +102,9 @@ def detect_layout(path: Path) -> Detected:
 
 def _unknown(source: Source) -> CorpusError:
     here = f"'{source.path}' holds {source.suffix_counts()}; no layout was recognised."
-    if any(p.suffix.lower() in ARCHIVE_SUFFIXES for p in source.files) and not source.audio:
+    if any(p.suffix.lower() in ARCHIVE_SUFFIXES for p in source.files) and (
+        source.is_file or not source.audio
+    ):
         return CorpusError(here, mend="Unpack the archive first, then import the folder.")
     if source.with_suffix(".parquet"):
         return CorpusError(

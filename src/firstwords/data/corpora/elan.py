@@ -55,8 +55,8 @@ def read(path: Path, options: Options) -> Imported:
     for file in source.with_suffix(".eaf"):
         try:
             parsed[file] = parse_eaf(file.read_bytes(), source.named(file))
-        except CorpusError as error:
-            collector.skip(source.named(file), error)
+        except (CorpusError, OSError) as error:
+            collector.skip(source.named(file), error if isinstance(error, CorpusError) else str(error))
     if not parsed:
         return collector.finish()
     chosen, how = choose_tiers((eaf.tiers for eaf in parsed.values()), options)

@@ -17,7 +17,7 @@ from pathlib import Path
 from firstwords.data.corpora.imported import Collector, Found, Imported, Options
 from firstwords.data.corpora.source import Source, preferred, read_text
 from firstwords.data.split import TRAIN, split_in_name
-from firstwords.errors import CorpusError
+from firstwords.errors import CorpusError, quoted
 
 _SUFFIXES = (".txt", ".lab")
 
@@ -75,7 +75,8 @@ def read(path: Path, options: Options) -> Imported:
     source = Source.of(path)
     if source.is_file:
         raise CorpusError(
-            f"'{path}' is a file, and this layout is a folder.", mend=f"firstwords import {source.root}"
+            f"'{path}' is a file, and this layout is a folder.",
+            mend=f"firstwords import {quoted(source.root)}",
         )
     collector = Collector(source, options)
     forms: dict[tuple[Path, str], list[Path]] = {}

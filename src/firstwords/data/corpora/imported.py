@@ -106,6 +106,8 @@ class Collector:
         wanted = [f for f in self.found if not (self.options.drop_empty and not (f.text or "").split())]
         if dropped := len(self.found) - len(wanted):
             self.note(f"{dropped} utterances without text were dropped (--drop-empty).")
+        for folder, reason in self.source.closed:
+            self.skip(self.source.named(folder), f"this folder cannot be opened: {reason}")
         infos = probe_all((f.audio for f in wanted), self.options.progress)
         utterances = self._utterances(wanted, infos)
         if not utterances:
@@ -114,8 +116,9 @@ class Collector:
         empty = sum(1 for u in utterances if u.text == "")
         if empty:
             self.note(
-                f"{empty} utterances have an empty text: training takes them as non-speech; "
-                "--drop-empty leaves them out."
+                f"{empty} utterances have an empty text: training takes them as non-speech, but 'firstwords "
+                "check' puts those aside without a label that says so (kind: non-speech); --drop-empty "
+                "leaves all of them out."
             )
         if chosen := list(dict.fromkeys(self.source.chosen)):
             self.note(
@@ -225,6 +228,8 @@ def _probe(path: Path) -> AudioInfo | str:
         return _sentence(error)
     except OSError as error:
         return f"'{path.name}' cannot be read: {error.strerror or error}"
+    except Exception as error:  # noqa: BLE001 - a damaged header leads anywhere; one file never ends an import
+        return f"'{path.name}' cannot be read: {type(error).__name__}: {error}"
     return info if info.duration > 0 else f"'{path.name}' holds no sound (0 samples)"
 
 

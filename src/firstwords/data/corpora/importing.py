@@ -108,7 +108,13 @@ def import_corpus(source: Path, target: Path, plan: Plan = Plan()) -> ImportRepo
         "counts": counts(utterances),
         "skipped": [{"where": s.where, "reason": s.reason} for s in imported.skipped],
     }
-    _write(target, source, plan, utterances, record, notes)
+    try:
+        _write(target, source, plan, utterances, record, notes)
+    except OSError as error:
+        raise CorpusError(
+            f"'{target}': the corpus cannot be written there: {error.strerror or error}.",
+            mend="Name another folder with --to, or check the rights and the free space there.",
+        ) from None
     return ImportReport(load_corpus(target), name, found, split.rule, imported.skipped, tuple(notes))
 
 

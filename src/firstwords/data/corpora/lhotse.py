@@ -23,7 +23,7 @@ from firstwords.data.corpora.json_lines import (
 )
 from firstwords.data.corpora.source import Source
 from firstwords.data.split import split_in_name
-from firstwords.errors import CorpusError
+from firstwords.errors import CorpusError, quoted
 
 _SUFFIXES = (".jsonl", ".jsonl.gz")
 Json = Mapping[str, Any]
@@ -64,7 +64,7 @@ def read(path: Path, options: Options) -> Imported:
         names = ", ".join(source.named(p) for p in files[:8])
         raise CorpusError(
             f"'{path}' holds several Lhotse manifests: {names}.",
-            mend=f"Name the one to import, for example: firstwords import {files[0]}",
+            mend=f"Name the one to import, for example: firstwords import {quoted(files[0])}",
         )
     recordings = {} if found["cuts"] else _recordings(found["recordings"], collector)
     for manifest in files:

@@ -12,7 +12,7 @@ from firstwords.data.corpora.imported import Collector, Found, Imported, Options
 from firstwords.data.corpora.json_lines import first_object, json_lines, label_texts, seconds_of, text_of
 from firstwords.data.corpora.source import Source, read_text
 from firstwords.data.split import split_in_name
-from firstwords.errors import CorpusError
+from firstwords.errors import CorpusError, quoted
 
 _AUDIO = ("audio_filepath", "audio_filename")
 _USED = (*_AUDIO, "duration", "text", "text_filepath", "offset", "speaker", "lang", "language", "split", "id")
@@ -41,7 +41,7 @@ def read(path: Path, options: Options) -> Imported:
     if len(files) > 1 and (None in splits.values() or len(set(splits.values())) < len(files)):
         raise CorpusError(
             f"'{path}' holds several NeMo manifests: {', '.join(source.named(p) for p in files[:8])}.",
-            mend=f"Name the one to import, for example: firstwords import {files[0]}",
+            mend=f"Name the one to import, for example: firstwords import {quoted(files[0])}",
         )
     for manifest in files:
         for number, record in json_lines(manifest):

@@ -63,6 +63,7 @@ class Source:
     root: Path
     found_by_name: list[str] = field(default_factory=list[str])
     chosen: list[Path] = field(default_factory=list[Path])
+    closed: list[tuple[Path, str]] = field(default_factory=list[tuple[Path, str]])  # folders, and why
 
     @classmethod
     def of(cls, path: Path) -> Source:
@@ -92,7 +93,13 @@ class Source:
     @cached_property
     def tree(self) -> tuple[Path, ...]:
         """Every file below ``root``, sorted by path."""
-        return tuple(sorted(_walk(self.root)))
+        found = tuple(sorted(_walk(self.root, self.closed)))
+        if not found and self.closed and self.closed[0][0] == self.root:
+            raise CorpusError(
+                f"'{self.root}' cannot be opened: {self.closed[0][1]}.",
+                mend="Check your rights to the folder.",
+            )
+        return found
 
     def with_suffix(self, *suffixes: str) -> list[Path]:
         """Files whose name ends so, in either case."""
@@ -211,15 +218,25 @@ def existing(path: Path) -> Path | None:
     return None
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    for folder, inner, names in os.walk(root):
+def _walk(root: Path, closed: list[tuple[Path, str]]) -> Iterator[Path]:
+    """Files below ``root``; folders that cannot be opened are added to ``closed`` with the reason."""
+
+    def note(error: OSError) -> None:
+        closed.append((Path(str(error.filename or root)), error.strerror or str(error)))
+
+    for folder, inner, names in os.walk(root, onerror=note):
         here = Path(folder)
         inner[:] = [
-            d
-            for d in sorted(inner)
-            if not d.startswith(".") and d != "__MACOSX" and not (here / d / IMPORT_RECORD).is_file()
+            d for d in sorted(inner) if not d.startswith(".") and d != "__MACOSX" and not _is_import(here / d)
         ]
         yield from (here / name for name in names if not name.startswith("."))
+
+
+def _is_import(folder: Path) -> bool:
+    try:
+        return (folder / IMPORT_RECORD).is_file()
+    except OSError:  # nobody may look into it: the walk says so
+        return False
 
 
 def read_text(path: Path, *, lenient: bool = False) -> str:

@@ -8,7 +8,7 @@ from firstwords.data.corpora.imported import Collector, Imported, Options
 from firstwords.data.corpora.source import Source
 from firstwords.data.corpora.tables import collect_rows, looks_like_table, read_table
 from firstwords.data.split import split_in_name
-from firstwords.errors import CorpusError
+from firstwords.errors import CorpusError, quoted
 
 _SUFFIXES = (".csv", ".tsv", ".tab", ".psv")
 
@@ -43,7 +43,7 @@ def read(path: Path, options: Options) -> Imported:
         if None in named or len(named) < len(fitting):
             raise CorpusError(
                 f"'{path}' holds several tables: {', '.join(source.named(p) for p in tables[:8])}.",
-                mend=f"Name the one to import, for example: firstwords import {tables[0]}",
+                mend=f"Name the one to import, for example: firstwords import {quoted(tables[0])}",
             )
         tables = fitting
     for table_path in tables:

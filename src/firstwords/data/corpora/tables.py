@@ -15,7 +15,7 @@ from pathlib import Path
 
 from firstwords.data.corpora.imported import Collector, Found
 from firstwords.data.corpora.source import AUDIO_SUFFIXES, Source, read_text
-from firstwords.errors import CorpusError, UsageError
+from firstwords.errors import CorpusError, UsageError, quoted
 
 # field -> names of columns that mean it, the surer first; compared without case, spaces and hyphens
 COLUMNS: dict[str, list[str]] = {
@@ -101,15 +101,20 @@ def _plain(name: str) -> str:
     return re.sub(r"[\s\-.]+", "_", name.strip().strip('"').casefold()).strip("_")
 
 
+def _lined(text: str) -> str:
+    """Plain newlines: Windows ends lines with two signs, Excel's 'CSV (Macintosh)' with a return alone."""
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
 def looks_like_table(path: Path, *needed: str) -> bool:
     """Whether the first line names columns for every needed field (default: audio and text)."""
     try:
         with path.open("rb") as file:
             head = file.read(8192)
-        text = read_text(path) if b"\0" in head else head.decode("utf-8-sig", errors="ignore")
+        text = read_text(path) if b"\0" in head else _lined(head.decode("utf-8-sig", errors="ignore"))
     except (OSError, CorpusError):
         return False
-    fields = known_columns(_split(text.split("\n", 1)[0].rstrip("\r"), _delimiter(path, text)))
+    fields = known_columns(_split(text.split("\n", 1)[0], _delimiter(path, text)))
     return all(field in fields for field in needed or ("audio", "text"))
 
 
@@ -154,7 +159,7 @@ def read_table(
         columns = known_columns(header, named)
     missing = [field for field in ("audio", "text") if field not in columns]
     if missing:
-        raise CorpusError(_unknown(path, header, missing), mend=_unknown_mend(header, missing[0]))
+        raise CorpusError(_unknown(path, header, missing), mend=_unknown_mend(header, missing))
     rows: list[Row] = []
     broken: list[tuple[str, str]] = []
     for number, cells in lines:
@@ -213,8 +218,10 @@ def _unknown(path: Path, header: Sequence[str], missing: Sequence[str]) -> str:
     )
 
 
-def _unknown_mend(header: Sequence[str], field: str) -> str:
-    return f"Rename the column, or say which it is: --column {field}={header[-1].strip() or 'NAME'}"
+def _unknown_mend(header: Sequence[str], missing: Sequence[str]) -> str:
+    guess = {"audio": header[0], "text": header[-1]}  # the usual order
+    options = " ".join(f"--column {field}={quoted(guess[field].strip() or 'NAME')}" for field in missing)
+    return f"Rename the column, or say which it is, for example: {options}"
 
 
 def _headless(lines: list[tuple[int, list[str]]], source: Source, path: Path) -> list[str] | None:
