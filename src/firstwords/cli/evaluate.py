@@ -40,7 +40,7 @@ def run(
     loaded = load_corpus(corpus)
     # What is wrong with the options is said before minutes of transcribing, not after.
     if against is not None:
-        check_other(against)
+        check_other(against, loaded, split)
     if out is not None and out.exists() and not out.is_dir():
         raise UsageError(f"--out: '{out}' is a file.", mend="Give a folder for the report.")
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

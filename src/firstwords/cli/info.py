@@ -35,7 +35,8 @@ def run(
     if not model.is_dir():
         raise CheckpointError(f"'{model}' is not a folder.", mend="Give the folder that training wrote.")
     table = Table(box=None, show_header=False, pad_edge=False)
-    for name, value in facts(model):
+    rows = facts(model)
+    for name, value in rows:
         table.add_row(name, value)
     console.print(table)
     files = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
@@ -52,6 +53,11 @@ def run(
         raise CheckpointError(
             f"'{model}' cannot transcribe: {', '.join(missing)} missing.",
             mend="Was the copy interrupted, or has training not reached its first validation?",
+        )
+    if unreadable := dict(rows).get("recipe.toml"):
+        raise CheckpointError(
+            f"'{model}' cannot transcribe: {unreadable}",
+            mend="Was a file edited, or the copy interrupted? Copy the whole folder again.",
         )
     if check:
         from firstwords.model.checkpoint import load_model

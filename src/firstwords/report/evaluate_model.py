@@ -121,10 +121,16 @@ def compare_with(
     return compare(before, evaluation), before
 
 
-def check_other(other: Path) -> None:
+def check_other(other: Path, corpus: Corpus, split: str) -> None:
     """Refuse at once what ``compare_with`` would refuse only after the first system has been evaluated."""
     if other.is_file():
-        read_hypotheses(other)
+        known = read_hypotheses(other)
+        if not any(u.id in known for u in utterances_of(corpus, split)):
+            raise CorpusError(
+                f"--against: '{other}' has no hypothesis for any utterance of split '{split}' (its first id: "
+                f"'{next(iter(known))}').",
+                mend="Choose the split it was made of with --split.",
+            )
     elif not other.exists():
         raise UsageError(
             f"--against: '{other}' does not exist.",

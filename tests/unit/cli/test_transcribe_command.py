@@ -210,3 +210,8 @@ def test_info(model: Path, tmp_path: Path) -> None:
     assert isinstance(result.exception, CheckpointError)
     assert "MISSING" in result.stdout
     assert isinstance(firstwords("info", tmp_path / "none").exception, CheckpointError)
+    shutil.copytree(model, tmp_path / "edited")
+    (tmp_path / "edited" / "recipe.toml").write_text("x = [", encoding="utf-8")
+    result = firstwords("info", tmp_path / "edited")
+    assert isinstance(result.exception, CheckpointError)
+    assert "is not TOML" in result.exception.what

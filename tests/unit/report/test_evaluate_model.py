@@ -165,7 +165,13 @@ def test_the_command(model: Path, corpus: Corpus, tmp_path: Path, monkeypatch: p
 
 @pytest.mark.parametrize(
     ("option", "what"),
-    [("--against", "absent"), ("--against", "empty"), ("--against", "bad.jsonl"), ("--out", "bad.jsonl")],
+    [
+        ("--against", "absent"),
+        ("--against", "empty"),
+        ("--against", "bad.jsonl"),
+        ("--against", "other.jsonl"),
+        ("--out", "bad.jsonl"),
+    ],
 )
 def test_wrong_options_are_refused_before_anything_is_transcribed(
     model: Path, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, what: str
@@ -173,6 +179,7 @@ def test_wrong_options_are_refused_before_anything_is_transcribed(
     write_manifest(corpus.folder / "manifest.jsonl", corpus.utterances)
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad.jsonl").write_text("{}", encoding="utf-8")
+    (tmp_path / "other.jsonl").write_text('{"id": "x", "hypothesis": "y"}', encoding="utf-8")
 
     def loaded(folder: Path, device: str) -> Parrot:
         raise AssertionError("a model was loaded first")
