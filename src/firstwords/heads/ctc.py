@@ -13,7 +13,7 @@ from typing import Annotated, Literal, final
 
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field, NonNegativeFloat, model_validator
 from torch import Tensor, nn
 
 from firstwords.config import Config
@@ -21,18 +21,26 @@ from firstwords.heads.head import FrameHead
 from firstwords.heads.numeric import at_least_float32
 from firstwords.tensors import Padded, real_frames
 
+_FEEDBACK_SCALE = 0.05  # as for the last layer of every Zipformer module
+
 
 class CtcConfig(Config):
     """Settings of a CTC head and of the losses that go with it."""
 
     kind: Literal["ctc"] = "ctc"
-    weight: NonNegativeFloat = 1.0  # of this head's loss among the heads
+    weight: NonNegativeFloat = 1.0  # factor on the loss of this head
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1  # on the encoded frames
     blank_bias: float = 0.0  # added to the blank's bias at the start; -1 shortens the all-blank phase
     consistency: NonNegativeFloat = 0.0  # weight of CR-CTC; 0 = one view, no such loss; published: 0.2
     intermediate: tuple[int, ...] = ()  # encoder stacks (0 = first) that get a CTC loss of their own
     intermediate_weight: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.3  # of their mean against the last
     self_conditioned: bool = False  # feed the intermediate predictions back into the encoder
+
+    @model_validator(mode="after")
+    def conditions_on_something(self) -> CtcConfig:
+        if self.self_conditioned and not self.intermediate:
+            raise ValueError("self_conditioned = true needs intermediate stacks, for example [1, 3]")
+        return self
 
 
 @final
@@ -57,8 +65,11 @@ class CtcHead(FrameHead):
         self.feedback = None
         if config.intermediate and config.self_conditioned:
             self.feedback = nn.Linear(vocabulary, dim)
-            nn.init.zeros_(self.feedback.weight)  # added to a trained encoder it changes nothing at first
-            nn.init.zeros_(self.feedback.bias)
+            # Small, so that a trained encoder is hardly disturbed. Not zero: the steps of ScaledAdam are in
+            # proportion to a tensor's size, and after 150 of them zeros would have grown to 3e-6.
+            with torch.no_grad():
+                self.feedback.weight.mul_(_FEEDBACK_SCALE)
+                self.feedback.bias.mul_(_FEEDBACK_SCALE)
 
     def log_probs(self, encoded: Padded) -> Padded:
         """Encoded (B, T, D) -> (B, T, V) natural-log probabilities, float32."""

@@ -48,6 +48,8 @@ class Recipe(Config):
     def has_a_ctc_head(self) -> Self:
         if "ctc" not in self.heads:
             raise ValueError("heads.ctc is missing: greedy and beam search, alignment and times need it")
+        if others := sorted(set(self.heads) - {"ctc"}):
+            raise ValueError(f"heads.{others[0]}: nothing trains it; heads.ctc is the only head so far")
         return self
 
     @model_validator(mode="after")

@@ -26,27 +26,29 @@ def fitted_recipe(recipe: Recipe, start: LoadedModel) -> Recipe:
     )
 
 
-def gentle(recipe: Recipe) -> Recipe:
-    """The recipe with a quarter of the learning rate: what was learned before is to be kept."""
+def gentle(recipe: Recipe, start: LoadedModel) -> Recipe:
+    """A chosen recipe with the heads of the model and a quarter of the rate: what it learned is kept."""
     training = recipe.training
     schedule = training.schedule.model_copy(update={"lr": training.schedule.lr / 4})
-    return recipe.model_copy(update={"training": training.model_copy(update={"schedule": schedule})})
+    training = training.model_copy(update={"schedule": schedule})
+    return recipe.model_copy(update={"heads": start.recipe.heads, "training": training})
 
 
 def take_over(model: SpeechModel, tokenizer: Tokenizer, start: LoadedModel) -> tuple[bool, str]:
     """Copy what can be kept -> whether the head is new, and a sentence for the user.
 
     The head is kept only when every piece stands at its old place: a vocabulary of the same size but other
-    letters would otherwise train from nonsense in silence (NeMo#15778).
+    letters would otherwise train from nonsense in silence (NeMo#15778). Other losses make no other head: it
+    keeps its weights, and parts it did not have before (``feedback``) begin small.
     """
     if model.recipe.encoder != start.recipe.encoder or model.recipe.features != start.recipe.features:
         raise CheckpointError(
             f"'{start.folder}' has another encoder or other features than the recipe.",
             mend="Leave [encoder] and [features] out of the recipe: they come from the model.",
         )
-    same = tokenizer.piece_hash == start.tokenizer.piece_hash and model.recipe.heads == start.recipe.heads
+    same = tokenizer.piece_hash == start.tokenizer.piece_hash
     own, given = model.state_dict(), start.model.state_dict()
-    kept = {n: given[n] if same or not n.startswith("heads.") else own[n] for n in own}
+    kept = {n: given[n] if n in given and (same or not n.startswith("heads.")) else own[n] for n in own}
     load_weights(model, kept, source=str(start.folder))
     if same:
         return False, f"Starting from '{start.folder}': encoder and head (the pieces are the same)."

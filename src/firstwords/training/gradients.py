@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +84,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     text = str(error)
-    return isinstance(error, RuntimeError) and ("not enough memory" in text or "out of memory" in text)
+    signs = ("not enough memory", "out of memory", "ALLOC_FAILED")  # the last: cuBLAS and cuDNN
+    return isinstance(error, RuntimeError) and any(sign in text for sign in signs)
 
 
 def join(model: nn.Module, sums: StepSums, processes: Processes) -> StepSums:
@@ -92,14 +93,14 @@ def join(model: nn.Module, sums: StepSums, processes: Processes) -> StepSums:
     gradients = fill_missing_gradients(model.parameters())
     if processes.size > 1:
         names = sorted(sums.parts)
+        if processes.agree(not names):  # a process without a readable utterance has seen no loss
+            names = sorted({name for theirs in processes.gather(names) for name in theirs})
         numbers = torch.tensor(
-            [sums.loss, sums.size, *(sums.parts[n] for n in names)], device=gradients[0].device
+            [sums.loss, sums.size, *(sums.parts.get(n, 0.0) for n in names)], device=gradients[0].device
         )
         processes.add_up([*gradients, numbers])
         loss, size, *parts = numbers.tolist()
-        sums = StepSums(
-            loss, size, dict(zip(names, parts, strict=True)), sums.suspects, sums.names, sums.left_out
-        )
+        sums = replace(sums, loss=loss, size=size, parts=dict(zip(names, parts, strict=True)))
     if sums.size > 0:
         torch._foreach_mul_(gradients, 1.0 / sums.size)  # pyright: ignore[reportPrivateImportUsage]
     return sums

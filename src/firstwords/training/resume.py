@@ -135,11 +135,12 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(int(content["step"]), cast("Mapping[str, Any]", _unpack(content["state"], tensors)))
 
 
-def check_identity(folder: Path, identity: Mapping[str, str]) -> None:
+def check_identity(folder: Path, identity: Mapping[str, str], *, whole: bool = False) -> None:
     """Write down what a run belongs to, or refuse to go on with another recipe or corpus.
 
     Args:
         identity: name of a thing (recipe, corpus, ...) -> its fingerprint.
+        whole: things that were written down and are not in ``identity`` count as others, too.
     """
     path = folder / IDENTITY
     if not path.is_file():
@@ -152,6 +153,7 @@ def check_identity(folder: Path, identity: Mapping[str, str]) -> None:
             f"'{path}' cannot be read.", mend="Give another --to folder to start afresh."
         ) from None
     changed = [name for name, value in identity.items() if known.get(name) != value]
+    changed += [name for name in known if whole and name not in identity]
     if changed:
         raise TrainingError(
             f"'{folder.parent}' was begun with another {' and another '.join(changed)}.",

@@ -54,6 +54,7 @@ class Counters:
     best_step: int = 0
     without_gain: int = 0  # validations since the best
     validated: int = -1  # step of the last validation
+    validation_seconds: float = 0.0  # wall clock of one validation
 
 
 @dataclass
@@ -151,13 +152,15 @@ class Run:
                 self.tell(advice.message, kind="monitor", rate_factor=counters.rate_factor)
 
     def tell(self, message: str, *, kind: str = "note", **values: Any) -> None:
-        """Say something to the user and write it down."""
+        """Say something to the user (the first process) and write it down (each in a log of its own)."""
         self.progress.say(message)
-        if self.processes.first:
-            self.log.write(kind, self.step, {"message": message} | values)
+        self.log.write(kind, self.step, {"message": message} | values)
 
     def replan(self, validation_seconds: float) -> None:
         """With a time budget: fit the steps left to the time left, at fixed points of the run."""
+        # A resumed run has not validated yet: what it cost before is in the checkpoint.
+        validation_seconds = validation_seconds or self.counters.validation_seconds
+        self.counters.validation_seconds = validation_seconds
         if self.plan.minutes is None or not self.plan.crosses(self.step, REPLAN_AT) or not self._pace:
             return
         pace = sum(self._pace) / len(self._pace)
@@ -187,8 +190,9 @@ class Run:
         """A step whose loss or gradient is not finite: name its utterances; the fifth in a row rolls back."""
         counters = self.counters
         counters.bad_in_row += 1
-        names = sums.suspects or sums.names
-        what = "loss" if sums.suspects else "gradient"
+        suspects = self._of_all(sums.suspects)
+        names = suspects or self._of_all(sums.names)
+        what = "loss" if suspects else "gradient"
         self.tell(
             f"Step {self.step + 1} is skipped, its {what} is not finite. Utterances: {_listed(names)}.",
             kind="skipped",
@@ -219,6 +223,10 @@ class Run:
             kind="rollback",
             to=checkpoint.step,
         )
+
+    def _of_all(self, names: list[str]) -> list[str]:
+        """Names from every process: the utterance at fault may be another's."""
+        return [name for theirs in self.processes.gather(names) for name in theirs]
 
     def state(self, task: Task[BatchT], optimizer: Optimizer) -> dict[str, Any]:
         """Everything that decides what comes later."""

@@ -47,7 +47,8 @@ def settle(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress: 
     if (folder / MANIFEST).exists():
         raise UsageError(f"--to {folder}: this folder is a corpus.", mend="Give the run a folder of its own.")
     stored = read_recipe(folder / RECIPE) if (folder / RECIPE).is_file() else None
-    if stored is None and not list((folder / RESUME).glob("step-*")):
+    begun = bool(list((folder / RESUME).glob("step-*")))
+    if stored is None and not begun:
         (folder / RESUME / IDENTITY).unlink(missing_ok=True)  # of a start that never came to a first step
     if stored is not None and not (folder / RESUME).is_dir():
         raise TrainingError(
@@ -65,12 +66,12 @@ def settle(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress: 
         if wanted.start is not None:
             recipe = fitted_recipe(recipe, wanted.start)
             if wanted.recipe is None:
-                recipe = gentle(recipe)
+                recipe = gentle(recipe, wanted.start)
         recipe = wanted.applied_to(recipe)
     identity = {"recipe": recipe.digest, "corpus": corpus_fingerprint(corpus)}
     if wanted.start is not None:
         identity["start model"] = str(wanted.start.tokenizer.piece_hash)
-    check_identity(folder / RESUME, identity)
+    check_identity(folder / RESUME, identity, whole=not begun)  # later --from is in the checkpoints
     if stored is None:
         shutil.rmtree(folder / TOKENIZER, ignore_errors=True)
         (folder / TOKENIZER).mkdir(parents=True)

@@ -131,13 +131,14 @@ def test_inner_predictions_are_those_of_the_same_head() -> None:
     assert inner[0].lengths.tolist() == [5, 3]
 
 
-def test_self_conditioning_starts_as_identity_and_learns() -> None:
+def test_self_conditioning_starts_small_and_learns() -> None:
     batch, head = frames(), head_with(intermediate=(0,), self_conditioned=True)
     plain = TwoStacks()(batch).values
     encoded, inner = encode_with_taps(TwoStacks(), head, batch)
-    assert torch.equal(encoded.values, plain)
+    assert 0 < (encoded.values - plain).abs().max().item() < 0.1
     assert len(inner) == 1
     assert head.feedback is not None
+    assert head.feedback.weight.square().mean().sqrt().item() > 1e-3  # ScaledAdam could not grow zeros
     with torch.no_grad():
         for parameter in head.feedback.parameters():
             parameter.fill_(0.5)
@@ -175,7 +176,10 @@ def test_the_zipformer_can_be_tapped() -> None:
     encoder = Zipformer(ZipformerConfig.preset("nano"), 80).eval()
     head = CtcHead(CtcConfig(intermediate=(2,), self_conditioned=True, dropout=0.0), encoder.dim, 5)
     batch = Padded(torch.randn(2, 60, 80), torch.tensor([60, 41]))
+    assert head.feedback is not None
+    torch.nn.init.zeros_(head.feedback.weight)
+    torch.nn.init.zeros_(head.feedback.bias)
     encoded, inner = encode_with_taps(encoder, head, batch)
-    torch.testing.assert_close(encoded.values, encoder(batch).values)  # feedback starts at zero
+    torch.testing.assert_close(encoded.values, encoder(batch).values)
     assert inner[0].lengths.tolist() == encoded.lengths.tolist()
     assert inner[0].values.shape[:2] == encoded.values.shape[:2]

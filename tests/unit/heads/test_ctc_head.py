@@ -131,3 +131,8 @@ def test_dropout_only_while_training() -> None:
 
 def test_weights_have_the_names_checkpoints_rely_on() -> None:
     assert set(CtcHead(CtcConfig(), 4, 3).state_dict()) == {"projection.weight", "projection.bias"}
+
+
+def test_conditioning_on_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs intermediate stacks"):
+        CtcConfig(self_conditioned=True)

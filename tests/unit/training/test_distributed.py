@@ -38,7 +38,7 @@ def gradients(kind: str, folder: Path, processes: int) -> dict[str, torch.Tensor
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this torch is built without distributed")
 @pytest.mark.skipif(sys.platform == "win32", reason="torchrun's rendezvous is not built for Windows")
-@pytest.mark.parametrize("kind", ["toy", "recognition"])
+@pytest.mark.parametrize("kind", ["toy", "idle", "recognition"])
 def test_two_processes_give_the_gradients_of_one(kind: str, tmp_path: Path) -> None:
     two = gradients(kind, tmp_path, 2)
     if kind == "toy":  # what two processes saw: batch 1 whole, batch 2 only the rows of the first process

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,12 +10,14 @@ from firstwords.data.batch import Batch, Example, collate
 from firstwords.device import Compute
 from firstwords.features.specaugment import SpecAugment, SpecAugmentConfig
 from firstwords.heads.ctc import ctc_loss
+from firstwords.model.checkpoint import LoadedModel
 from firstwords.model.recipe import Recipe
 from firstwords.model.speech_model import SpeechModel
 from firstwords.tensors import Padded
 from firstwords.text.characters import GraphemeConfig
 from firstwords.text.load import train_tokenizer
 from firstwords.text.normalize import normalizer
+from firstwords.training.fine_tune import gentle, take_over
 from firstwords.training.tasks.recognition import (
     RecognitionSettings,
     RecognitionTask,
@@ -160,6 +163,68 @@ def test_frozen_encoder_thaws() -> None:
     assert all(p.requires_grad for p in task.head.parameters())
     task.set_step(4, 1.0)
     assert all(p.requires_grad for p in task.speech.encoder.parameters())
+
+
+def test_the_weight_of_a_head_scales_its_loss() -> None:
+    one, half = recognition_task(), recognition_task({"weight": 0.5})
+    one.model.eval(), half.model.eval()
+    batch = batch_of([(1.4, 4), (0.8, 2)])
+    assert half.loss(batch).total.item() == pytest.approx(0.5 * one.loss(batch).total.item(), rel=1e-6)
+
+
+def test_a_head_that_nothing_trains_is_refused() -> None:
+    values = tone_recipe().model_dump()
+    values["heads"]["phones"] = values["heads"]["ctc"]
+    with pytest.raises(ValueError, match=r"heads\.phones: nothing trains it"):
+        Recipe.model_validate(values)
+
+
+def test_a_resumed_fine_tuning_thaws_when_it_was_to(tmp_path: Path) -> None:
+    one, two = recognition_task(), recognition_task()
+    one.settings = RecognitionSettings(scoring=str, frozen_steps=3)
+    two.load_state(one.state())  # as where the second call came without --from
+    two.set_step(3, 1.0)
+    assert not any(p.requires_grad for p in two.speech.encoder.parameters())
+    two.set_step(4, 1.0)
+    assert all(p.requires_grad for p in two.speech.encoder.parameters())
+
+
+def start_of(task: RecognitionTask) -> LoadedModel:
+    return LoadedModel(Path("start"), task.speech.recipe, task.tokenizer, task.speech)
+
+
+def test_a_head_is_kept_when_only_its_losses_change() -> None:
+    start = recognition_task({"consistency": 0.2})
+    with torch.no_grad():
+        start.head.projection.weight.fill_(0.25)
+    model = recognition_task({"intermediate": [0], "self_conditioned": True})
+    new, said = take_over(model.speech, model.tokenizer, start_of(start))
+    assert not new
+    assert "the pieces are the same" in said
+    assert torch.equal(model.head.projection.weight, start.head.projection.weight)
+    assert model.head.feedback is not None
+    assert 0 < model.head.feedback.weight.abs().max().item() < 0.1
+
+
+def test_other_pieces_of_the_same_number_make_a_new_head() -> None:
+    start, model = recognition_task(), recognition_task()
+    with torch.no_grad():
+        start.head.projection.weight.fill_(0.25)
+        next(start.speech.encoder.parameters()).fill_(0.5)
+    other = train_tokenizer(GraphemeConfig(), ["bcdfg " * 3] * 3)
+    assert len(other.pieces) == len(model.tokenizer.pieces)
+    new, _ = take_over(model.speech, other, start_of(start))
+    assert new
+    assert not torch.equal(model.head.projection.weight, start.head.projection.weight)
+    for own, given in zip(model.speech.encoder.parameters(), start.speech.encoder.parameters(), strict=True):
+        assert torch.equal(own, given)
+
+
+def test_a_chosen_recipe_keeps_the_heads_of_the_start() -> None:
+    start = start_of(recognition_task({"intermediate": [0], "self_conditioned": True}))
+    recipe = gentle(tone_recipe(), start)
+    assert recipe.heads == start.recipe.heads
+    assert recipe.training.schedule.lr == pytest.approx(tone_recipe().training.schedule.lr / 4)
 
 
 def test_state_holds_the_monitor_and_the_regularisers() -> None:

@@ -138,6 +138,13 @@ def test_identity(tmp_path: Path) -> None:
     assert "--to" in caught.value.mend
 
 
+def test_identity_may_be_asked_for_whole(tmp_path: Path) -> None:
+    check_identity(tmp_path / "run" / "resume", {"recipe": "a", "start model": "b"})
+    check_identity(tmp_path / "run" / "resume", {"recipe": "a"})
+    with pytest.raises(TrainingError, match="another start model"):
+        check_identity(tmp_path / "run" / "resume", {"recipe": "a"}, whole=True)
+
+
 def test_digest_sees_a_single_bit() -> None:
     one = {"a": torch.zeros(3), "n": torch.tensor(3)}
     two = {"a": torch.tensor([0.0, -0.0, 0.0]), "n": torch.tensor(3)}

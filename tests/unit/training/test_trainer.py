@@ -114,6 +114,37 @@ def test_the_suspect_is_the_one_whose_loss_is_not_finite() -> None:
     assert sums.suspects == ["utterance-3-1"]
 
 
+def test_the_suspect_of_another_process_is_named(tmp_path: Path) -> None:
+    class Two(Processes):
+        def gather(self, value: Any) -> list[Any]:
+            return [value, ["theirs"] if value == [] else value]
+
+    task = ToyTask(dropout=0)
+    run = toy_run(tmp_path, task)
+    run.processes = Two()
+    run.skip(StepSums(names=["mine"]), float("nan"), task, toy_optimizer(task))
+    run.log.close()
+    (skipped,) = [r for r in read_log(tmp_path / "log.jsonl") if r["kind"] == "skipped"]
+    assert skipped["utterances"] == ["theirs"]
+    assert "its loss is not finite" in skipped["message"]
+
+
+def test_a_resumed_run_knows_what_a_validation_costs(tmp_path: Path) -> None:
+    task = ToyTask(dropout=0)
+    run = toy_run(tmp_path, task)
+    optimizer = toy_optimizer(task)
+    run.replan(7.0)
+    run.save(task, optimizer)
+    run.log.close()
+    again = toy_run(tmp_path, task)
+    newest = again.checkpoints.newest()
+    assert newest is not None
+    again.restore(newest, task, optimizer)
+    again.replan(0.0)
+    again.log.close()
+    assert again.counters.validation_seconds == 7.0
+
+
 def test_skipping_leaves_the_weights_alone(tmp_path: Path) -> None:
     digests: list[str] = []
     task = ToyTask(dropout=0)
@@ -233,3 +264,10 @@ def test_a_slow_machine_gets_fewer_steps_and_the_rate_still_falls(tmp_path: Path
 
 def test_sums_without_utterances() -> None:
     assert StepSums().means == {}
+
+
+def test_memory_that_a_library_misses_counts_too() -> None:
+    from firstwords.training.gradients import is_out_of_memory
+
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))

@@ -22,6 +22,16 @@ def toy(rank: int, size: int) -> tuple[torch.nn.Module, object]:
     return task.model, backward(task, batches, seed=rank)
 
 
+def idle(rank: int, size: int) -> tuple[torch.nn.Module, object]:
+    """One batch for the first process; none of the other's utterances could be read."""
+    from firstwords.training.gradients import backward
+    from toy_task import ToyLoader, ToyTask
+
+    del size
+    task = ToyTask(dropout=0)
+    return task.model, backward(task, [ToyLoader().batch(1)] if rank == 0 else [], seed=rank)
+
+
 def recognition(rank: int, size: int) -> tuple[torch.nn.Module, object]:
     """A small Zipformer with CTC, regularisers off; utterances of unequal length are dealt out."""
     from test_recognition import batch_of, recognition_task
@@ -41,9 +51,11 @@ def main(kind: str, target: str) -> None:
 
     torch.set_num_threads(1)
     processes = join_processes(torch.device("cpu"))
-    model, sums = {"toy": toy, "recognition": recognition}[kind](processes.rank, processes.size)
+    kinds = {"toy": toy, "idle": idle, "recognition": recognition}
+    model, sums = kinds[kind](processes.rank, processes.size)
     assert isinstance(sums, StepSums)
     joined = join(model, sums, processes)
+    assert joined.parts
     assert processes.agree(processes.rank == 1) == (processes.size > 1)
     assert processes.same([float(processes.rank)]) == [0.0]
     if processes.first:

@@ -11,7 +11,7 @@ The encoder runs in the number format of the machine (autocast), everything afte
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, final
 
 import torch
@@ -120,6 +120,7 @@ class RecognitionTask(Task[Batch]):
             parts["consistency"] = consistency.detach().sum()
             warm = min(1.0, self.count / max(self.settings.consistency_warmup, 1.0))
             each = each + weight * warm * consistency
+        each = self.head.config.weight * each
         parts["blank"] = size * _blank_share(encoded.last)
         total = each.sum()
         return Loss(total, parts, size, each.detach())
@@ -165,14 +166,17 @@ class RecognitionTask(Task[Batch]):
         return Advice(said) if said else None
 
     def state(self) -> dict[str, Any]:
-        """The monitor, the label frequencies, and what the encoder's regularisers remember."""
+        """Monitor, label frequencies, what the encoder's regularisers remember, and when it is thawed."""
         high = {name: module.high for name, module in self._whitens()}
-        return {"monitor": self.monitor.to_record(), "priors": self.priors, "whiten": high}
+        own = {"monitor": self.monitor.to_record(), "priors": self.priors, "whiten": high}
+        return own | {"frozen_steps": self.settings.frozen_steps}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state."""
         self.monitor.load(state["monitor"])
         self.priors = list(state["priors"])
+        frozen = int(state.get("frozen_steps", self.settings.frozen_steps))
+        self.settings = replace(self.settings, frozen_steps=frozen)
         for name, module in self._whitens():
             module.high = bool(state["whiten"][name])
 
