@@ -101,7 +101,11 @@ def parse_utterance(record: Mapping[str, Any], *, folder: Path, where: str) -> U
 
 
 def read_manifest(path: Path) -> Iterator[Utterance]:
-    """Lines of a manifest -> utterances; stops at the first line that is none, naming it."""
+    """Lines of a manifest -> utterances; lines that are none end in one error that names them all.
+
+    They are not passed over: a corpus that lost lines in silence would give other results. An import of the
+    same manifest leaves them out one by one and keeps the list.
+    """
     try:
         # not splitlines(): a transcript may hold U+2028 or U+0085, which JSON leaves as they are
         lines = path.read_text(encoding="utf-8-sig").split("\n")
@@ -112,25 +116,51 @@ def read_manifest(path: Path) -> Iterator[Utterance]:
     except UnicodeDecodeError as error:
         raise ManifestError(f"'{path}' is not UTF-8: {error}.", mend="Save it as UTF-8.") from None
     seen: dict[str, int] = {}
+    faults: dict[int, ManifestError] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        where = f"line {number} of {path.name}"
         try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise ManifestError(f"{where} is not JSON: {error}.", mend="Mend or remove the line.") from None
-        if not isinstance(record, dict):
-            raise ManifestError(f"{where} is not a JSON object.", mend="Mend or remove the line.")
-        utterance = parse_utterance(cast("dict[str, Any]", record), folder=path.parent, where=where)
-        if utterance.id in seen:
-            raise ManifestError(
-                f"utterance '{utterance.id}' stands twice in {path.name}: "
-                f"lines {seen[utterance.id]} and {number}.",
-                mend="Give each utterance an id of its own.",
-            )
+            utterance = _parse_line(line, path, number)
+            if utterance.id in seen:
+                raise ManifestError(
+                    f"utterance '{utterance.id}' stands twice in {path.name}: "
+                    f"lines {seen[utterance.id]} and {number}.",
+                    mend="Give each utterance an id of its own.",
+                )
+        except ManifestError as error:
+            faults[number] = error
+            continue
         seen[utterance.id] = number
         yield utterance
+    if faults:
+        raise _joined(path, faults)
+
+
+def _parse_line(line: str, path: Path, number: int) -> Utterance:
+    where = f"line {number} of {path.name}"
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"{where} is not JSON: {error}.", mend="Mend or remove the line.") from None
+    if not isinstance(record, dict):
+        raise ManifestError(f"{where} is not a JSON object.", mend="Mend or remove the line.")
+    return parse_utterance(cast("dict[str, Any]", record), folder=path.parent, where=where)
+
+
+def _joined(path: Path, faults: Mapping[int, ManifestError]) -> ManifestError:
+    """Line -> what is wrong with it, as one error: the first in full, the others by their numbers."""
+    first, *others = faults
+    what = faults[first].what
+    if others:
+        more = f" and {len(others) - 10} more" if len(others) > 10 else ""
+        shown = ", ".join(map(str, others[:10])) + more
+        what += f" Lines with a fault of their own: {shown} ({len(faults)} in all)."
+    return ManifestError(
+        what,
+        mend=f"{faults[first].mend} 'firstwords import {quoted(path)} --to CORPUS' leaves such lines out and "
+        "names each.",
+    )
 
 
 def to_record(utterance: Utterance, *, folder: Path) -> dict[str, Any]:

@@ -137,6 +137,18 @@ def test_an_id_that_stands_twice_names_both_lines(tmp_path: Path) -> None:
         list(read_manifest(write(tmp_path, LINE, LINE)))
 
 
+def test_all_broken_lines_are_named_in_one_error(tmp_path: Path) -> None:
+    broken = LINE | {"duration": "x"}
+    path = write(tmp_path, LINE, broken, LINE | {"id": "b"}, *[broken] * 12)
+    with pytest.raises(ManifestError, match="line 2 ") as caught:
+        list(read_manifest(path))
+    assert "4, 5, 6, 7, 8, 9, 10, 11, 12, 13 and 2 more (13 in all)" in caught.value.what
+    assert "firstwords import" in caught.value.mend
+    with pytest.raises(ManifestError) as caught:
+        list(read_manifest(write(tmp_path, broken)))
+    assert "in all" not in caught.value.what
+
+
 def test_a_missing_or_unreadable_manifest_says_so(tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match="does not exist"):
         list(read_manifest(tmp_path / "manifest.jsonl"))
