@@ -121,7 +121,7 @@ def _job(voice: str, text: str, rate: int, pitch: int, to: Path) -> str:
 def _speak_all(espeak: Espeak, planned: Sequence[Planned], work: Path, progress: Progress) -> None:
     """Voice by voice, so that the library starts once for each."""
     jobs = [
-        _job(p.voice.name, p.text, p.rate, p.pitch, work / f"{p.id}.flac")
+        _job(p.voice.name, ". ".join(p.phrases), p.rate, p.pitch, work / f"{p.id}.flac")
         for p in sorted(planned, key=lambda p: p.voice.name if p.voice else "")
         if p.voice
     ]

@@ -59,6 +59,7 @@ class MakeUp(Config):
     non_speech_share: float = Field(ge=0, le=0.5)
     digits: tuple[int, int]
     digit_share: float = Field(ge=0, le=1)
+    two_phrase_share: float = Field(ge=0, le=1)
     commands: tuple[str, ...]
     utterances: Utterances
     voices: tuple[Voice, ...]
@@ -81,15 +82,23 @@ class MakeUp(Config):
 
 @dataclass(frozen=True)
 class Planned:
-    """One utterance to be made. ``text`` is empty for noise alone; ``seed`` decides its room and noise."""
+    """One utterance to be made: phrases with pauses between them, none for noise alone.
+
+    ``seed`` decides its room and noise.
+    """
 
     id: str
     split: SplitName
     voice: Voice | None
-    text: str
+    phrases: tuple[str, ...]
     rate: int
     pitch: int
     seed: int
+
+    @property
+    def text(self) -> str:
+        """The transcript."""
+        return " ".join(self.phrases)
 
 
 def read_makeup() -> MakeUp:
@@ -116,7 +125,7 @@ def plan(makeup: MakeUp) -> list[Planned]:
                     id=f"{split}_{index:04d}_{voice.name.replace('+', '_')}",
                     split=split,
                     voice=voice,
-                    text=draw_text(makeup, generator),
+                    phrases=draw_phrases(makeup, generator),
                     rate=round(voice.rate * generator.uniform(0.85, 1.2)),
                     pitch=int(np.clip(voice.pitch + generator.integers(-8, 9), 0, 99)),
                     seed=int(generator.integers(2**31)),
@@ -126,11 +135,17 @@ def plan(makeup: MakeUp) -> list[Planned]:
             for index in range(round(count * makeup.non_speech_share)):
                 generator = np.random.default_rng((makeup.seed, number, index, 1))
                 seed = int(generator.integers(2**31))
-                planned.append(Planned(f"{split}_noise_{index:04d}", split, None, "", 0, 0, seed))
+                planned.append(Planned(f"{split}_noise_{index:04d}", split, None, (), 0, 0, seed))
     return planned
 
 
-def draw_text(makeup: MakeUp, generator: np.random.Generator) -> str:
+def draw_phrases(makeup: MakeUp, generator: np.random.Generator) -> tuple[str, ...]:
+    """One phrase or two: a model that never heard two learns that digits and commands exclude each other."""
+    count = 2 if generator.random() < makeup.two_phrase_share else 1
+    return tuple(draw_phrase(makeup, generator) for _ in range(count))
+
+
+def draw_phrase(makeup: MakeUp, generator: np.random.Generator) -> str:
     """A digit string or a command."""
     if generator.random() < makeup.digit_share:
         low, high = makeup.digits

@@ -46,7 +46,7 @@ def test_plan_is_a_function_of_the_seed() -> None:
     makeup = small()
     assert plan(makeup) == plan(makeup)
     other = MakeUp.model_validate(makeup.model_dump() | {"seed": makeup.seed + 1})
-    assert [p.text for p in plan(makeup)] != [p.text for p in plan(other)]
+    assert [p.phrases for p in plan(makeup)] != [p.phrases for p in plan(other)]
 
 
 def test_a_voice_may_not_speak_in_two_splits() -> None:
