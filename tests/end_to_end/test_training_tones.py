@@ -197,6 +197,24 @@ def test_without_a_recipe_one_is_chosen_and_written(corpus: Path, tmp_path: Path
         fit(corpus, tmp_path / "run", None, size="tiny")
 
 
+def test_a_size_beside_a_model_to_start_from_is_refused(corpus: Path, tmp_path: Path) -> None:
+    fit(corpus, tmp_path / "first", tone_recipe(steps=1))
+    with pytest.raises(UsageError, match="--size nano: with --from"):
+        fit(corpus, tmp_path / "run", None, size="nano", start_from=tmp_path / "first")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_start_that_was_forgotten_is_noticed_before_the_first_step(corpus: Path, tmp_path: Path) -> None:
+    fit(corpus, tmp_path / "first", tone_recipe(steps=1))
+    recipe = tone_recipe(steps=1)
+    fit(corpus, tmp_path / "run", recipe, start_from=tmp_path / "first")
+    assert fit(corpus, tmp_path / "run", recipe).steps == 1  # all is in the checkpoint
+    for step in (tmp_path / "run" / "resume").glob("step-*"):
+        shutil.rmtree(step)
+    with pytest.raises(TrainingError, match="another start model"):
+        fit(corpus, tmp_path / "run", recipe)
+
+
 def test_a_corpus_is_not_overwritten(corpus: Path) -> None:
     with pytest.raises(UsageError, match="is a corpus"):
         fit(corpus, corpus, tone_recipe(steps=1))

@@ -119,6 +119,12 @@ def prepare(corpus: Corpus, recipe: Recipe, tokenizer: Tokenizer, model: SpeechM
             f"None of {len(dev)} dev utterances can be used, for example: {next(iter(left_out.items()), '')}",
             mend="Run 'firstwords check' on the corpus.",
         )
+    if not any(item.text for item in validation):
+        raise CorpusError(
+            f"No dev utterance has a word in it ({len(validation)} are usable): the best weights could not "
+            "be told from others.",
+            mend="Give speech the split 'dev', or rename that split: some of 'train' is then held out.",
+        )
     prepared = Prepared(items, validation, left_out=left_out, notes=notes)
     prepared.negatives = _extra(recipe.data.negative_folders, recipe)
     if recipe.data.noise_folders:

@@ -46,6 +46,10 @@ def settle(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress: 
     """Write recipe and tokenizer of a new run, or prove that an old one is the same experiment."""
     if (folder / MANIFEST).exists():
         raise UsageError(f"--to {folder}: this folder is a corpus.", mend="Give the run a folder of its own.")
+    if wanted.start is not None and wanted.size is not None:
+        raise UsageError(
+            f"--size {wanted.size}: with --from the encoder is that of the model.", mend="Leave --size away."
+        )
     stored = read_recipe(folder / RECIPE) if (folder / RECIPE).is_file() else None
     begun = bool(list((folder / RESUME).glob("step-*")))
     if stored is None and not begun:

@@ -75,6 +75,13 @@ def test_nothing_to_train_on(corpus: Corpus) -> None:
         training_texts(silent, tone_recipe())
 
 
+def test_a_dev_set_without_words_is_refused(corpus: Corpus) -> None:
+    task = recognition_task()
+    silent = tuple(replace(u, text="" if u.split == "dev" else u.text) for u in corpus.utterances)
+    with pytest.raises(CorpusError, match=r"No dev utterance has a word in it \(4 are usable\)"):
+        prepare(replace(corpus, utterances=silent), tone_recipe(), task.tokenizer, task.speech)
+
+
 def test_a_dev_set_is_held_out_where_there_is_none(corpus: Corpus) -> None:
     only = replace(corpus, utterances=tuple(u for u in corpus.utterances if u.split != "dev"))
     train, dev, notes = split_corpus(only, seed=1)
