@@ -84,7 +84,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     text = str(error)
-    signs = ("not enough memory", "out of memory", "ALLOC_FAILED")  # the last: cuBLAS and cuDNN
+    # Linux and macOS, Windows, CUDA, cuBLAS and cuDNN
+    signs = ("allocate memory", "not enough memory", "out of memory", "ALLOC_FAILED")
     return isinstance(error, RuntimeError) and any(sign in text for sign in signs)
 
 

@@ -269,5 +269,8 @@ def test_sums_without_utterances() -> None:
 def test_memory_that_a_library_misses_counts_too() -> None:
     from firstwords.training.gradients import is_out_of_memory
 
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(10**15)
+    assert is_out_of_memory(caught.value)
     assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
