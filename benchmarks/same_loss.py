@@ -44,7 +44,10 @@ def losses(commit: str, tree: Path, corpus: Path, folder: Path) -> list[tuple[fl
         path = os.pathsep.join([str(tree / "src"), str(tree / "tests")])
         environment = os.environ | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
         command = [sys.executable, "-c", TRAIN, str(corpus), str(folder)]
-        subprocess.run(command, check=True, env=environment, cwd=tree, stdout=subprocess.DEVNULL)
+        if subprocess.run(
+            command, env=environment, cwd=tree, stdout=subprocess.DEVNULL, check=False
+        ).returncode:
+            sys.exit(f"{commit} does not train; see above. Commits before 'train_corpus' cannot be compared.")
     finally:
         git("worktree", "remove", "--force", str(tree))
     lines = (folder / "resume" / "log.jsonl").read_text(encoding="utf-8").splitlines()

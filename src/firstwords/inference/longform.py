@@ -1,9 +1,11 @@
 """Hours of audio in bounded memory: blocks -> windows -> batches of windows -> tokens of the whole.
 
-    blocks ─> cut_windows ─> (windows without speech are skipped) ─> decode ─> join ─> tokens
+    blocks ─> cut_windows ─> stretches of speech ─> decode ─> join ─> tokens
 
-Only text grows with the recording. Windows are cut in pauses and overlap; neighbours are joined where their
-tokens agree (audio/windows.py), so that no word is lost or doubled at a cut.
+Within a window each stretch of speech between two pauses is decoded by itself: a model that was trained on
+utterances of a few seconds reads them as such, but a window of many at once badly. Only text grows with the
+recording. Windows are cut in pauses and overlap; neighbours are joined where their tokens agree
+(audio/windows.py), so that no word is lost or doubled at a cut.
 """
 
 from __future__ import annotations
@@ -45,12 +47,12 @@ def transcribe_blocks(
 ) -> tuple[list[Token], float]:
     """Blocks of one recording -> its tokens and its duration in seconds.
 
-    A recording that fits one window is always decoded, unless it is silent. Of longer ones, windows in which
-    the energy shows no speech are skipped.
+    A recording that fits one window is always decoded as a whole, unless it is silent. Of longer ones, only
+    the stretches in which the energy shows speech are.
 
     Args:
-        decode: the model.
-        together: windows per call of ``decode``.
+        decode: the model; gets stretches of very different lengths at once.
+        together: windows whose stretches go into one call of ``decode``.
         grid: windows start at multiples of so many samples; with the encoder's hop, token times do not
             depend on where the windows lie.
         progress: called with the seconds of the recording that are done.
@@ -58,13 +60,15 @@ def transcribe_blocks(
     tokens: list[Token] = []
     duration = 0.0
     for windows in in_groups(cut_windows(blocks, sample_rate, config, grid=grid), together):
-        spoken = [window for window in windows if _has_speech(window, sample_rate)]
-        found = dict(zip(map(id, spoken), decode([w.samples for w in spoken]) if spoken else [], strict=True))
+        spoken = [(window, *part) for window in windows for part in _speech(window, sample_rate, grid)]
+        found = decode([w.samples[first:last] for w, first, last in spoken]) if spoken else []
         for window in windows:
-            offset = window.start_sample / sample_rate
             heard = [
                 replace(token, start=token.start + offset, end=token.end + offset)
-                for token in found.get(id(window), [])
+                for (owner, first, _), read in zip(spoken, found, strict=True)
+                if owner is window
+                for offset in [(window.start_sample + first) / sample_rate]
+                for token in read
             ]
             _append(tokens, heard, window.keep_start / sample_rate, config.overlap)
             duration = window.keep_end / sample_rate
@@ -73,11 +77,18 @@ def transcribe_blocks(
     return tokens, duration
 
 
-def _has_speech(window: Window, sample_rate: int) -> bool:
+def _speech(window: Window, sample_rate: int, grid: int) -> list[tuple[int, int]]:
+    """Stretches of speech that reach into the kept part, in samples of the window, starting on the grid."""
     if is_silent(window.samples):
-        return False
-    alone = window.is_last and window.keep_start == 0
-    return alone or bool(find_speech(window.samples, sample_rate))
+        return []
+    if window.is_last and window.keep_start == 0:
+        return [(0, len(window.samples))]
+    stretches: list[tuple[int, int]] = []
+    for start, end in find_speech(window.samples, sample_rate):
+        first, last = round(start * sample_rate) // grid * grid, round(end * sample_rate)
+        if window.start_sample + first < window.keep_end and window.start_sample + last > window.keep_start:
+            stretches.append((first, last))
+    return stretches
 
 
 def _append(tokens: list[Token], heard: list[Token], cut: float, overlap: float) -> None:

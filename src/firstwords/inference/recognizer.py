@@ -197,7 +197,7 @@ class Recognizer:
         return transcribe_blocks(
             blocks,
             self.sample_rate,
-            self._decode,
+            self._decode_by_length,
             _windows(window),
             together=together,
             grid=self._hop,
@@ -271,6 +271,14 @@ class Recognizer:
             batch.append(i)
         if batch:
             yield batch
+
+    def _decode_by_length(self, stretches: Sequence[Samples]) -> list[list[Token]]:
+        """Stretches of any lengths -> the tokens of each; decoded in batches with little padding."""
+        tokens: list[list[Token]] = [[] for _ in stretches]
+        for batch in self._batches({i: len(samples) for i, samples in enumerate(stretches)}):
+            for i, found in zip(batch, self._decode([stretches[i] for i in batch]), strict=True):
+                tokens[i] = found
+        return tokens
 
     def _decode(self, batch: Sequence[Samples]) -> list[list[Token]]:
         """Stretches of samples -> the tokens of each, by the recipe's search."""

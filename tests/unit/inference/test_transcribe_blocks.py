@@ -76,6 +76,27 @@ def test_long_pauses_between_words() -> None:
         assert text_of(samples, seconds) == " ".join(words)
 
 
+def test_stretches_between_pauses_are_decoded_each_by_itself_and_once() -> None:
+    """So a model trained on short utterances hears such, and the length of windows does not matter."""
+    generator = np.random.default_rng(4)
+    texts = [random_text(generator, 3) for _ in range(30)]
+    pause = np.zeros(int(1.5 * RATE), np.float32)
+    samples = np.concatenate([part for text in texts for part in (sing(text, generator), pause)])
+    samples += 1e-3 * generator.standard_normal(len(samples)).astype(np.float32)
+    heard: dict[float, list[str]] = {}
+    for seconds in (20.0, 30.0):
+        own = heard.setdefault(seconds, [])
+
+        def recording(batch: Sequence[np.ndarray], own: list[str] = own) -> list[list[Token]]:
+            found = decode(batch)
+            own += [TOKENIZER.decode([token.id for token in tokens]) for tokens in found]
+            return found
+
+        blocks = [samples[at : at + 16_000] for at in range(0, len(samples), 16_000)]
+        transcribe_blocks(blocks, RATE, recording, WindowConfig(seconds=seconds), grid=640)
+    assert heard[20.0] == heard[30.0] == texts
+
+
 def test_windows_without_speech_are_not_decoded() -> None:
     calls: list[int] = []
 
