@@ -17,7 +17,6 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-# Run with the package and the tests of one commit: the first one makes the corpus, each trains on it.
 TRAIN = """
 import sys
 from pathlib import Path
