@@ -25,12 +25,13 @@ CONSTRAINTS := $(VENV)/constraints.txt
 help:
 	@sed -n '1,5s/^# //p' Makefile
 
-# torch goes first: a dependency that asks for it then finds the build chosen here.
+# torch goes first: a dependency that asks for it then finds the build chosen here. A build of TORCH_INDEX wins
+# because of its local label (2.13.0+cpu counts as newer than 2.13.0); the rest comes from the usual index.
 $(VENV)/.base: pyproject.toml constraints.txt
 	@echo "Setting up $(VENV) (once; several minutes on a slow line)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@sed $(if $(TORCH),'s/^torch==.*/torch==$(TORCH)/',-e '') constraints.txt > $(CONSTRAINTS)
-	@$(PIP) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -c $(CONSTRAINTS) torch
+	@$(PIP) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) -c $(CONSTRAINTS) torch
 	@$(PIP) -c $(CONSTRAINTS) -e '.[train,quickstart]'
 	@touch $@
 
