@@ -6,11 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from firstwords.report.charts import line_chart
 from firstwords.report.evaluation import Evaluation
 from firstwords.report.evaluation_terminal import circumstances, figures
 from firstwords.report.page import Page, aligned_diff, audio, command, facts, note, paragraph, section, table
 from firstwords.training.log import read_log
+
+_LINK = Markup('<a href="{}">{}</a>')
 
 
 def build_page(
@@ -58,16 +62,16 @@ def build_page(
     examples = [r for r in evaluation.results if r.reference][:5]
     shown: list[Any] = []
     for result in examples:
-        shown.append(aligned_diff(result.scored_reference, result.scored_hypothesis))
+        shown.append(paragraph(aligned_diff(result.scored_reference, result.scored_hypothesis)))
         if result.utterance.start == 0:
-            shown.append(audio(result.utterance.audio, label=result.utterance.id, beside=folder))
+            shown.append(paragraph(audio(result.utterance.audio, label=result.utterance.id, beside=folder)))
     if shown:
         page.add(section("Some of what it heard", *shown))
     page.add(
         section(
             "How it was made",
             facts({name: f"{seconds:.0f} s" for name, seconds in stages.items()}),
-            *(paragraph(f"{name}: {address}") for name, address in reports.items()),
+            *(paragraph(_LINK.format(address, name)) for name, address in reports.items()),
         ),
         section("Your own language", *(command(c) for c in commands)),
     )
