@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,9 +117,15 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
 
 
-def load_weights(model: SpeechModel, weights: dict[str, torch.Tensor], *, source: str) -> None:
-    """Fill a model; names every missing, unknown or misshapen tensor."""
-    own = model.state_dict()
+def load_weights(
+    module: torch.nn.Module,
+    weights: Mapping[str, torch.Tensor],
+    *,
+    source: str,
+    mend: str = "Use the recipe.toml that was saved with these weights.",
+) -> None:
+    """Fill a module; names every missing, unknown or misshapen tensor."""
+    own = module.state_dict()
     faults = [f"{name} is missing" for name in own if name not in weights]
     faults += [f"{name} is unknown" for name in weights if name not in own]
     faults += [
@@ -130,9 +137,9 @@ def load_weights(model: SpeechModel, weights: dict[str, torch.Tensor], *, source
         more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
         raise CheckpointError(
             f"'{source}' does not fit the recipe: {'; '.join(faults[:5])}{more}.",
-            mend="Use the recipe.toml that was saved with these weights.",
+            mend=mend,
         )
-    model.load_state_dict(weights)
+    module.load_state_dict({name: weights[name].to(own[name].dtype) for name in own})
 
 
 def _read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:

@@ -21,13 +21,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import Tensor
 
 from firstwords.encoders.zipformer.config import ZipformerConfig
 from firstwords.errors import CheckpointError
 from firstwords.features.fbank import FbankConfig
 from firstwords.heads.ctc import CtcConfig
+from firstwords.model.checkpoint import load_weights
 from firstwords.model.convert.icefall_file import read_settings, read_tokens, read_weights
 from firstwords.model.recipe import Recipe
 from firstwords.model.speech_model import SpeechModel
@@ -42,6 +42,7 @@ _RENAME = (
 )
 _CTC = {"ctc_output.1.weight": "projection.weight", "ctc_output.1.bias": "projection.bias"}
 _UNUSED = re.compile(r"^stacks\.\d+\.layers\.\d+\.bypass_scale$")  # stands in every file, no code reads it
+_CHANGED = "It is no Zipformer as published. Was it trained with changed code?"
 _PUBLISHED_POSITION_HEAD_DIM = 4  # in every published size
 
 
@@ -116,9 +117,9 @@ def convert(
         heads={"ctc": CtcConfig()},
     )
     model = SpeechModel(recipe, len(pieces))
-    _fill(model.encoder, encoder, source=str(path))
+    load_weights(model.encoder, encoder, source=str(path), mend=_CHANGED)
     if head:
-        _fill(model.heads["ctc"], head, source=str(path))
+        load_weights(model.heads["ctc"], head, source=str(path), mend=_CHANGED)
     return Conversion(model.eval(), GivenTokenizer(pieces), averaged, tuple(sorted(left_out)), tuple(notes))
 
 
@@ -267,21 +268,3 @@ def _vocabulary(
         if tensor is not None:
             return int(tensor.shape[0])
     return int(settings.get("vocab_size", 500))
-
-
-def _fill(module: torch.nn.Module, weights: Mapping[str, Tensor], *, source: str) -> None:
-    own = module.state_dict()
-    faults = [f"{name} is missing" for name in own if name not in weights]
-    faults += [f"{name} is unknown" for name in weights if name not in own]
-    faults += [
-        f"{name} has shape {tuple(weights[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in own
-        if name in weights and weights[name].shape != own[name].shape
-    ]
-    if faults:
-        more = f" and {len(faults) - 5} more" if len(faults) > 5 else ""
-        raise CheckpointError(
-            f"'{source}' is no Zipformer that fits together: {'; '.join(faults[:5])}{more}.",
-            mend="Was it trained with changed code?",
-        )
-    module.load_state_dict({name: weights[name].to(own[name].dtype) for name in own})
