@@ -62,6 +62,8 @@ def run(
             loaded, name=str(corpus), fast=fast, out=out, workers=workers, progress=show
         )
     show_check(console, written.result, written.decided)
+    if loaded.broken:
+        console.print(loaded.broken_note, soft_wrap=True, markup=False, highlight=False)
     console.print(f"Report: {written.report}", soft_wrap=True, markup=False, highlight=False)
     if out is not None:
         console.print(
@@ -74,7 +76,7 @@ def run(
             mend="Mend what the report names. A folder of noise goes into data.noise_folders of a recipe.",
         )
     console.print(f"Next: {written.next_command}", soft_wrap=True, markup=False, highlight=False)
-    if strict and written.result.findings:
+    if strict and (written.result.findings or loaded.broken):
         raise typer.Exit(1)
 
 

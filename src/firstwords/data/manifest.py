@@ -43,11 +43,24 @@ class Utterance:
 
 @dataclass(frozen=True)
 class Corpus:
-    """All utterances of a folder, and those the check put aside (id -> reason)."""
+    """All utterances of a folder, those the check put aside (id -> reason), and lines that are no utterance.
+
+    ``broken`` (line number -> what is wrong) is left out of everything and counted by whoever uses the corpus.
+    """
 
     folder: Path
     utterances: tuple[Utterance, ...]
     quarantine: Mapping[str, str]
+    broken: Mapping[int, str] = field(default_factory=dict[int, str])
+
+    @property
+    def broken_note(self) -> str:
+        """One sentence about the broken lines; empty where there are none."""
+        if not self.broken:
+            return ""
+        first = self.broken[min(self.broken)]
+        count = len(self.broken)
+        return f"{count} line{'s' if count > 1 else ''} of {MANIFEST} left out as no utterance: {first}"
 
     @property
     def usable(self) -> tuple[Utterance, ...]:
@@ -103,9 +116,16 @@ def parse_utterance(record: Mapping[str, Any], *, folder: Path, where: str) -> U
 def read_manifest(path: Path) -> Iterator[Utterance]:
     """Lines of a manifest -> utterances; lines that are none end in one error that names them all.
 
-    They are not passed over: a corpus that lost lines in silence would give other results. An import of the
-    same manifest leaves them out one by one and keeps the list.
+    ``load_corpus`` and an import of the manifest leave them out instead, and count them.
     """
+    utterances, faults = _read_lines(path)
+    yield from utterances
+    if faults:
+        raise _joined(path, faults)
+
+
+def _read_lines(path: Path) -> tuple[list[Utterance], dict[int, ManifestError]]:
+    """A manifest -> its utterances, and line number -> fault of the other lines."""
     try:
         # not splitlines(): a transcript may hold U+2028 or U+0085, which JSON leaves as they are
         lines = path.read_text(encoding="utf-8-sig").split("\n")
@@ -116,6 +136,7 @@ def read_manifest(path: Path) -> Iterator[Utterance]:
     except UnicodeDecodeError as error:
         raise ManifestError(f"'{path}' is not UTF-8: {error}.", mend="Save it as UTF-8.") from None
     seen: dict[str, int] = {}
+    utterances: list[Utterance] = []
     faults: dict[int, ManifestError] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -132,9 +153,8 @@ def read_manifest(path: Path) -> Iterator[Utterance]:
             faults[number] = error
             continue
         seen[utterance.id] = number
-        yield utterance
-    if faults:
-        raise _joined(path, faults)
+        utterances.append(utterance)
+    return utterances, faults
 
 
 def _parse_line(line: str, path: Path, number: int) -> Utterance:
@@ -199,7 +219,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def load_corpus(folder: Path) -> Corpus:
-    """Corpus folder (or the manifest inside it) -> Corpus."""
+    """Corpus folder (or the manifest inside it) -> Corpus; other lines than utterances are its ``broken``."""
     manifest = folder / MANIFEST if folder.is_dir() else folder
     if not manifest.is_file():
         found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) if folder.is_dir() else "nothing"
@@ -207,7 +227,11 @@ def load_corpus(folder: Path) -> Corpus:
             f"'{folder}' is no corpus: {MANIFEST} is missing (found: {found or 'nothing'}).",
             mend=f"Run 'firstwords import {quoted(folder)} --to CORPUS' first.",
         )
-    return Corpus(manifest.parent, tuple(read_manifest(manifest)), read_quarantine(manifest.parent))
+    utterances, faults = _read_lines(manifest)
+    if faults and not utterances:
+        raise _joined(manifest, faults)
+    broken = {number: fault.what for number, fault in faults.items()}
+    return Corpus(manifest.parent, tuple(utterances), read_quarantine(manifest.parent), broken)
 
 
 def read_quarantine(folder: Path) -> dict[str, str]:

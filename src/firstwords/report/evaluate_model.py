@@ -78,7 +78,8 @@ def evaluate_model(
         for u in corpus.utterances
         if u.split == split and u.id in corpus.quarantine
     }
-    return replace(evaluation, skipped={**evaluation.skipped, **aside})
+    broken = {f"line {number}": reason for number, reason in corpus.broken.items()}
+    return replace(evaluation, skipped={**evaluation.skipped, **aside, **broken})
 
 
 def compare_with(

@@ -58,6 +58,7 @@ def split_corpus(corpus: Corpus, seed: int) -> tuple[list[Utterance], list[Utter
     notes = (
         [f"{len(corpus.quarantine)} utterances are in quarantine and not used."] if corpus.quarantine else []
     )
+    notes += [corpus.broken_note] if corpus.broken else []
     for name in DEV_NAMES:
         if dev := list(corpus.split(name)):
             return train, dev, notes

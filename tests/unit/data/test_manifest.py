@@ -212,3 +212,16 @@ def test_any_json_object_gives_an_utterance_or_a_firstwords_error(record: dict[s
     except FirstwordsError:
         return
     assert parse_utterance(to_record(utterance, folder=folder), folder=folder, where="again") is not None
+
+
+def test_a_corpus_leaves_broken_lines_out_and_counts_them(tmp_path: Path) -> None:
+    good = [json.dumps({"id": f"u{n}", "audio": f"{n}.wav", "duration": 1.0}) for n in range(3)]
+    lines = [good[0], "{broken", good[1], json.dumps({"id": "u9"}), good[0], good[2]]
+    (tmp_path / "manifest.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    corpus = load_corpus(tmp_path)
+    assert [u.id for u in corpus.utterances] == ["u0", "u1", "u2"]
+    assert list(corpus.broken) == [2, 4, 5]
+    assert corpus.broken_note.startswith("3 lines of manifest.jsonl left out as no utterance: line 2")
+    (tmp_path / "manifest.jsonl").write_text("{broken\n", encoding="utf-8")
+    with pytest.raises(ManifestError, match="line 1"):
+        load_corpus(tmp_path)
