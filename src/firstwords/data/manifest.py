@@ -45,7 +45,7 @@ class Utterance:
 class Corpus:
     """All utterances of a folder, those the check put aside (id -> reason), and lines that are no utterance.
 
-    ``broken`` (line number -> what is wrong) is left out of everything and counted by whoever uses the corpus.
+    ``broken`` (line number -> what is wrong) is left out of everything, and counted by all who use it.
     """
 
     folder: Path
