@@ -44,12 +44,11 @@ class RelativePositions(nn.Module):
         if torch.compiler.is_compiling():
             return encode_offsets(-(time + left - 1), time - 1, self.dim, like.device).to(like.dtype)
         table, reach = self.table, self.table.shape[0] // 2
-        if (
-            len(table) == 0
-            or reach < time + left - 1
-            or (table.device, table.dtype) != (like.device, like.dtype)
-        ):
-            reach = max(time + left - 1, 64, 2 * reach)
+        need = time + left - 1
+        elsewhere = (table.device, table.dtype) != (like.device, like.dtype)
+        if len(table) == 0 or reach < need or elsewhere:
+            # Doubled only when it is too short: training in bfloat16 and validating in float32 takes turns.
+            reach = max(need, 64, 2 * reach) if reach < need else max(reach, 64)
             table = encode_offsets(-reach, reach, self.dim, like.device).to(like.dtype)
             self.table = table
         return self.dropout(table[reach - (time + left - 1) : reach + time])
