@@ -330,7 +330,7 @@ def test_whiten_remembers_whether_it_is_needed() -> None:
 
 
 def test_position_table_does_not_grow_when_number_formats_take_turns() -> None:
-    """It once doubled at every turn from bfloat16 training to float32 validation, and filled 24 GiB within minutes."""
+    """It once doubled at each turn from bfloat16 training to float32 validation: 24 GiB in minutes."""
     positions = RelativePositions(16, dropout=0.0)
     for turn in range(40):
         like = torch.zeros(1, dtype=torch.bfloat16 if turn % 2 else torch.float32)
