@@ -100,7 +100,7 @@ def keep_freed_memory() -> bool:
     """Let the C library keep freed memory for the next tensor (glibc; elsewhere nothing is done).
 
     By default every large tensor is mapped afresh and its pages are zeroed by the kernel one fault at a
-    time: for a small model that costs more than the arithmetic. ``mallopt`` is called with M_TRIM_THRESHOLD
+    time, which a small model feels (LOG.md, 2026-11-20). ``mallopt`` is called with M_TRIM_THRESHOLD
     and M_MMAP_THRESHOLD; it says whether both were taken.
     """
     trim_threshold, mmap_threshold, keep = -1, -3, 2**30

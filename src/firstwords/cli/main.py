@@ -70,7 +70,7 @@ def _wait_politely() -> None:
     """Threads that wait for work spin for microseconds, then sleep; to be set before torch is loaded.
 
     OpenMP's default is to spin for long: beside another busy process that stalls for minutes. Sleeping at
-    once costs a small model half its speed (two threads slower than one), so a short spin is asked for.
+    once made two threads slower than one for a small model (LOG.md), so a short spin is asked for.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
