@@ -10,6 +10,7 @@
     ├── TrainingError          a run cannot start, resume or go on
     ├── SearchError            a decoder was asked for something impossible
     ├── DependencyError        an optional part is not installed
+    ├── WriteError             a file cannot be written: disk full, disk broken, no rights
     └── UsageError             the command line contradicts itself (exit code 2)
 
 The command line prints ``what`` and ``mend`` and exits with ``exit_code``; anything that is not a
@@ -87,6 +88,10 @@ class SearchError(FirstwordsError):
 
 class DependencyError(FirstwordsError):
     """An optional part is not installed."""
+
+
+class WriteError(FirstwordsError):
+    """A file cannot be written: the disk is full or broken, or the rights are missing."""
 
 
 class UsageError(FirstwordsError):

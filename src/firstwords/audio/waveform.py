@@ -8,6 +8,7 @@ is stated in words or an AudioError.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from firstwords.audio.containers import open_source
 from firstwords.audio.resampling import Resampler, resample, resampled_length
 from firstwords.audio.source import Samples, Source, seconds
 from firstwords.errors import AudioError
+from firstwords.files import write_atomically
 
 __all__ = [
     "AudioInfo", "AudioReader", "ChannelPolicy", "DecodeLimit", "Waveform",
@@ -297,20 +299,18 @@ def write(path: Path, samples: npt.NDArray[np.floating], sample_rate: int) -> No
     if not np.isfinite(samples).all():
         raise AudioError(f"'{path}': NaN or infinite samples cannot be written.", mend="Mend them first.")
     kind, subtype = formats[path.suffix.lower()]
-    aside = path.with_name(path.name + ".writing")
-    path.parent.mkdir(parents=True, exist_ok=True)
     clipped = np.clip(samples, -1.0, 1.0).astype(np.float32)
+    encoded = io.BytesIO()  # not a file: of a disk that fills up while it closes one, libsndfile says nothing
     try:
         # In pieces: minutes of Vorbis in one call are known to overflow libsndfile's stack.
         with soundfile.SoundFile(
-            str(aside), "w", sample_rate, 1 if clipped.ndim == 1 else clipped.shape[1], subtype, format=kind
+            encoded, "w", sample_rate, 1 if clipped.ndim == 1 else clipped.shape[1], subtype, format=kind
         ) as file:
             for at in range(0, len(clipped), 65536):
                 file.write(clipped[at : at + 65536])
     except soundfile.LibsndfileError as error:
-        aside.unlink(missing_ok=True)
         raise AudioError(f"'{path}' cannot be written: {error.error_string}", mend="Use .flac.") from None
-    aside.replace(path)
+    write_atomically(path, encoded.getbuffer())
 
 
 def _choose_channel(source: Source, policy: ChannelPolicy | str) -> int | None:

@@ -27,6 +27,7 @@ def run(
     from rich.text import Text
 
     from firstwords.errors import UsageError
+    from firstwords.files import write_atomically
     from firstwords.report import doctor
     from firstwords.report.bundle import bundle as bundle_text
 
@@ -47,13 +48,7 @@ def run(
     console.print(table)
     broken = [part.name for part in parts if part.state == "broken"]
     if bundle is not None:
-        try:
-            bundle.parent.mkdir(parents=True, exist_ok=True)
-            bundle.write_text(bundle_text(parts), encoding="utf-8")
-        except OSError as error:
-            raise UsageError(
-                f"'{bundle}' cannot be written: {error.strerror or error}.", mend="Give another file."
-            ) from None
+        write_atomically(bundle, bundle_text(parts))
         console.print(
             f"Written: {bundle}. Read it before you send it.", markup=False, highlight=False, soft_wrap=True
         )

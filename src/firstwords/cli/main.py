@@ -6,7 +6,6 @@ this room import nothing heavy at their head, so ``--help`` stays under 0.3 s.
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 import traceback
@@ -17,6 +16,7 @@ import typer
 from firstwords import __version__
 from firstwords.cli import check, convert, doctor, evaluate, import_, info, quickstart, train, transcribe
 from firstwords.errors import FirstwordsError
+from firstwords.files import SURROUNDINGS
 
 app = typer.Typer(
     name="firstwords",
@@ -54,18 +54,6 @@ def options(
         os.environ["FIRSTWORDS_DEBUG"] = "1"
 
 
-# What the disk or the rights refuse is no fault of ours: error number -> the next step.
-_RIGHTS = "Check the path and your rights to it, then run the same command again."
-_SPACE = "Free some space there, then run the same command again."
-_SURROUNDINGS = {
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR), _RIGHTS),
-    **dict.fromkeys((errno.ENAMETOOLONG, errno.ELOOP), _RIGHTS),
-    **dict.fromkeys((errno.ENOSPC, errno.EFBIG), _SPACE),
-    errno.EIO: "The disk could not be read or written: check it, or copy the files to another one.",
-    errno.EMFILE: "Too many files are open: raise the limit (ulimit -n), or ask for fewer workers.",
-}
-
-
 def _wait_politely() -> None:
     """Threads that wait for work spin for microseconds, then sleep; to be set before torch is loaded.
 
@@ -74,6 +62,8 @@ def _wait_politely() -> None:
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+    # Machine code made for one shape each; a run has about this many (data/shapes.py).
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")
 
 
 def main() -> None:
@@ -91,13 +81,13 @@ def main() -> None:
         print("Interrupted.", file=sys.stderr)
         sys.exit(130)
     except OSError as error:
-        if error.errno not in _SURROUNDINGS:
+        if error.errno not in SURROUNDINGS:
             _say_fault(error)
             sys.exit(3)
         if os.environ.get("FIRSTWORDS_DEBUG"):
             traceback.print_exc()
         named = f"'{error.filename}': " if error.filename else ""
-        print(f"{named}{error.strerror}.\n  {_SURROUNDINGS[error.errno]}", file=sys.stderr)
+        print(f"{named}{error.strerror}.\n  {SURROUNDINGS[error.errno]}", file=sys.stderr)
         sys.exit(1)
     except Exception as error:  # noqa: BLE001 - the last net: a bug of ours must end in words, not in a dump
         _say_fault(error)

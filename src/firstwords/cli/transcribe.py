@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from firstwords.cli.transcribe_files import Job
+    from firstwords.data.manifest import Utterance
     from firstwords.inference.recognizer import Recognizer
 
 
@@ -30,7 +31,10 @@ def run(
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
     again: Annotated[bool, typer.Option("--again", help="Do files again that are done already.")] = False,
 ) -> None:
-    """Transcribe recordings. Files that are done are skipped; unreadable ones are named, the others done."""
+    """Transcribe recordings. Files that are done are skipped; unreadable ones are named, the others done.
+
+    With --out, the same command goes on where it was stopped, in the middle of a long recording too.
+    """
     from rich.console import Console
 
     from firstwords.cli.transcribe_files import plan, read_formats
@@ -47,7 +51,12 @@ def run(
 
         set_threads()
         recognizer = Recognizer.load(model, device=device)
-        more = _work(recognizer, jobs, model.resolve().name, formats, window, console)
+        try:
+            more = _work(recognizer, jobs, model.resolve().name, formats, window, console)
+        except KeyboardInterrupt:
+            if out is not None:
+                console.print("The same command goes on from here.")
+            raise
         written = len(jobs) - len(more)
         failures |= more
     for path, reason in failures.items():
@@ -68,35 +77,28 @@ def _work(
     console: Console,
 ) -> dict[Path, str]:
     """Transcribe every recording, write or print it -> those that failed, and why."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
     from firstwords.cli.transcribe_files import as_printed, write_results
-    from firstwords.errors import FirstwordsError, UsageError
+    from firstwords.cli.transcribe_progress import AudioProgress
+    from firstwords.errors import FirstwordsError, WriteError
+    from firstwords.inference.journal import Journal
 
     failures: dict[Path, str] = {}
-    total = sum(job.duration for job in jobs)
-    before = 0.0
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TextColumn("{task.fields[audio]}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    quiet = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, redirect_stdout=False, disable=quiet) as bar:
-        task = bar.add_task("transcribing", total=total, audio="")
+    of_utterance = {job.utterance.id: job for job in jobs}
+    with AudioProgress(console, sum(job.duration for job in jobs)) as progress:
 
-        def show(seconds: float) -> None:
-            at = min(before + seconds, total)
-            bar.update(task, completed=at, audio=f"{at / 60:.1f} of {total / 60:.1f} min of audio")
+        def journal(utterance: Utterance) -> Journal | None:
+            job = of_utterance[utterance.id]
+
+            def told(words: str, seconds: float) -> None:
+                console.print(f"{job.audio}: {words}")
+                progress.take_up(seconds)
+
+            return None if job.journal is None else Journal(job.journal, told)
 
         utterances = (job.utterance for job in jobs)
-        results = recognizer.attempt_many(utterances, window=window, progress=show)
+        results = recognizer.attempt_many(utterances, window=window, progress=progress.show, journals=journal)
         for job, result in zip(jobs, results, strict=True):
-            before += job.duration
-            show(0.0)
+            progress.next(job.duration)
             try:
                 if isinstance(result, FirstwordsError):
                     raise result
@@ -106,7 +108,7 @@ def _work(
                     print(as_printed(result, job.audio, formats[0], several=len(jobs) > 1), flush=True)
                 else:
                     write_results(job, result, name, formats)
-            except UsageError:  # a folder that cannot be written: the next file would not fare better
+            except WriteError:  # a folder that cannot be written: the next file would not fare better
                 raise
             except FirstwordsError as error:
                 failures[job.audio] = str(error)

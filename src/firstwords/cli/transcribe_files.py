@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from firstwords.audio.waveform import probe
-from firstwords.data.manifest import Utterance, write_atomically
-from firstwords.errors import AudioError, UsageError
+from firstwords.data.manifest import Utterance
+from firstwords.errors import AudioError, UsageError, WriteError
+from firstwords.files import staged, write_atomically
 from firstwords.inference.elan_writer import add_tier, new_eaf
 from firstwords.inference.formats import WRITERS
+from firstwords.inference.journal import journal_path
 from firstwords.inference.transcript import Transcript
 
 # In folders only files that are named like recordings are taken; a file named on the command line always is.
@@ -36,6 +37,11 @@ class Job:
     @property
     def utterance(self) -> Utterance:
         return Utterance(id=str(self.audio), audio=self.audio, duration=self.duration)
+
+    @property
+    def journal(self) -> Path | None:
+        """Where is written down how far it is; there only until the results are written."""
+        return None if self.target is None else journal_path(self.target)
 
 
 def read_formats(text: str, out: Path | None) -> list[str]:
@@ -69,6 +75,7 @@ def plan(
         if target is not None:
             _keep_what_is_not_ours(audio, target, formats, again=again)
         if target is not None and not again and all(_file(target, f).exists() for f in formats):
+            journal_path(target).unlink(missing_ok=True)  # killed after the results, before this
             done += 1
             continue
         try:
@@ -150,21 +157,21 @@ def _keep_what_is_not_ours(audio: Path, target: Path, formats: Sequence[str], *,
 
 
 def write_results(job: Job, transcript: Transcript, model: str, formats: Sequence[str]) -> None:
-    """Write a transcript beside ``job.target`` in every format; each file appears whole or not at all."""
+    """Write a transcript beside ``job.target`` in every format: all files appear whole, or none does."""
     assert job.target is not None
+    data = {
+        _file(job.target, f).name: _eaf(job.audio, transcript, model)
+        if f == "eaf"
+        else WRITERS[f][1](transcript).encode()
+        for f in formats
+    }
     try:
-        job.target.parent.mkdir(parents=True, exist_ok=True)
-        for format_ in formats:
-            path = _file(job.target, format_)
-            if format_ == "eaf":
-                _write_bytes(path, _eaf(job.audio, transcript, model))
-            else:
-                write_atomically(path, WRITERS[format_][1](transcript))
-    except OSError as error:
-        raise UsageError(
-            f"'{job.target.parent}' cannot be written: {error.strerror or error}.",
-            mend="Check the disk and the rights of --out.",
-        ) from None
+        with staged(job.target.parent, name=job.target.name) as new:
+            for name, content in data.items():
+                write_atomically(new / name, content)
+        journal_path(job.target).unlink(missing_ok=True)
+    except WriteError as error:
+        raise WriteError(error.what, mend=f"{error.mend} Or give another folder with --out.") from None
 
 
 def _eaf(audio: Path, transcript: Transcript, model: str) -> bytes:
@@ -173,15 +180,6 @@ def _eaf(audio: Path, transcript: Transcript, model: str) -> bytes:
     if beside.is_file():
         return add_tier(beside.read_bytes(), transcript, model, source=f"'{beside}'")
     return new_eaf(transcript, audio, model).encode()
-
-
-def _write_bytes(path: Path, data: bytes) -> None:
-    aside = path.with_name(path.name + ".writing")
-    with aside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
 
 
 def as_printed(transcript: Transcript, audio: Path, format_: str, *, several: bool) -> str:

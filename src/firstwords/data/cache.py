@@ -16,6 +16,8 @@ from typing import Final
 
 import numpy as np
 
+from firstwords.files import written_aside
+
 _SPARE: Final = 0.1  # seconds: manifests round durations
 _BLOCK: Final = 1 << 22
 
@@ -96,7 +98,7 @@ class AudioCache:
 
 def _allocate(path: Path, head: int, body: int) -> None:
     """Write the whole file: a full disk is met here, not as a crash in the middle of an epoch."""
-    with path.open("wb") as file:
+    with written_aside(path) as new, new.open("wb") as file:
         file.write(b"\xff" * head)
         for start in range(0, body, _BLOCK):
             file.write(bytes(min(_BLOCK, body - start)))

@@ -16,11 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from firstwords.data.manifest import QUARANTINE, read_quarantine, write_atomically, write_quarantine
+from firstwords.data.manifest import QUARANTINE, read_quarantine, write_quarantine
 from firstwords.errors import ManifestError
+from firstwords.files import write_atomically
 
 ALLOW = "allow.txt"
 WRITTEN = Path("check") / "quarantine.json"
+# A kill between the two must not look as if a person had deleted lines.
+WRITE_LAST = (QUARANTINE, WRITTEN.as_posix())
 
 
 @dataclass(frozen=True)
@@ -61,16 +64,21 @@ def decide(folder: Path, reasons: Mapping[str, str], *, keep: Iterable[str] = ()
     )
 
 
-def record(folder: Path, decided: Decided) -> None:
-    """Write quarantine.jsonl, allow.txt where it grew, and the memory of what the check itself wrote."""
+def record(folder: Path, new: Path, decided: Decided) -> None:
+    """Write quarantine.jsonl, allow.txt where it grew, and the memory of what the check itself wrote.
+
+    Args:
+        folder: where the files of before are.
+        new: where to write; a ``staged`` folder, for they are true only together.
+    """
     if decided.newly_allowed:
         path = folder / ALLOW
         old = path.read_text(encoding="utf-8") if path.is_file() else _ALLOW_HEAD
         old += "" if old.endswith("\n") else "\n"
-        write_atomically(path, old + "".join(f"{name}\n" for name in decided.newly_allowed))
+        write_atomically(new / ALLOW, old + "".join(f"{name}\n" for name in decided.newly_allowed))
     own = {k: v for k, v in decided.quarantine.items() if k not in decided.by_hand}
-    write_quarantine(folder, decided.quarantine)
-    write_atomically(folder / WRITTEN, json.dumps(own, ensure_ascii=False, indent=1) + "\n")
+    write_quarantine(new, decided.quarantine)
+    write_atomically(new / WRITTEN, json.dumps(own, ensure_ascii=False, indent=1) + "\n")
 
 
 _ALLOW_HEAD = "# Utterances that 'firstwords check' may not put aside: one id a line.\n"

@@ -8,13 +8,13 @@ from). Times are seconds. Originals are never edited.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 from firstwords.errors import ManifestError, quoted
+from firstwords.files import write_atomically
 
 MANIFEST = "manifest.jsonl"
 QUARANTINE = "quarantine.jsonl"
@@ -201,21 +201,15 @@ def to_record(utterance: Utterance, *, folder: Path) -> dict[str, Any]:
     return record | dict(utterance.labels)
 
 
-def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
-    """Utterances -> JSONL, written aside and renamed, so a reader never sees half a file."""
-    lines = [json.dumps(to_record(u, folder=path.parent), ensure_ascii=False) + "\n" for u in utterances]
+def write_manifest(path: Path, utterances: Iterable[Utterance], *, folder: Path | None = None) -> None:
+    """Utterances -> JSONL, written aside and renamed, so a reader never sees half a file.
+
+    Args:
+        folder: where the file will lie, if not where it is written; audio is named relative to it.
+    """
+    home = path.parent if folder is None else folder
+    lines = [json.dumps(to_record(u, folder=home), ensure_ascii=False) + "\n" for u in utterances]
     write_atomically(path, "".join(lines))
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` beside ``path``, flush it to the disk, rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(path.name + ".writing")
-    with aside.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
 
 
 def load_corpus(folder: Path) -> Corpus:

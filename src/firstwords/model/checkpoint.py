@@ -7,14 +7,14 @@
     card.md             language, hours, error rate, date, command
     resume/             training only; delete freely
 
-Loading runs no code from the folder and needs no network. Each file is written aside and renamed, and the
-weights last: a copy stopped half-way is noticed because the header of the weights names its companions.
+Loading runs no code from the folder and needs no network. All files are written aside, then renamed, the
+weights last; when anything fails, the model that was there before is there still. A copy stopped half-way is
+noticed because the header of the weights names its companions.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +23,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from firstwords.data.manifest import write_atomically
 from firstwords.device import choose_device
 from firstwords.errors import CheckpointError, ConfigError
+from firstwords.files import staged, unwritable, write_atomically, written_aside
 from firstwords.model.recipe import FORMAT, Recipe, read_recipe, write_recipe
 from firstwords.model.selfcheck import run_check, write_check
 from firstwords.model.speech_model import SpeechModel
@@ -46,14 +46,7 @@ class LoadedModel:
 
 
 def save_model(folder: Path, model: SpeechModel, tokenizer: Tokenizer, *, card: str) -> None:
-    """Write (or replace) everything a folder needs to transcribe."""
-    folder.mkdir(parents=True, exist_ok=True)
-    aside = folder / (RECIPE + ".writing")
-    write_recipe(aside, model.recipe)
-    aside.replace(folder / RECIPE)
-    _save_tokenizer(folder, tokenizer)
-    write_atomically(folder / CARD, card)
-    write_check(folder, model)
+    """Write (or replace) everything a folder needs to transcribe: all of it, or WriteError and nothing."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     header = {
         "format": str(FORMAT),
@@ -61,12 +54,25 @@ def save_model(folder: Path, model: SpeechModel, tokenizer: Tokenizer, *, card: 
         "pieces": tokenizer.piece_hash,
         "vocabulary": str(model.vocabulary),
     }
-    aside = folder / (WEIGHTS + ".writing")
-    save_file(weights, aside, metadata=header)
-    with aside.open("rb+") as file:
-        os.fsync(file.fileno())
-    aside.chmod((folder / RECIPE).stat().st_mode & 0o777)  # safetensors makes files only their owner may read
-    aside.replace(folder / WEIGHTS)
+    with staged(folder, last=(WEIGHTS,)) as new:
+        write_recipe(new / RECIPE, model.recipe)
+        tokenizer.save(new / TOKENIZER)
+        write_atomically(new / CARD, card)
+        write_check(folder, new, model)
+        save_tensors(new / WEIGHTS, weights, header)
+        # safetensors makes files only their owner may read
+        (new / WEIGHTS).chmod((new / RECIPE).stat().st_mode & 0o777)
+
+
+def save_tensors(
+    path: Path, tensors: Mapping[str, torch.Tensor], header: Mapping[str, str] | None = None
+) -> None:
+    """Tensors -> a safetensors file, whole or not at all."""
+    try:
+        with written_aside(path) as new:
+            save_file(dict(tensors), new, metadata=None if header is None else dict(header))
+    except SafetensorError as error:  # what its Rust says of a full disk
+        raise unwritable(path, error, mend="Free some space there, then do the same again.") from None
 
 
 def load_model(
@@ -97,16 +103,6 @@ def load_model(
     if check:
         run_check(folder, model)
     return LoadedModel(folder, recipe, tokenizer, model)
-
-
-def _save_tokenizer(folder: Path, tokenizer: Tokenizer) -> None:
-    """Write ``tokenizer/`` aside and rename file by file: training replaces a model that may be in use."""
-    aside = folder / (TOKENIZER + ".writing")
-    tokenizer.save(aside)
-    (folder / TOKENIZER).mkdir(exist_ok=True)
-    for file in aside.iterdir():
-        file.replace(folder / TOKENIZER / file.name)
-    aside.rmdir()
 
 
 def _digest(path: Path) -> str:
@@ -169,3 +165,12 @@ def _require_files(folder: Path) -> None:
             if unfinished
             else "Was the copy interrupted?",
         )
+
+
+def weights_digest(state: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 over names and bytes of a model's weights: equal only if bit for bit the same."""
+    total = hashlib.sha256()
+    for name in sorted(state):
+        total.update(name.encode())
+        total.update(state[name].detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()

@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 from firstwords.config import Config, dump_config, override, parse_config, read_toml
 from firstwords.errors import ConfigError
 from firstwords.features.fbank import FbankConfig
+from firstwords.files import write_atomically
 from firstwords.model.kinds import EncoderSettings, FrontendSettings, HeadSettings
 from firstwords.search.search import CtcBeamConfig, GreedyConfig
 from firstwords.text.characters import GraphemeConfig
@@ -92,4 +93,4 @@ def check_format(number: object, source: str) -> None:
 
 def write_recipe(path: Path, recipe: Recipe) -> None:
     """Recipe -> TOML, every default written out."""
-    path.write_text(dump_config(recipe), encoding="utf-8", newline="\n")
+    write_atomically(path, dump_config(recipe))

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 
 from firstwords.audio.waveform import read, write
-from firstwords.data.manifest import write_atomically
 from firstwords.errors import CheckpointError
+from firstwords.files import write_atomically
 from firstwords.model.speech_model import SpeechModel
 from firstwords.search.greedy import greedy_search
 from firstwords.tensors import Padded
@@ -68,16 +68,15 @@ def _answer(model: SpeechModel, samples: np.ndarray) -> dict[str, Any]:
     }
 
 
-def write_check(folder: Path, model: SpeechModel) -> None:
-    """Write ``check/clip.flac`` and ``check/expected.json`` into a model folder."""
-    target = folder / "check"
-    target.mkdir(parents=True, exist_ok=True)
+def write_check(folder: Path, new: Path, model: SpeechModel) -> None:
+    """Write ``check/clip.flac`` and ``check/expected.json`` into ``new``; a clip in ``folder`` is kept."""
     rate = model.recipe.data.sample_rate
-    clip = target / "clip.flac"
+    clip = folder / "check" / "clip.flac"
     if not clip.exists():
+        clip = new / "check" / "clip.flac"
         write(clip, synthetic_clip(rate), rate)
     answer = _answer(model, read(clip, sample_rate=rate).samples)
-    write_atomically(target / "expected.json", json.dumps(answer, indent=1))
+    write_atomically(new / "check" / "expected.json", json.dumps(answer, indent=1))
 
 
 def run_check(folder: Path, model: SpeechModel) -> None:

@@ -26,6 +26,7 @@ from firstwords.audio.rooms import LEAD, draw_room, place_in_room, simulate_resp
 from firstwords.audio.waveform import read, write
 from firstwords.data.manifest import MANIFEST, Utterance, write_manifest
 from firstwords.errors import CorpusError, DependencyError
+from firstwords.files import replace_folder, write_atomically
 from firstwords.quickstart.makeup import NON_SPEECH, MakeUp, Planned, Voice, plan
 
 # espeak-ng cuts longer data paths in silence (a fixed 160-byte buffer).
@@ -62,23 +63,22 @@ def build_corpus(makeup: MakeUp, folder: Path, progress: Progress) -> None:
         return
     espeak = find_espeak()
     aside = folder.with_name(folder.name + ".building")
-    for stale in (aside, folder):
-        if stale.exists():
-            shutil.rmtree(stale)
-    (aside / "audio").mkdir(parents=True)
+    if aside.exists():
+        shutil.rmtree(aside)
     planned = plan(makeup)
-    with tempfile.TemporaryDirectory(prefix="fw-") as name:
-        work = Path(name)
-        espeak = _with_short_data_path(espeak, work)
-        prove_voices_differ(espeak, makeup.voices, work)
-        _speak_all(espeak, [p for p in planned if p.voice], work, progress)
-        utterances = _mix_all(makeup, planned, work, aside / "audio", progress)
-    write_manifest(aside / MANIFEST, utterances)
-    (aside / stamp.name).write_text(
-        json.dumps({"digest": makeup.digest, "makeup": makeup.model_dump(mode="json")}, indent=1),
-        encoding="utf-8",
-    )
-    aside.replace(folder)
+    record = {"digest": makeup.digest, "makeup": makeup.model_dump(mode="json")}
+    try:
+        with tempfile.TemporaryDirectory(prefix="fw-") as name:
+            work = Path(name)
+            espeak = _with_short_data_path(espeak, work)
+            prove_voices_differ(espeak, makeup.voices, work)
+            _speak_all(espeak, [p for p in planned if p.voice], work, progress)
+            utterances = _mix_all(makeup, planned, work, aside / "audio", progress)
+        write_manifest(aside / MANIFEST, utterances)
+        write_atomically(aside / stamp.name, json.dumps(record, indent=1))
+        replace_folder(aside, folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _with_short_data_path(espeak: Espeak, work: Path) -> Espeak:

@@ -7,11 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from firstwords.data.decisions import Decided, decide, read_allowed, record
-from firstwords.data.manifest import QUARANTINE, Corpus, read_quarantine, write_atomically
+from firstwords.data.decisions import WRITE_LAST, Decided, decide, read_allowed, record
+from firstwords.data.manifest import QUARANTINE, Corpus, read_quarantine
 from firstwords.data.validate import HEARD, CheckResult, check, usable_seconds
-from firstwords.errors import CorpusError, quoted
+from firstwords.errors import CorpusError, WriteError, quoted
+from firstwords.files import staged, unwritable, write_atomically
 from firstwords.report.check import build_page
+
+_REPORT, _FINDINGS = "report.html", "findings.jsonl"
 
 
 @dataclass(frozen=True)
@@ -47,30 +50,40 @@ def check_and_write(
     try:
         reports.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _unwritable(home, error) from None
+        raise _unwritable(home, unwritable(reports, error)) from None
     read_allowed(home)  # a fault in what the user wrote is said now, not after an hour of listening
     read_quarantine(home)
     result = check(corpus, fast=fast, workers=workers, progress=progress)
     decided = decide(home, result.quarantine, keep=HEARD if fast else ())
     next_command = f"firstwords train {quoted(name)} --to MODEL"
     try:
-        record(home, decided)
-        findings = reports / "findings.jsonl"
-        lines = [
-            {"utterance": f.utterance, "rule": f.rule, "severity": f.severity, "found": f.detail}
-            for f in result.findings
-        ]
-        write_atomically(findings, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-        page = build_page(result, decided, name=name, folder=reports, next_command=next_command)
-        report = page.save(reports / "report.html")
-    except OSError as error:
+        with staged(home, last=WRITE_LAST) as new:
+            record(home, new, decided)
+            inside = new / reports.relative_to(home)
+            lines = [
+                {"utterance": f.utterance, "rule": f.rule, "severity": f.severity, "found": f.detail}
+                for f in result.findings
+            ]
+            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+            write_atomically(inside / _FINDINGS, text)
+            page = build_page(result, decided, name=name, folder=reports, next_command=next_command)
+            page.save(inside / _REPORT)
+    except WriteError as error:
         raise _unwritable(home, error) from None
     _, everything = usable_seconds(result, decided.quarantine)
-    return Written(result, decided, report, findings, home / QUARANTINE, everything, next_command)
+    return Written(
+        result,
+        decided,
+        reports / _REPORT,
+        reports / _FINDINGS,
+        home / QUARANTINE,
+        everything,
+        next_command,
+    )
 
 
-def _unwritable(folder: Path, error: OSError) -> CorpusError:
+def _unwritable(folder: Path, error: WriteError) -> CorpusError:
     return CorpusError(
-        f"'{folder}': the check cannot be written there: {error.strerror or error}.",
-        mend="Give another folder with --out.",
+        f"'{folder}': the check cannot be written there: {error.what}",
+        mend=f"{error.mend} Or give another folder with --out.",
     )

@@ -19,8 +19,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from firstwords.data.manifest import Utterance, write_atomically
-from firstwords.errors import CorpusError, UsageError
+from firstwords.data.manifest import Utterance
+from firstwords.errors import CorpusError, WriteError
+from firstwords.files import staged, write_atomically
 from firstwords.report.evaluation import Baseline, Comparison, Confusion, Evaluation, Result, Row
 from firstwords.report.evaluation_json import result_record, to_json
 from firstwords.report.evaluation_page import evaluation_page
@@ -262,11 +263,13 @@ def save_evaluation(evaluation: Evaluation, folder: Path, *, audio: bool = True)
     lines = (json.dumps(result_record(r), ensure_ascii=False) + "\n" for r in evaluation.results)
     page = evaluation_page(evaluation, folder=folder, audio=audio)
     try:
-        write_atomically(folder / JSON, figures)
-        write_atomically(folder / JSONL, "".join(lines))
-        return page.save(folder / HTML)
-    except OSError as error:
-        raise UsageError(
-            f"the report cannot be written to '{folder}': {error.strerror or error}.",
-            mend="Give another folder with --out.",
+        with staged(folder) as new:
+            write_atomically(new / JSON, figures)
+            write_atomically(new / JSONL, "".join(lines))
+            page.save(new / HTML)
+    except WriteError as error:
+        raise WriteError(
+            f"the report cannot be written to '{folder}': {error.what}",
+            mend=f"{error.mend} Or give another folder with --out.",
         ) from None
+    return folder / HTML

@@ -21,7 +21,7 @@ from urllib.parse import quote
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup, escape
 
-from firstwords.data.manifest import write_atomically
+from firstwords.files import write_atomically
 from firstwords.report.style import STYLE
 from firstwords.scoring.alignment import align
 

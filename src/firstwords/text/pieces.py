@@ -14,13 +14,14 @@ from __future__ import annotations
 import hashlib
 import tomllib
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import tomli_w
 
 from firstwords.errors import TextError
+from firstwords.files import staged, write_atomically
 from firstwords.text.tokenizer import BLANK
 
 PIECES = "pieces.txt"
@@ -91,12 +92,16 @@ def hash_pieces(pieces: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(pieces).encode()).hexdigest()
 
 
-def save_pieces(folder: Path, kind: str, pieces: Sequence[str]) -> None:
-    """Write ``pieces.txt`` and ``tokenizer.toml``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / PIECES).write_text("".join(f"{p}\n" for p in pieces), encoding="utf-8", newline="\n")
+def save_pieces(
+    folder: Path, kind: str, pieces: Sequence[str], *, more: Mapping[str, bytes] | None = None
+) -> None:
+    """Write ``pieces.txt``, ``tokenizer.toml`` and what else the kind has (name -> content): all, or none."""
     settings = {"format": 1, "kind": kind, "hash": hash_pieces(pieces)}
-    (folder / SETTINGS).write_text(tomli_w.dumps(settings), encoding="utf-8", newline="\n")
+    with staged(folder, last=(SETTINGS,)) as new:
+        write_atomically(new / PIECES, "".join(f"{p}\n" for p in pieces))
+        for name, content in (more or {}).items():
+            write_atomically(new / name, content)
+        write_atomically(new / SETTINGS, tomli_w.dumps(settings))
 
 
 def read_settings(folder: Path) -> dict[str, Any]:

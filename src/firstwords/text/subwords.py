@@ -123,8 +123,7 @@ class SubwordTokenizer(Tokenizer):
 
     def save(self, folder: Path) -> None:
         """Write ``pieces.txt``, ``tokenizer.toml`` and ``subwords.model``."""
-        save_pieces(folder, "subwords", self.pieces)
-        (folder / MODEL).write_bytes(self.model)
+        save_pieces(folder, "subwords", self.pieces, more={MODEL: self.model})
 
     @classmethod
     def load(cls, folder: Path) -> Self:

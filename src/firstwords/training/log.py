@@ -7,15 +7,18 @@ checkpoint, lines of steps after it are cut off, so an interrupted run leaves th
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
 import importlib.util
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from firstwords.data.manifest import write_atomically
+from firstwords.files import unwritable, write_atomically
 
 
 class MetricsLog:
@@ -26,14 +29,21 @@ class MetricsLog:
         kept = [line for line in _lines(path) if _step_of(line) <= after]
         write_atomically(path, "".join(line + "\n" for line in kept))
         self.path = path
-        self._file = path.open("a", encoding="utf-8", newline="\n")
+        self._file = path.open("ab", buffering=0)
         self._curves = _tensorboard(curves, after) if curves is not None else None
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """One line: {"kind": ..., "step": ..., values}."""
         record = {"kind": kind, "step": step} | {k: _plain(v) for k, v in values.items()}
-        self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
-        self._file.flush()
+        line = (json.dumps(record, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
+        whole = self._file.tell()
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(whole)  # half a line would spoil the next one
+            raise unwritable(self.path, error) from None
         if self._curves is not None:
             for name, value in values.items():
                 if isinstance(value, int | float) and not isinstance(value, bool):

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,11 +23,12 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from firstwords.data.manifest import write_atomically
-from firstwords.errors import CheckpointError, TrainingError
+from firstwords.errors import CheckpointError, TrainingError, WriteError
+from firstwords.files import flush_all, replace_folder, unwritable, write_atomically
+from firstwords.model.checkpoint import save_tensors
 
 TENSORS, STATE, IDENTITY = "state.safetensors", "state.json", "identity.json"
 KEPT = 3
@@ -103,19 +103,19 @@ class Checkpoints:
     def _write(self, name: str, step: int, state: Mapping[str, Any]) -> Path:
         aside, path = self.folder / f"{name}.writing", self.folder / name
         shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
         tensors: dict[str, Tensor] = {}
         record = _pack(state, "", tensors)
-        save_file(tensors, aside / TENSORS)
-        body = json.dumps({"step": step, "tensors": _digest(aside / TENSORS), "state": record})
-        envelope = json.dumps({"sha256": hashlib.sha256(body.encode()).hexdigest(), "body": body})
-        (aside / STATE).write_text(envelope, encoding="utf-8")
-        for file in (aside / TENSORS, aside / STATE):
-            _flush(file)
-        _flush_folder(aside)
-        shutil.rmtree(path, ignore_errors=True)  # there only if it was spoiled
-        aside.rename(path)
-        _flush_folder(self.folder)
+        try:
+            aside.mkdir(parents=True)
+            save_tensors(aside / TENSORS, tensors)
+            body = json.dumps({"step": step, "tensors": _digest(aside / TENSORS), "state": record})
+            envelope = json.dumps({"sha256": hashlib.sha256(body.encode()).hexdigest(), "body": body})
+            write_atomically(aside / STATE, envelope)
+            flush_all(aside)
+            replace_folder(aside, path)
+        except (OSError, WriteError) as error:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise unwritable(path, error) from None
         return path
 
 
@@ -202,22 +202,6 @@ def _unpack(record: Any, tensors: Mapping[str, Tensor]) -> Any:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _flush(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _flush_folder(path: Path) -> None:
-    """Make the names of a folder's files last; Windows has no such call and needs none."""
-    if os.name == "nt":
-        return
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:

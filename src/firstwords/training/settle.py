@@ -77,9 +77,9 @@ def settle(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress: 
         identity["start model"] = str(wanted.start.tokenizer.piece_hash)
     check_identity(folder / RESUME, identity, whole=not begun)  # later --from is in the checkpoints
     if stored is None:
+        tokenizer = train_tokenizer(recipe.tokenizer, training_texts(corpus, recipe))
         shutil.rmtree(folder / TOKENIZER, ignore_errors=True)
-        (folder / TOKENIZER).mkdir(parents=True)
-        train_tokenizer(recipe.tokenizer, training_texts(corpus, recipe)).save(folder / TOKENIZER)
+        tokenizer.save(folder / TOKENIZER)
         write_recipe(folder / RECIPE, recipe)  # last: its presence says that the folder is settled
 
 

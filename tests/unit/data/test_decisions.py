@@ -12,7 +12,7 @@ from firstwords.errors import ManifestError
 
 
 def run(folder: Path, reasons: dict[str, str], *, keep: tuple[str, ...] = ()) -> dict[str, str]:
-    record(folder, decide(folder, reasons, keep=keep))
+    record(folder, folder, decide(folder, reasons, keep=keep))
     return read_quarantine(folder)
 
 

@@ -13,7 +13,7 @@ import soundfile
 from rich.console import Console
 
 from firstwords.data.manifest import Utterance
-from firstwords.errors import CorpusError, UsageError
+from firstwords.errors import CorpusError, WriteError
 from firstwords.report.evaluate import compare, evaluate, save_evaluation
 from firstwords.report.evaluation import Confusion
 from firstwords.report.evaluation_json import read_hypotheses, to_json
@@ -187,7 +187,7 @@ def test_only_non_speech_is_evaluated_and_shown(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(UsageError, match="cannot be written"):
+    with pytest.raises(WriteError, match=r"cannot be written"):
         save_evaluation(evaluation(), tmp_path / "file" / "below", audio=False)
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import random
 from pathlib import Path
 
@@ -85,49 +84,6 @@ def test_all_torn(tmp_path: Path) -> None:
     (Checkpoints(tmp_path).save(1, state(1)) / resume.STATE).write_text("{}")
     with pytest.raises(TrainingError, match="No checkpoint"):
         Checkpoints(tmp_path).newest()
-
-
-@pytest.mark.parametrize("failing", range(1, 9))
-def test_a_crash_in_the_middle_of_writing_leaves_the_old_one(
-    tmp_path: Path, failing: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The n-th system call of the writer fails (a full disk): the checkpoint before it is whole."""
-    Checkpoints(tmp_path).save(1, state(1))
-    calls = 0
-
-    def count(real: object) -> object:
-        def call(*arguments: object, **named: object) -> object:
-            nonlocal calls
-            calls += 1
-            if calls == failing:
-                raise OSError(28, "No space left on device")
-            return real(*arguments, **named)  # type: ignore[operator]
-
-        return call
-
-    with monkeypatch.context() as patch:
-        for owner, name in (
-            (os, "fsync"),
-            (Path, "rename"),
-            (Path, "mkdir"),
-            (Path, "write_text"),
-            (resume, "save_file"),
-        ):
-            patch.setattr(owner, name, count(getattr(owner, name)))
-        try:
-            Checkpoints(tmp_path).save(2, state(2))
-        except OSError:
-            crashed = True
-        else:
-            crashed = False
-    assert crashed == (failing <= calls)
-    checkpoints = Checkpoints(tmp_path)
-    checkpoints.clear()
-    found = checkpoints.newest()
-    assert found is not None
-    assert checkpoints.spoiled == []
-    assert same(dict(found.state), state(found.step))
-    assert not list(tmp_path.glob("*.writing"))
 
 
 def test_identity(tmp_path: Path) -> None:

@@ -31,11 +31,11 @@ from firstwords.data.manifest import (
     Utterance,
     load_corpus,
     with_splits,
-    write_atomically,
     write_manifest,
 )
 from firstwords.data.split import DEV, TEST, TRAIN, Rule, check_shares, split_corpus
-from firstwords.errors import CorpusError
+from firstwords.errors import CorpusError, WriteError
+from firstwords.files import WRITING, staged, write_atomically, written_aside
 
 FORMAT = 1
 _AUDIO = "audio"
@@ -110,9 +110,9 @@ def import_corpus(source: Path, target: Path, plan: Plan = Plan()) -> ImportRepo
     }
     try:
         _write(target, source, plan, utterances, record, notes)
-    except OSError as error:
+    except WriteError as error:
         raise CorpusError(
-            f"'{target}': the corpus cannot be written there: {error.strerror or error}.",
+            f"'{target}': the corpus cannot be written there: {error.what}",
             mend="Name another folder with --to, or check the rights and the free space there.",
         ) from None
     return ImportReport(load_corpus(target), name, found, split.rule, imported.skipped, tuple(notes))
@@ -168,7 +168,7 @@ def _check_target(source: Path, target: Path) -> None:
         )
     if target.is_file():
         raise CorpusError(f"'{target}' is a file.", mend="Name a folder for the corpus.")
-    if not target.is_dir() or not any(target.iterdir()):
+    if not target.is_dir() or all(p.suffix == WRITING for p in target.iterdir()):
         return
     before = _record_of(target)
     if before is None:
@@ -200,18 +200,19 @@ def _write(
     record: dict[str, Any],
     notes: list[str],
 ) -> None:
-    target.mkdir(parents=True, exist_ok=True)
-    if not (target / IMPORT_RECORD).is_file():
-        # an interrupted copy must be known as ours when the import is started again
-        _write_record(target, {"format": FORMAT, "source": record["source"], "finished": False})
     if plan.copy:
+        if not (target / IMPORT_RECORD).is_file():
+            # an interrupted copy must be known as ours when the import is started again
+            _write_record(target, {"format": FORMAT, "source": record["source"], "finished": False})
         utterances = _copied(utterances, Source.of(source).root, target)
-    write_manifest(target / MANIFEST, utterances)
-    if (target / QUARANTINE).is_file():
-        kept = QUARANTINE.replace(".jsonl", ".previous.jsonl")
-        (target / QUARANTINE).replace(target / kept)
-        notes.append(f"The old {QUARANTINE} is now {kept}: run 'firstwords check' again.")
-    _write_record(target, record | {"notes": notes, "finished": True})
+    old = target / QUARANTINE
+    with staged(target, last=(IMPORT_RECORD,), gone=(QUARANTINE,)) as new:
+        write_manifest(new / MANIFEST, utterances, folder=target)
+        if old.is_file():
+            kept = QUARANTINE.replace(".jsonl", ".previous.jsonl")
+            write_atomically(new / kept, old.read_bytes())
+            notes.append(f"The old {QUARANTINE} is now {kept}: run 'firstwords check' again.")
+        _write_record(new, record | {"notes": notes, "finished": True})
 
 
 def _write_record(target: Path, record: Mapping[str, Any]) -> None:
@@ -241,12 +242,10 @@ def _copy(audio: Path, place: Path) -> None:
     if place.is_file() and filecmp.cmp(audio, place, shallow=True):
         return
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        aside = place.with_name(place.name + ".writing")
-        shutil.copy2(audio, aside)
-        aside.replace(place)
-    except OSError as error:
+        with written_aside(place) as new:
+            shutil.copy2(audio, new)
+    except WriteError as error:
         raise CorpusError(
-            f"'{audio}' cannot be copied to '{place}': {error.strerror or error}.",
+            f"'{audio}' cannot be copied: {error.what}",
             mend="Free some space, or import without --copy. Started again, the import goes on.",
         ) from None
