@@ -61,22 +61,32 @@ class Window:
 
 
 def cut_windows(
-    blocks: Iterable[Samples], sample_rate: int, config: WindowConfig = _DEFAULT, *, grid: int = 1
+    blocks: Iterable[Samples],
+    sample_rate: int,
+    config: WindowConfig = _DEFAULT,
+    *,
+    grid: int = 1,
+    after: int = 0,
 ) -> Iterator[Window]:
     """Blocks of one recording -> its windows, in order; holds one window and one block at a time.
 
     Law: the windows do not depend on the lengths of the blocks, and their kept parts tile the recording.
+    With the end of any window's kept part as ``after``, the windows that follow it come, and are the same.
 
     Args:
         grid: windows start and are cut at multiples of so many samples; with the hop of the encoder, the
             frames of all windows lie on one grid and can be put side by side.
+        after: so many samples at the beginning are answered for already; blocks there are only counted.
     """
     longest = round(config.seconds * sample_rate)
     overlap = round(config.overlap * sample_rate) // grid * grid
     buffer: Samples = np.zeros(0, np.float32)
     origin = 0  # sample number of buffer[0]
-    kept = 0  # everything before is answered for
+    kept = after  # everything before is answered for
     for block in blocks:
+        if len(buffer) == 0 and origin + len(block) <= kept - overlap:
+            origin += len(block)
+            continue
         buffer = np.concatenate([buffer, block])
         # More than a whole window beyond the cut must be there: only then is this one not the last.
         while origin + len(buffer) - max(0, kept - overlap) > longest:

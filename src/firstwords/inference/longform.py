@@ -19,6 +19,7 @@ import numpy as np
 from firstwords.audio.activity import find_speech
 from firstwords.audio.source import Samples
 from firstwords.audio.windows import Window, WindowConfig, cut_windows, join
+from firstwords.inference.journal import Journal
 from firstwords.inference.transcript import Token
 
 T = TypeVar("T")
@@ -44,6 +45,7 @@ def transcribe_blocks(
     together: int = 1,
     grid: int = 1,
     progress: Callable[[float], None] | None = None,
+    journal: Journal | None = None,
 ) -> tuple[list[Token], float]:
     """Blocks of one recording -> its tokens and its duration in seconds.
 
@@ -56,10 +58,14 @@ def transcribe_blocks(
         grid: windows start at multiples of so many samples; with the encoder's hop, token times do not
             depend on where the windows lie.
         progress: called with the seconds of the recording that are done.
+        journal: an opened one; its tokens are gone on from, and each group of windows but the last is
+            written down. Groups are the same as without it, so the tokens are, too.
     """
-    tokens: list[Token] = []
-    duration = 0.0
-    for windows in in_groups(cut_windows(blocks, sample_rate, config, grid=grid), together):
+    tokens: list[Token] = journal.tokens if journal is not None else []
+    done = journal.until if journal is not None else 0
+    duration = done / sample_rate
+    for windows in in_groups(cut_windows(blocks, sample_rate, config, grid=grid, after=done), together):
+        keep = len(tokens)
         spoken = [(window, *part) for window in windows for part in _speech(window, sample_rate, grid)]
         found = decode([w.samples[first:last] for w, first, last in spoken]) if spoken else []
         for window in windows:
@@ -70,8 +76,10 @@ def transcribe_blocks(
                 for offset in [(window.start_sample + first) / sample_rate]
                 for token in read
             ]
-            _append(tokens, heard, window.keep_start / sample_rate, config.overlap)
+            keep = min(keep, _append(tokens, heard, window.keep_start / sample_rate, config.overlap))
             duration = window.keep_end / sample_rate
+        if journal is not None and not windows[-1].is_last:
+            journal.append(keep, tokens[keep:], windows[-1].keep_end)
         if progress is not None:
             progress(duration)
     return tokens, duration
@@ -91,8 +99,8 @@ def _speech(window: Window, sample_rate: int, grid: int) -> list[tuple[int, int]
     return stretches
 
 
-def _append(tokens: list[Token], heard: list[Token], cut: float, overlap: float) -> None:
-    """Put the tokens of the next window behind those of the windows so far."""
+def _append(tokens: list[Token], heard: list[Token], cut: float, overlap: float) -> int:
+    """Put the tokens of the next window behind those of the windows so far -> how many of these stay."""
     tail = len(tokens)
     while tail and tokens[tail - 1].start >= cut - overlap - 1:
         tail -= 1
@@ -106,6 +114,7 @@ def _append(tokens: list[Token], heard: list[Token], cut: float, overlap: float)
         # by the right one, so that neither kept it.
         rest[0] = replace(rest[0], breaks=True)
     tokens += rest
+    return tail + how.keep
 
 
 def in_groups(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -10,8 +10,10 @@ utterance gives the same text alone and in any batch.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from pathlib import Path
 from typing import cast, final
 
@@ -19,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from firstwords import __version__
 from firstwords.audio.source import Samples
 from firstwords.audio.waveform import AudioReader, ChannelPolicy, resample
 from firstwords.audio.windows import WindowConfig, cut_windows
@@ -26,9 +29,10 @@ from firstwords.data.manifest import Utterance
 from firstwords.device import Compute, Precision, choose_compute
 from firstwords.errors import FirstwordsError, SearchError, UsageError
 from firstwords.heads.intermediate import encode_with_taps
+from firstwords.inference.journal import Journal, recording_fingerprint
 from firstwords.inference.longform import in_groups, is_silent, transcribe_blocks
 from firstwords.inference.transcript import Token, Transcript, build_transcript
-from firstwords.model.checkpoint import LoadedModel, load_model
+from firstwords.model.checkpoint import LoadedModel, load_model, weights_digest
 from firstwords.search.align import align as align_tokens
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.search import build_search
@@ -89,6 +93,7 @@ class Recognizer:
         duration: float | None = None,
         window: float = 30.0,
         progress: Callable[[float], None] | None = None,
+        journal: Journal | None = None,
     ) -> Transcript:
         """Recording (or a stretch of it, in seconds) -> Transcript; audio without speech gives empty text.
 
@@ -96,11 +101,16 @@ class Recognizer:
             language: checked against the model's own; None takes what it has.
             window: longest stretch decoded at once, in seconds.
             progress: called with the seconds that are done.
+            journal: where to write down how far it is; the same call with the same journal goes on from
+                there after a kill, and gives the same transcript. What is done is read again, but not
+                decoded: to seek is inexact in many formats, and repairs are known only to who reads all.
         """
         self._check_language(language)
         reader = self._open(Path(audio), start, duration)
+        if journal is not None:
+            journal.open(self._identity(Path(audio), start, duration, window), self.sample_rate)
         blocks = reader.blocks(round(_BLOCK_SECONDS * self.sample_rate))
-        tokens, length = self._long(blocks, window, progress)
+        tokens, length = self._long(blocks, window, progress, journal)
         return self._transcript(tokens, length, str(audio), reader.repairs)
 
     def transcribe_samples(
@@ -129,18 +139,20 @@ class Recognizer:
         *,
         window: float = 30.0,
         progress: Callable[[float], None] | None = None,
+        journals: Callable[[Utterance], Journal | None] | None = None,
     ) -> Iterator[Transcript | FirstwordsError]:
         """Utterances -> for each its transcript or the error that kept it from one, in the same order.
 
         Args:
             window: longest stretch decoded at once, in seconds; longer utterances are cut (``transcribe``).
             progress: called with the seconds that are done of the next utterance, if it is a long one.
+            journals: the journal of an utterance, if it shall have one; asked for those longer than a window.
         """
         device = self.compute.device.type
         group_seconds = _GROUP_SECONDS.get(device, 600.0)
         with ThreadPoolExecutor(_READERS) as readers:
             for group in _groups(utterances, group_seconds):
-                yield from self._group(group, readers, window, progress)
+                yield from self._group(group, readers, window, progress, journals)
 
     def log_probs(
         self, audio: Path | str, *, start: float = 0.0, duration: float | None = None, window: float = 30.0
@@ -190,18 +202,43 @@ class Recognizer:
                 mend="Leave the language out, or use a model of that language.",
             )
 
+    @cached_property
+    def _fingerprint(self) -> str:
+        """Of all that this model's tokens depend on."""
+        parts = (self.recipe.digest, self.tokenizer.piece_hash, weights_digest(self.model.state_dict()))
+        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+
+    def _identity(self, audio: Path, start: float, duration: float | None, window: float) -> dict[str, str]:
+        """What a journal belongs to, each thing in the words a user is told that it has changed."""
+        return {
+            "version of firstwords": __version__,
+            "model": self._fingerprint,
+            "state of the recording": recording_fingerprint(audio),
+            "stretch of it": f"{start} {duration}",
+            "window": f"{window} {self._together(window)}",
+            "device": f"{self.compute.device.type} {self.compute.dtype}",
+        }
+
+    def _together(self, window: float) -> int:
+        """Windows whose stretches of speech are decoded at once."""
+        return max(1, int(_BATCH_SECONDS.get(self.compute.device.type, 60.0) / window))
+
     def _long(
-        self, blocks: Iterable[Samples], window: float, progress: Callable[[float], None] | None
+        self,
+        blocks: Iterable[Samples],
+        window: float,
+        progress: Callable[[float], None] | None,
+        journal: Journal | None = None,
     ) -> tuple[list[Token], float]:
-        together = max(1, int(_BATCH_SECONDS.get(self.compute.device.type, 60.0) / window))
         return transcribe_blocks(
             blocks,
             self.sample_rate,
             self._decode_by_length,
             _windows(window),
-            together=together,
+            together=self._together(window),
             grid=self._hop,
             progress=progress,
+            journal=journal,
         )
 
     def _transcript(
@@ -222,6 +259,7 @@ class Recognizer:
         readers: ThreadPoolExecutor,
         window: float,
         progress: Callable[[float], None] | None,
+        journals: Callable[[Utterance], Journal | None] | None,
     ) -> Iterator[Transcript | FirstwordsError]:
         """Read a group, decode it in batches of similar length, give it back in order."""
         short = [i for i, utterance in enumerate(group) if utterance.duration <= window]
@@ -248,6 +286,7 @@ class Recognizer:
                     duration=utterance.duration,
                     window=window,
                     progress=progress,
+                    journal=journals(utterance) if journals is not None else None,
                 )
             except FirstwordsError as error:
                 yield error

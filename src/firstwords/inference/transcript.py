@@ -24,9 +24,9 @@ _LONGEST_SEGMENT = 12.0  # seconds; longer ones are parted at their widest gap
 _SHORTEST_WORD = 0.02  # seconds; a token lasts at least a frame, but neighbours may squeeze it
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Token:
-    """One piece of the vocabulary in the recording."""
+    """One piece of the vocabulary in the recording; ten hours hold half a million of them."""
 
     id: int
     start: float
@@ -35,7 +35,7 @@ class Token:
     breaks: bool = False  # a new word begins here although no space says so
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Word:
     """One word; ``start`` and ``end`` in seconds of the recording."""
 
