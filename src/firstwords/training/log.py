@@ -29,8 +29,11 @@ class MetricsLog:
         kept = [line for line in _lines(path) if _step_of(line) <= after]
         write_atomically(path, "".join(line + "\n" for line in kept))
         self.path = path
-        self._file = path.open("ab", buffering=0)
-        self._curves = _tensorboard(curves, after) if curves is not None else None
+        try:
+            self._curves = _tensorboard(curves, after) if curves is not None else None
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise unwritable(path, error) from None
 
     def write(self, kind: str, step: int, values: Mapping[str, Any]) -> None:
         """One line: {"kind": ..., "step": ..., values}."""
@@ -47,11 +50,17 @@ class MetricsLog:
         if self._curves is not None:
             for name, value in values.items():
                 if isinstance(value, int | float) and not isinstance(value, bool):
-                    self._curves.add_scalar(f"{kind}/{name}", value, step)
+                    try:
+                        self._curves.add_scalar(f"{kind}/{name}", value, step)
+                    except OSError as error:
+                        raise unwritable(self.path.with_name("curves"), error) from None
 
     def close(self) -> None:
         """Close the file."""
-        self._file.close()
+        try:
+            self._file.close()
+        except OSError as error:  # network drives refuse bytes only now
+            raise unwritable(self.path, error) from None
         if self._curves is not None:
             self._curves.close()
 
