@@ -64,7 +64,7 @@ class Journal:
         changed = [name for name, value in identity.items() if known.get(name) != value]
         if not changed:
             for record, end in lines:
-                if record["from"] != self.until:  # two processes wrote at once
+                if record.get("from") != self.until:  # two processes wrote at once
                     break
                 del self.tokens[record["keep"] :]
                 self.tokens += [Token(*facts) for facts in record["tokens"]]

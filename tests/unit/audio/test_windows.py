@@ -48,6 +48,23 @@ def test_blocks_do_not_matter() -> None:
         assert [w.keep_end for w in cut_windows(blocks_of(samples, size), RATE)] == one
 
 
+@pytest.mark.parametrize("grid", [1, 40])
+@pytest.mark.parametrize("seconds", [2.0, 20.0])
+def test_cutting_goes_on_after_any_window(seconds: float, grid: int) -> None:
+    """The end of a kept part is all that must be known; blocks need not be those of before."""
+    samples = noise(15 * seconds, seed=2)
+    config = WindowConfig(seconds=seconds, overlap=min(1.5, seconds / 8))
+    whole = list(cut_windows(blocks_of(samples, 10_000), RATE, config, grid=grid))
+    assert len(whole) > 12
+    for number, window in enumerate(whole):
+        for size in (333, 10_000, len(samples)):
+            blocks = blocks_of(samples, size)
+            rest = list(cut_windows(blocks, RATE, config, grid=grid, after=window.keep_end))
+            for one, other in zip(rest, whole[number + 1 :], strict=True):
+                assert one.samples.tobytes() == other.samples.tobytes()
+                assert vars(one) | {"samples": None} == vars(other) | {"samples": None}
+
+
 def test_windows_lie_on_a_grid() -> None:
     windows = list(cut_windows([noise(95.123)], RATE, WindowConfig(seconds=20.0), grid=64))
     assert len(windows) > 5
