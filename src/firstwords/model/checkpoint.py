@@ -15,6 +15,7 @@ noticed because the header of the weights names its companions.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,8 +72,22 @@ def save_tensors(
     try:
         with written_aside(path) as new:
             save_file(dict(tensors), new, metadata=None if header is None else dict(header))
+            if header is not None:
+                _sort_header(new)
     except SafetensorError as error:  # what its Rust says of a full disk
         raise unwritable(path, error, mend="Free some space there, then do the same again.") from None
+
+
+def _sort_header(path: Path) -> None:
+    """The library writes its metadata in an order drawn anew each time: the same model, the same bytes."""
+    with path.open("rb+") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        content = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size)
+        assert len(content) == size  # another order, nothing else
+        file.seek(8)
+        file.write(content)
 
 
 def load_model(
