@@ -30,12 +30,15 @@ def real_frames(lengths: Int[Tensor, " batch"], time: int | torch.SymInt) -> Boo
     return frames[None, :] < lengths[:, None]
 
 
-def pad(sequences: Sequence[Shaped[Tensor, "_ ..."]], value: float = 0.0) -> Padded:
-    """A list of sequences -> one Padded batch, filled up with ``value``."""
+def pad(sequences: Sequence[Shaped[Tensor, "_ ..."]], value: float = 0.0, *, least: int = 0) -> Padded:
+    """A list of sequences -> one Padded batch, filled up with ``value`` to the longest, or to ``least``."""
     lengths = torch.tensor([len(sequence) for sequence in sequences], dtype=torch.int64)
-    return Padded(
-        torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True, padding_value=value), lengths
-    )
+    values = torch.nn.utils.rnn.pad_sequence(list(sequences), batch_first=True, padding_value=value)
+    missing = least - values.shape[1]
+    if missing > 0:
+        filling = values.new_full((values.shape[0], missing, *values.shape[2:]), value)
+        values = torch.cat([values, filling], dim=1)
+    return Padded(values, lengths)
 
 
 def zero_padding(batch: Padded) -> Padded:

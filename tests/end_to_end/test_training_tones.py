@@ -78,7 +78,7 @@ def digest(folder: Path) -> str:
 
 
 def test_tones_are_learned(corpus: Path, tmp_path: Path) -> None:
-    result = fit(corpus, tmp_path / "run", tone_recipe(steps=130, **LEARN))
+    result = fit(corpus, tmp_path / "run", tone_recipe(steps=300, **LEARN))
     assert result.outcome == "finished"
     assert result.numbers["cer"] < 0.05
     loaded = load_model(tmp_path / "run", device="cpu", check=True)
@@ -89,7 +89,7 @@ def test_tones_are_learned(corpus: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="begun with another recipe: seed was 1, now 2"):
         fit(corpus, tmp_path / "run", None, overrides=["seed=2"])
     again = fit(corpus, tmp_path / "run", None)  # nothing is left to do, and nothing changes
-    assert again.steps == 130
+    assert again.steps == 300
     assert again.numbers == result.numbers
 
 

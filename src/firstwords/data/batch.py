@@ -38,10 +38,10 @@ class Batch(NamedTuple):
     keys: Int[Tensor, " batch"]
 
 
-def collate(examples: Sequence[Example]) -> Batch:
-    """Examples -> Batch."""
+def collate(examples: Sequence[Example], *, samples: int = 0) -> Batch:
+    """Examples -> Batch, filled up to ``samples`` or the longest, whichever is more."""
     return Batch(
-        audio=pad([e.samples for e in examples]),
+        audio=pad([e.samples for e in examples], least=samples),
         targets=pad([e.tokens for e in examples]),
         ids=tuple(e.id for e in examples),
         texts=tuple(e.text for e in examples),

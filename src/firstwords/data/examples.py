@@ -1,14 +1,15 @@
 """One utterance of a corpus -> samples and tokens, decoded, varied and cached; imports no torch.
 
 Everything random about an utterance is drawn from (seed, epoch, index), so it is the same on any number of
-loader processes and after any interruption. Negatives are places of an epoch that are filled with
-non-speech (or silence) and an empty transcript: a recogniser that never heard any answers noise with words.
+loader processes and after any interruption. Besides its utterances an epoch has *places* (places.py), filled
+anew each time: with non-speech, or with several utterances one after the other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,22 +20,12 @@ from firstwords.audio.effects import change_speed
 from firstwords.audio.waveform import ChannelPolicy, read
 from firstwords.data.cache import AudioCache, quantize, restore
 from firstwords.data.manifest import Utterance
+from firstwords.data.places import NOTHING, Between, Item, hiss, pause
 from firstwords.data.sampler import speed_of
 from firstwords.errors import AudioError
 
 SILENT_SHARE = 0.2  # of the negatives: no sound at all, or the hiss of a recorder
-
-
-@dataclass(frozen=True)
-class Item:
-    """An utterance with its target; ``audio`` None is a negative, drawn anew each epoch."""
-
-    id: str
-    audio: Path | None
-    start: float
-    duration: float
-    text: str
-    tokens: tuple[int, ...]
+_MISSES = 3  # utterances in a row that do not fit into what is left of a place
 
 
 class LoadedExample(NamedTuple):
@@ -63,6 +54,9 @@ class ExampleSource:
         speeds: one is drawn per utterance and epoch; (1.0,) changes nothing.
         augmentation: None: samples as they are (dev and test).
         negatives: recordings without speech; where there are none, ``noises`` serve.
+        between: what stands between the transcripts of joined utterances.
+        speech_epochs: first epochs whose places for non-speech hold speech too: a model that has not yet
+            learned any letter learns from silence only to write nothing.
         cache: shared or of this process; see AudioCache.
     """
 
@@ -75,6 +69,8 @@ class ExampleSource:
     noises: NoiseSource | None = None
     negatives: Sequence[Utterance] = ()
     cache: AudioCache | None = None
+    between: Between = NOTHING
+    speech_epochs: int = 0
     _told: int = field(default=0, init=False)  # of the unreadable noises
 
     def load(self, epoch: int, index: int) -> LoadedExample | Unreadable:
@@ -83,11 +79,14 @@ class ExampleSource:
         draw = np.random.default_rng([self.seed, 3, epoch, index])
         key = int(draw.integers(1 << 62))
         speed = speed_of(self.speeds, self.seed, epoch, index)
+        text, tokens = item.text, item.tokens
         try:
-            if item.audio is None:
-                samples, repairs = self._negative(item.duration, draw), ()
-            else:
+            if item.audio is not None:
                 samples, repairs = self._read(index, item.audio, item.start, item.duration)
+            elif item.joined or (epoch < self.speech_epochs and self._speech):
+                samples, text, tokens, repairs = self._joined(item.duration, draw)
+            else:
+                samples, repairs = self._negative(item.duration, draw), ()
             if speed != 1.0:
                 samples = change_speed(samples, speed)
             if self.augmentation is not None:
@@ -96,9 +95,7 @@ class ExampleSource:
             return Unreadable(item.id, error.what if isinstance(error, AudioError) else str(error))
         if len(samples) == 0:
             return Unreadable(item.id, f"'{item.audio}' holds no samples at {item.start:.2f} s")
-        return LoadedExample(
-            item.id, np.ascontiguousarray(samples, np.float32), item.tokens, item.text, key, repairs
-        )
+        return LoadedExample(item.id, np.ascontiguousarray(samples, np.float32), tokens, text, key, repairs)
 
     def unreadable_noises(self) -> list[Unreadable]:
         """Noise recordings that were passed over since this was last asked."""
@@ -123,32 +120,72 @@ class ExampleSource:
             self.cache.put(index, samples)
         return restore(samples), wave.repairs
 
+    @cached_property
+    def _speech(self) -> list[int]:
+        return [n for n, item in enumerate(self.items) if item.audio is not None and item.text]
+
+    @cached_property
+    def _shortest(self) -> int:
+        return min(self._speech, key=lambda n: self.items[n].duration)
+
+    def _joined(
+        self, duration: float, draw: np.random.Generator
+    ) -> tuple[np.ndarray, str, tuple[int, ...], tuple[str, ...]]:
+        """Utterances drawn until no other fits into ``duration`` seconds, with pauses around them.
+
+        At least one, the shortest of the corpus where no drawn one fits.
+        """
+        parts = [pause(draw, self.sample_rate)]
+        texts: list[str] = []
+        tokens: list[int] = []
+        repairs: list[str] = []
+        left = duration - len(parts[0]) / self.sample_rate
+        misses = 0
+        while misses < _MISSES or not texts:
+            index = (
+                self._speech[int(draw.integers(len(self._speech)))] if misses < _MISSES else self._shortest
+            )
+            item = self.items[index]
+            after = pause(draw, self.sample_rate)
+            seconds = item.duration + len(after) / self.sample_rate
+            if item.audio is None or (misses < _MISSES and seconds > left):
+                misses += 1
+                continue
+            samples, mended = self._read(index, item.audio, item.start, item.duration)
+            parts += [samples, after]
+            tokens += (*(self.between.tokens if texts else ()), *item.tokens)
+            texts.append(item.text)
+            repairs += mended
+            left -= seconds
+        return np.concatenate(parts), self.between.text.join(texts), tuple(tokens), tuple(repairs)
+
     def _negative(self, duration: float, draw: np.random.Generator) -> np.ndarray:
         count = round(duration * self.sample_rate)
         if draw.random() < SILENT_SHARE:
-            level = 0.0 if draw.random() < 0.5 else 10 ** (draw.uniform(-80, -45) / 20)
-            return (level * draw.standard_normal(count)).astype(np.float32)
+            return hiss(draw, count)
         level = np.float32(10 ** (draw.uniform(-30, 0) / 20))
         if not self.negatives:
             noise = self.noises.draw(draw, count, self.sample_rate) if self.noises is not None else None
-            return np.zeros(count, np.float32) if noise is None else np.float32(level) * noise
+            return np.zeros(count, np.float32) if noise is None else level * noise
+        parts: list[np.ndarray] = []
+        while count > 0:
+            part = self._stretch_of_negative(count / self.sample_rate, draw)[:count]
+            if len(part) == 0:
+                raise AudioError(
+                    "A recording of non-speech holds no samples.", mend="Run 'firstwords check'."
+                )
+            parts.append(part)
+            count -= len(part)
+        return level * np.concatenate(parts)
+
+    def _stretch_of_negative(self, seconds: float, draw: np.random.Generator) -> np.ndarray:
+        """A random recording of non-speech, at most so long."""
         clip = self.negatives[int(draw.integers(len(self.negatives)))]
-        room = max(0.0, clip.duration - duration)
-        wave = read(
+        room = max(0.0, clip.duration - seconds)
+        return read(
             clip.audio,
             sample_rate=self.sample_rate,
             channels=self.channels,
             start=clip.start + float(draw.uniform(0, room)),
-            duration=min(duration, clip.duration),
-        )
-        return wave.samples * level
-
-
-def negative_places(count: int, durations: Sequence[float], *, seed: int) -> list[Item]:
-    """``count`` places for non-speech in every epoch, as long as the utterances of the corpus are.
-
-    Of other lengths they would share batches (and, in an epoch sorted by length, hundreds of steps) with
-    none but each other, and a model that sees only silence for a while forgets that there is speech.
-    """
-    lengths = np.random.default_rng([seed, 4]).choice(np.asarray(durations), count)
-    return [Item(f"negative-{n}", None, 0.0, round(float(x), 2), "", ()) for n, x in enumerate(lengths)]
+            duration=min(seconds, clip.duration),
+        ).samples

@@ -21,6 +21,7 @@ import torch
 from firstwords.data.batch import Batch, Example, collate
 from firstwords.data.examples import ExampleSource, LoadedExample, Unreadable
 from firstwords.data.sampler import BucketSampler
+from firstwords.data.shapes import Shapes, pack
 from firstwords.data.worker import load_all, load_in_worker, start_worker
 from firstwords.errors import TrainingError
 
@@ -32,12 +33,16 @@ class Loader:
 
     Args:
         workers: loader processes; 0 loads when a batch is asked for.
+        few_shapes: fill batches up to one of a few lengths (shapes.py), not only to their longest.
     """
 
-    def __init__(self, source: ExampleSource, sampler: BucketSampler, *, workers: int = 0) -> None:
+    def __init__(
+        self, source: ExampleSource, sampler: BucketSampler, *, workers: int = 0, few_shapes: bool = False
+    ) -> None:
         self.source = source
         self.sampler = sampler
         self.workers = workers
+        self.few_shapes = few_shapes
         self.waited = 0.0  # seconds the training process waited for batches
         self.skipped: dict[str, str] = {}  # unreadable utterances (and noises): id -> reason
         self.repaired: dict[str, str] = {}  # id -> what the reader mended
@@ -50,11 +55,12 @@ class Loader:
     def batches(self, after: int = 0) -> Iterator[tuple[int, Batch | None]]:
         """(number, batch) from number ``after`` on, without end; None where no utterance can be read."""
         for number, examples in self._examples(after):
-            yield number, self._collate(examples)
+            yield number, self._collate(examples, self._job(number)[1])
 
     def batch(self, number: int) -> Batch | None:
         """One batch by number, made in this process."""
-        return self._collate(load_all(self.source, *self._job(number)))
+        epoch, indices = self._job(number)
+        return self._collate(load_all(self.source, epoch, indices), indices)
 
     def close(self) -> None:
         """End the loader processes."""
@@ -111,7 +117,9 @@ class Loader:
             )
         return self._pool
 
-    def _collate(self, examples: Sequence[LoadedExample | Unreadable]) -> Batch | None:
+    def _collate(
+        self, examples: Sequence[LoadedExample | Unreadable], indices: Sequence[int]
+    ) -> Batch | None:
         good: list[Example] = []
         for example in examples:
             if isinstance(example, Unreadable):
@@ -120,20 +128,27 @@ class Loader:
             if example.repairs:
                 self.repaired[example.id] = "; ".join(example.repairs)
             good.append(to_example(example))
-        return collate(good) if good else None
+        seconds = self.sampler.padded_seconds(indices) if self.few_shapes else 0.0
+        return collate(good, samples=round(seconds * self.source.sample_rate)) if good else None
 
 
 class ValidationLoader:
     """The same batches each time, as they are: never augmented, every utterance once.
 
     ``seconds``: what one pass took the last time, with all that was done between the batches.
+
+    Args:
+        shapes: how many utterances make a batch.
+        few_shapes: as for training.
     """
 
-    def __init__(self, source: ExampleSource, batches: Sequence[Sequence[int]]) -> None:
+    def __init__(self, source: ExampleSource, shapes: Shapes, *, few_shapes: bool = False) -> None:
         if source.augmentation is not None or source.speeds != (1.0,):
             raise ValueError("validation audio is never augmented")
         self.source = source
-        self.order = [list(batch) for batch in batches]
+        self.shapes = shapes
+        self.few_shapes = few_shapes
+        self.order = pack([item.duration for item in source.items], shapes)
         self.seconds = 0.0
         self.skipped: dict[str, str] = {}
 
@@ -144,8 +159,14 @@ class ValidationLoader:
             self.skipped.update({e.id: e.reason for e in examples if isinstance(e, Unreadable)})
             good = [to_example(e) for e in examples if isinstance(e, LoadedExample)]
             if good:
-                yield collate(good)
+                yield collate(good, samples=self._samples(indices))
         self.seconds = time.monotonic() - started
+
+    def _samples(self, indices: Sequence[int]) -> int:
+        if not self.few_shapes:
+            return 0
+        longest = max(self.source.items[index].duration for index in indices)
+        return round(self.shapes.padded_seconds(len(indices), longest) * self.source.sample_rate)
 
 
 def to_example(loaded: LoadedExample) -> Example:

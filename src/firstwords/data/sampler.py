@@ -1,28 +1,33 @@
 """Which utterances form the batch of a step: a pure function of (seed, epoch, step).
 
-Utterances are sorted by cost into buckets of like length. Each bucket is cut into a fixed number of
-batches, so every epoch has the same number of steps and any step is found in O(1), whatever was computed
-before, on however many workers. What changes from epoch to epoch is who shares a batch and in which order
-the batches come.
+Utterances are sorted into buckets of like length, shuffled within them, and cut from long to short into
+batches as large as the longest utterance allows (shapes.py). The buckets and so the cuts lie at the same
+places in every epoch: all have the same number of steps, and any step is found whatever was computed before,
+on however many workers. What changes from epoch to epoch is who shares a batch and in which order the batches
+come.
 
-    cost    1 1 2 2 3 3 | 8 8 9 9         two buckets, at most 9 cost-seconds a batch (padding counted)
-    batches [1 1 2] [2 3 3] | [8] [8] [9] [9]
+    seconds 9 9 8 8 | 3 3 2 2 1 1         two buckets, at most 18 seconds a batch (padding counted)
+    batches [9 9] [8 8] [3 2 3 1 2 1]
 
-Cost is in seconds of audio at the slowest speed, raised for long utterances (attention grows with the
-square) and for long transcripts (the CTC lattice grows with the text), so neither fills the memory
+A batch holds so many seconds at the slowest speed. Utterances of minutes (attention grows with the square)
+and very long transcripts (the CTC lattice grows with the text) count for more, so neither fills the memory
 unforeseen (icefall#1844: one 162-second cut; icefall#521: one very long text).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
+
+from firstwords.data.shapes import Shapes
 
 ATTENTION_SECONDS = 120.0  # an utterance of this length costs twice its seconds
 LATTICE_TOKENS = 1000.0  # a transcript of this many tokens doubles the cost again
 MAX_BUCKETS = 30
 BATCHES_PER_BUCKET = 3  # fewer would leave too little choice of who shares a batch
+USUAL_COST = 1.5  # cost-seconds of a second of ordinary speech, at most: what costs more counts as longer
 
 
 def cost_of(duration: float, tokens: int = 0) -> float:
@@ -41,7 +46,7 @@ class BucketSampler:
     Args:
         durations: seconds of each utterance, at speed 1.
         tokens: target length of each utterance, where known.
-        batch_seconds: most cost-seconds of a batch, padding counted; a single longer utterance is a batch.
+        batch_seconds: most seconds of a batch, padding counted; a single longer utterance is a batch.
         max_utterances: most utterances of a batch.
         speeds: of which each utterance gets one per epoch.
         world_size: processes that train together; the batches of one step are of like length.
@@ -75,14 +80,16 @@ class BucketSampler:
         self.costs = np.array(
             [cost_of(seconds / slowest, count) for seconds, count in zip(durations, lengths, strict=True)]
         )
-        self._buckets = _buckets(self.costs, batch_seconds)
-        self._counts = [_batches_of(self.costs[b], batch_seconds, max_utterances) for b in self._buckets]
+        self.shapes = Shapes(batch_seconds, max_utterances)
+        self.lengths = np.maximum(np.asarray(durations, np.float64) / slowest, self.costs / USUAL_COST)
+        self._buckets = _buckets(self.lengths, batch_seconds)
+        self._cuts = _cuts(self._buckets, self.lengths, self.shapes)
         self._cached: tuple[int, list[list[int]]] | None = None
 
     @property
     def batches(self) -> int:
         """Batches of one epoch over all processes."""
-        return sum(self._counts)
+        return len(self._cuts) - 1
 
     def batches_in_epoch(self, epoch: int = 0) -> int:
         """Steps of this process in an epoch: the same for every process and every epoch."""
@@ -103,6 +110,10 @@ class BucketSampler:
         """Cost-seconds of a batch, padding counted."""
         return float(self.costs[list(indices)].max() * len(indices)) if indices else 0.0
 
+    def padded_seconds(self, indices: Sequence[int]) -> float:
+        """Length to which a batch is filled up where few shapes are wanted."""
+        return self.shapes.padded_seconds(len(indices), float(self.lengths[list(indices)].max()))
+
     def speed(self, epoch: int, index: int) -> float:
         """Playback speed of an utterance in an epoch."""
         return speed_of(self.speeds, self.seed, epoch, index)
@@ -114,12 +125,10 @@ class BucketSampler:
 
     def _permute(self, epoch: int) -> list[list[int]]:
         draw = np.random.default_rng([self.seed, 2, epoch])
-        batches: list[list[int]] = []  # from short to long
-        for bucket, count in zip(self._buckets, self._counts, strict=True):
-            shuffled = draw.permutation(bucket)
-            batches += [part.tolist() for part in np.array_split(shuffled, count)]
+        order = np.concatenate([draw.permutation(bucket) for bucket in self._buckets])
+        batches = [order[a:b].tolist() for a, b in itertools.pairwise(self._cuts)]  # from long to short
         if self.sorted_first_epoch and epoch == 0:
-            return batches
+            return batches[::-1]
         # Neighbours of like length stay together, one for each process: nobody waits for a longer batch.
         groups = [batches[i : i + self.world_size] for i in range(0, len(batches), self.world_size)]
         full = [g for g in groups if len(g) == self.world_size]
@@ -128,31 +137,23 @@ class BucketSampler:
         return [batch for group in ordered for batch in group]
 
 
-def _buckets(costs: np.ndarray, batch_seconds: float) -> list[np.ndarray]:
-    """Utterances sorted by cost, cut into stretches of equal total cost."""
-    order = np.argsort(costs, kind="stable")
-    total = float(costs.sum())
+def _buckets(lengths: np.ndarray, batch_seconds: float) -> list[np.ndarray]:
+    """Utterances from long to short, cut into stretches of equal total length."""
+    order = np.argsort(-lengths, kind="stable")
+    total = float(lengths.sum())
     wanted = np.ceil(total / batch_seconds / BATCHES_PER_BUCKET)
-    number = int(np.clip(wanted, 1, min(MAX_BUCKETS, len(costs))))
-    places = (np.cumsum(costs[order]) - costs[order] / 2) / total * number
+    number = int(np.clip(wanted, 1, min(MAX_BUCKETS, len(lengths))))
+    places = (np.cumsum(lengths[order]) - lengths[order] / 2) / total * number
     bucket_of = np.minimum(places.astype(int), number - 1)
     return [order[bucket_of == b] for b in range(number) if np.any(bucket_of == b)]
 
 
-def _batches_of(costs: np.ndarray, batch_seconds: float, max_utterances: int) -> int:
-    """Batches of one bucket, so that even the longest of it side by side stay within the limit."""
-    most = int(np.clip(batch_seconds // float(costs.max()), 1, max_utterances))
-    return -(-len(costs) // most)
-
-
-def pack(durations: Sequence[float], batch_seconds: float, max_utterances: int) -> list[list[int]]:
-    """Every utterance once, from long to short, in batches of at most ``batch_seconds``, padding counted."""
-    order = sorted(range(len(durations)), key=lambda n: (-durations[n], n))
-    batches: list[list[int]] = []
-    for index in order:
-        longest = durations[batches[-1][0]] if batches else 0.0
-        full = not batches or len(batches[-1]) >= max_utterances
-        if full or longest * (len(batches[-1]) + 1) > batch_seconds:
-            batches.append([])
-        batches[-1].append(index)
-    return batches
+def _cuts(buckets: Sequence[np.ndarray], lengths: np.ndarray, shapes: Shapes) -> list[int]:
+    """Where batches begin and end in the concatenated buckets, whatever the order within each of them."""
+    ends = np.cumsum([len(bucket) for bucket in buckets])
+    rows = [shapes.rows(float(lengths[bucket[0]])) for bucket in buckets]
+    cuts = [0]
+    while cuts[-1] < ends[-1]:
+        bucket = int(np.searchsorted(ends, cuts[-1], side="right"))
+        cuts.append(min(int(ends[-1]), cuts[-1] + rows[bucket]))
+    return cuts

@@ -84,7 +84,11 @@ def choose_recipe(
         tokenizer=GraphemeConfig(),
         encoder=ZipformerConfig.preset(chosen),
         heads={"ctc": CtcConfig()},
-        training=TrainingConfig(minutes=budget, batch_seconds=batch),
+        training=TrainingConfig(
+            minutes=budget,
+            batch_seconds=batch,
+            precision="fp32" if chosen == "nano" and not gpu else "auto",  # so small, bfloat16 gains nothing
+        ),
     )
     return Choice(recipe, tuple(reasons))
 

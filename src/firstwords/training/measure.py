@@ -45,7 +45,10 @@ def measure(
     make_optimizer: Callable[[], Optimizer],
     device: torch.device,
 ) -> Measured:
-    """Batches (the first only warms up) -> speed and memory; the model is left as it was."""
+    """Batches -> speed and memory; the model is left as it was.
+
+    Each batch runs twice and the second time counts: the first may make code for its shape (data/shapes.py).
+    """
     before = {name: value.clone() for name, value in task.model.state_dict().items()}
     state = task.state()
     optimizer = make_optimizer()
@@ -54,7 +57,7 @@ def measure(
     free, used = free_bytes(device), start_measuring(device)
     times: list[float] = []
     costs: list[float] = []
-    for number, batch in enumerate(batches):
+    for number, batch in enumerate(again for one in batches for again in (one, one)):
         started = time.perf_counter()
         try:
             backward(task, [batch], seed=number)
@@ -66,7 +69,7 @@ def measure(
         optimizer.zero_grad(set_to_none=True)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        if number > 0 or len(batches) == 1:
+        if number % 2:
             times.append(time.perf_counter() - started)
             costs.append(task.cost(batch))
     peak = peak_bytes(device)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from firstwords.audio.augment import ColoredNoise, FolderNoise, NoiseClip, NoiseSource
 from firstwords.audio.waveform import ChannelPolicy
-from firstwords.data.examples import Item, negative_places
 from firstwords.data.manifest import MANIFEST, QUARANTINE, Corpus, Utterance, load_corpus
+from firstwords.data.places import LONGEST, NOTHING, Between, Item, joined_places, negative_places
 from firstwords.errors import ConfigError, CorpusError
 from firstwords.heads.ctc import frames_needed
 from firstwords.model.recipe import Recipe
@@ -37,13 +37,19 @@ class Prepared:
     dev: list[Item]
     negatives: list[Utterance] = field(default_factory=list[Utterance])
     noises: NoiseSource = field(default_factory=ColoredNoise)
+    between: Between = NOTHING
     left_out: dict[str, str] = field(default_factory=dict[str, str])  # id -> reason
     notes: list[str] = field(default_factory=list[str])
 
     @property
     def seconds(self) -> float:
-        """Speech to train on."""
+        """Speech to train on, each utterance once."""
         return sum(item.duration for item in self.train if item.audio is not None)
+
+    @property
+    def epoch_seconds(self) -> float:
+        """Audio of one epoch, places included."""
+        return sum(item.duration for item in self.train)
 
 
 def split_corpus(corpus: Corpus, seed: int) -> tuple[list[Utterance], list[Utterance], list[str]]:
@@ -130,15 +136,34 @@ def prepare(corpus: Corpus, recipe: Recipe, tokenizer: Tokenizer, model: SpeechM
     prepared.negatives = _extra(recipe.data.negative_folders, recipe)
     if recipe.data.noise_folders:
         prepared.noises = FolderNoise(_noise_clips(recipe))
-    if recipe.data.negative_share:
-        share = recipe.data.negative_share
-        count = max(1, round(len(items) * share / (1 - share)))
-        prepared.train = items + negative_places(count, [i.duration for i in items], seed=recipe.seed)
+    prepared.train = items + _places(items, recipe)
+    prepared.between = _between(items, tokenizer)
     for reason, number in Counter(left_out.values()).most_common():
         ids = [name for name, why in left_out.items() if why == reason]
         shown = ", ".join(ids[:5]) + (", ..." if number > 5 else "")
         prepared.notes.append(f"Left out: {number} utterances, {reason}: {shown}")
     return prepared
+
+
+def _places(items: Sequence[Item], recipe: Recipe) -> list[Item]:
+    """Places of an epoch; none longer than a batch or the longest utterance allowed."""
+    data = recipe.data
+    slowest = min(data.speeds)
+    longest = min(LONGEST, data.max_duration, slowest * recipe.training.batch_seconds)
+    durations = [item.duration for item in items]
+    negatives = negative_places(data.negative_share, durations, longest=longest, seed=recipe.seed)
+    if not any(item.text for item in items):
+        return negatives
+    return negatives + joined_places(data.joined_share, durations, longest=longest, seed=recipe.seed)
+
+
+def _between(items: Sequence[Item], tokenizer: Tokenizer) -> Between:
+    """A space where the language writes any."""
+    if not any(" " in item.text for item in items):
+        return NOTHING
+    both = [item.text for item in items if item.text][:1] * 2
+    alone, joined = tokenizer.encode(both[0]), tokenizer.encode(" ".join(both))
+    return Between(" ", tuple(joined[len(alone) : len(joined) - len(alone)]))
 
 
 class _Taker:

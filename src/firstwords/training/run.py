@@ -19,10 +19,12 @@ import torch
 from torch.optim.optimizer import Optimizer
 
 from firstwords.data.cache import AudioCache
-from firstwords.data.examples import ExampleSource, Item
+from firstwords.data.examples import ExampleSource
 from firstwords.data.loader import Loader, ValidationLoader
 from firstwords.data.manifest import Corpus, load_corpus
-from firstwords.data.sampler import BucketSampler, pack
+from firstwords.data.places import Item
+from firstwords.data.sampler import USUAL_COST, BucketSampler
+from firstwords.data.shapes import Shapes
 from firstwords.device import Compute, choose_compute, machine_name, set_threads
 from firstwords.features.specaugment import SpecAugment
 from firstwords.model.checkpoint import RECIPE, TOKENIZER, LoadedModel, save_model
@@ -47,7 +49,8 @@ from firstwords.training.tasks.recognition import RecognitionSettings, Recogniti
 from firstwords.training.tasks.task import Validation
 from firstwords.training.trainer import Outcome, make_optimizer, train
 
-_PROBES = (0.5, 0.5, 0.9, 0.2, 1.0, 0.7)  # places among the batches by cost: the first only warms up
+_SPEECH_SHARE = 0.15  # of the run, at its start, in which there is no non-speech
+_PROBES = (0.5, 0.9, 0.2, 1.0)  # places among the batches by cost
 _CACHE_SHARE = 0.3  # of the free memory
 
 
@@ -175,6 +178,7 @@ class _Session:
                 loader.sampler = self._sampler(prepared, plan.batch_seconds)
             else:
                 plan = self._plan(task, loader, prepared, dev, time.monotonic() - began)
+            loader.source.speech_epochs = math.ceil(_SPEECH_SHARE * plan.steps / loader.batches_in_epoch)
             task.settings = RecognitionSettings(
                 scoring=task.settings.scoring,
                 consistency_warmup=config.consistency_warmup,
@@ -268,9 +272,16 @@ class _Session:
             augmentation=data.augment,
             noises=prepared.noises,
             negatives=prepared.negatives,
+            between=prepared.between,
             cache=self._cache(prepared.train, shared=workers > 0),
         )
-        return Loader(source, self._sampler(prepared, self.recipe.training.batch_seconds), workers=workers)
+        sampler = self._sampler(prepared, self.recipe.training.batch_seconds)
+        return Loader(source, sampler, workers=workers, few_shapes=self._few_shapes)
+
+    @property
+    def _few_shapes(self) -> bool:
+        """Where new shapes are expensive: see data/shapes.py."""
+        return self.compute.device.type == "cpu" and self.compute.autocast
 
     def _cache(self, items: Sequence[Item], *, shared: bool) -> AudioCache | None:
         limit = self.recipe.data.cache_megabytes * 2**20
@@ -295,9 +306,9 @@ class _Session:
             self.recipe.seed,
             cache=self._cache(prepared.dev, shared=False),
         )
-        limit = self.recipe.training.batch_seconds
-        order = pack([item.duration for item in prepared.dev], limit, self.recipe.training.max_utterances)
-        return ValidationLoader(source, order)
+        training = self.recipe.training
+        shapes = Shapes(training.batch_seconds, training.max_utterances)
+        return ValidationLoader(source, shapes, few_shapes=self._few_shapes)
 
     def _optimizer(self, model: SpeechModel) -> Optimizer:
         config = self.recipe.training
@@ -317,7 +328,7 @@ class _Session:
         chosen = [by_cost[round(p * (len(by_cost) - 1))] for p in _PROBES]
         batches = [b for n in chosen if (b := loader.batch(n)) is not None]
         measured = measure(task, batches, lambda: self._optimizer(task.speech), self.compute.device)
-        largest = measured.largest_cost(config.memory_share)
+        largest = measured.largest_cost(config.memory_share) / USUAL_COST
         limit, _ = self.processes.same([min(config.batch_seconds, largest), 0.0])
         if limit < config.batch_seconds:
             self.progress.say(
@@ -331,7 +342,7 @@ class _Session:
         step = measured.seconds_per_cost * mean_cost * config.accumulate
         elapsed += time.monotonic() - began
         step, validation, elapsed = self.processes.same([step, dev.seconds, elapsed])
-        audio = prepared.seconds / loader.batches_in_epoch * config.accumulate
+        audio = prepared.epoch_seconds / loader.batches_in_epoch * config.accumulate
         plan = make_plan(
             steps=config.steps,
             epochs=config.epochs,

@@ -28,7 +28,8 @@ class DataConfig(Config):
     noise_folders: tuple[str, ...] = ()  # corpora or folders of noise to mix in; none: synthetic hiss
     negative_folders: tuple[str, ...] = ()  # corpora of non-speech to hear as nothing; none: noise
     noise_splits: tuple[str, ...] = ()  # splits used of both kinds of folder; empty: all of them
-    negative_share: float = Field(default=0.05, ge=0, lt=1)  # of the training utterances of an epoch
+    negative_share: float = Field(default=0.05, ge=0, lt=1)  # of the utterances of an epoch; see places.py
+    joined_share: float = Field(default=0.1, ge=0, lt=1)  # of the seconds of an epoch: utterances in a row
     cache_megabytes: float = Field(default=2048, ge=0)  # decoded audio kept in memory; 0: none
 
     @model_validator(mode="after")

@@ -15,10 +15,12 @@ import torch
 from firstwords.audio.augment import AugmentConfig, ColoredNoise, FolderNoise
 from firstwords.data.batch import Batch
 from firstwords.data.cache import AudioCache
-from firstwords.data.examples import ExampleSource, Item, LoadedExample, Unreadable, negative_places
+from firstwords.data.examples import ExampleSource, LoadedExample, Unreadable
 from firstwords.data.loader import Loader, ValidationLoader
 from firstwords.data.manifest import load_corpus
-from firstwords.data.sampler import BucketSampler, pack
+from firstwords.data.places import Between, Item, joined_places, negative_places
+from firstwords.data.sampler import BucketSampler
+from firstwords.data.shapes import Shapes
 from firstwords.errors import TrainingError
 from tone_corpus import make_tone_corpus
 
@@ -26,7 +28,8 @@ PARENT = """
 if __name__ == "__main__":
     import time
     from pathlib import Path
-    from firstwords.data.examples import ExampleSource, Item
+    from firstwords.data.examples import ExampleSource
+    from firstwords.data.places import Item
     from firstwords.data.loader import Loader
     from firstwords.data.sampler import BucketSampler
     items = [Item("a", Path({audio!r}), 0.0, 1.0, "a", (1,))] * 4
@@ -173,7 +176,7 @@ def test_unreadable_noise_is_named_and_costs_no_utterance(
 
 def test_validation_is_never_augmented(items: list[Item]) -> None:
     plain = source(items, augmented=False)
-    made = ValidationLoader(plain, pack([i.duration for i in items], 8, 64))
+    made = ValidationLoader(plain, Shapes(8, 64))
     one, two = list(made), list(made)
     assert all(map(same, one, two))
     assert sorted(i for b in one for i in b.ids) == sorted(i.id for i in items)
@@ -183,20 +186,80 @@ def test_validation_is_never_augmented(items: list[Item]) -> None:
     ]
     assert np.array_equal(row.numpy(), samples)
     with pytest.raises(ValueError, match="never augmented"):
-        ValidationLoader(source(items), [[0]])
+        ValidationLoader(source(items), Shapes(8, 64))
 
 
 def test_negatives_change_from_epoch_to_epoch(items: list[Item]) -> None:
     corpus_like = [
         type("Clip", (), {"audio": i.audio, "start": i.start, "duration": i.duration})() for i in items
     ]
-    made = source([*items, *negative_places(5, [i.duration for i in items], seed=1)])
+    places = [Item(f"negative-{n}", None, 0.0, 4.0, "", ()) for n in range(5)]
+    made = source([*items, *places])
     made.negatives = corpus_like  # type: ignore[assignment]
     heard = [made.load(epoch, 17) for epoch in range(12)]
     assert all(isinstance(h, LoadedExample) and h.tokens == () and h.text == "" for h in heard)
     powers = {round(float(np.square(h.samples).mean()), 7) for h in heard if isinstance(h, LoadedExample)}
     assert len(powers) > 6
     assert not isinstance(made.load(0, 17), Unreadable)
+    longest = max(i.duration for i in items)
+    assert longest < 3.5 < min(len(h.samples) / 16000 for h in heard if isinstance(h, LoadedExample))
+
+
+def test_joined_utterances_have_all_their_words_and_sounds(items: list[Item]) -> None:
+    place = Item("joined-0", None, 0.0, 9.0, "", (), joined=True)
+    plain = source([*items, place], augmented=False)
+    plain.between = Between(" ", (7,))
+    heard = [plain.load(epoch, len(items)) for epoch in range(8)]
+    assert len({h.text for h in heard if isinstance(h, LoadedExample)}) > 4
+    texts = {i.text: i for i in items}
+    words = {w for i in items for w in i.text.split()}
+    for example in heard:
+        assert isinstance(example, LoadedExample)
+        assert example.text.split()
+        assert set(example.text.split()) <= words
+        joints = example.tokens.count(7)
+        assert example.tokens == ((1, 2) + (7, 1, 2) * joints)
+        assert joints + 1 >= 2
+        assert len(example.samples) / 16000 <= 9.0
+        assert min(i.duration for i in texts.values()) * (joints + 1) <= len(example.samples) / 16000
+        sound = plain._read(0, items[0].audio, 0.0, items[0].duration)[0]  # type: ignore[arg-type]
+        assert np.square(example.samples).mean() > 0.3 * np.square(sound).mean()
+
+
+def test_a_joined_place_too_small_for_anything_holds_one_utterance(items: list[Item]) -> None:
+    place = Item("joined-0", None, 0.0, 0.2, "", (), joined=True)
+    example = source([*items, place], augmented=False).load(0, len(items))
+    assert isinstance(example, LoadedExample)
+    assert example.tokens == (1, 2)
+
+
+def test_places_are_counted_in_seconds() -> None:
+    half_seconds = [0.5] * 2000
+    negatives = negative_places(0.1, half_seconds, longest=25.0, seed=1)
+    short = [n.duration for n in negatives if n.duration == 0.5]
+    long = [n.duration for n in negatives if n.duration > 0.5]
+    assert len(short) == round(2000 / 9)
+    assert sum(short) - 0.5 <= sum(long) <= sum(short)
+    assert max(long) > 12
+    joined = joined_places(0.2, half_seconds, longest=25.0, seed=1)
+    assert all(j.joined and 1.1 <= j.duration <= 25 for j in joined)
+    assert 0.19 < sum(j.duration for j in joined) / (1000 + sum(j.duration for j in joined)) < 0.2001
+    assert joined_places(0.2, [12.0] * 50, longest=25.0, seed=1) == []  # hardly two of them fit
+    assert negative_places(0.0, half_seconds, longest=25.0, seed=1) == []
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_few_shapes(items: list[Item], workers: int) -> None:
+    def shapes(few: bool) -> set[tuple[int, ...]]:
+        sampler = BucketSampler([i.duration for i in items], batch_seconds=8, seed=1, speeds=(0.9, 1.0, 1.1))
+        with Loader(source(items), sampler, workers=workers, few_shapes=few) as made:
+            found = first(made, 3 * made.batches_in_epoch)
+            assert all(
+                (b.audio.values[n, end:] == 0).all() for b in found for n, end in enumerate(b.audio.lengths)
+            )
+            return {tuple(b.audio.values.shape) for b in found}
+
+    assert len(shapes(True)) < len(shapes(False))
 
 
 def test_loader_processes_end_with_a_killed_parent(items: list[Item], tmp_path: Path) -> None:
