@@ -122,17 +122,26 @@ class Checkpoints:
 def read_checkpoint(path: Path) -> Checkpoint:
     """A checkpoint folder, proved against its checksums."""
     try:
-        envelope = json.loads((path / STATE).read_text(encoding="utf-8"))
-        body = str(envelope["body"])
-        if hashlib.sha256(body.encode()).hexdigest() != envelope["sha256"]:
-            raise CheckpointError(f"'{path / STATE}' was changed or is torn.")
-        content = json.loads(body)
+        content = _proved(path / STATE)
         if _digest(path / TENSORS) != content["tensors"]:
             raise CheckpointError(f"'{path / TENSORS}' was changed or is torn.")
         tensors = load_file(path / TENSORS)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(f"'{path}' cannot be read: {error}.") from None
     return Checkpoint(int(content["step"]), cast("Mapping[str, Any]", _unpack(content["state"], tensors)))
+
+
+def _proved(path: Path) -> dict[str, Any]:
+    """What ``state.json`` holds, if its checksum says that this is what was written."""
+    try:
+        envelope = json.loads(path.read_text(encoding="utf-8"))
+        body = str(envelope["body"])
+        whole = hashlib.sha256(body.encode()).hexdigest() == envelope["sha256"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        body, whole = "", False
+    if not whole:
+        raise CheckpointError(f"'{path}' was changed or is torn.")
+    return cast("dict[str, Any]", json.loads(body))
 
 
 def check_identity(folder: Path, identity: Mapping[str, str], *, whole: bool = False) -> None:

@@ -209,7 +209,10 @@ class Run:
                 mend="Run 'firstwords check' on the corpus, listen to these utterances, "
                 "or lower the rate: --set training.schedule.lr=0.01",
             )
+        self.checkpoints.spoiled.clear()
         checkpoint = self.checkpoints.newest(skip=counters.rollbacks - 1)
+        for problem in self.checkpoints.spoiled:
+            self.tell(f"{problem} The checkpoint before it is used.")
         if checkpoint is None:
             raise TrainingError(
                 "There is no checkpoint to roll back to.", mend="Start afresh in another --to folder."
