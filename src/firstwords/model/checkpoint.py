@@ -44,9 +44,12 @@ class LoadedModel:
     recipe: Recipe
     tokenizer: Tokenizer
     model: SpeechModel
+    speech_gate: float = 0.0  # text of less mean confidence is no speech
 
 
-def save_model(folder: Path, model: SpeechModel, tokenizer: Tokenizer, *, card: str) -> None:
+def save_model(
+    folder: Path, model: SpeechModel, tokenizer: Tokenizer, *, card: str, speech_gate: float = 0.0
+) -> None:
     """Write (or replace) everything a folder needs to transcribe: all of it, or WriteError and nothing."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     header = {
@@ -54,6 +57,7 @@ def save_model(folder: Path, model: SpeechModel, tokenizer: Tokenizer, *, card: 
         "recipe": model.recipe.digest,
         "pieces": tokenizer.piece_hash,
         "vocabulary": str(model.vocabulary),
+        "speech_gate": f"{speech_gate:.4f}",
     }
     with staged(folder, last=(WEIGHTS,)) as new:
         write_recipe(new / RECIPE, model.recipe)
@@ -117,7 +121,17 @@ def load_model(
     model.to(place).eval()
     if check:
         run_check(folder, model)
-    return LoadedModel(folder, recipe, tokenizer, model)
+    return LoadedModel(folder, recipe, tokenizer, model, _number(header.get("speech_gate"), folder))
+
+
+def _number(text: str | None, folder: Path) -> float:
+    try:
+        return float(text) if text is not None else 0.0  # folders of before had none
+    except ValueError:
+        raise CheckpointError(
+            f"'{folder}': the header of {WEIGHTS} holds '{text}' where a number belongs.",
+            mend="Copy the whole folder again.",
+        ) from None
 
 
 def _digest(path: Path) -> str:

@@ -20,3 +20,8 @@ class Hypothesis:
     times: tuple[float, ...] | None = None
     ends: tuple[float, ...] | None = None
     confidences: tuple[float, ...] | None = None
+
+    @property
+    def confidence(self) -> float | None:
+        """Mean over the tokens; None without tokens or where the search does not know."""
+        return sum(self.confidences) / len(self.confidences) if self.confidences else None

@@ -18,13 +18,9 @@ from pathlib import Path
 import torch
 from torch.optim.optimizer import Optimizer
 
-from firstwords.data.cache import AudioCache
-from firstwords.data.examples import ExampleSource
 from firstwords.data.loader import Loader, ValidationLoader
 from firstwords.data.manifest import Corpus, load_corpus
-from firstwords.data.places import Item
-from firstwords.data.sampler import USUAL_COST, BucketSampler
-from firstwords.data.shapes import Shapes
+from firstwords.data.sampler import USUAL_COST
 from firstwords.device import Compute, choose_compute, machine_name, set_threads
 from firstwords.features.specaugment import SpecAugment
 from firstwords.model.checkpoint import RECIPE, TOKENIZER, LoadedModel, save_model
@@ -35,12 +31,13 @@ from firstwords.text.normalize import normalizer
 from firstwords.text.tokenizer import Tokenizer
 from firstwords.training.card import CardFacts, write_card
 from firstwords.training.distributed import Processes, join_processes, leave_processes
+from firstwords.training.feeding import Feeding
 from firstwords.training.fine_tune import FROZEN_SHARE, load_start, take_over
+from firstwords.training.gate import choose_gate
 from firstwords.training.log import MetricsLog
 from firstwords.training.measure import measure
-from firstwords.training.memory import free_bytes
 from firstwords.training.plan import Plan, make_plan
-from firstwords.training.prepare import Prepared, channel_policy, prepare
+from firstwords.training.prepare import Prepared, prepare
 from firstwords.training.progress import Progress
 from firstwords.training.resume import Checkpoints
 from firstwords.training.session import Run
@@ -51,7 +48,6 @@ from firstwords.training.trainer import Outcome, make_optimizer, train
 
 _SPEECH_SHARE = 0.15  # of the run, at its start, in which there is no non-speech
 _PROBES = (0.5, 0.9, 0.2, 1.0)  # places among the batches by cost
-_CACHE_SHARE = 0.3  # of the free memory
 
 
 @dataclass(frozen=True)
@@ -170,14 +166,14 @@ class _Session:
         if self.processes.first:
             checkpoints.clear()
         checkpoint = checkpoints.newest()
-        count = self._workers(workers)
-        with self._loader(prepared, count) as loader:
-            dev = self._dev(prepared)
+        feeding = Feeding(recipe, prepared, self.compute, self.processes, self.folder / RESUME)
+        with feeding.training(feeding.workers(workers)) as loader:
+            dev, non_speech = feeding.dev(), feeding.non_speech()
             if checkpoint is not None:
                 plan = Plan.from_record(checkpoint.state["plan"])
-                loader.sampler = self._sampler(prepared, plan.batch_seconds)
+                loader.sampler = feeding.sampler(plan.batch_seconds)
             else:
-                plan = self._plan(task, loader, prepared, dev, time.monotonic() - began)
+                plan = self._plan(task, loader, feeding, dev, time.monotonic() - began)
             loader.source.speech_epochs = math.ceil(_SPEECH_SHARE * plan.steps / loader.batches_in_epoch)
             task.settings = RecognitionSettings(
                 scoring=task.settings.scoring,
@@ -198,7 +194,8 @@ class _Session:
 
             def publish(validation: Validation, step: int) -> None:
                 card = write_card(facts, validation, step=step, elapsed=run.counters.elapsed)
-                save_model(self.folder, model, tokenizer, card=card)
+                gate = choose_gate(task.heard, task.answers(non_speech))
+                save_model(self.folder, model, tokenizer, card=card, speech_gate=gate)
 
             run = Run(
                 folder=self.folder / RESUME,
@@ -240,76 +237,6 @@ class _Session:
         self.progress.say(said)
         return new_head
 
-    def _workers(self, asked: int | None) -> int:
-        wanted = asked if asked is not None else self.recipe.training.workers
-        if wanted != "auto":
-            return wanted
-        # On the CPU loading takes one or two percent of a step: other processes would only be in the way.
-        return 0 if self.compute.device.type == "cpu" else max(1, min(4, (os.cpu_count() or 2) - 1))
-
-    def _sampler(self, prepared: Prepared, batch_seconds: float) -> BucketSampler:
-        training = self.recipe.training
-        return BucketSampler(
-            [item.duration for item in prepared.train],
-            tokens=[len(item.tokens) for item in prepared.train],
-            batch_seconds=batch_seconds,
-            max_utterances=training.max_utterances,
-            speeds=self.recipe.data.speeds,
-            seed=self.recipe.seed,
-            world_size=self.processes.size,
-            rank=self.processes.rank,
-            sorted_first_epoch=training.sorted_first_epoch,
-        )
-
-    def _loader(self, prepared: Prepared, workers: int) -> Loader:
-        data = self.recipe.data
-        source = ExampleSource(
-            prepared.train,
-            data.sample_rate,
-            channel_policy(data.channels),
-            self.recipe.seed,
-            speeds=data.speeds,
-            augmentation=data.augment,
-            noises=prepared.noises,
-            negatives=prepared.negatives,
-            between=prepared.between,
-            cache=self._cache(prepared.train, shared=workers > 0),
-        )
-        sampler = self._sampler(prepared, self.recipe.training.batch_seconds)
-        return Loader(source, sampler, workers=workers, few_shapes=self._few_shapes)
-
-    @property
-    def _few_shapes(self) -> bool:
-        """Where new shapes are expensive: see data/shapes.py."""
-        return self.compute.device.type == "cpu" and self.compute.autocast
-
-    def _cache(self, items: Sequence[Item], *, shared: bool) -> AudioCache | None:
-        limit = self.recipe.data.cache_megabytes * 2**20
-        free = free_bytes(torch.device("cpu"))
-        limit = limit if free is None else min(limit, _CACHE_SHARE * free)
-        if limit <= 0:
-            return None
-        path = self.folder / RESUME / f"audio-{self.processes.rank}.cache" if shared else None
-        return AudioCache(
-            [item.duration for item in items],
-            sample_rate=self.recipe.data.sample_rate,
-            limit_bytes=limit,
-            path=path,
-        )
-
-    def _dev(self, prepared: Prepared) -> ValidationLoader:
-        data = self.recipe.data
-        source = ExampleSource(
-            prepared.dev,
-            data.sample_rate,
-            channel_policy(data.channels),
-            self.recipe.seed,
-            cache=self._cache(prepared.dev, shared=False),
-        )
-        training = self.recipe.training
-        shapes = Shapes(training.batch_seconds, training.max_utterances)
-        return ValidationLoader(source, shapes, few_shapes=self._few_shapes)
-
     def _optimizer(self, model: SpeechModel) -> Optimizer:
         config = self.recipe.training
         return make_optimizer(
@@ -317,7 +244,7 @@ class _Session:
         )
 
     def _plan(
-        self, task: RecognitionTask, loader: Loader, prepared: Prepared, dev: ValidationLoader, elapsed: float
+        self, task: RecognitionTask, loader: Loader, feeding: Feeding, dev: ValidationLoader, elapsed: float
     ) -> Plan:
         """Measure a few batches and one validation, then decide how long the run is."""
         began = time.monotonic()
@@ -335,14 +262,14 @@ class _Session:
                 f"Batches are capped at {limit:.0f} s instead of {config.batch_seconds:g} s: more would not "
                 "fit into the memory."
             )
-            loader.sampler = self._sampler(prepared, limit)
+            loader.sampler = feeding.sampler(limit)
         dev.seconds = self._validation_seconds(task, dev)
         costs = [loader.sampler.cost(loader.sampler.batch(n)) for n in range(loader.batches_in_epoch)]
         mean_cost = sum(costs) / len(costs) * 0.97  # drawn speeds are on the whole faster than the slowest
         step = measured.seconds_per_cost * mean_cost * config.accumulate
         elapsed += time.monotonic() - began
         step, validation, elapsed = self.processes.same([step, dev.seconds, elapsed])
-        audio = prepared.epoch_seconds / loader.batches_in_epoch * config.accumulate
+        audio = feeding.prepared.epoch_seconds / loader.batches_in_epoch * config.accumulate
         plan = make_plan(
             steps=config.steps,
             epochs=config.epochs,

@@ -29,8 +29,10 @@ from firstwords.heads.intermediate import combine, encode_with_taps
 from firstwords.model.speech_model import SpeechModel
 from firstwords.scoring.error_rate import ErrorRate, grapheme_errors, word_errors
 from firstwords.search.greedy import greedy_search
+from firstwords.search.hypothesis import Hypothesis
 from firstwords.tensors import Padded, real_frames
 from firstwords.text.tokenizer import Tokenizer
+from firstwords.training.gate import Heard
 from firstwords.training.monitor import BlankMonitor
 from firstwords.training.tasks.task import Advice, Loss, Sample, Task, Validation
 
@@ -88,6 +90,7 @@ class RecognitionTask(Task[Batch]):
         self.monitor = BlankMonitor()
         self.priors: list[float] = []  # label frequencies, kept while they are in use
         self.count = 0.0
+        self.heard: list[Heard] = []  # of the last validation
 
     def set_step(self, step: int, count: float) -> None:
         """Regularisers follow ``count``; the encoder is frozen for the first steps of a fine-tuning."""
@@ -133,16 +136,21 @@ class RecognitionTask(Task[Batch]):
         words, graphemes, raw = ErrorRate(), ErrorRate(), ErrorRate()
         samples: list[Sample] = []
         utterances = empty = false_alarms = silent = 0
+        self.heard = []
         with torch.inference_mode():
             for batch in batches:
-                for name, reference, text in zip(batch.ids, batch.texts, self._decode(batch), strict=True):
+                for name, reference, found in zip(batch.ids, batch.texts, self._decode(batch), strict=True):
+                    text = self.tokenizer.decode(found.tokens)
                     utterances += 1
                     if not reference:
                         silent += 1
                         false_alarms += bool(text)
                     empty += not text
                     raw += grapheme_errors(reference, text)
-                    words += word_errors(score(reference), score(text))
+                    errors = word_errors(score(reference), score(text))
+                    words += errors
+                    if found.confidence is not None:
+                        self.heard.append(Heard(found.confidence, errors.hits))
                     graphemes += grapheme_errors(score(reference), score(text))
                     samples.append(Sample(name, reference, text))
         self.model.train(training)
@@ -157,6 +165,15 @@ class RecognitionTask(Task[Batch]):
         if silent:
             numbers["false_alarms"] = false_alarms / silent
         return Validation(graphemes.rate, numbers, _spread([s for s in samples if s.reference], SAMPLES))
+
+    def answers(self, non_speech: Iterable[Batch]) -> list[float]:
+        """Confidences of the texts that non-speech gets; none where the model keeps silent."""
+        training = self.model.training
+        self.model.eval()
+        with torch.inference_mode():
+            found = [hypothesis.confidence for batch in non_speech for hypothesis in self._decode(batch)]
+        self.model.train(training)
+        return [confidence for confidence in found if confidence is not None]
 
     def watch(self, step: int, progress: float, loss: float, means: Mapping[str, float]) -> Advice | None:
         """Is the model stuck on blanks, or does the loss grow? See monitor.py."""
@@ -233,12 +250,11 @@ class RecognitionTask(Task[Batch]):
         self.priors = priors.tolist()
         return prior_weighted_ctc_loss(log_probs, targets, weight * priors.clamp_min(_LEAST_PRIOR).log())
 
-    def _decode(self, batch: Batch) -> list[str]:
+    def _decode(self, batch: Batch) -> list[Hypothesis]:
         with torch.autocast(self.compute.device.type, self.compute.dtype, enabled=self.compute.autocast):
             frames = self.speech.features(self._on_device(batch.audio))
         log_probs = self._encode(frames).last
-        found = greedy_search(log_probs, frame_seconds=self.speech.frame_seconds)
-        return [self.tokenizer.decode(hypothesis.tokens) for hypothesis in found]
+        return greedy_search(log_probs, frame_seconds=self.speech.frame_seconds)
 
 
 def prior_weighted_ctc_loss(

@@ -1,0 +1,123 @@
+"""What a run reads: training batches, dev batches, and stretches of non-speech."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from firstwords.data.cache import AudioCache
+from firstwords.data.examples import ExampleSource
+from firstwords.data.loader import Loader, ValidationLoader
+from firstwords.data.places import Item
+from firstwords.data.sampler import BucketSampler
+from firstwords.data.shapes import Shapes
+from firstwords.device import Compute
+from firstwords.model.recipe import Recipe
+from firstwords.training.distributed import Processes
+from firstwords.training.gate import noise_probes
+from firstwords.training.memory import free_bytes
+from firstwords.training.prepare import Prepared, channel_policy
+
+_CACHE_SHARE = 0.3  # of the free memory
+
+
+@dataclass
+class Feeding:
+    """Makes the loaders of one run.
+
+    Args:
+        scratch: folder for the audio that loader processes share.
+    """
+
+    recipe: Recipe
+    prepared: Prepared
+    compute: Compute
+    processes: Processes
+    scratch: Path
+
+    def sampler(self, batch_seconds: float) -> BucketSampler:
+        """Who shares a batch, and when."""
+        training = self.recipe.training
+        return BucketSampler(
+            [item.duration for item in self.prepared.train],
+            tokens=[len(item.tokens) for item in self.prepared.train],
+            batch_seconds=batch_seconds,
+            max_utterances=training.max_utterances,
+            speeds=self.recipe.data.speeds,
+            seed=self.recipe.seed,
+            world_size=self.processes.size,
+            rank=self.processes.rank,
+            sorted_first_epoch=training.sorted_first_epoch,
+        )
+
+    def training(self, workers: int) -> Loader:
+        """Training batches, varied anew in every epoch."""
+        data = self.recipe.data
+        source = ExampleSource(
+            self.prepared.train,
+            data.sample_rate,
+            channel_policy(data.channels),
+            self.recipe.seed,
+            speeds=data.speeds,
+            augmentation=data.augment,
+            noises=self.prepared.noises,
+            negatives=self.prepared.negatives,
+            between=self.prepared.between,
+            cache=self._cache(self.prepared.train, shared=workers > 0),
+        )
+        sampler = self.sampler(self.recipe.training.batch_seconds)
+        return Loader(source, sampler, workers=workers, few_shapes=self._few_shapes)
+
+    def dev(self) -> ValidationLoader:
+        """Dev utterances as they are."""
+        return self._plain(self.prepared.dev, self._cache(self.prepared.dev, shared=False))
+
+    def non_speech(self) -> ValidationLoader:
+        """Stretches of non-speech that the gate is measured on."""
+        return self._plain(noise_probes(self.recipe.seed), None)
+
+    def workers(self, asked: int | Literal["auto"] | None) -> int:
+        """Loader processes."""
+        wanted = asked if asked is not None else self.recipe.training.workers
+        if wanted != "auto":
+            return wanted
+        # On the CPU loading takes one or two percent of a step: other processes would only be in the way.
+        return 0 if self.compute.device.type == "cpu" else max(1, min(4, (os.cpu_count() or 2) - 1))
+
+    def _plain(self, items: Sequence[Item], cache: AudioCache | None) -> ValidationLoader:
+        data, training = self.recipe.data, self.recipe.training
+        source = ExampleSource(
+            items,
+            data.sample_rate,
+            channel_policy(data.channels),
+            self.recipe.seed,
+            noises=self.prepared.noises,
+            negatives=self.prepared.negatives,
+            cache=cache,
+        )
+        shapes = Shapes(training.batch_seconds, training.max_utterances)
+        return ValidationLoader(source, shapes, few_shapes=self._few_shapes)
+
+    @property
+    def _few_shapes(self) -> bool:
+        """Where new shapes are expensive: see data/shapes.py."""
+        return self.compute.device.type == "cpu" and self.compute.autocast
+
+    def _cache(self, items: Sequence[Item], *, shared: bool) -> AudioCache | None:
+        limit = self.recipe.data.cache_megabytes * 2**20
+        free = free_bytes(torch.device("cpu"))
+        limit = limit if free is None else min(limit, _CACHE_SHARE * free)
+        if limit <= 0:
+            return None
+        path = self.scratch / f"audio-{self.processes.rank}.cache" if shared else None
+        return AudioCache(
+            [item.duration for item in items],
+            sample_rate=self.recipe.data.sample_rate,
+            limit_bytes=limit,
+            path=path,
+        )
