@@ -59,6 +59,7 @@ class Recognizer:
         self.sample_rate = loaded.recipe.data.sample_rate
         self._hop = round(self.model.frame_seconds * self.sample_rate)  # samples from frame to frame
         self._search = build_search(loaded.recipe.search, self.model.frame_seconds)
+        self._speech_gate = loaded.speech_gate
 
     @classmethod
     def load(
@@ -326,8 +327,13 @@ class Recognizer:
         if heard:
             found = self._search(self._forward([batch[i] for i in heard]))
             for i, readings in zip(heard, found, strict=True):
-                tokens[i] = self._timed(readings[0], len(batch[i]) / self.sample_rate)
+                if self._is_speech(readings[0]):
+                    tokens[i] = self._timed(readings[0], len(batch[i]) / self.sample_rate)
         return tokens
+
+    def _is_speech(self, reading: Hypothesis) -> bool:
+        """Is the model as sure of this text as it is of speech? See training/gate.py."""
+        return reading.confidence is None or reading.confidence >= self._speech_gate
 
     def _timed(self, reading: Hypothesis, duration: float) -> list[Token]:
         count = len(reading.tokens)
