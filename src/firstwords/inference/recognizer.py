@@ -10,7 +10,6 @@ utterance gives the same text alone and in any batch.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -206,8 +205,8 @@ class Recognizer:
     @cached_property
     def _fingerprint(self) -> str:
         """Of all that this model's tokens depend on."""
-        parts = (self.recipe.digest, self.tokenizer.piece_hash, weights_digest(self.model.state_dict()))
-        return hashlib.sha256(" ".join(parts).encode()).hexdigest()
+        weights = weights_digest(self.model.state_dict())
+        return " ".join((self.recipe.digest, self.tokenizer.piece_hash, weights, str(self._speech_gate)))
 
     def _identity(self, audio: Path, start: float, duration: float | None, window: float) -> dict[str, str]:
         """What a journal belongs to, each thing in the words a user is told that it has changed."""
