@@ -104,6 +104,7 @@ class ToyLoader:
         self.size, self.pause, self.part = size, pause, part
         self.waited = 0.0
         self.skipped: dict[str, str] = {}
+        self.repaired: dict[str, str] = {}
 
     def batch(self, number: int) -> ToyBatch:
         generator = torch.Generator().manual_seed(number)
@@ -127,6 +128,9 @@ class ToyLoader:
 
 class ToyDev:
     seconds = 0.0
+
+    def __init__(self) -> None:
+        self.skipped: dict[str, str] = {}
 
     def __iter__(self) -> Iterator[ToyBatch]:
         yield ToyLoader().batch(10**6)

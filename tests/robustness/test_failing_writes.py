@@ -268,9 +268,9 @@ def test_the_corpus_of_the_quickstart_is_finished_or_as_before(
         writer = Writer(
             f"quickstart corpus {kind}",
             lambda _: None,
-            lambda home, _: build(home, makeup),
-            lambda home, _: (home / "makeup.json").is_file(),
-            lambda home, _: build(home, other),
+            lambda home, _: build(home / "corpus", makeup),
+            lambda home, _: (home / "corpus" / "makeup.json").is_file(),
+            lambda home, _: build(home / "corpus", other),
         )
         test_the_old_state_outlives_every_failure(writer, kind, False, tmp_path / kind.replace(" ", "-"))
 

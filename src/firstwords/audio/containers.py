@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 
 from firstwords.audio.ffmpeg import DEMUXERS, open_with_ffmpeg
@@ -47,7 +48,10 @@ def sniff(path: Path) -> str:
     if path.is_dir():
         raise AudioError(f"'{path}' is a folder, not a recording.", mend="Name the files in it.")
     try:
-        size = path.stat().st_size
+        facts = path.stat()
+        if not stat.S_ISREG(facts.st_mode):  # to open a pipe would wait for its writer for ever
+            raise AudioError(f"'{path}' is a pipe or device, not a file.", mend="Save its sound to a file.")
+        size = facts.st_size
         with path.open("rb") as file:
             head = file.read(4096)
             if head.startswith(b"ID3") and len(head) >= 10:

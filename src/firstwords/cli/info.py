@@ -122,7 +122,7 @@ def _parameters(path: Path) -> int:
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(min(size, 100_000_000)))
         return sum(prod(v["shape"]) for k, v in header.items() if k != "__metadata__")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError):
         return 0  # missing or damaged: the table of files tells
 
 

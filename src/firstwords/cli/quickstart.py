@@ -137,7 +137,13 @@ def gather(source: Path, folder: Path, console: Console) -> None:
 
     record = folder / "import.json"
     if record.is_file() and (folder / MANIFEST).is_file():
-        earlier = json.loads(record.read_text(encoding="utf-8")).get("source")
+        try:
+            earlier = json.loads(record.read_text(encoding="utf-8"))["source"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            raise UsageError(
+                f"'{record}' is damaged: nobody can tell what '{folder}' was made from.",
+                mend=f"Delete {folder} and run the same command again.",
+            ) from None
         if earlier != source.expanduser().absolute().as_posix():
             raise UsageError(
                 f"'{folder}' was made from '{earlier}', not from '{source}'.",

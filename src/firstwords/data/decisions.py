@@ -102,7 +102,11 @@ def read_allowed(folder: Path) -> set[str]:
 def _read_written(folder: Path) -> dict[str, str]:
     try:
         values: Any = json.loads((folder / WRITTEN).read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # never checked, or the memory was deleted: nothing was decided yet
+    except (
+        OSError,
+        ValueError,
+        RecursionError,
+    ):  # never checked, or the memory was deleted: nothing was decided yet
         return {}
     if not isinstance(values, dict):
         return {}

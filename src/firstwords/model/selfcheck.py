@@ -106,7 +106,7 @@ def _read_expected(path: Path) -> dict[str, Any]:
         expected: Any = json.loads(path.read_text(encoding="utf-8"))
         log_probs = np.array(expected["log_probs"], dtype=np.float64)
         return {key: expected[key] for key in ("tokens", "frames", "rows")} | {"log_probs": log_probs}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise CheckpointError(
             f"'{path}' is damaged: {type(error).__name__}: {error}.",
             mend="Copy the whole folder again, or load it with check=False.",

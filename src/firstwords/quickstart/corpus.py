@@ -59,7 +59,7 @@ def find_espeak() -> Espeak:
 def build_corpus(makeup: MakeUp, folder: Path, progress: Progress) -> None:
     """Make the corpus of ``makeup`` in ``folder``; nothing to do when it stands there already."""
     stamp = folder / "makeup.json"
-    if stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8"))["digest"] == makeup.digest:
+    if _digest_of(stamp) == makeup.digest:
         return
     espeak = find_espeak()
     aside = folder.with_name(folder.name + ".building")
@@ -79,6 +79,13 @@ def build_corpus(makeup: MakeUp, folder: Path, progress: Progress) -> None:
         replace_folder(aside, folder)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _digest_of(stamp: Path) -> object:
+    try:
+        return json.loads(stamp.read_text(encoding="utf-8"))["digest"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):  # absent or damaged: made anew
+        return None
 
 
 def _with_short_data_path(espeak: Espeak, work: Path) -> Espeak:

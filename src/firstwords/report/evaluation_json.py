@@ -143,7 +143,7 @@ def read_hypotheses(path: Path) -> dict[str, str]:
             continue
         try:
             record: Any = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise CorpusError(
                 f"line {number} of '{path}' is not JSON: {error}.", mend="Mend the line."
             ) from None

@@ -78,7 +78,7 @@ def _step_of(line: str) -> float:
     """The step of a line; infinite for half a line, which is never kept."""
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return math.inf
 
 

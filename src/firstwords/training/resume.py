@@ -156,13 +156,16 @@ def check_identity(folder: Path, identity: Mapping[str, str], *, whole: bool = F
         write_atomically(path, json.dumps(dict(identity), indent=1) + "\n")
         return
     try:
-        known = cast("dict[str, str]", json.loads(path.read_text(encoding="utf-8")))
-    except ValueError:
+        known: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        known = None
+    if not isinstance(known, dict):
         raise TrainingError(
             f"'{path}' cannot be read.", mend="Give another --to folder to start afresh."
         ) from None
-    changed = [name for name, value in identity.items() if known.get(name) != value]
-    changed += [name for name in known if whole and name not in identity]
+    old = cast("dict[str, Any]", known)
+    changed = [name for name, value in identity.items() if old.get(name) != value]
+    changed += [name for name in old if whole and name not in identity]
     if changed:
         raise TrainingError(
             f"'{folder.parent}' was begun with another {' and another '.join(changed)}.",

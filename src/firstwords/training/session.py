@@ -37,6 +37,7 @@ from firstwords.training.tasks.task import BatchT, Task, Validation
 
 BAD_STEPS = 5  # in a row, then roll back
 MAX_ROLLBACKS = 6
+REPAIRS_SHOWN = 5
 _WORTH_SAYING = 0.15  # relative change of the planned steps
 AVERAGED_MODELS = 200  # about so many enter the average: more cost time, fewer lose its benefit
 
@@ -74,6 +75,7 @@ class Run:
     counters: Counters = field(default_factory=Counters)
     average: RunningAverage = field(init=False)
     skipped: dict[str, str] = field(default_factory=dict[str, str])  # utterances left out: id -> reason
+    repaired: dict[str, str] = field(default_factory=dict[str, str])  # utterances mended: id -> how
     _step_started: float = 0.0
     _saved_at: float = 0.0
     _pace: list[float] = field(default_factory=list[float])  # seconds of the steps since the last replanning
@@ -155,6 +157,15 @@ class Run:
         """Say something to the user (the first process) and write it down (each in a log of its own)."""
         self.progress.say(message)
         self.log.write(kind, self.step, {"message": message} | values)
+
+    def tell_repaired(self, repaired: Mapping[str, str]) -> None:
+        """Write down every utterance whose recording was mended while reading; show the first few."""
+        for name in repaired.keys() - self.repaired.keys():
+            self.repaired[name] = repaired[name]
+            self.log.write("repaired", self.step, {"utterance": name, "message": repaired[name]})
+            if (shown := len(self.repaired)) <= REPAIRS_SHOWN:
+                more = ". All others stand in resume/log.jsonl" if shown == REPAIRS_SHOWN else ""
+                self.progress.say(f"'{name}' was repaired while reading: {repaired[name]}{more}")
 
     def replan(self, validation_seconds: float) -> None:
         """With a time budget: fit the steps left to the time left, at fixed points of the run."""
@@ -241,6 +252,7 @@ class Run:
             "tasks": self.processes.gather(task.state()),
             "plan": self.plan.to_record(),
             "skipped": self.skipped,
+            "repaired": self.repaired,
         }
 
     def save(self, task: Task[BatchT], optimizer: Optimizer) -> None:
@@ -265,6 +277,7 @@ class Run:
         task.load_state(tasks[self.processes.rank % len(tasks)])  # there may be more processes than before
         self.plan = Plan.from_record(state["plan"])
         self.skipped = dict(state["skipped"])
+        self.repaired = dict(state.get("repaired", {}))  # absent before this was kept
 
     def _restore_weights(self, state: Mapping[str, Any], task: Task[BatchT], optimizer: Optimizer) -> None:
         task.model.load_state_dict(state["model"])
@@ -298,6 +311,11 @@ class Run:
 
     def _judge(self, task: Task[BatchT], validation: Validation, which: str) -> bool:
         """Log a result; keep the weights if they are the best so far."""
+        if validation.numbers.get("utterances") == 0:
+            raise TrainingError(
+                "None of the dev utterances can be read, so no weights can be told to be better than others.",
+                mend="Run 'firstwords check' on the corpus: it names each recording and its fault.",
+            )
         best = validation.objective < self.counters.best
         samples = [sample._asdict() for sample in validation.samples]
         record = dict(validation.numbers) | {"weights": which, "best": best, "samples": samples}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Literal, Protocol, Self, TypeVar, cast
 
@@ -35,6 +35,7 @@ class Batches(Protocol[BatchT_co]):
 
     waited: float
     skipped: dict[str, str]
+    repaired: dict[str, str]
 
     def batches(self, after: int = 0) -> Iterator[tuple[int, BatchT_co | None]]:
         """Numbered batches without end."""
@@ -45,6 +46,7 @@ class Validations(Protocol[BatchT_co]):
     """Dev batches, as often as asked, and what one pass over them costs."""
 
     seconds: float
+    skipped: dict[str, str]
 
     def __iter__(self) -> Iterator[BatchT_co]: ...
 
@@ -77,7 +79,10 @@ def train(
             run.replan(dev.seconds)
             over = run.processes.agree(run.overdue)
             if run.validation_due or over:
-                _validate(task, dev, run)
+                try:
+                    _validate(task, dev, run)
+                finally:
+                    _tell_left_out(run, dev.skipped)
             stopped = run.processes.agree(stop.requested)
             done = run.finished or over
             if stopped or done or run.processes.agree(run.save_due):
@@ -144,7 +149,11 @@ def _note_left_out(run: Run, sums: StepSums, loader: Batches[BatchT]) -> None:
     """Name every utterance that could not be used, once."""
     if sums.splits:
         run.tell(f"Memory ran out: the batch was halved {sums.splits} times and the step done again.")
-    news = dict.fromkeys(sums.left_out, "does not fit into the memory") | loader.skipped
+    _tell_left_out(run, dict.fromkeys(sums.left_out, "does not fit into the memory") | loader.skipped)
+    run.tell_repaired(loader.repaired)
+
+
+def _tell_left_out(run: Run, news: Mapping[str, str]) -> None:
     for name, reason in news.items():
         if name not in run.skipped:
             run.skipped[name] = reason

@@ -27,7 +27,7 @@ def _tracks(source: Source) -> list[Path]:
 
 
 def detect(source: Source) -> str | None:
-    """Text files whose lines all begin with two times."""
+    """Text files whose lines mostly begin with two times."""
     tracks = _tracks(source)
     return f"{len(tracks)} Audacity label track{'s' if len(tracks) > 1 else ''}" if tracks else None
 
@@ -46,16 +46,17 @@ def read(path: Path, options: Options) -> Imported:
         for number, line in enumerate(read_text(track).split("\n"), start=1):
             if not line.strip() or line.startswith("\\"):
                 continue
-            start, end, *text = line.split("\t", 2)
-            if not "".join(text).strip():
+            where = f"line {number} of {source.named(track)}"
+            parts = line.split("\t", 2)
+            try:
+                start, end = parse_seconds(parts[0]), parse_seconds(parts[1])
+            except (ValueError, IndexError):
+                collector.skip(where, f"'{line.strip()[:60]}' does not begin with two times")
+                continue
+            if not "".join(parts[2:]).strip():
                 blank += 1
                 continue
-            where = f"line {number} of {source.named(track)}"
-            collector.add(
-                Found(
-                    where=where, audio=audio, text=text[0], start=parse_seconds(start), end=parse_seconds(end)
-                )
-            )
+            collector.add(Found(where=where, audio=audio, text=parts[2], start=start, end=end))
     if blank:
         collector.note(f"{blank} labels hold no text and were left out.")
     return collector.finish()

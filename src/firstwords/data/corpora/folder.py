@@ -30,6 +30,9 @@ class _Transcripts:
         files = [p for p in source.tree if p.suffix.lower() in _SUFFIXES]
         self.files = sorted(files, key=lambda p: _SUFFIXES.index(p.suffix.lower()))
         self.beside = {(p.parent, p.stem.casefold()): p for p in reversed(self.files)}
+        self.exact = {(p.parent, p.stem): p for p in reversed(self.files)}
+        places = {(p.parent, p.stem) for p in source.audio}
+        self.alike = Counter((folder, stem.casefold()) for folder, stem in places)
         self.by_stem: dict[str, list[Path]] = {}
         for path in self.files:
             self.by_stem.setdefault(path.stem.casefold(), []).append(path)
@@ -37,6 +40,11 @@ class _Transcripts:
 
     def of(self, audio: Path) -> Path | None:
         """001.txt or 001.wav.txt beside 001.wav; else the only 001.txt, if 001 is the only such recording."""
+        for name in (audio.stem, audio.name):
+            if (audio.parent, name) in self.exact:
+                return self.exact[audio.parent, name]
+        if self.alike[audio.parent, audio.stem.casefold()] > 1:  # x.wav and X.wav: whose is x.txt?
+            return None
         for stem in (audio.stem.casefold(), audio.name.casefold()):
             if (audio.parent, stem) in self.beside:
                 return self.beside[audio.parent, stem]
@@ -47,9 +55,10 @@ class _Transcripts:
 
 
 def is_label_track(text: str) -> bool:
-    """Whether a text is an Audacity label track (times in front of each line) and no transcript."""
+    """Whether a text is an Audacity label track (times in front of most lines) and no transcript."""
     lines = [line for line in text.split("\n") if line.strip() and not line.startswith("\\")]
-    return bool(lines) and all(re.match(r"^\d+([.,]\d+)?\t\d+([.,]\d+)?(\t|$)", line) for line in lines)
+    timed = sum(re.match(r"^\d+([.,]\d+)?\t\d+([.,]\d+)?(\t|$)", line) is not None for line in lines)
+    return 0 < len(lines) <= 2 * timed
 
 
 def detect(source: Source) -> str | None:

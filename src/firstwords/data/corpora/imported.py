@@ -56,11 +56,15 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Imported:
-    """Utterances of a source (audio absolute), what was left out, and sentences the user should read."""
+    """Utterances of a source (audio absolute), what was left out, and sentences the user should read.
+
+    ``repaired`` names every recording whose header had to be mended, and how; the notes sum it up.
+    """
 
     utterances: tuple[Utterance, ...]
     skipped: tuple[Skipped, ...]
     notes: tuple[str, ...]
+    repaired: tuple[Skipped, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,13 +110,13 @@ class Collector:
         wanted = [f for f in self.found if not (self.options.drop_empty and not (f.text or "").split())]
         if dropped := len(self.found) - len(wanted):
             self.note(f"{dropped} utterances without text were dropped (--drop-empty).")
-        for folder, reason in self.source.closed:
-            self.skip(self.source.named(folder), f"this folder cannot be opened: {reason}")
+        for path, reason in self.source.closed:
+            self.skip(self.source.named(path), reason)
         infos = probe_all((f.audio for f in wanted), self.options.progress)
         utterances = self._utterances(wanted, infos)
         if not utterances:
             raise self._nothing()
-        self._note_repairs(utterances, infos)
+        repaired = self._note_repairs(utterances, infos)
         empty = sum(1 for u in utterances if u.text == "")
         if empty:
             self.note(
@@ -130,7 +134,7 @@ class Collector:
                 f"{len(by_name)} recordings do not lie where the source says and were found by their "
                 f"name (for example '{by_name[0]}')."
             )
-        return Imported(tuple(utterances), tuple(self.skipped), tuple(self.notes))
+        return Imported(tuple(utterances), tuple(self.skipped), tuple(self.notes), tuple(repaired))
 
     def _utterances(self, wanted: list[Found], infos: Mapping[Path, AudioInfo | str]) -> list[Utterance]:
         taken: dict[str, str] = {}
@@ -177,8 +181,11 @@ class Collector:
 
     def _nothing(self) -> CorpusError:
         if not self.skipped:
+            texts = [p for p in self.source.files if p not in set(self.source.audio)]
+            found = ", ".join(f"'{self.source.named(p)}'" for p in texts[:5])
+            also = f" Beside recordings it has {found}{', ...' if len(texts) > 5 else ''}." if found else ""
             return CorpusError(
-                " ".join([f"'{self.source.path}' holds nothing to import.", *self.notes]),
+                " ".join([f"'{self.source.path}' holds nothing to import.{also}", *self.notes]),
                 mend="Look into the source, or name another --layout.",
             )
         reasons = Counter(_shape(s.reason) for s in self.skipped)
@@ -193,15 +200,20 @@ class Collector:
             mend="Mend the source, or name another --layout.",
         )
 
-    def _note_repairs(self, utterances: list[Utterance], infos: Mapping[Path, AudioInfo | str]) -> None:
+    def _note_repairs(
+        self, utterances: list[Utterance], infos: Mapping[Path, AudioInfo | str]
+    ) -> list[Skipped]:
         repairs: dict[str, list[str]] = {}
+        repaired: list[Skipped] = []
         for audio in dict.fromkeys(u.audio for u in utterances):
             info = infos[audio]
             for repair in info.repairs if not isinstance(info, str) else ():
                 repairs.setdefault(repair, []).append(audio.name)
+                repaired.append(Skipped(self.source.named(audio), repair))
         for repair, names in repairs.items():
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             self.note(f"'{names[0]}'{more}: {repair.rstrip('.')}.")
+        return repaired
 
 
 def probe_all(

@@ -107,6 +107,7 @@ def import_corpus(source: Path, target: Path, plan: Plan = Plan()) -> ImportRepo
         "split_rule": split.rule,
         "counts": counts(utterances),
         "skipped": [{"where": s.where, "reason": s.reason} for s in imported.skipped],
+        "repaired": [{"where": s.where, "reason": s.reason} for s in imported.repaired],
     }
     try:
         _write(target, source, plan, utterances, record, notes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -63,7 +64,7 @@ class Source:
     root: Path
     found_by_name: list[str] = field(default_factory=list[str])
     chosen: list[Path] = field(default_factory=list[Path])
-    closed: list[tuple[Path, str]] = field(default_factory=list[tuple[Path, str]])  # folders, and why
+    closed: list[tuple[Path, str]] = field(default_factory=list[tuple[Path, str]])  # what, and why
 
     @classmethod
     def of(cls, path: Path) -> Source:
@@ -96,7 +97,7 @@ class Source:
         found = tuple(sorted(_walk(self.root, self.closed)))
         if not found and self.closed and self.closed[0][0] == self.root:
             raise CorpusError(
-                f"'{self.root}' cannot be opened: {self.closed[0][1]}.",
+                f"'{self.root}': {self.closed[0][1]}.",
                 mend="Check your rights to the folder.",
             )
         return found
@@ -219,17 +220,33 @@ def existing(path: Path) -> Path | None:
 
 
 def _walk(root: Path, closed: list[tuple[Path, str]]) -> Iterator[Path]:
-    """Files below ``root``; folders that cannot be opened are added to ``closed`` with the reason."""
+    """Files below ``root``; what cannot be opened, or is no file, is added to ``closed`` with the reason."""
 
     def note(error: OSError) -> None:
-        closed.append((Path(str(error.filename or root)), error.strerror or str(error)))
+        reason = f"this folder cannot be opened: {error.strerror or error}"
+        closed.append((Path(str(error.filename or root)), reason))
 
     for folder, inner, names in os.walk(root, onerror=note):
         here = Path(folder)
         inner[:] = [
             d for d in sorted(inner) if not d.startswith(".") and d != "__MACOSX" and not _is_import(here / d)
         ]
-        yield from (here / name for name in names if not name.startswith("."))
+        for name in names:
+            if name.startswith("."):
+                continue
+            if _is_special(here / name):
+                closed.append((here / name, "is a pipe, socket or device, not a file"))
+            else:
+                yield here / name
+
+
+def _is_special(path: Path) -> bool:
+    """Whether opening it might wait for ever (a pipe) or never end (a device)."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:  # a link that leads nowhere: whoever needs it says so
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 def _is_import(folder: Path) -> bool:

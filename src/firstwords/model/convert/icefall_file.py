@@ -83,14 +83,14 @@ def read_settings(path: Path) -> dict[str, Any]:
     """config.json -> its arguments, groups like 'encoder' flattened."""
     try:
         content: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"'{path}' is no JSON file: {error}.", mend="Check the path.") from None
     if not isinstance(content, dict):
         raise CheckpointError(f"'{path}' is no table of arguments.", mend='Expected {"encoder_dim": ...}.')
     table = cast("dict[str, Any]", content)
     flat = {name: value for name, value in table.items() if not isinstance(value, dict)}
-    variant = cast("dict[str, Any]", table.get("conv_embed", {}))
-    return {**variant, **flat, **cast("dict[str, Any]", table.get("encoder", {}))}
+    groups = {name: value for name, value in table.items() if isinstance(value, dict)}
+    return {**groups.get("conv_embed", {}), **flat, **groups.get("encoder", {})}
 
 
 def read_tokens(path: Path | None, vocabulary: int) -> list[str]:
