@@ -62,7 +62,8 @@ class DeadlyDisk(FailingDisk):
             if self.here(path) and Path(path).is_dir():
                 self.step("rmtree", path)
                 if self.due("rmtree half", path):
-                    next(iter(sorted(Path(path).iterdir()))).unlink()
+                    for file in [p for p in sorted(Path(path).rglob("*")) if p.is_file()][:1]:
+                        file.unlink()
                     die()
             real(path, *more, **named)
 
