@@ -1,0 +1,1 @@
+"""Plain second implementations that tests and benchmarks hold the product against."""
