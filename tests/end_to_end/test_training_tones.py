@@ -18,11 +18,10 @@ from safetensors.torch import load_file
 
 from firstwords.encoders.zipformer.config import ZipformerConfig
 from firstwords.errors import CorpusError, TrainingError, UsageError
-from firstwords.model.checkpoint import load_model
+from firstwords.model.checkpoint import load_model, weights_digest
 from firstwords.model.recipe import Recipe, read_recipe, write_recipe
 from firstwords.training.log import read_log
 from firstwords.training.progress import Progress
-from firstwords.training.resume import weights_digest
 from firstwords.training.run import TrainingResult, train_corpus
 from tone_corpus import make_tone_corpus, tone_recipe
 

@@ -21,7 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -214,12 +213,3 @@ def _unpack(record: Any, tensors: Mapping[str, Tensor]) -> Any:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def weights_digest(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names and bytes of a model's weights: equal only if bit for bit the same."""
-    total = hashlib.sha256()
-    for name in sorted(state):
-        total.update(name.encode())
-        total.update(state[name].detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return total.hexdigest()

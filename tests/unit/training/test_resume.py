@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from firstwords.errors import TrainingError
+from firstwords.model.checkpoint import weights_digest
 from firstwords.training import resume
-from firstwords.training.resume import Checkpoints, check_identity, weights_digest
+from firstwords.training.resume import Checkpoints, check_identity
 
 
 def state(step: int) -> dict:

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from firstwords.errors import TrainingError
+from firstwords.model.checkpoint import weights_digest
 from firstwords.training.distributed import Processes
 from firstwords.training.gradients import StepSums, backward, join
 from firstwords.training.log import read_log
-from firstwords.training.resume import Checkpoints, weights_digest
+from firstwords.training.resume import Checkpoints
 from firstwords.training.session import Run
 from firstwords.training.trainer import train
 from toy_task import ToyDev, ToyLoader, ToyTask, toy_optimizer, toy_run

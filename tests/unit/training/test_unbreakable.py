@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from firstwords.errors import CheckpointError
+from firstwords.model.checkpoint import weights_digest
 from firstwords.training import resume
 from firstwords.training.log import MetricsLog, read_log
-from firstwords.training.resume import Checkpoints, read_checkpoint, weights_digest
+from firstwords.training.resume import Checkpoints, read_checkpoint
 from firstwords.training.session import BAD_STEPS, Run
 from firstwords.training.trainer import train
 from toy_task import ToyBatch, ToyDev, ToyLoader, ToyTask, toy_optimizer, toy_run
