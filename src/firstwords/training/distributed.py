@@ -8,7 +8,7 @@ empty or a step is skipped; a wrapper that averages over processes (DDP) gives t
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -25,6 +25,12 @@ class Processes:
 
     rank: int = 0
     size: int = 1
+    share_batch: bool = False  # each process takes its part of a batch (crew.py), not one of its own
+
+    @property
+    def batch_share(self) -> float:
+        """Which part of ``batch_seconds`` this process takes."""
+        return 1 / self.size if self.share_batch else 1.0
 
     @property
     def first(self) -> bool:
@@ -82,15 +88,27 @@ class Processes:
             torch.distributed.barrier()
 
 
-def join_processes(device: torch.device) -> Processes:
-    """Join the processes that ``torchrun`` started; alone where it did not."""
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+def join_processes(
+    device: torch.device, place: Mapping[str, str] = os.environ, *, share_batch: bool = False
+) -> Processes:
+    """Join the processes that ``torchrun`` (or crew.py) started; alone where none was.
+
+    Args:
+        place: where they meet, and which of them this is: WORLD_SIZE, RANK, MASTER_ADDR, MASTER_PORT.
+    """
+    size = int(place.get("WORLD_SIZE", "1"))
     if size == 1:
         return Processes()
     if not torch.distributed.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
-        torch.distributed.init_process_group(backend, timeout=_TIMEOUT)
-    return Processes(torch.distributed.get_rank(), size)
+        if share_batch:
+            address = f"tcp://{place['MASTER_ADDR']}:{place['MASTER_PORT']}"
+            torch.distributed.init_process_group(
+                backend, init_method=address, rank=int(place["RANK"]), world_size=size, timeout=_TIMEOUT
+            )
+        else:  # torchrun keeps a meeting place of its own
+            torch.distributed.init_process_group(backend, timeout=_TIMEOUT)
+    return Processes(torch.distributed.get_rank(), size, share_batch)
 
 
 def leave_processes(processes: Processes) -> None:

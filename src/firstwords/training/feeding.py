@@ -40,6 +40,11 @@ class Feeding:
     processes: Processes
     scratch: Path
 
+    @property
+    def batch_seconds(self) -> float:
+        """Seconds of a batch of this process, as the recipe wants them."""
+        return self.recipe.training.batch_seconds * self.processes.batch_share
+
     def sampler(self, batch_seconds: float) -> BucketSampler:
         """Who shares a batch, and when."""
         training = self.recipe.training
@@ -70,7 +75,7 @@ class Feeding:
             between=self.prepared.between,
             cache=self._cache(self.prepared.train, shared=workers > 0),
         )
-        sampler = self.sampler(self.recipe.training.batch_seconds)
+        sampler = self.sampler(self.batch_seconds)
         return Loader(source, sampler, workers=workers, few_shapes=self._few_shapes)
 
     def dev(self) -> ValidationLoader:

@@ -107,8 +107,19 @@ def training_texts(corpus: Corpus, recipe: Recipe) -> list[str]:
     return texts
 
 
-def prepare(corpus: Corpus, recipe: Recipe, tokenizer: Tokenizer, model: SpeechModel) -> Prepared:
-    """Choose, tokenize and check every utterance of a corpus."""
+def prepare(
+    corpus: Corpus,
+    recipe: Recipe,
+    tokenizer: Tokenizer,
+    model: SpeechModel,
+    *,
+    batch_share: float = 1.0,
+) -> Prepared:
+    """Choose, tokenize and check every utterance of a corpus.
+
+    Args:
+        batch_share: of ``batch_seconds``, that one process takes.
+    """
     train, dev, notes = split_corpus(corpus, recipe.seed)
     left_out: dict[str, str] = {}
     take = _Taker(recipe, tokenizer, model, left_out)
@@ -136,7 +147,7 @@ def prepare(corpus: Corpus, recipe: Recipe, tokenizer: Tokenizer, model: SpeechM
     prepared.negatives = _extra(recipe.data.negative_folders, recipe)
     if recipe.data.noise_folders:
         prepared.noises = FolderNoise(_noise_clips(recipe))
-    prepared.train = items + _places(items, recipe)
+    prepared.train = items + _places(items, recipe, batch_share * recipe.training.batch_seconds)
     prepared.between = _between(items, tokenizer)
     for reason, number in Counter(left_out.values()).most_common():
         ids = [name for name, why in left_out.items() if why == reason]
@@ -145,11 +156,11 @@ def prepare(corpus: Corpus, recipe: Recipe, tokenizer: Tokenizer, model: SpeechM
     return prepared
 
 
-def _places(items: Sequence[Item], recipe: Recipe) -> list[Item]:
+def _places(items: Sequence[Item], recipe: Recipe, batch_seconds: float) -> list[Item]:
     """Places of an epoch; none longer than a batch or the longest utterance allowed."""
     data = recipe.data
     slowest = min(data.speeds)
-    longest = min(LONGEST, data.max_duration, slowest * recipe.training.batch_seconds)
+    longest = min(LONGEST, data.max_duration, slowest * batch_seconds)
     durations = [item.duration for item in items]
     negatives = negative_places(data.negative_share, durations, longest=longest, seed=recipe.seed)
     if not any(item.text for item in items):

@@ -30,6 +30,7 @@ from firstwords.text.load import load_tokenizer
 from firstwords.text.normalize import normalizer
 from firstwords.text.tokenizer import Tokenizer
 from firstwords.training.card import CardFacts, write_card
+from firstwords.training.crew import CREW, crew
 from firstwords.training.distributed import Processes, join_processes, leave_processes
 from firstwords.training.feeding import Feeding
 from firstwords.training.fine_tune import FROZEN_SHARE, load_start, take_over
@@ -100,7 +101,7 @@ def train_corpus(
     began = time.monotonic()
     set_threads(threads or int(os.environ.get("OMP_NUM_THREADS", "0")) or None)
     place = choose_compute(device).device
-    processes = join_processes(place)
+    processes = join_processes(place, share_batch=CREW in os.environ)
     if place.type == "cuda" and processes.size > 1:
         place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(place)
@@ -117,12 +118,29 @@ def train_corpus(
         str(place), "bf16" if chosen == "bf16" else "fp32" if chosen == "fp32" else "auto"
     )
     progress.say(f"Computing on {compute.reason}.")
-    session = _Session(corpus, run_folder, recipe, compute, processes, progress, start)
-    try:
-        return session.run(began, workers)
-    finally:
-        progress.stop()
-        leave_processes(processes)
+    count = 1 if processes.size > 1 or recipe.training.processes == "auto" else recipe.training.processes
+    cores = torch.get_num_threads()
+    orders = {
+        "corpus_folder": str(corpus_folder),
+        "run_folder": str(run_folder),
+        "start_from": str(start_from) if start_from is not None else None,
+        "device": device,
+        "precision": precision,
+        "workers": workers,
+    }
+    with crew(count, orders, threads=max(1, cores // count)) as others:
+        if others:
+            torch.set_num_threads(max(1, cores // count))
+            processes = join_processes(place, others, share_batch=True)
+            processes.wait()
+            progress.say(f"{count} processes train together, {torch.get_num_threads()} threads each.")
+        session = _Session(corpus, run_folder, recipe, compute, processes, progress, start)
+        try:
+            return session.run(began, workers)
+        finally:
+            progress.stop()
+            leave_processes(processes)
+            torch.set_num_threads(cores)
 
 
 @dataclass
@@ -144,7 +162,7 @@ class _Session:
         torch.manual_seed(recipe.seed)
         model = SpeechModel(recipe, len(tokenizer.pieces))
         frozen = self._start_from(model, tokenizer)
-        prepared = prepare(self.corpus, recipe, tokenizer, model)
+        prepared = prepare(self.corpus, recipe, tokenizer, model, batch_share=self.processes.batch_share)
         for note in prepared.notes:
             self.progress.say(note)
         model.to(self.compute.device)
@@ -256,10 +274,10 @@ class _Session:
         batches = [b for n in chosen if (b := loader.batch(n)) is not None]
         measured = measure(task, batches, lambda: self._optimizer(task.speech), self.compute.device)
         largest = measured.largest_cost(config.memory_share) / USUAL_COST
-        limit, _ = self.processes.same([min(config.batch_seconds, largest), 0.0])
-        if limit < config.batch_seconds:
+        limit, _ = self.processes.same([min(feeding.batch_seconds, largest), 0.0])
+        if limit < feeding.batch_seconds:
             self.progress.say(
-                f"Batches are capped at {limit:.0f} s instead of {config.batch_seconds:g} s: more would not "
+                f"Batches are capped at {limit:.0f} s instead of {feeding.batch_seconds:g} s: more would not "
                 "fit into the memory."
             )
             loader.sampler = feeding.sampler(limit)

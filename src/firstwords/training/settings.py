@@ -6,7 +6,7 @@ out, so a result can always be traced to these values.
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveFloat, model_validator
 
@@ -66,6 +66,9 @@ class TrainingConfig(Config):
     max_utterances: int = Field(default=64, ge=1)  # of one batch
     accumulate: int = Field(default=1, ge=1)  # batches per optimizer step
     sorted_first_epoch: bool = True  # short utterances first: leaves the all-blank plateau sooner
+    # Processes that share a step on this machine's cores, each with its part of batch_seconds; auto: several
+    # for a small model on a CPU. (Not those of torchrun, which take batch_seconds each.)
+    processes: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     workers: int | Literal["auto"] = "auto"  # loader processes; 0: load in the training process
 
     optimizer: Literal["scaled_adam", "adamw"] = "scaled_adam"

@@ -16,7 +16,9 @@ from firstwords.model.checkpoint import RECIPE, TOKENIZER, LoadedModel
 from firstwords.model.recipe import Recipe, read_recipe, write_recipe
 from firstwords.text.load import train_tokenizer
 from firstwords.training.choose import choose_recipe
+from firstwords.training.crew import crew_size
 from firstwords.training.fine_tune import fitted_recipe, gentle
+from firstwords.training.memory import free_bytes
 from firstwords.training.prepare import corpus_fingerprint, split_corpus, training_texts
 from firstwords.training.progress import Progress
 from firstwords.training.resume import IDENTITY, check_identity
@@ -63,6 +65,8 @@ def settle(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress: 
         asked = wanted.applied_to(wanted.recipe if wanted.recipe is not None else stored)
         if wanted.start is not None and wanted.recipe is not None:
             asked = fitted_recipe(asked, wanted.start)
+        if asked.training.processes == "auto":  # it was settled for this run when it began
+            asked = asked.with_(training=asked.training.with_(processes=stored.training.processes))
         _refuse_other(stored, asked, wanted, folder)
         recipe = stored
     else:
@@ -71,7 +75,7 @@ def settle(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress: 
             recipe = fitted_recipe(recipe, wanted.start)
             if wanted.recipe is None:
                 recipe = gentle(recipe, wanted.start)
-        recipe = wanted.applied_to(recipe)
+        recipe = _with_processes(wanted.applied_to(recipe), device)
     identity = {"recipe": recipe.digest, "corpus": corpus_fingerprint(corpus)}
     if wanted.start is not None:
         identity["start model"] = str(wanted.start.tokenizer.piece_hash)
@@ -81,6 +85,15 @@ def settle(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress: 
         shutil.rmtree(folder / TOKENIZER, ignore_errors=True)
         tokenizer.save(folder / TOKENIZER)
         write_recipe(folder / RECIPE, recipe)  # last: its presence says that the folder is settled
+
+
+def _with_processes(recipe: Recipe, device: str) -> Recipe:
+    """A number in place of "auto": a run must go on with as many processes as it began with."""
+    if recipe.training.processes != "auto":
+        return recipe
+    free = free_bytes(torch.device("cpu"))
+    count = crew_size(recipe, device=device, threads=torch.get_num_threads(), free_bytes=free)
+    return recipe.with_(training=recipe.training.with_(processes=count))
 
 
 def _refuse_other(stored: Recipe, asked: Recipe, wanted: Wanted, folder: Path) -> None:
