@@ -114,6 +114,7 @@ def test_killed_at_some_changes_of_the_disk(short: Lives, what: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # on a busy machine
 @pytest.mark.parametrize("part", range(16))
 def test_killed_at_every_change_of_the_disk(short: Lives, part: int) -> None:
     """Each write (by half), flush, rename, link, removal: of checkpoints, the model folder and the log.
@@ -129,6 +130,7 @@ def test_killed_at_every_change_of_the_disk(short: Lives, part: int) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(5))
 def test_ten_kills_at_random_moments(long: Lives, seed: int) -> None:
     """Together 50 that hit while steps were being made."""
