@@ -55,7 +55,12 @@ def _load(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"'{path}' does not exist.", mend="Check the path of the recipe.") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ConfigError(
+            f"'{path}' cannot be read: {error.strerror or error}.",
+            mend="Check the path and your rights to it.",
+        ) from None
+    except (ValueError, RecursionError) as error:  # nor UTF-8, a NUL in a path, 5000 digits
         raise ConfigError(f"'{path}' is not TOML: {error}.", mend="Mend that line.") from None
 
 
@@ -126,6 +131,12 @@ def override(values: Mapping[str, Any], assignments: Iterable[str]) -> dict[str,
     """Apply ``a.b=1`` assignments (right side is TOML; a bare word is a string) to a nested dict."""
     changed = dict(values)
     for assignment in assignments:
+        try:
+            assignment.encode()
+        except UnicodeEncodeError:
+            raise ConfigError(
+                f"--set {assignment!a}: these bytes are no UTF-8.", mend="Type it anew."
+            ) from None
         key, sign, right = assignment.partition("=")
         if not sign or not key.strip():
             raise ConfigError(f"--set {assignment}: expected key=value.", mend="For example --set seed=2")
@@ -142,7 +153,7 @@ def override(values: Mapping[str, Any], assignments: Iterable[str]) -> dict[str,
 def _toml_value(text: str) -> Any:
     try:
         return tomllib.loads(f"x = {text}")["x"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 

@@ -14,6 +14,7 @@ from firstwords.report.evaluation_terminal import circumstances, figures
 from firstwords.report.page import Page, aligned_diff, audio, command, facts, note, paragraph, section, table
 from firstwords.training.log import read_log
 
+_LARGEST = 1e15  # no step and no loss is larger; NaN compares with nothing
 _LINK = Markup('<a href="{}">{}</a>')
 
 
@@ -80,8 +81,8 @@ def build_page(
 
 def training_curves(records: list[dict[str, Any]]) -> list[Any]:
     """Loss per step and dev error rates per validation, as charts."""
-    losses = [(r["step"], r["loss"]) for r in records if r["kind"] == "train" and "loss" in r]
-    dev = [(r["step"], 100 * r["cer"]) for r in records if r["kind"] == "dev" and "cer" in r]
+    losses = _curve(records, "train", "loss")
+    dev = [(step, 100 * rate) for step, rate in _curve(records, "dev", "cer")]
     charts: list[Any] = []
     if len(losses) > 1:
         charts.append(line_chart({"loss": losses}, title="Loss per step", x_label="step", y_label="loss"))
@@ -90,3 +91,14 @@ def training_curves(records: list[dict[str, Any]]) -> list[Any]:
             line_chart({"dev": dev}, title="Character error rate on dev", x_label="step", y_label="CER in %")
         )
     return charts
+
+
+def _curve(records: list[dict[str, Any]], kind: str, name: str) -> list[tuple[float, float]]:
+    """(step, value) of the lines that have a finite number there; a log may have been edited or damaged."""
+    curve: list[tuple[float, float]] = []
+    for record in records:
+        step, value = record.get("step"), record.get(name)
+        numbers = isinstance(step, int | float) and isinstance(value, int | float)
+        if record.get("kind") == kind and numbers and abs(step) < _LARGEST and abs(value) < _LARGEST:
+            curve.append((float(step), float(value)))
+    return curve

@@ -19,6 +19,11 @@ _BLANKS = ("<blk>", "<blank>", "<eps>", "<pad>", "[PAD]", "_")
 _SILENT = ("<sos/eos>", "<sos>", "<eos>", "<s>", "</s>", "<unk>", "[UNK]")  # never text
 
 
+def is_id(text: str) -> bool:
+    """Whether a word is the id of a piece: a few plain digits."""
+    return text.isascii() and text.isdigit() and len(text) < 10
+
+
 @final
 class GivenTokenizer(Tokenizer):
     """Text <-> ids of a given list.
@@ -49,7 +54,7 @@ class GivenTokenizer(Tokenizer):
             parts = line.rstrip("\r").rsplit(maxsplit=1)
             if not parts:
                 continue
-            if len(parts) != 2 or not parts[1].isascii() or not parts[1].isdigit() or int(parts[1]) in found:
+            if len(parts) != 2 or not is_id(parts[1]) or int(parts[1]) in found:
                 raise TextError(
                     f"line {number} of '{path}' is not 'piece id' with an id of its own: {line!r}.",
                     mend="Give the tokens.txt that belongs to the checkpoint.",

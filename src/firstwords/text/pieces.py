@@ -110,7 +110,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     settings = _read(path)
     try:
         table = tomllib.loads(settings)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise TextError(f"'{path}' is not TOML: {error}.", mend="Copy the tokenizer folder again.") from None
     for key in ("kind", "hash"):
         if not isinstance(table.get(key), str):

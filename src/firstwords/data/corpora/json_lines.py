@@ -13,6 +13,7 @@ from firstwords.errors import CorpusError
 
 _LONGEST_LINE = 1 << 24  # bytes
 _RATIO = 200  # a gzip file that grows more than this is a bomb, not a manifest
+_BLANK = 100_000  # lines without anything, one after the other
 
 
 def json_lines(path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
@@ -30,7 +31,7 @@ def _open(path: Path) -> IO[bytes]:
 
 def _lines(file: IO[bytes], path: Path) -> Iterator[tuple[int, Mapping[str, Any] | str]]:
     limit = _RATIO * path.stat().st_size + (1 << 20)
-    number = read = 0
+    number = read = blank = 0
     while line := file.readline(_LONGEST_LINE):
         number, read = number + 1, read + len(line)
         if read > limit:
@@ -43,7 +44,13 @@ def _lines(file: IO[bytes], path: Path) -> Iterator[tuple[int, Mapping[str, Any]
                 f"line {number} of '{path.name}' is longer than {_LONGEST_LINE} bytes: no manifest line is.",
                 mend="One JSON object a line is expected.",
             )
-        if line.strip():
+        blank = 0 if line.strip() else blank + 1
+        if blank > _BLANK:
+            raise CorpusError(
+                f"'{path.name}' holds nothing but blank lines from line {number - blank + 1} on: refused.",
+                mend="Is the file damaged? One JSON object a line is expected.",
+            )
+        if not blank:
             yield number, parse_object(line)
 
 

@@ -15,6 +15,7 @@ icefall arguments, grouped or flat), else from the arguments inside the checkpoi
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -43,6 +44,7 @@ _RENAME = (
 _CTC = {"ctc_output.1.weight": "projection.weight", "ctc_output.1.bias": "projection.bias"}
 _UNUSED = re.compile(r"^stacks\.\d+\.layers\.\d+\.bypass_scale$")  # stands in every file, no code reads it
 _CHANGED = "It is no Zipformer as published. Was it trained with changed code?"
+_MOST_PIECES = 1_000_000
 _PUBLISHED_POSITION_HEAD_DIM = 4  # in every published size
 
 
@@ -103,7 +105,7 @@ def convert(
     if len(head) < len(_CTC):
         head = {}
         notes.append("The CTC output is new and untrained: fine-tune before you transcribe.")
-    if int(settings.get("blank_id", 0)) != 0:
+    if _number(settings, "blank_id", 0) != 0:
         raise CheckpointError(
             f"'{path}' has blank id {settings['blank_id']}; only 0 can be converted.",
             mend="Permute the output.",
@@ -164,7 +166,7 @@ def encoder_config(
         if given and values["causal"]:
             values[ours_name] = given
     if "warmup_batches" in settings:
-        values["warmup"] = float(settings["warmup_batches"])
+        values["warmup"] = _number(settings, "warmup_batches", 0)
     for private in ("queries_and_positions", "positions", "values"):
         del values[private]
     try:
@@ -214,7 +216,7 @@ def _heads(
     for i, count in enumerate(heads):
         positions, values = sizes["positions"][i], sizes["values"][i]
         queries = sizes["queries_and_positions"][i] - positions
-        if positions % count or values % count or queries % (2 * count):
+        if count < 1 or positions % count or values % count or queries % (2 * count):
             raise CheckpointError(
                 f"{source}: {count} attention heads do not fit the tensors of stack {i}.",
                 mend="Give the model's arguments with --config config.json (num_heads).",
@@ -234,7 +236,7 @@ def _numbers(settings: Mapping[str, Any], name: str, stacks: int | None = None) 
     items = list(cast("list[Any]", parts)) if isinstance(parts, list | tuple) else [parts]
     try:
         numbers = [int(item) for item in items]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise CheckpointError(
             f"config: {name} = {value!r} is no list of numbers.", mend="Write for example [4, 4, 8]."
         ) from None
@@ -267,4 +269,21 @@ def _vocabulary(
     ):
         if tensor is not None:
             return int(tensor.shape[0])
-    return int(settings.get("vocab_size", 500))
+    pieces = _number(settings, "vocab_size", 500)
+    if not 1 < pieces <= _MOST_PIECES:
+        raise CheckpointError(
+            f"config: vocab_size = {pieces:g} is no number of pieces.", mend="It is mostly some hundreds."
+        )
+    return int(pieces)
+
+
+def _number(settings: Mapping[str, Any], name: str, default: float) -> float:
+    """A setting that is one finite number."""
+    value = settings.get(name, default)
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise CheckpointError(f"config: {name} = {str(value)[:40]!r} is no number.", mend="Write a number.")
+    return number

@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections
 import json
 import pickle
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, cast
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from firstwords.errors import CheckpointError
+from firstwords.text.given import is_id
 from firstwords.text.tokenizer import BLANK
 
 # Training arguments hold paths. Their classes are replaced by pure ones, which exist on every system and
@@ -61,7 +61,7 @@ def _load(path: Path) -> dict[Any, Any]:
             f"'{path}' holds more than weights, and loading it would run code: {reason}",
             mend="Save its weights alone: torch.save({'model': checkpoint['model']}, 'pretrained.pt').",
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except Exception as error:  # noqa: BLE001 - a damaged file leads torch's unpickler anywhere
         raise _unreadable(path, error) from None
     if not isinstance(content, dict):
         raise CheckpointError(
@@ -105,7 +105,7 @@ def read_tokens(path: Path | None, vocabulary: int) -> list[str]:
             parts = line.split()
             if not parts:
                 continue
-            if len(parts) != 2 or not parts[1].isdigit():
+            if len(parts) != 2 or not is_id(parts[1]):
                 raise CheckpointError(
                     f"'{path}' line {number}: expected 'piece id', got {line!r}.", mend="Give tokens.txt."
                 )
