@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from firstwords.data.batch import Batch
+from firstwords.data.manifest import load_corpus
 from firstwords.encoders.zipformer.config import ZipformerConfig
 from firstwords.errors import CorpusError, TrainingError, UsageError
 from firstwords.model.checkpoint import load_model, weights_digest
@@ -23,6 +26,8 @@ from firstwords.model.recipe import Recipe, read_recipe, write_recipe
 from firstwords.training.log import read_log
 from firstwords.training.progress import Progress
 from firstwords.training.run import TrainingResult, train_corpus
+from firstwords.training.tasks.recognition import RecognitionTask
+from firstwords.training.tasks.task import Loss
 from tone_corpus import make_tone_corpus, tone_recipe
 
 LEARN = {"optimizer": "adamw", "schedule": {"kind": "cosine", "lr": 0.005}}
@@ -160,6 +165,46 @@ def test_a_torn_newest_checkpoint_gives_way(corpus: Path, tmp_path: Path) -> Non
     assert any("step-00000003" in text and "before it is used" in text for text in heard)
     assert "Going on from step 2 of 3." in heard
     assert digest(tmp_path / "run") == before
+
+
+def test_steps_that_are_not_finite_are_skipped_and_their_utterances_named(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One loss, one gradient, then five losses in a row: back to a checkpoint, half the rate, and on."""
+    step, loss, set_step = 0, RecognitionTask.loss, RecognitionTask.set_step
+
+    def counted(self: RecognitionTask, number: int, count: float) -> None:
+        nonlocal step
+        step = number
+        set_step(self, number, count)
+
+    def poisoned(self: RecognitionTask, batch: Batch) -> Loss:
+        made = loss(self, batch)
+        if step == 2 or 6 <= step <= 10:
+            bad = torch.tensor(float("nan"))
+            return made._replace(total=made.total * bad, each=made.each * bad)
+        if step == 4:
+            return made._replace(total=made.total + (self.model.ctc.projection.weight.sum() * 0).sqrt())
+        return made
+
+    monkeypatch.setattr(RecognitionTask, "loss", poisoned)
+    monkeypatch.setattr(RecognitionTask, "set_step", counted)
+    result = fit(corpus, tmp_path / "run", tone_recipe(steps=14, save_every_seconds=1e-3, batch_seconds=12))
+    assert (result.outcome, result.steps) == ("finished", 14)
+    log = read_log(tmp_path / "run" / "resume" / "log.jsonl")
+    skipped = [r for r in log if r["kind"] == "skipped"]
+    assert [r["step"] + 1 for r in skipped] == [2, 4, 6, 7, 8, 9, 10]
+    known = {u.id for u in load_corpus(corpus).usable if u.split == "train"}
+    for record in skipped:  # besides utterances, batches hold stretches without speech and joined ones
+        named = {name for name in record["utterances"] if not re.fullmatch(r"(negative|joined)-\d+", name)}
+        assert named <= known
+        assert record["utterances"]
+    assert any(known.intersection(r["utterances"]) for r in skipped)
+    assert "its gradient is not finite" in skipped[1]["message"]
+    (rollback,) = [r for r in log if r["kind"] == "rollback"]
+    assert (rollback["step"], rollback["to"]) == (9, 5)
+    weights = load_model(tmp_path / "run", device="cpu", check=True).model.state_dict()
+    assert all(torch.isfinite(value).all() for value in weights.values())
 
 
 def test_starting_from_a_model_keeps_the_encoder_and_makes_a_new_head(corpus: Path, tmp_path: Path) -> None:
