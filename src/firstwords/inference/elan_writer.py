@@ -149,7 +149,12 @@ def _linguistic_type(name: str) -> str:
 def _find_places(data: bytes, source: str) -> _Places:
     """One pass of the XML parser; entities are refused (they could grow without end)."""
     places = _Places(encoding=_encoding(data))
-    width = len("<".encode(places.encoding))  # bytes of one ASCII character
+    try:
+        width = len("<".encode(places.encoding))  # bytes of one ASCII character
+    except (LookupError, ValueError) as error:
+        raise CorpusError(
+            f"{source} is in an encoding that nobody knows ({error}).", mend="Save it again from ELAN."
+        ) from None
     parser = expat.ParserCreate()
     parser.buffer_text = True
     root: list[str] = []
@@ -206,7 +211,7 @@ def _find_places(data: bytes, source: str) -> _Places:
     parser.EntityDeclHandler = entity
     try:
         parser.Parse(data, True)
-    except expat.ExpatError as error:
+    except (expat.ExpatError, LookupError, ValueError) as error:  # the last two: it is not in that encoding
         raise CorpusError(
             f"{source} is not well-formed XML: {error}.", mend="Save it again from ELAN."
         ) from None

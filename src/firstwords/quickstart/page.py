@@ -97,8 +97,12 @@ def _curve(records: list[dict[str, Any]], kind: str, name: str) -> list[tuple[fl
     """(step, value) of the lines that have a finite number there; a log may have been edited or damaged."""
     curve: list[tuple[float, float]] = []
     for record in records:
-        step, value = record.get("step"), record.get(name)
-        numbers = isinstance(step, int | float) and isinstance(value, int | float)
-        if record.get("kind") == kind and numbers and abs(step) < _LARGEST and abs(value) < _LARGEST:
-            curve.append((float(step), float(value)))
+        step, value = _number(record.get("step")), _number(record.get(name))
+        if record.get("kind") == kind and step is not None and value is not None:
+            curve.append((step, value))
     return curve
+
+
+def _number(value: Any) -> float | None:
+    small = isinstance(value, int | float) and -_LARGEST < value < _LARGEST
+    return float(value) if small else None

@@ -69,7 +69,13 @@ class SubwordTokenizer(Tokenizer):
         self.model = model
         self._processor = _processor(model)
         size = int(self._processor.get_piece_size())
-        names: Sequence[str] = [str(self._processor.id_to_piece(i)) for i in range(size)]
+        try:
+            names: Sequence[str] = [str(self._processor.id_to_piece(i)) for i in range(size)]
+        except UnicodeDecodeError as error:
+            raise TextError(
+                f"the sentencepiece model holds a piece that is no UTF-8: {error.reason}.",
+                mend="Copy the tokenizer folder again.",
+            ) from None
         self.pieces = check_pieces(names, source="the sentencepiece model")
         missing = [piece for piece in BYTES if piece not in set(self.pieces)]
         if missing:

@@ -146,10 +146,8 @@ def _xml(data: bytes, name: str) -> Element:
 
 def _media(element: Element) -> Media:
     names = [element.get("RELATIVE_MEDIA_URL"), element.get("MEDIA_URL"), element.get("EXTRACTED_FROM")]
-    try:
-        origin = int(element.get("TIME_ORIGIN", "0")) / 1000
-    except ValueError:
-        origin = 0.0
+    value = element.get("TIME_ORIGIN", "0")
+    origin = int(value) / 1000 if re.fullmatch(r"-?[0-9]{1,15}", value) else 0.0
     return Media(tuple(n for n in names[:2] if n), element.get("MIME_TYPE", ""), origin)
 
 

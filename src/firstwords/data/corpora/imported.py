@@ -24,6 +24,7 @@ SpeakerRule = Literal["auto", "folder", "prefix", "none"]
 # A header knows the length better than a rounded number in a table: differences below are rounding.
 ROUNDING_SECONDS = 0.25
 _WORKERS = 8
+_SHORTEST = 0.001  # seconds; a manifest's numbers have six decimals, so less could become nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -259,7 +260,10 @@ def _fit(found: Found, length: float) -> tuple[float, float, float] | str:
         return f"ends at {end:.3f} s, but '{found.audio.name}' is only {length:.3f} s long"
     if start == 0 and abs(over) <= ROUNDING_SECONDS:
         end = length
-    return start, min(end, length) - start, max(over, 0.0)
+    duration = min(end, length) - start
+    if duration < _SHORTEST:
+        return f"lasts {duration:.6f} s, less than a millisecond"
+    return start, duration, max(over, 0.0)
 
 
 def _make(found: Found, name: str, start: float, duration: float, language: str | None) -> Utterance:
