@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pytest
 import torch
@@ -189,6 +189,35 @@ def test_training_with_everything_or_nothing_drawn(
     ours, twin = pair(name, count=count)
     frames = noise(120, 90, 61)
     agree(step(ours, frames), step(twin, frames), tolerance=1e-4, floor=1e-2)
+
+
+def settings(model: torch.nn.Module, kinds: tuple[type, type]) -> dict[str, list[float]]:
+    """Name of every Balancer and Whiten -> its numbers now."""
+    balancer, whiten = kinds
+    found: dict[str, list[float]] = {}
+    for name, part in model.named_modules():
+        part = cast("Any", part)
+        if isinstance(part, balancer):
+            limits: Any = part.positive + part.size if hasattr(part, "positive") else ()
+            limits = limits or (part.min_positive, part.max_positive, part.min_abs, part.max_abs)
+            found[name] = [part.now(x) for x in (*limits, part.probability)]
+        elif isinstance(part, whiten):
+            found[name] = [part.now(part.limit), part.grad_scale, part.groups]
+    return found
+
+
+@pytest.mark.parametrize("count", [0.0, 1000.0, 5000.0, 10000.0, 1e6])
+def test_regularisers_have_the_same_settings(count: float) -> None:
+    """Limits matter only where a statistic lies near them; so they are compared themselves, too."""
+    ours, twin = pair("every rate", count=count)
+    names = {"embed.conv.2": "embed.balancers.0", "embed.conv.5": "embed.balancers.1"}
+    names |= {"embed.conv.8": "embed.balancers.2"}
+    mine = settings(ours, (constraints.Balancer, constraints.Whiten))
+    theirs = settings(twin, (regularizers.Balancer, regularizers.Whiten))
+    theirs = {names.get(n, n): values for n, values in theirs.items()}
+    assert mine.keys() == theirs.keys()
+    for name, values in mine.items():
+        assert values == pytest.approx(theirs[name], rel=1e-9, abs=1e-12), name
 
 
 def test_the_comparison_sees_a_small_difference() -> None:

@@ -50,7 +50,7 @@ class AttentionWeights(Part):
         self.heads, self.query_dim, self.position_head_dim = heads, query_dim, position_head_dim
         self.in_proj = nn.Linear(dim, heads * (2 * query_dim + position_head_dim))
         self.linear_pos = nn.Linear(position_dim, heads * position_head_dim, bias=False)
-        self.balancer = Balancer(clock, 0.4, 0.6, 0.0, 100.0, probability=0.025)
+        self.balance_keys = Balancer(clock, 0.4, 0.6, 0.0, 100.0, probability=0.025)
         self.whiten_keys = Whiten(clock, Rate((0, 3.0), (20000, 6.0), default=3.0), 0.025, groups=heads)
 
     def forward(self, x: Tensor, distances: Tensor, hidden: Tensor | None, padding: Tensor | None) -> Tensor:
@@ -58,7 +58,7 @@ class AttentionWeights(Part):
         time, rows, _ = x.shape
         heads = self.heads
         q, k, p = self.in_proj(x).split([heads * self.query_dim] * 2 + [heads * self.position_head_dim], -1)
-        k = self.whiten_keys(self.balancer(k))
+        k = self.whiten_keys(self.balance_keys(k))
         q = q.reshape(time, rows, heads, -1).permute(2, 1, 0, 3)
         k = k.reshape(time, rows, heads, -1).permute(2, 1, 3, 0)
         scores = q @ k
