@@ -192,8 +192,11 @@ CASES = [
     CorpusCase("gzip cut short", lambda: {**AUDIO, "cuts.jsonl.gz":
         gzip.compress(str(cuts()["cuts.jsonl"]).encode() * 50)[:-30]}, None, ("cuts.jsonl.gz",)),
     CorpusCase("gzip bomb", lambda: {**AUDIO, "cuts.jsonl.gz":
-        gzip.compress(str(cuts()["cuts.jsonl"]).encode() + b"\n" * 20_000_000)}, None,
+        gzip.compress(str(cuts()["cuts.jsonl"]).encode() + (b"x" * 1000 + b"\n") * 20_000)}, None,
         ("cuts.jsonl.gz", "times")),
+    CorpusCase("gzip of blank lines", lambda: {**AUDIO, "cuts.jsonl.gz":
+        gzip.compress(str(cuts()["cuts.jsonl"]).encode() + b"\n" * 20_000_000)}, None,
+        ("cuts.jsonl.gz", "blank lines")),
     CorpusCase("gzip with a line without an end", lambda: {**AUDIO, "cuts.jsonl.gz":
         gzip.compress(str(cuts()["cuts.jsonl"]).encode() + b" " * 50_000_000)}, None, ("cuts.jsonl.gz",)),
     # lhotse

@@ -280,8 +280,8 @@ def a_large_hole(path: Path) -> None:
 
 
 def a_large_promise(path: Path) -> None:
-    """A header that promises four gigabytes before ten samples."""
-    path.write_bytes(wav(s16()[:20], size=0xFFFFFFF0))
+    """A header that promises four gigabytes before a thousand samples."""
+    path.write_bytes(wav(s16()[:2000], size=0xFFFFFFF0))
 
 
 def many_chunks(path: Path) -> None:
