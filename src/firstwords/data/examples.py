@@ -79,12 +79,12 @@ class ExampleSource:
         draw = np.random.default_rng([self.seed, 3, epoch, index])
         key = int(draw.integers(1 << 62))
         speed = speed_of(self.speeds, self.seed, epoch, index)
-        text, tokens = item.text, item.tokens
+        name, text, tokens = item.id, item.text, item.tokens
         try:
             if item.audio is not None:
                 samples, repairs = self._read(index, item.audio, item.start, item.duration)
             elif item.joined or (epoch < self.speech_epochs and self._speech):
-                samples, text, tokens, repairs = self._joined(item.duration, draw)
+                name, samples, text, tokens, repairs = self._joined(item.duration, draw)
             else:
                 samples, repairs = self._negative(item.duration, draw), ()
             if speed != 1.0:
@@ -95,7 +95,7 @@ class ExampleSource:
             return Unreadable(item.id, error.what if isinstance(error, AudioError) else str(error))
         if len(samples) == 0:
             return Unreadable(item.id, f"'{item.audio}' holds no samples at {item.start:.2f} s")
-        return LoadedExample(item.id, np.ascontiguousarray(samples, np.float32), tokens, text, key, repairs)
+        return LoadedExample(name, np.ascontiguousarray(samples, np.float32), tokens, text, key, repairs)
 
     def unreadable_noises(self) -> list[Unreadable]:
         """Noise recordings that were passed over since this was last asked."""
@@ -130,12 +130,13 @@ class ExampleSource:
 
     def _joined(
         self, duration: float, draw: np.random.Generator
-    ) -> tuple[np.ndarray, str, tuple[int, ...], tuple[str, ...]]:
+    ) -> tuple[str, np.ndarray, str, tuple[int, ...], tuple[str, ...]]:
         """Utterances drawn until no other fits into ``duration`` seconds, with pauses around them.
 
         At least one, the shortest of the corpus where no drawn one fits.
         """
         parts = [pause(draw, self.sample_rate)]
+        names: list[str] = []
         texts: list[str] = []
         tokens: list[int] = []
         repairs: list[str] = []
@@ -154,10 +155,17 @@ class ExampleSource:
             samples, mended = self._read(index, item.audio, item.start, item.duration)
             parts += [samples, after]
             tokens += (*(self.between.tokens if texts else ()), *item.tokens)
+            names.append(item.id)
             texts.append(item.text)
             repairs += mended
             left -= seconds
-        return np.concatenate(parts), self.between.text.join(texts), tuple(tokens), tuple(repairs)
+        return (
+            "+".join(names),
+            np.concatenate(parts),
+            self.between.text.join(texts),
+            tuple(tokens),
+            tuple(repairs),
+        )
 
     def _negative(self, duration: float, draw: np.random.Generator) -> np.ndarray:
         count = round(duration * self.sample_rate)

@@ -160,7 +160,7 @@ class Run:
 
     def tell_repaired(self, repaired: Mapping[str, str]) -> None:
         """Write down every utterance whose recording was mended while reading; show the first few."""
-        for name in repaired.keys() - self.repaired.keys():
+        for name in [name for name in repaired if name not in self.repaired]:
             self.repaired[name] = repaired[name]
             self.log.write("repaired", self.step, {"utterance": name, "message": repaired[name]})
             if (shown := len(self.repaired)) <= REPAIRS_SHOWN:

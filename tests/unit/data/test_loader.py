@@ -218,6 +218,8 @@ def test_joined_utterances_have_all_their_words_and_sounds(items: list[Item]) ->
         assert example.text.split()
         assert set(example.text.split()) <= words
         joints = example.tokens.count(7)
+        assert len(example.id.split("+")) == joints + 1  # a message can name them
+        assert set(example.id.split("+")) <= {i.id for i in items}
         assert example.tokens == ((1, 2) + (7, 1, 2) * joints)
         assert joints + 1 >= 2
         assert len(example.samples) / 16000 <= 9.0
