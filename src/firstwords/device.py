@@ -93,9 +93,15 @@ def set_threads(threads: int | None = None) -> int:
     available = len(affinity(0)) if affinity else (os.cpu_count() or 1)
     torch.set_num_threads(max(1, threads or available))
     keep_freed_memory()
-    # Products of matrices in bfloat16 keep machine code for each shape; a run has about this many.
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")
     return torch.get_num_threads()
+
+
+def keep_machine_code() -> None:
+    """Keep the code that oneDNN makes for each shape of a bfloat16 product: a training has some thousand.
+
+    By default a thousand are kept. Read at the first such product; what the user has set stays.
+    """
+    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")
 
 
 def keep_freed_memory() -> bool:

@@ -62,8 +62,6 @@ def _wait_politely() -> None:
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
-    # Machine code made for one shape each; a run has about this many (data/shapes.py).
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "4096")
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from torch.optim.optimizer import Optimizer
 from firstwords.data.loader import Loader, ValidationLoader
 from firstwords.data.manifest import Corpus, load_corpus
 from firstwords.data.sampler import USUAL_COST
-from firstwords.device import Compute, choose_compute, machine_name, set_threads
+from firstwords.device import Compute, choose_compute, keep_machine_code, machine_name, set_threads
 from firstwords.features.specaugment import SpecAugment
 from firstwords.model.checkpoint import RECIPE, TOKENIZER, LoadedModel, save_model
 from firstwords.model.recipe import Recipe, read_recipe
@@ -100,6 +100,7 @@ def train_corpus(
     """
     began = time.monotonic()
     set_threads(threads or int(os.environ.get("OMP_NUM_THREADS", "0")) or None)
+    keep_machine_code()
     place = choose_compute(device).device
     processes = join_processes(place, share_batch=CREW in os.environ)
     if place.type == "cuda" and processes.size > 1:
