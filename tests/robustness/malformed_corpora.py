@@ -247,6 +247,8 @@ CASES = [
         count="1000000000")}, None, ("a.TextGrid",)),
     CorpusCase("textgrid that promises 1e999 intervals", lambda: {**AUDIO, "a.TextGrid": textgrid(
         '"IntervalTier" "words" 0 1.5 1e999 0 1.5 "moja"')}, None, ("a.TextGrid",)),
+    CorpusCase("textgrid that promises -1e999 tiers", lambda: {**AUDIO, "a.TextGrid": textgrid(
+        count="-1e999")}, None, ("a.TextGrid",)),
     CorpusCase("textgrid of a billion points", lambda: {**AUDIO, "a.TextGrid": textgrid(
         '"TextTier" "words" 0 1.5 1000000000')}, None, ("a.TextGrid",)),
     CorpusCase("textgrid with times backwards", lambda: {**AUDIO, "a.TextGrid": textgrid(

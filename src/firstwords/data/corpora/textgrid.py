@@ -130,7 +130,7 @@ def _pass_times(tokens: Tokens) -> None:
 
 def _count(tokens: Tokens, text: str) -> int:
     value = _number(tokens)
-    if value != int(min(value, 1e18)) or not 0 <= value <= len(text):
+    if not 0 <= value <= len(text) or value != int(value):
         raise _Unexpected(f"'{value}' is no count")
     return int(value)
 
