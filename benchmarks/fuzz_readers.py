@@ -18,6 +18,7 @@ import shutil
 import sys
 import tempfile
 import time
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ READERS = (*fuzzed_corpora.READERS, *fuzzed_models.READERS)
 BY_NAME = {reader.name: reader for reader in READERS}
 
 ROOM = 2 << 30  # bytes of address space that a reader may take beyond what its process has
+QUIET = 600.0  # seconds on the wall
 KEPT = 20  # failures of one reader that are written down
 
 
@@ -107,12 +109,11 @@ def run_all(readers: list[Reader], minutes: float, seed: int, out: Path) -> int:
     for reader in readers:
         process = context.Process(target=fuzz, args=(reader.name, share, seed, str(out)))
         process.start()
-        process.join(share * 20 + 300)  # the clock on the wall: other programs may hold the processor
-        hung = process.is_alive()
+        name = _file_name(reader.name)
+        hung = _hangs(process, out / f"{name}.current")
         if hung:
             process.kill()
             process.join()
-        name = _file_name(reader.name)
         if process.exitcode != 0:
             current = out / f"{name}.current"
             data = current.read_bytes() if current.exists() else b""
@@ -132,6 +133,22 @@ def run_all(readers: list[Reader], minutes: float, seed: int, out: Path) -> int:
         f"\n{runs:,} runs, {failures:,} failures" + (f"; inputs and tracebacks in {out}" if failures else "")
     )
     return failures
+
+
+def _hangs(process: BaseProcess, current: Path) -> bool:
+    """Wait for a process; True where it has begun no new input for QUIET seconds.
+
+    Not its whole time: beside other programs a process may get a twentieth of the processor.
+    """
+    seen, since = 0, time.monotonic()
+    while process.is_alive():
+        process.join(2)
+        changed = current.stat().st_mtime_ns if current.exists() else 0
+        if changed != seen:
+            seen, since = changed, time.monotonic()
+        elif time.monotonic() - since > QUIET:
+            return True
+    return False
 
 
 def replay(path: Path) -> int:
