@@ -32,15 +32,16 @@ READERS = (*fuzzed_corpora.READERS, *fuzzed_models.READERS)
 BY_NAME = {reader.name: reader for reader in READERS}
 
 ROOM = 2 << 30  # bytes of address space that a reader may take beyond what its process has
+CURRENT = "current.bin"  # what is being read
 QUIET = 600.0  # seconds on the wall
 KEPT = 20  # failures of one reader that are written down
 
 
-def fuzz(name: str, seconds: float, seed: int, out: str) -> None:
+def fuzz(name: str, seconds: float, seed: int, out: str, scratch: str) -> None:
     """One reader for ``seconds`` of processor time; leaves NAME.json in ``out``."""
     reader, place = BY_NAME[name], Path(out)
     generator = random.Random(f"{seed}/{name}")
-    folder = Path(tempfile.mkdtemp(prefix="fuzz-"))
+    folder, current = Path(tempfile.mkdtemp(dir=scratch)), Path(scratch) / CURRENT
     facts: dict[str, Any] = {"runs": 0, "refused": 0, "failures": 0, "slowest": 0.0, "megabytes": 0.0}
     seen: set[str] = set()
     try:
@@ -57,7 +58,7 @@ def fuzz(name: str, seconds: float, seed: int, out: str) -> None:
                 if arbitrary
                 else apply(generator.choice(seeds), random_edits(generator), seeds)
             )
-            (place / f"{_file_name(name)}.current").write_bytes(data)
+            current.write_bytes(data)
             tried = try_one(reader, data, folder)
             facts["runs"] += 1
             facts["refused"] += tried.refused
@@ -71,7 +72,6 @@ def fuzz(name: str, seconds: float, seed: int, out: str) -> None:
                     _keep(place, name, len(seen), data, tried.fault)
         facts["seconds"] = spent
         (place / f"{_file_name(name)}.json").write_text(json.dumps(facts), encoding="utf-8")
-        (place / f"{_file_name(name)}.current").unlink(missing_ok=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -106,16 +106,19 @@ def run_all(readers: list[Reader], minutes: float, seed: int, out: Path) -> int:
     print(f"{'reader':<22}{'runs':>9}{'refused':>9}{'failures':>10}{'slowest s':>11}{'MB':>6}{'CPU s':>8}")
     failures = runs = 0
     context = multiprocessing.get_context("spawn")
+    memory = Path("/dev/shm")  # thousands of small files would keep a disk busy
+    scratch = Path(tempfile.mkdtemp(prefix="fuzz-", dir=memory if memory.is_dir() else None))
+    current = scratch / CURRENT
     for reader in readers:
-        process = context.Process(target=fuzz, args=(reader.name, share, seed, str(out)))
+        current.unlink(missing_ok=True)
+        process = context.Process(target=fuzz, args=(reader.name, share, seed, str(out), str(scratch)))
         process.start()
         name = _file_name(reader.name)
-        hung = _hangs(process, out / f"{name}.current")
+        hung = _hangs(process, current)
         if hung:
             process.kill()
             process.join()
         if process.exitcode != 0:
-            current = out / f"{name}.current"
             data = current.read_bytes() if current.exists() else b""
             what = "hangs" if hung else f"the process ended with {process.exitcode}"
             _keep(out, reader.name, 9999, data, what)

@@ -294,6 +294,7 @@ def try_one(reader: Reader, data: bytes, folder: Path) -> Tried:
     """Write the file, read it."""
     path = folder / reader.file
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)  # a file cut and written again is flushed to the disk by some file systems
     path.write_bytes(data)
     before, began = _begin_peak(), time.process_time()
     fault, refused = "", False
