@@ -135,6 +135,7 @@ def run_all(readers: list[Reader], minutes: float, seed: int, out: Path) -> int:
     print(
         f"\n{runs:,} runs, {failures:,} failures" + (f"; inputs and tracebacks in {out}" if failures else "")
     )
+    shutil.rmtree(scratch, ignore_errors=True)
     return failures
 
 
