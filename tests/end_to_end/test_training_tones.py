@@ -30,7 +30,7 @@ from firstwords.training.tasks.recognition import RecognitionTask
 from firstwords.training.tasks.task import Loss
 from tone_corpus import make_tone_corpus, tone_recipe
 
-LEARN = {"optimizer": "adamw", "schedule": {"kind": "cosine", "lr": 0.005}}
+LEARN = {"optimizer": "adamw", "schedule": {"kind": "cosine", "lr": 0.003}}
 COMMAND = """
 import os, sys
 os.environ["OMP_NUM_THREADS"] = "1"

@@ -6,22 +6,20 @@ that was called starts another one, as ``torchrun`` would, and both train as one
 
     called process, rank 0:  validates, saves, talks   ── gradients, each step ──   crew, rank 1, 2, ...
 
-The crew reads its orders from its standard input and ends when that closes, however the first process ended.
+The crew (crew_member.py) reads its orders from its standard input and ends when that closes, however the
+first process ended.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import IO, Any
 
 from firstwords.errors import TrainingError
@@ -74,7 +72,7 @@ def crew(size: int, orders: Mapping[str, Any], *, threads: int) -> Generator[dic
             )
             said = tempfile.TemporaryFile()  # noqa: SIM115  closed below; read when the process fails
             process = subprocess.Popen(
-                [sys.executable, "-m", "firstwords.training.crew"],
+                [sys.executable, "-m", "firstwords.training.crew_member"],
                 env=environment,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
@@ -123,29 +121,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _end_with_input() -> None:
-    """The first process holds the other end of our standard input."""
-    sys.stdin.buffer.read()
-    os._exit(1)
-
-
-def main() -> None:
-    """What the others run."""
-    from firstwords.training.run import train_corpus
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C is for the first process, which tells us
-    orders: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
-    threading.Thread(target=_end_with_input, daemon=True).start()
-    start = orders.pop("start_from")
-    train_corpus(
-        Path(orders.pop("corpus_folder")),
-        Path(orders.pop("run_folder")),
-        start_from=Path(start) if start is not None else None,
-        **orders,
-    )
-
-
-if __name__ == "__main__":
-    main()

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_recognition import batch_of, recognition_task
 
 from firstwords.data.batch import Batch
 from firstwords.errors import CheckpointError
@@ -11,7 +12,6 @@ from firstwords.inference.recognizer import Recognizer
 from firstwords.model.checkpoint import load_model, save_model
 from firstwords.training.gate import Heard, choose_gate, noise_probes
 from nonsense_model import make_nonsense_model
-from test_recognition import batch_of, recognition_task
 
 
 def test_the_gate_lies_between_noise_and_speech() -> None:
