@@ -152,7 +152,13 @@ class ExampleSource:
             if item.audio is None or (misses < _MISSES and seconds > left):
                 misses += 1
                 continue
-            samples, mended = self._read(index, item.audio, item.start, item.duration)
+            try:
+                samples, mended = self._read(index, item.audio, item.start, item.duration)
+            except (AudioError, OSError):
+                if misses >= _MISSES:
+                    raise
+                misses += 1  # it is named where it stands by itself
+                continue
             parts += [samples, after]
             tokens += (*(self.between.tokens if texts else ()), *item.tokens)
             names.append(item.id)

@@ -43,6 +43,7 @@ class Loader:
         self.sampler = sampler
         self.workers = workers
         self.few_shapes = few_shapes
+        self._speech = {item.id for item in source.items if item.audio is not None}
         self.waited = 0.0  # seconds the training process waited for batches
         self.skipped: dict[str, str] = {}  # unreadable utterances (and noises): id -> reason
         self.repaired: dict[str, str] = {}  # id -> what the reader mended
@@ -128,6 +129,13 @@ class Loader:
             if example.repairs:
                 self.repaired[example.id] = "; ".join(example.repairs)
             good.append(to_example(example))
+        if self._speech and not self._speech - self.skipped.keys():
+            name = min(self._speech)
+            raise TrainingError(
+                f"None of the {len(self._speech)} training utterances can be read. For example '{name}': "
+                f"{self.skipped[name]}",
+                mend="Run 'firstwords check' on the corpus.",
+            )
         seconds = self.sampler.padded_seconds(indices) if self.few_shapes else 0.0
         return collate(good, samples=round(seconds * self.source.sample_rate)) if good else None
 
