@@ -154,9 +154,7 @@ def test_unreadable_utterances_are_named_and_left_out(items: list[Item], tmp_pat
     assert sorted(ids) == sorted(i.id for i in items[:4])
     assert set(made.skipped) == {"broken", "gone"}
     assert "broken.wav" in made.skipped["broken"]
-    with pytest.raises(
-        TrainingError, match="None of the 2 training utterances can be read. For example 'broken'"
-    ):
+    with pytest.raises(TrainingError, match=r"None of the 2 training utterances .* example 'broken'"):
         next(loader(spoiled[4:]).batches())  # whatever non-speech there is beside them
 
 
