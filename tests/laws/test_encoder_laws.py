@@ -18,24 +18,12 @@ from firstwords.encoders.zipformer import Zipformer, ZipformerConfig
 from firstwords.encoders.zipformer.streaming import window
 from firstwords.model import kinds
 from firstwords.tensors import Padded, pad
+from small_zipformer import SMALL
 
 MELS = 80
 # float32 rounding: other sizes take other kernels; the values are about 3, the layers about ten
 TOLERANCE = 2e-5
 
-SMALL = ZipformerConfig(
-    dims=(24, 32, 20),
-    layers=(1, 2, 1),
-    downsampling=(1, 2, 4),
-    feedforward=(32, 40, 32),
-    heads=(2, 4, 2),
-    query_head_dim=(8, 8, 8),
-    position_head_dim=(4, 4, 4),
-    value_head_dim=(6, 6, 6),
-    kernels=(7, 9, 5),
-    unmasked_dims=(16, 16, 16),
-    embed_channels=(4, 8, 8),
-)
 CAUSAL = SMALL.with_(causal=True, chunks=(8, 16, -1))
 ENCODERS: dict[str, Callable[[], Encoder]] = {
     "zipformer": lambda: Zipformer(SMALL, MELS),

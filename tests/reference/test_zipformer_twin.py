@@ -24,23 +24,11 @@ from firstwords.model.convert.icefall_file import read_settings
 from firstwords.tensors import Padded, pad
 from reference.zipformer import EagerZipformer, regularizers
 from reference.zipformer.operators import L, Swoosh
+from small_zipformer import SMALL
 
 MELS = 80
 ENCODER_TOLERANCE = 2e-5  # of the golden numbers, as for the product
 
-SMALL = ZipformerConfig(
-    dims=(24, 32, 20),
-    layers=(1, 2, 1),
-    downsampling=(1, 2, 4),
-    feedforward=(32, 40, 32),
-    heads=(2, 4, 2),
-    query_head_dim=(8, 8, 8),
-    position_head_dim=(4, 4, 4),
-    value_head_dim=(6, 6, 6),
-    kernels=(7, 9, 5),
-    unmasked_dims=(16, 16, 16),
-    embed_channels=(4, 8, 8),
-)
 CONFIGS = {
     "small": SMALL,
     "causal": SMALL.with_(causal=True, chunks=(8, 16, -1), left_contexts=(16, 32, -1)),

@@ -55,8 +55,8 @@ class Loader:
 
     def batches(self, after: int = 0) -> Iterator[tuple[int, Batch | None]]:
         """(number, batch) from number ``after`` on, without end; None where no utterance can be read."""
-        for number, examples in self._examples(after):
-            yield number, self._collate(examples, self._job(number)[1])
+        for number, indices, examples in self._examples(after):
+            yield number, self._collate(examples, indices)
 
     def batch(self, number: int) -> Batch | None:
         """One batch by number, made in this process."""
@@ -80,24 +80,26 @@ class Loader:
     def _job(self, number: int) -> tuple[int, list[int]]:
         return self.sampler.epoch_of(number), self.sampler.batch(number)
 
-    def _examples(self, after: int) -> Iterator[tuple[int, list[LoadedExample | Unreadable]]]:
+    def _examples(self, after: int) -> Iterator[tuple[int, list[int], list[LoadedExample | Unreadable]]]:
         if self.workers == 0:
             number = after
             while True:
                 started = time.perf_counter()
-                examples = load_all(self.source, *self._job(number))
+                epoch, indices = self._job(number)
+                examples = load_all(self.source, epoch, indices)
                 self.waited += time.perf_counter() - started
-                yield number, examples
+                yield number, indices, examples
                 number += 1
         pool = self._started_pool()
-        waiting: deque[tuple[int, Future[list[LoadedExample | Unreadable]]]] = deque()
+        waiting: deque[tuple[int, list[int], Future[list[LoadedExample | Unreadable]]]] = deque()
         following = after
         while True:
             try:
                 while len(waiting) < self.workers * PREFETCH_PER_WORKER:
-                    waiting.append((following, pool.submit(load_in_worker, *self._job(following))))
+                    epoch, indices = self._job(following)
+                    waiting.append((following, indices, pool.submit(load_in_worker, epoch, indices)))
                     following += 1
-                number, future = waiting.popleft()
+                number, indices, future = waiting.popleft()
                 started = time.perf_counter()
                 examples = future.result()
             except BrokenProcessPool:
@@ -106,7 +108,7 @@ class Loader:
                     mend="Run the same command again with --workers 0 (it goes on where it was).",
                 ) from None
             self.waited += time.perf_counter() - started
-            yield number, examples
+            yield number, indices, examples
 
     def _started_pool(self) -> ProcessPoolExecutor:
         if self._pool is None:
@@ -122,6 +124,7 @@ class Loader:
         self, examples: Sequence[LoadedExample | Unreadable], indices: Sequence[int]
     ) -> Batch | None:
         good: list[Example] = []
+        known = len(self.skipped)
         for example in examples:
             if isinstance(example, Unreadable):
                 self.skipped[example.id] = example.reason
@@ -129,7 +132,7 @@ class Loader:
             if example.repairs:
                 self.repaired[example.id] = "; ".join(example.repairs)
             good.append(to_example(example))
-        if self._speech and not self._speech - self.skipped.keys():
+        if len(self.skipped) > known and self._speech and self._speech <= self.skipped.keys():
             name = min(self._speech)
             raise TrainingError(
                 f"None of the {len(self._speech)} training utterances can be read. For example '{name}': "

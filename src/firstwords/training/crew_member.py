@@ -10,6 +10,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from firstwords.errors import FirstwordsError
 from firstwords.training.run import train_corpus
 
 
@@ -19,12 +20,15 @@ def main() -> None:
     orders: dict[str, Any] = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_input, daemon=True).start()
     start = orders.pop("start_from")
-    train_corpus(
-        Path(orders.pop("corpus_folder")),
-        Path(orders.pop("run_folder")),
-        start_from=Path(start) if start is not None else None,
-        **orders,
-    )
+    try:
+        train_corpus(
+            Path(orders.pop("corpus_folder")),
+            Path(orders.pop("run_folder")),
+            start_from=Path(start) if start is not None else None,
+            **orders,
+        )
+    except FirstwordsError as error:
+        sys.exit(error.what.replace("\n", " "))  # the last line is what the first process tells the user
 
 
 def _end_with_input() -> None:

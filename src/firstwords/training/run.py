@@ -193,7 +193,8 @@ class _Session:
                 loader.sampler = feeding.sampler(plan.batch_seconds)
             else:
                 plan = self._plan(task, loader, feeding, dev, time.monotonic() - began)
-            loader.source.speech_epochs = math.ceil(_SPEECH_SHARE * plan.steps / loader.batches_in_epoch)
+            epochs = plan.steps * config.accumulate / loader.batches_in_epoch
+            loader.source.speech_epochs = math.ceil(_SPEECH_SHARE * epochs)
             task.settings = RecognitionSettings(
                 scoring=task.settings.scoring,
                 consistency_warmup=config.consistency_warmup,

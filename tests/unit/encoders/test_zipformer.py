@@ -16,21 +16,9 @@ from firstwords.encoders.zipformer.attention import RelativePositions
 from firstwords.encoders.zipformer.schedules import Scheduled
 from firstwords.errors import ConfigError
 from firstwords.tensors import Padded, pad
+from small_zipformer import SMALL
 
 MELS = 80
-SMALL = ZipformerConfig(
-    dims=(24, 32, 20),
-    layers=(1, 2, 1),
-    downsampling=(1, 2, 4),
-    feedforward=(32, 40, 32),
-    heads=(2, 4, 2),
-    query_head_dim=(8, 8, 8),
-    position_head_dim=(4, 4, 4),
-    value_head_dim=(6, 6, 6),
-    kernels=(7, 9, 5),
-    unmasked_dims=(16, 16, 16),
-    embed_channels=(4, 8, 8),
-)
 
 
 def batch(*frames: int) -> Padded:
