@@ -254,11 +254,12 @@ def test_the_corpus_of_the_quickstart_is_finished_or_as_before(
         for p in planned:
             soundfile.write(work / f"{p.id}.flac", 0.1 * np.sin(np.arange(8000) / 7), 16000)
 
-    monkeypatch.setattr(module, "find_espeak", lambda: module.Espeak(Path("lib"), Path("data")))
+    monkeypatch.setattr(module, "find_espeak", lambda: module.Espeak(Path("lib"), tmp_path / "data"))
     monkeypatch.setattr(module, "prove_voices_differ", lambda *_: None)
     monkeypatch.setattr(module, "_speak_all", speak)
     values = read_makeup().model_dump()
-    values["utterances"] = {"train": 3, "dev": 1, "test": 1}
+    values |= {"utterances": {"train": 3, "dev": 1, "test": 1}, "drawn_voices": 2}
+    (tmp_path / "data" / "voices" / "!v").mkdir(parents=True)
     makeup, other = MakeUp.model_validate(values), MakeUp.model_validate(values | {"seed": 77})
 
     def build(home: Path, which: MakeUp) -> None:

@@ -44,6 +44,7 @@ class ActivityConfig(Config):
     lead: float = 0.15  # kept before the first warm frame: soft onsets
     hangover: float = 0.35  # kept after the last: final consonants, and gaps between words
     min_speech: float = 0.05  # of hot frames
+    onset: float = 2.0  # warm frames longer ago than this before the hot ones are no part of the speech
 
 
 _DEFAULT = ActivityConfig()
@@ -61,7 +62,7 @@ class ActivityDetector:
         self._frame = max(1, round(_FRAME_SECONDS * sample_rate))
         self._back, self._ahead = self._frames(config.floor_seconds), self._frames(config.look_ahead)
         self._lead, self._hangover = self._frames(config.lead), self._frames(config.hangover)
-        self._least = self._frames(config.min_speech)
+        self._least, self._onset = self._frames(config.min_speech), self._frames(config.onset)
         self._rest: Samples = np.zeros(0, np.float32)  # not yet a whole frame
         self._last = np.float32(0)  # the sample before, for the pre-emphasis
         self._total = 0  # samples taken
@@ -69,7 +70,7 @@ class ActivityDetector:
         self._first = self._decided = 0
         self._run: int | None = None  # first frame of the warm run that is going on
         self._hot = 0  # hot frames in it
-        self._pending: tuple[int, int] | None = None  # speech in frames that the next run may still join
+        self._pending: tuple[int, int] | None = None  # speech in frames that may still grow
 
     def push(self, samples: Samples) -> list[Stretch]:
         """The next block (any length) in -> the stretches that are over by now."""
@@ -88,11 +89,22 @@ class ActivityDetector:
     def finish(self) -> list[Stretch]:
         """No more samples -> the stretches that were still open."""
         over = self._decide(self._first + len(self._levels))
-        over += self._end_run()
+        self._end_run()
         if self._pending is not None:
             over.append(self._seconds(self._pending))
             self._pending = None
         return over
+
+    @property
+    def open_stretch(self) -> Stretch | None:
+        """The stretch that may still grow, as far as it is known to reach."""
+        return None if self._pending is None else self._seconds(self._pending)
+
+    @property
+    def settled(self) -> float:
+        """Seconds; no stretch that is still to come begins earlier."""
+        begin = self._pending[0] if self._pending is not None else self._earliest()
+        return max(0, begin) * self._frame / self._rate
 
     def _power(self, samples: Samples) -> npt.NDArray[np.float64]:
         frames = samples.reshape(-1, self._frame)
@@ -116,12 +128,17 @@ class ActivityDetector:
                 if self._run is None:
                     self._run, self._hot = self._decided, 0
                 self._hot += is_hot
-            elif self._run is not None:
-                over += self._end_run()
-            elif self._pending is not None and self._decided - self._lead > self._pending[1]:
+                if self._hot < self._least:
+                    self._run = max(self._run, self._decided - self._onset)
+            else:
+                self._end_run()
+            if self._pending is not None and self._earliest() > self._pending[1]:
                 over.append(self._seconds(self._pending))  # nothing can join it any more
                 self._pending = None
             self._decided += 1
+            if self._run is not None and self._hot >= self._least:
+                start, end = self._pending or (self._run - self._lead, 0)
+                self._pending = (start, max(end, self._decided))
         keep = max(self._first, self._decided - self._back - _SMOOTH)
         self._levels, self._first = self._levels[keep - self._first :], keep
         return over
@@ -138,21 +155,15 @@ class ActivityDetector:
         span = padded[self._decided - self._first : until - self._first + len(nothing)]
         return _sliding_minimum(span, len(nothing) + 1)
 
-    def _end_run(self) -> list[Stretch]:
-        """The warm run ended before frame _decided: speech, if enough of it was hot."""
-        if self._run is None:
-            return []
-        start, end, self._run = self._run - self._lead, self._decided + self._hangover, None
-        if self._hot < self._least:
-            return []
-        over: list[Stretch] = []
-        if self._pending is not None:
-            if start <= self._pending[1]:
-                start = self._pending[0]
-            else:
-                over.append(self._seconds(self._pending))
-        self._pending = (start, end)
-        return over
+    def _earliest(self) -> int:
+        """The first frame of speech that begins now or later, or with the warm run that is going on."""
+        return (self._decided if self._run is None else self._run) - self._lead
+
+    def _end_run(self) -> None:
+        """The warm run, if there is one, ended before frame _decided."""
+        if self._run is not None and self._pending is not None and self._hot >= self._least:
+            self._pending = (self._pending[0], self._decided + self._hangover)
+        self._run = None
 
     def _seconds(self, frames: tuple[int, int]) -> Stretch:
         start, end = (min(max(0, f * self._frame), self._total) / self._rate for f in frames)

@@ -1,12 +1,14 @@
-"""Cut long audio into windows a recogniser can take, at the quietest places, in bounded memory.
+"""Cut long audio into windows a recogniser can take, in bounded memory.
 
-Every window is decoded with some audio of its neighbours around it, but answers only for the part it keeps:
+``cut_speech`` gives windows of speech: each stretch between two pauses is one by itself, and only a stretch
+too long for one window is cut, at its quietest places. ``cut_windows`` covers everything, pauses too. Where
+speech is cut, each window is decoded with some audio of its neighbour, but answers only for what it keeps:
 
-    audio      |-----------------------------------------------------|
-    window 0   [============================|~~~]                            = kept, ~ only heard
-    window 1                            [~~~|=================|~~~]
-    window 2                                              [~~~|======]
-                                            ^ cut in a pause where there is one
+    audio      ___~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~~_______~~~~~~~~____
+    window 0   [==[=================|---]                            = kept, - only heard
+    window 1                    [---|==============]
+    window 2                                       [=====[=======]   heard from the second bracket on
+                                    ^ cut in a short pause where there is one
 
 The kept parts tile the audio: every sample belongs to exactly one window. ``join`` puts the tokens of two
 neighbours together so that none is lost or doubled even when a cut had to go through a word.
@@ -15,12 +17,13 @@ neighbours together so that none is lost or doubled even when a cut had to go th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
 import numpy as np
 from pydantic import model_validator
 
+from firstwords.audio.activity import ActivityDetector, Stretch
 from firstwords.audio.source import Samples
 from firstwords.config import Config
 
@@ -34,7 +37,8 @@ _LATER_DB = 6.0  # how much quieter an early place must be than the latest one: 
 class WindowConfig(Config):
     """Seconds."""
 
-    seconds: float = 30.0  # the longest window, overlaps included
+    seconds: float = 30.0  # the longest window, overlaps included; a recording that fits is one
+    piece: float = 15.0  # of longer recordings, the longest window of speech: text does not depend on seconds
     overlap: float = 1.5  # heard on each side of a cut
     pause: float = 0.4  # the stretch whose energy is compared when a place to cut is looked for
 
@@ -50,7 +54,11 @@ _DEFAULT = WindowConfig()
 
 @dataclass(frozen=True)
 class Window:
-    """Samples [start_sample, end_sample) of the audio, answering for [keep_start, keep_end)."""
+    """Samples [start_sample, end_sample) of the audio, answering for [keep_start, keep_end).
+
+    Of ``cut_speech``: silence before a stretch belongs to its kept part but not to its samples; long silence
+    is a window without samples.
+    """
 
     start_sample: int
     end_sample: int
@@ -61,6 +69,20 @@ class Window:
 
 
 def cut_windows(
+    blocks: Iterable[Samples], sample_rate: int, config: WindowConfig = _DEFAULT, *, grid: int = 1
+) -> Iterator[Window]:
+    """Blocks of one recording -> its windows, in order; holds two windows and one block at a time.
+
+    Law: the windows do not depend on the lengths of the blocks, and their kept parts tile the recording.
+
+    Args:
+        grid: windows start and are cut at multiples of so many samples; with the hop of the encoder, the
+            frames of all windows lie on one grid and can be put side by side.
+    """
+    return _with_last_marked(_windows(blocks, _Cutter(sample_rate, config, grid)))
+
+
+def cut_speech(
     blocks: Iterable[Samples],
     sample_rate: int,
     config: WindowConfig = _DEFAULT,
@@ -68,41 +90,129 @@ def cut_windows(
     grid: int = 1,
     after: int = 0,
 ) -> Iterator[Window]:
-    """Blocks of one recording -> its windows, in order; holds one window and one block at a time.
+    """Blocks of one recording -> windows of its speech, in order; holds three windows and one block at most.
 
-    Law: the windows do not depend on the lengths of the blocks, and their kept parts tile the recording.
-    With the end of any window's kept part as ``after``, the windows that follow it come, and are the same.
+    A recording that fits one window is one, whatever is heard in it. Otherwise each stretch in which the
+    energy shows speech (activity.py) is a window, or several where it is longer than ``config.piece``; so
+    the windows of long recordings are the same for all ``config.seconds`` above that. Long silence gives
+    windows without samples.
 
-    Args:
-        grid: windows start and are cut at multiples of so many samples; with the hop of the encoder, the
-            frames of all windows lie on one grid and can be put side by side.
-        after: so many samples at the beginning are answered for already; blocks there are only counted.
+    Laws: those of ``cut_windows``. With the end of any window's kept part as ``after``, the windows that
+    follow it come, and are the same.
     """
-    longest = round(config.seconds * sample_rate)
-    overlap = round(config.overlap * sample_rate) // grid * grid
-    buffer: Samples = np.zeros(0, np.float32)
-    origin = 0  # sample number of buffer[0]
-    kept = after  # everything before is answered for
+    whole = round(config.seconds * sample_rate)
+    config = config.model_copy(update={"seconds": min(config.seconds, config.piece)})
+    windows = _speech(blocks, sample_rate, _Cutter(sample_rate, config, grid), whole)
+    return (window for window in _with_last_marked(windows) if window.keep_end > after)
+
+
+def _windows(blocks: Iterable[Samples], cutter: _Cutter) -> Iterator[Window]:
     for block in blocks:
-        if len(buffer) == 0 and origin + len(block) <= kept - overlap:
-            origin += len(block)
+        cutter.push(block)
+        yield from cutter.cut(0, cutter.total)
+        cutter.forget(0)
+    if cutter.total > cutter.kept:
+        yield cutter.rest(0, cutter.total)
+
+
+def _speech(blocks: Iterable[Samples], rate: int, cutter: _Cutter, whole: int) -> Iterator[Window]:
+    """Windows of speech; of a recording of at most ``whole`` samples all that is in it."""
+    detector = ActivityDetector(rate)
+    over: list[tuple[int, int]] = []  # stretches, in samples
+    for block in blocks:
+        cutter.push(block)
+        over += [_in_samples(stretch, rate) for stretch in detector.push(block)]
+        if cutter.total <= whole:  # it may yet be a recording of one window
             continue
-        buffer = np.concatenate([buffer, block])
-        # More than a whole window beyond the cut must be there: only then is this one not the last.
-        while origin + len(buffer) - max(0, kept - overlap) > longest:
-            start = max(0, kept - overlap)
-            latest = start + longest - overlap
-            cut = _quietest(buffer, kept - origin, latest - origin, sample_rate, config.pause) + origin
-            cut = max(kept + grid, cut // grid * grid)
-            end = cut + overlap
-            yield Window(start, end, kept, cut, buffer[start - origin : end - origin], False)
-            kept = cut
-            forget = max(0, kept - overlap) - origin
-            buffer, origin = buffer[forget:].copy(), origin + forget
-    total = origin + len(buffer)
-    if total > kept:
-        start = max(0, kept - overlap)
-        yield Window(start, total, kept, total, buffer[start - origin :], True)
+        for start, end in over:
+            yield from cutter.stretch(start, end)
+        over.clear()
+        settled = round(detector.settled * rate)
+        yield from cutter.silence(settled)
+        if detector.open_stretch is not None:
+            yield from cutter.cut(*_in_samples(detector.open_stretch, rate))
+        cutter.forget(settled)
+    if 0 < cutter.total <= whole:
+        yield cutter.rest(0, cutter.total)
+        return
+    for stretch in detector.finish():
+        yield from cutter.stretch(*_in_samples(stretch, rate))
+    yield from cutter.silence(cutter.total)
+    if cutter.total > cutter.kept:
+        yield cutter.window(cutter.total, cutter.total, cutter.total)
+
+
+def _in_samples(stretch: Stretch, rate: int) -> tuple[int, int]:
+    return round(stretch[0] * rate), round(stretch[1] * rate)
+
+
+def _with_last_marked(windows: Iterable[Window]) -> Iterator[Window]:
+    before: Window | None = None
+    for window in windows:
+        if before is not None:
+            yield before
+        before = window
+    if before is not None:
+        yield replace(before, is_last=True)
+
+
+class _Cutter:
+    """The samples that are still needed, and how far the recording is answered for."""
+
+    def __init__(self, rate: int, config: WindowConfig, grid: int) -> None:
+        self._rate, self._grid, self._pause = rate, grid, config.pause
+        self._overlap = round(config.overlap * rate) // grid * grid
+        self._buffer: Samples = np.zeros(0, np.float32)
+        self._origin = 0  # sample number of buffer[0]
+        self.longest = round(config.seconds * rate)
+        self.total = 0
+        self.kept = 0  # everything before is answered for
+
+    def push(self, block: Samples) -> None:
+        self._buffer = np.concatenate([self._buffer, block])
+        self.total += len(block)
+
+    def stretch(self, start: int, end: int) -> Iterator[Window]:
+        """The silence before [start, end), and what is not yet answered for of the stretch itself."""
+        yield from self.silence(start)
+        yield from self.cut(start, end)
+        yield self.rest(start, end)
+
+    def cut(self, start: int, end: int) -> Iterator[Window]:
+        """Windows of a stretch that reaches to ``end`` or farther, as long as that is too far for one."""
+        while end - (first := self._first(start)) > self.longest:
+            kept, latest = max(first, self.kept), first + self.longest - self._overlap
+            cut = self._origin + _quietest(
+                self._buffer, kept - self._origin, latest - self._origin, self._rate, self._pause
+            )
+            cut = max(kept + self._grid, cut // self._grid * self._grid)
+            yield self.window(first, cut + self._overlap, cut)
+
+    def rest(self, start: int, end: int) -> Window:
+        """The last or only window of the stretch [start, end)."""
+        return self.window(self._first(start), end, end)
+
+    def silence(self, until: int) -> Iterator[Window]:
+        """Windows without samples as long as ``until`` is a whole one or more away."""
+        while until - self.kept >= self.longest:
+            quiet = self.kept + self.longest
+            yield self.window(quiet, quiet, quiet)
+
+    def window(self, first: int, end: int, keep_end: int) -> Window:
+        samples = self._buffer[first - self._origin : end - self._origin].copy()
+        window = Window(first, end, self.kept, keep_end, samples, False)
+        self.kept = keep_end
+        return window
+
+    def forget(self, settled: int) -> None:
+        """Nothing before ``settled`` is needed any more but the overlap with what is answered for."""
+        gone = self._first(settled) - self._origin
+        if gone > 0:
+            self._buffer, self._origin = self._buffer[gone:].copy(), self._origin + gone
+
+    def _first(self, start: int) -> int:
+        """Where a window begins: with its stretch, or so much before the cut."""
+        return max(start // self._grid * self._grid, self.kept - self._overlap)
 
 
 def _quietest(samples: Samples, kept: int, latest: int, rate: int, pause: float) -> int:

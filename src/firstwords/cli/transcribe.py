@@ -26,7 +26,12 @@ def run(
         Path | None, typer.Option("--out", help="Folder for the results. Without it, they are printed.")
     ] = None,
     window: Annotated[
-        float, typer.Option("--window", help="Longest stretch decoded at once, in seconds.", min=2.0)
+        float,
+        typer.Option(
+            "--window",
+            help="Longest recording decoded as a whole, in seconds; longer ones in stretches of speech.",
+            min=2.0,
+        ),
     ] = 30.0,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
     again: Annotated[bool, typer.Option("--again", help="Do files again that are done already.")] = False,

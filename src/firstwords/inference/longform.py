@@ -1,31 +1,28 @@
-"""Hours of audio in bounded memory: blocks -> windows -> batches of windows -> tokens of the whole.
+"""Hours of audio in bounded memory: blocks -> windows of speech -> batches -> tokens of the whole.
 
-    blocks ─> cut_windows ─> stretches of speech ─> decode ─> join ─> tokens
+    blocks ─> cut_speech ─> windows ─> decode ─> join ─> tokens
 
-Within a window each stretch of speech between two pauses is decoded by itself: a model that was trained on
-utterances of a few seconds reads them as such, but a window of many at once badly. Only text grows with the
-recording. Windows are cut in pauses and overlap; neighbours are joined where their tokens agree
-(audio/windows.py), so that no word is lost or doubled at a cut.
+Each stretch of speech between two pauses is decoded by itself: a model that was trained on utterances of a
+few seconds reads them as such, but a window of many at once badly. Only text grows with the recording. A
+stretch too long for the model is cut at quiet places into windows that overlap; these are joined where
+their tokens agree (audio/windows.py), so that no word is lost or doubled at a cut.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TypeVar
 
 import numpy as np
 
-from firstwords.audio.activity import find_speech
 from firstwords.audio.source import Samples
-from firstwords.audio.windows import Window, WindowConfig, cut_windows, join
+from firstwords.audio.windows import Window, WindowConfig, cut_speech, join
 from firstwords.inference.journal import Journal
 from firstwords.inference.transcript import Token
 
-T = TypeVar("T")
-
 SILENT_PEAK = 1e-4  # samples that never exceed it (-80 dB of full scale) hold no speech
 _BREAK_SECONDS = 0.2  # between two windows that agree in nothing, such a gap parts words
+_MOST_WINDOWS = 16  # in one group: hours of silence are reported as they pass
 
 # Several stretches of samples -> the tokens of each, in seconds from its own first sample.
 Decode = Callable[[Sequence[Samples]], list[list[Token]]]
@@ -42,7 +39,7 @@ def transcribe_blocks(
     decode: Decode,
     config: WindowConfig,
     *,
-    together: int = 1,
+    together: float = 0.0,
     grid: int = 1,
     progress: Callable[[float], None] | None = None,
     journal: Journal | None = None,
@@ -54,7 +51,7 @@ def transcribe_blocks(
 
     Args:
         decode: the model; gets stretches of very different lengths at once.
-        together: windows whose stretches go into one call of ``decode``.
+        together: seconds of windows that go into one call of ``decode``, at least one window.
         grid: windows start at multiples of so many samples; with the encoder's hop, token times do not
             depend on where the windows lie.
         progress: called with the seconds of the recording that are done.
@@ -64,43 +61,28 @@ def transcribe_blocks(
     tokens: list[Token] = journal.tokens if journal is not None else []
     done = journal.until if journal is not None else 0
     duration = done / sample_rate
-    for windows in in_groups(cut_windows(blocks, sample_rate, config, grid=grid, after=done), together):
+    windows = cut_speech(blocks, sample_rate, config, grid=grid, after=done)
+    for group in in_groups(windows, round(together * sample_rate)):
         keep = len(tokens)
-        spoken = [(window, *part) for window in windows for part in _speech(window, sample_rate, grid)]
-        found = decode([w.samples[first:last] for w, first, last in spoken]) if spoken else []
-        for window in windows:
-            heard = [
-                replace(token, start=token.start + offset, end=token.end + offset)
-                for (owner, first, _), read in zip(spoken, found, strict=True)
-                if owner is window
-                for offset in [(window.start_sample + first) / sample_rate]
-                for token in read
-            ]
-            keep = min(keep, _append(tokens, heard, window.keep_start / sample_rate, config.overlap))
-            duration = window.keep_end / sample_rate
-        if journal is not None and not windows[-1].is_last:
-            journal.append(keep, tokens[keep:], windows[-1].keep_end)
+        spoken = [window for window in group if not is_silent(window.samples)]
+        found = decode([window.samples for window in spoken]) if spoken else []
+        for window, read in zip(spoken, found, strict=True):
+            offset = window.start_sample / sample_rate
+            heard = [replace(token, start=token.start + offset, end=token.end + offset) for token in read]
+            keep = min(keep, _append(tokens, heard, window, sample_rate, config.overlap))
+        duration = group[-1].keep_end / sample_rate
+        if journal is not None and not group[-1].is_last:
+            journal.append(keep, tokens[keep:], group[-1].keep_end)
         if progress is not None:
             progress(duration)
     return tokens, duration
 
 
-def _speech(window: Window, sample_rate: int, grid: int) -> list[tuple[int, int]]:
-    """Stretches of speech that reach into the kept part, in samples of the window, starting on the grid."""
-    if is_silent(window.samples):
-        return []
-    if window.is_last and window.keep_start == 0:
-        return [(0, len(window.samples))]
-    stretches: list[tuple[int, int]] = []
-    for start, end in find_speech(window.samples, sample_rate):
-        first, last = round(start * sample_rate) // grid * grid, round(end * sample_rate)
-        if window.start_sample + first < window.keep_end and window.start_sample + last > window.keep_start:
-            stretches.append((first, last))
-    return stretches
-
-
-def _append(tokens: list[Token], heard: list[Token], cut: float, overlap: float) -> int:
+def _append(tokens: list[Token], heard: list[Token], window: Window, sample_rate: int, overlap: float) -> int:
     """Put the tokens of the next window behind those of the windows so far -> how many of these stay."""
+    cut = window.keep_start / sample_rate
+    if window.start_sample >= window.keep_start:  # it begins after a pause: nothing was heard twice
+        overlap = 0.0
     tail = len(tokens)
     while tail and tokens[tail - 1].start >= cut - overlap - 1:
         tail -= 1
@@ -111,19 +93,21 @@ def _append(tokens: list[Token], heard: list[Token], cut: float, overlap: float)
     rest = heard[how.start :]
     if tokens and rest and not how.agreed and rest[0].start - tokens[-1].end > _BREAK_SECONDS:
         # The space between two words may have been read right of the cut by the left window and left of it
-        # by the right one, so that neither kept it.
+        # by the right one, so that neither kept it; and no space is read in the pause between two stretches.
         rest[0] = replace(rest[0], breaks=True)
     tokens += rest
     return tail + how.keep
 
 
-def in_groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Items in lists of ``size``, the last one shorter."""
-    group: list[T] = []
-    for item in items:
-        group.append(item)
-        if len(group) == size:
+def in_groups(windows: Iterable[Window], samples: int) -> Iterator[list[Window]]:
+    """Windows in lists of at most so many samples, or of one window."""
+    group: list[Window] = []
+    held = 0
+    for window in windows:
+        if group and (held + len(window.samples) > samples or len(group) == _MOST_WINDOWS):
             yield group
-            group = []
+            group, held = [], 0
+        group.append(window)
+        held += len(window.samples)
     if group:
         yield group

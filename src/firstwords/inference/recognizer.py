@@ -29,7 +29,7 @@ from firstwords.device import Compute, Precision, choose_compute
 from firstwords.errors import FirstwordsError, SearchError, UsageError
 from firstwords.heads.intermediate import encode_with_taps
 from firstwords.inference.journal import Journal, recording_fingerprint
-from firstwords.inference.longform import in_groups, is_silent, transcribe_blocks
+from firstwords.inference.longform import is_silent, transcribe_blocks
 from firstwords.inference.transcript import Token, Transcript, build_transcript
 from firstwords.model.checkpoint import LoadedModel, load_model, weights_digest
 from firstwords.search.align import align as align_tokens
@@ -215,13 +215,14 @@ class Recognizer:
             "model": self._fingerprint,
             "state of the recording": recording_fingerprint(audio),
             "stretch of it": f"{start} {duration}",
-            "window": f"{window} {self._together(window)}",
+            "window": f"{window} {self._together}",
             "device": f"{self.compute.device.type} {self.compute.dtype}",
         }
 
-    def _together(self, window: float) -> int:
-        """Windows whose stretches of speech are decoded at once."""
-        return max(1, int(_BATCH_SECONDS.get(self.compute.device.type, 60.0) / window))
+    @property
+    def _together(self) -> float:
+        """Seconds of speech that are decoded at once."""
+        return _BATCH_SECONDS.get(self.compute.device.type, 60.0)
 
     def _long(
         self,
@@ -235,7 +236,7 @@ class Recognizer:
             self.sample_rate,
             self._decode_by_length,
             _windows(window),
-            together=self._together(window),
+            together=self._together,
             grid=self._hop,
             progress=progress,
             journal=journal,
@@ -361,14 +362,12 @@ class Recognizer:
         """Blocks -> log-probabilities of the whole: each window's frames for the part it keeps."""
         hop = self._hop
         parts: list[npt.NDArray[np.float32]] = []
-        windows = cut_windows(blocks, self.sample_rate, _windows(window), grid=hop)
-        for group in in_groups(windows, 1):
-            for one in group:
-                scores = self._forward([one.samples])
-                values = scores.values[0, : int(scores.lengths[0])].float().cpu().numpy()
-                first = (one.keep_start - one.start_sample) // hop
-                last = len(values) if one.is_last else (one.keep_end - one.start_sample) // hop
-                parts.append(values[first:last])
+        for one in cut_windows(blocks, self.sample_rate, _windows(window), grid=hop):
+            scores = self._forward([one.samples])
+            values = scores.values[0, : int(scores.lengths[0])].float().cpu().numpy()
+            first = (one.keep_start - one.start_sample) // hop
+            last = len(values) if one.is_last else (one.keep_end - one.start_sample) // hop
+            parts.append(values[first:last])
         if not parts:
             return np.zeros((0, self.model.vocabulary), np.float32)
         return np.concatenate(parts)

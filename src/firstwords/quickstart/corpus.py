@@ -26,8 +26,9 @@ from firstwords.audio.rooms import LEAD, draw_room, place_in_room, simulate_resp
 from firstwords.audio.waveform import read, write
 from firstwords.data.manifest import MANIFEST, Utterance, write_manifest
 from firstwords.errors import CorpusError, DependencyError
-from firstwords.files import replace_folder, write_atomically
+from firstwords.files import replace_folder, unwritable, write_atomically
 from firstwords.quickstart.makeup import NON_SPEECH, MakeUp, Planned, Voice, plan
+from firstwords.quickstart.voices import DrawnVoice, draw_voices, write_variants
 
 # espeak-ng cuts longer data paths in silence (a fixed 160-byte buffer).
 _LONGEST_PATH = 120
@@ -70,8 +71,10 @@ def build_corpus(makeup: MakeUp, folder: Path, progress: Progress) -> None:
     try:
         with tempfile.TemporaryDirectory(prefix="fw-") as name:
             work = Path(name)
-            espeak = _with_short_data_path(espeak, work)
-            prove_voices_differ(espeak, makeup.voices, work)
+            espeak = _with_own_data(espeak, work)
+            drawn = draw_voices(makeup.seed, makeup.drawn_voices)
+            write_variants(drawn, espeak.data)
+            prove_voices_differ(espeak, [*makeup.voices, *drawn], work)
             _speak_all(espeak, [p for p in planned if p.voice], work, progress)
             utterances = _mix_all(makeup, planned, work, aside / "audio", progress)
         write_manifest(aside / MANIFEST, utterances)
@@ -88,21 +91,24 @@ def _digest_of(stamp: Path) -> object:
         return None
 
 
-def _with_short_data_path(espeak: Espeak, work: Path) -> Espeak:
-    """Copy the data to a short path where theirs is too long for espeak-ng."""
-    if len(str(espeak.data).encode()) <= _LONGEST_PATH:
-        return espeak
+def _with_own_data(espeak: Espeak, work: Path) -> Espeak:
+    """Copy the data: drawn voices go into the copy, and its path is short enough for espeak-ng."""
     target = work / "espeak-ng-data"
     if len(str(target).encode()) > _LONGEST_PATH:
         raise CorpusError(
-            f"espeak-ng cannot read its data from paths this long: '{espeak.data}' and '{target}'.",
+            f"espeak-ng cannot read its data from a path this long: '{target}'.",
             mend="Set the environment variable TMPDIR (TEMP on Windows) to a short path, such as /tmp.",
         )
-    shutil.copytree(espeak.data, target)
+    try:
+        shutil.copytree(espeak.data, target)
+    except OSError as error:
+        raise unwritable(
+            target, error, mend="Free some space there, or set TMPDIR to another folder."
+        ) from None
     return Espeak(espeak.library, target)
 
 
-def prove_voices_differ(espeak: Espeak, voices: Sequence[Voice], work: Path) -> None:
+def prove_voices_differ(espeak: Espeak, voices: Sequence[Voice | DrawnVoice], work: Path) -> None:
     """All voices say the same at the same rate and pitch; two equal answers are one voice with two names."""
     clips = {v.name: work / f"probe_{i}.flac" for i, v in enumerate(voices)}
     _run_all(espeak, [_job(name, _PROBE, 160, 50, clip) for name, clip in clips.items()], lambda _: None)

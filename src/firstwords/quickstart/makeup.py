@@ -15,6 +15,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from firstwords.config import Config, dump_config, parse_config
+from firstwords.quickstart.voices import DrawnVoice, draw_voices
 
 SplitName = Literal["train", "dev", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "dev", "test")
@@ -63,6 +64,8 @@ class MakeUp(Config):
     commands: tuple[str, ...]
     utterances: Utterances
     voices: tuple[Voice, ...]
+    # Made up for training, see voices.py; espeak-ng knows at most 349 voices and comes with some 200.
+    drawn_voices: int = Field(ge=0, le=150)
 
     @model_validator(mode="after")
     def voices_are_enough_and_disjoint(self) -> Self:
@@ -89,7 +92,7 @@ class Planned:
 
     id: str
     split: SplitName
-    voice: Voice | None
+    voice: Voice | DrawnVoice | None
     phrases: tuple[str, ...]
     rate: int
     pitch: int
@@ -115,7 +118,9 @@ def plan(makeup: MakeUp) -> list[Planned]:
     """Every utterance of every split, in order."""
     planned: list[Planned] = []
     for number, split in enumerate(SPLITS):
-        voices = [v for v in makeup.voices if v.split == split]
+        voices: list[Voice | DrawnVoice] = [v for v in makeup.voices if v.split == split]
+        if split == "train":
+            voices += draw_voices(makeup.seed, makeup.drawn_voices)
         count: int = getattr(makeup.utterances, split)
         for index in range(count):
             generator = np.random.default_rng((makeup.seed, number, index))

@@ -51,6 +51,25 @@ def test_blocks_do_not_matter() -> None:
         np.testing.assert_allclose(found + detector.finish(), whole)
 
 
+def test_what_is_said_of_an_open_stretch_holds() -> None:
+    """It begins where the finished one does and never reaches farther; nothing later begins before it."""
+    samples = scene([(0.0, 1.0), (3.0, 4.2), (9.0, 25.0), (25.6, 26.0)], 30.0)
+    whole = find_speech(samples, RATE)
+    detector = ActivityDetector(RATE)
+    over = 0
+    longest = 0.0
+    for at in range(0, len(samples), 1600):
+        over += len(detector.push(samples[at : at + 1600]))
+        if detector.open_stretch is not None:
+            start, end = detector.open_stretch
+            assert start == whole[over][0] == detector.settled
+            assert end <= whole[over][1]
+            longest = max(longest, end - start)
+        elif over < len(whole):
+            assert detector.settled <= whole[over][0]
+    assert longest > 14  # it is told while the stretch is still going on
+
+
 def test_stretches_come_before_the_end_and_memory_is_bounded() -> None:
     detector = ActivityDetector(RATE)
     early = []

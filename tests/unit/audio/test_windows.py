@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firstwords.audio.windows import Window, WindowConfig, cut_windows, join
+from firstwords.audio.activity import find_speech
+from firstwords.audio.windows import Window, WindowConfig, _Cutter, cut_speech, cut_windows, join
 
 RATE = 1000  # the code knows no particular rate; a low one makes the tests fast
 
@@ -48,18 +51,102 @@ def test_blocks_do_not_matter() -> None:
         assert [w.keep_end for w in cut_windows(blocks_of(samples, size), RATE)] == one
 
 
+def talk(seconds: float, seed: int = 0) -> np.ndarray:
+    """Bursts of 0.2 to 40 s, pauses of 0.05 to 50 s: their logarithms are uniform."""
+    rng = np.random.default_rng(seed)
+    samples = 1e-3 * noise(seconds, seed)
+    at = 0.0
+    while at < seconds:
+        at += float(np.exp(rng.uniform(np.log(0.05), np.log(50))))
+        length = float(np.exp(rng.uniform(np.log(0.2), np.log(40))))
+        burst = samples[round(at * RATE) : round((at + length) * RATE)]
+        burst *= 1 + 100 * np.abs(np.sin(2 * np.pi * 2 * np.arange(len(burst)) / RATE))  # like syllables
+        at += length
+    return samples.astype(np.float32)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    length=st.floats(0, 300),
+    block=st.integers(100, 50_000),
+    seconds=st.sampled_from([6.0, 20.0, 30.0]),
+    grid=st.sampled_from([1, 40]),
+    seed=st.integers(0, 100),
+)
+def test_windows_of_speech_hold_all_that_the_detector_finds(
+    length: float, block: int, seconds: float, grid: int, seed: int
+) -> None:
+    samples = talk(length, seed)
+    config = WindowConfig(seconds=seconds)
+    windows = list(cut_speech(blocks_of(samples, block), RATE, config, grid=grid))
+    heard = np.zeros(len(samples), bool)
+    at = 0
+    for number, window in enumerate(windows):
+        assert window.keep_start == at < window.keep_end
+        assert window.is_last == (number == len(windows) - 1)
+        assert window.start_sample % grid == 0 or len(window.samples) == 0
+        np.testing.assert_array_equal(window.samples, samples[window.start_sample : window.end_sample])
+        heard[max(window.start_sample, window.keep_start) : min(window.end_sample, window.keep_end)] = True
+        at = window.keep_end
+    assert at == len(samples)
+    speech = np.zeros(len(samples), bool)
+    for start, end in find_speech(samples, RATE):
+        speech[round(start * RATE) : round(end * RATE)] = True
+    if len(samples) <= seconds * RATE:
+        assert heard.all()
+        return
+    assert heard[speech].all()
+    assert np.sum(heard & ~speech) <= grid * len(windows)
+    assert all(len(w.samples) <= min(seconds, config.piece) * RATE for w in windows)
+
+
+def test_a_long_recording_is_cut_alike_for_windows_of_any_length() -> None:
+    samples = talk(600, seed=5)
+    found = {
+        seconds: [
+            (w.start_sample, w.end_sample) for w in cut_speech([samples], RATE, WindowConfig(seconds=seconds))
+        ]
+        for seconds in (15.0, 20.0, 30.0, 60.0)
+    }
+    assert len(found[20.0]) > 30
+    assert all(other == found[20.0] for other in found.values())
+
+
+def test_hours_of_noise_or_silence_are_not_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Silence, then noise in which nobody speaks but which never falls back to the floor of before."""
+    rng = np.random.default_rng(0)
+    held: list[int] = []
+    push = _Cutter.push
+
+    def watched(cutter: _Cutter, block: np.ndarray) -> None:
+        push(cutter, block)
+        held.append(len(cutter._buffer))
+
+    monkeypatch.setattr(_Cutter, "push", watched)
+
+    def blocks() -> Iterator[np.ndarray]:
+        for minute in range(240):
+            level = 0.0 if minute < 60 else 0.055  # -25 dB: above the highest floor, below what is hot
+            yield (level * rng.standard_normal(60 * RATE)).astype(np.float32)
+
+    windows = [w.keep_end - w.keep_start for w in cut_speech(blocks(), RATE)]
+    assert sum(windows) == 240 * 60 * RATE
+    assert max(windows) <= 30 * RATE  # less than 15 s of silence, and speech of at most 15 s
+    assert max(held) <= 80 * RATE  # a block, a stretch, what is not decided yet
+
+
 @pytest.mark.parametrize("grid", [1, 40])
 @pytest.mark.parametrize("seconds", [2.0, 20.0])
 def test_cutting_goes_on_after_any_window(seconds: float, grid: int) -> None:
     """The end of a kept part is all that must be known; blocks need not be those of before."""
-    samples = noise(15 * seconds, seed=2)
+    samples = talk(20 * seconds, seed=2)
     config = WindowConfig(seconds=seconds, overlap=min(1.5, seconds / 8))
-    whole = list(cut_windows(blocks_of(samples, 10_000), RATE, config, grid=grid))
+    whole = list(cut_speech(blocks_of(samples, 10_000), RATE, config, grid=grid))
     assert len(whole) > 12
     for number, window in enumerate(whole):
         for size in (333, 10_000, len(samples)):
             blocks = blocks_of(samples, size)
-            rest = list(cut_windows(blocks, RATE, config, grid=grid, after=window.keep_end))
+            rest = list(cut_speech(blocks, RATE, config, grid=grid, after=window.keep_end))
             for one, other in zip(rest, whole[number + 1 :], strict=True):
                 assert one.samples.tobytes() == other.samples.tobytes()
                 assert vars(one) | {"samples": None} == vars(other) | {"samples": None}

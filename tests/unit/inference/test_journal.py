@@ -52,7 +52,9 @@ def go(
         return decode(batch)
 
     blocks = [samples[at : at + block] for at in range(0, len(samples), block)]
-    tokens, duration = transcribe_blocks(blocks, RATE, counted, CONFIG, together=2, grid=640, journal=journal)
+    tokens, duration = transcribe_blocks(
+        blocks, RATE, counted, CONFIG, together=20.0, grid=640, journal=journal
+    )
     return list(tokens), duration, made
 
 

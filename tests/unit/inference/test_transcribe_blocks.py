@@ -9,7 +9,7 @@ import pytest
 from test_formats import Letters
 
 from firstwords.audio.windows import WindowConfig
-from firstwords.inference.longform import in_groups, is_silent, transcribe_blocks
+from firstwords.inference.longform import is_silent, transcribe_blocks
 from firstwords.inference.transcript import Token, build_transcript
 from tone_corpus import RATE, TONES, random_text, sing
 
@@ -40,7 +40,7 @@ def decode(batch: Sequence[np.ndarray]) -> list[list[Token]]:
     return [read_tones(samples) for samples in batch]
 
 
-def text_of(samples: np.ndarray, seconds: float, block: int = 16_000, together: int = 1) -> str:
+def text_of(samples: np.ndarray, seconds: float, block: int = 16_000, together: float = 0.0) -> str:
     blocks = [samples[at : at + block] for at in range(0, len(samples), block)]
     tokens, duration = transcribe_blocks(
         blocks, RATE, decode, WindowConfig(seconds=seconds), together=together
@@ -60,7 +60,7 @@ def test_no_word_is_lost_or_doubled_whatever_the_window(seed: int) -> None:
     assert text_of(samples, 1000.0) == text
     for seconds in (12.0, 20.0, 30.0):
         assert text_of(samples, seconds) == text
-    assert text_of(samples, 20.0, block=3333, together=4) == text
+    assert text_of(samples, 20.0, block=3333, together=60.0) == text
 
 
 def test_long_pauses_between_words() -> None:
@@ -121,7 +121,6 @@ def test_progress_and_groups() -> None:
     transcribe_blocks([samples], RATE, decode, WindowConfig(seconds=12.0), progress=seen.append)
     assert seen == sorted(seen)
     assert seen[-1] == pytest.approx(len(samples) / RATE)
-    assert list(in_groups(range(7), 3)) == [[0, 1, 2], [3, 4, 5], [6]]
     assert is_silent(np.zeros(3, np.float32))
     assert is_silent(np.zeros(0, np.float32))
     assert not is_silent(np.float32([0, 0.1]))

@@ -16,12 +16,14 @@ from firstwords.errors import ConfigError, CorpusError, DependencyError
 from firstwords.quickstart import corpus as corpus_module
 from firstwords.quickstart.corpus import Espeak, build_corpus, find_espeak, prove_voices_differ
 from firstwords.quickstart.makeup import NON_SPEECH, MakeUp, Voice, plan, read_makeup
+from firstwords.quickstart.voices import DrawnVoice, draw_voices, write_variants
 
 
 def small() -> MakeUp:
     makeup = read_makeup()
     values = makeup.model_dump()
-    values["utterances"] = {"train": 30, "dev": 4, "test": 5}
+    values["utterances"] = {"train": 66, "dev": 4, "test": 5}
+    values["drawn_voices"] = 6
     return MakeUp.model_validate(values)
 
 
@@ -36,7 +38,9 @@ def test_committed_makeup_keeps_its_promises() -> None:
     assert sum(s == "test" for s in timbres.values()) >= 3
     assert makeup.snr_db == (5.0, 25.0)
     speaking = [p for p in plan(makeup) if p.voice]
-    assert all(p.voice is not None and p.voice.split == p.split for p in speaking)
+    for p in speaking:
+        assert p.split == ("train" if isinstance(p.voice, DrawnVoice) or not p.voice else p.voice.split)
+    assert len({p.voice.name for p in speaking if isinstance(p.voice, DrawnVoice)}) == makeup.drawn_voices > 0
     texts = {p.text for p in speaking}
     assert any("seven" in t for t in texts)
     assert "call home" in texts
@@ -81,9 +85,20 @@ def test_a_long_data_path_is_copied_to_a_short_one(tmp_path: Path) -> None:
     voices = [Voice(name="en-us+m1", split="train", rate=160, pitch=50)]
     with pytest.raises(CorpusError, match="return code"):
         prove_voices_differ(far, voices, work)  # the fault is real: espeak-ng cannot read this path
-    near = corpus_module._with_short_data_path(far, work)
+    near = corpus_module._with_own_data(far, work)
     assert near.data.parent == work
     prove_voices_differ(near, voices, work)
+
+
+def test_drawn_voices_differ_and_can_be_repeated(tmp_path: Path) -> None:
+    voices = draw_voices(3, 12)
+    assert voices[:5] == draw_voices(3, 5)
+    assert voices != draw_voices(4, 12)
+    with pytest.raises(CorpusError, match="no variant 'drawn000'"):
+        prove_voices_differ(find_espeak(), voices, tmp_path)  # espeak-ng would fall back to the plain voice
+    own = corpus_module._with_own_data(find_espeak(), tmp_path)
+    write_variants(voices, own.data)
+    prove_voices_differ(own, voices, tmp_path)
 
 
 def test_missing_package_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,6 +119,7 @@ def test_corpus_is_finished_or_absent_and_the_same_twice(tmp_path: Path) -> None
         assert 0 < np.abs(x).max() <= 1
         assert abs(len(x) / 16000 - a.duration) < 1e-3
     train = {u.speaker for u in one.split("train")}
+    assert sum("drawn" in (speaker or "") for speaker in train) == 6
     assert train.isdisjoint({u.speaker for u in one.split("test")})
     silentless = [u for u in one.utterances if u.text == ""]
     assert silentless
