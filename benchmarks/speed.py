@@ -10,6 +10,7 @@ the precision 'auto' (bfloat16 where the processor has it). Only the encoder dif
     training    forward, CTC head (500 pieces) and loss, backward, ScaledAdam step; not counted: reading,
                 features, augmentation
     inference   forward of the encoder in evaluation mode, without gradients
+    parts       ours divide a batch as the product does by itself (choose.py): S into two halves
     batch       8 x 10 s of noise with the band levels, syllables and pauses of speech, 12 tokens a second
     state       schedules at count 2000, the middle of a short run, where skips and regularisers are all
                 active; fresh weights after a few steps; the same random decisions on all sides
@@ -60,6 +61,7 @@ from firstwords.encoders.zipformer import Zipformer, ZipformerConfig
 from firstwords.heads.ctc import CtcConfig, CtcHead, ctc_loss
 from firstwords.inference.recognizer import Recognizer
 from firstwords.tensors import Padded
+from firstwords.training.choose import parts_of_batch
 from firstwords.training.scaled_adam import ScaledAdam
 from firstwords.training.settings import TrainingConfig
 from reference.zipformer import EagerZipformer
@@ -78,6 +80,7 @@ class Side:
     head: CtcHead
     dtype: torch.dtype
     rate: float = 0.01
+    parts: int = 1  # of which a batch is made
 
     def __post_init__(self) -> None:
         parameters = [*self.encoder.parameters(), *self.head.parameters()]
@@ -93,11 +96,17 @@ class Side:
         self.encoder.train()
         self.head.train()
         torch.manual_seed(seed)
-        loss = ctc_loss(self.head.log_probs(self.encode(frames)), targets).sum()
-        loss.backward()
+        total = 0.0
+        for part in range(self.parts):
+            some = slice(part, None, self.parts)
+            labels = Padded(targets.values[some], targets.lengths[some])
+            heard = self.encode(Padded(frames.values[some], frames.lengths[some]))
+            loss = ctc_loss(self.head.log_probs(heard), labels).sum()
+            loss.backward()
+            total += float(loss.detach())
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return float(loss.detach()) / float(targets.lengths.sum())
+        return total / float(targets.lengths.sum())
 
     def infer(self, frames: Padded) -> None:
         self.encoder.eval()
@@ -122,7 +131,7 @@ def make_sides(size: str, names: Sequence[str], *, in_bytes: bool = False) -> di
             mine = copy.deepcopy(ours)
             mine.set_step(COUNT)
             dtype = choose_compute("cpu", "fp32" if name == "fp32" else "auto").dtype
-            sides[name] = Side(mine, copy.deepcopy(head), dtype)
+            sides[name] = Side(mine, copy.deepcopy(head), dtype, parts=parts_of_batch(size, ROWS * SECONDS))
     return sides
 
 

@@ -8,7 +8,7 @@ import platform
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -63,6 +63,14 @@ def has_native_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device)[0] >= 8
     return bool(cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def read_precision(name: str) -> Precision:
+    """A user's word -> the precision it names."""
+    for known in get_args(Precision):
+        if name == known:
+            return known
+    raise UsageError(f"--precision {name}: no such format.", mend="Use auto, fp32 or bf16.")
 
 
 def choose_compute(device: str = "auto", precision: Precision = "auto") -> Compute:

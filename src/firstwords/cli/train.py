@@ -38,6 +38,7 @@ def run(
     ] = None,
 ) -> None:
     """Train a model on a corpus, or go on training it; Ctrl-C saves, and the same command goes on."""
+    from firstwords.device import read_precision
     from firstwords.errors import UsageError
     from firstwords.model.recipe import read_recipe
     from firstwords.training.run import train_corpus
@@ -47,8 +48,6 @@ def run(
             "--recipe and --size contradict each other.",
             mend="A recipe names its own encoder; leave --size away.",
         )
-    if precision not in (None, "auto", "fp32", "bf16"):
-        raise UsageError(f"--precision {precision}: no such format.", mend="Use auto, fp32 or bf16.")
     result = train_corpus(
         corpus,
         to,
@@ -58,7 +57,7 @@ def run(
         start_from=start,
         overrides=set_ or (),
         device=device,
-        precision=precision,
+        precision=read_precision(precision) if precision is not None else None,
         workers=workers,
     )
     if not result.finished:

@@ -34,6 +34,10 @@ def run(
         ),
     ] = 30.0,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    precision: Annotated[
+        str,
+        typer.Option("--precision", help="auto, fp32 or bf16; auto: bf16 for large models that gain by it."),
+    ] = "auto",
     again: Annotated[bool, typer.Option("--again", help="Do files again that are done already.")] = False,
 ) -> None:
     """Transcribe recordings. Files that are done are skipped; unreadable ones are named, the others done.
@@ -51,11 +55,11 @@ def run(
         console.print(f"{done} already transcribed, skipped (--again does them again).")
     written = 0
     if jobs:
-        from firstwords.device import set_threads
+        from firstwords.device import read_precision, set_threads
         from firstwords.inference.recognizer import Recognizer
 
         set_threads()
-        recognizer = Recognizer.load(model, device=device)
+        recognizer = Recognizer.load(model, device=device, precision=read_precision(precision))
         try:
             more = _work(recognizer, jobs, model.resolve().name, formats, window, console)
         except KeyboardInterrupt:

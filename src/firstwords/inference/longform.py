@@ -17,6 +17,7 @@ import numpy as np
 
 from firstwords.audio.source import Samples
 from firstwords.audio.windows import Window, WindowConfig, cut_speech, join
+from firstwords.data.manifest import Utterance
 from firstwords.inference.journal import Journal
 from firstwords.inference.transcript import Token
 
@@ -109,5 +110,19 @@ def in_groups(windows: Iterable[Window], samples: int) -> Iterator[list[Window]]
             group, held = [], 0
         group.append(window)
         held += len(window.samples)
+    if group:
+        yield group
+
+
+def utterance_groups(utterances: Iterable[Utterance], seconds: float) -> Iterator[list[Utterance]]:
+    """Utterances in order, in groups of about so many seconds of audio that is held at once."""
+    group: list[Utterance] = []
+    held = 0.0
+    for utterance in utterances:
+        if group and held + utterance.duration > seconds:
+            yield group
+            group, held = [], 0.0
+        group.append(utterance)
+        held += utterance.duration
     if group:
         yield group

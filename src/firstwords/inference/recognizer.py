@@ -29,7 +29,7 @@ from firstwords.device import Compute, Precision, choose_compute
 from firstwords.errors import FirstwordsError, SearchError, UsageError
 from firstwords.heads.intermediate import encode_with_taps
 from firstwords.inference.journal import Journal, recording_fingerprint
-from firstwords.inference.longform import is_silent, transcribe_blocks
+from firstwords.inference.longform import is_silent, transcribe_blocks, utterance_groups
 from firstwords.inference.transcript import Token, Transcript, build_transcript
 from firstwords.model.checkpoint import LoadedModel, load_model, weights_digest
 from firstwords.search.align import align as align_tokens
@@ -45,6 +45,7 @@ _ALIGN_CELLS = 500_000_000  # frames x states of a forced alignment, a byte each
 _BATCH_SECONDS = {"cpu": 60.0, "cuda": 1500.0}
 _GROUP_SECONDS = {"cpu": 600.0, "cuda": 9000.0}
 _READERS = 4
+_LARGE = 10_000_000  # parameters, from which on bfloat16 is worth it
 
 
 @final
@@ -67,17 +68,22 @@ class Recognizer:
         *,
         device: str = "auto",
         check: bool = False,
-        precision: Precision = "fp32",
+        precision: Precision = "auto",
     ) -> Recognizer:
         """Model folder -> Recognizer.
 
         Args:
             device: "auto", "cpu", "cuda", "cuda:1".
             check: prove the folder on its own clip first.
-            precision: "bf16" is faster on a GPU, but texts may depend on the batch; "auto" takes it there.
+            precision: "bf16" is twice as fast where the processor or GPU has it, but a few letters may then
+                depend on what else is in the batch; "auto" takes it for models of ten million parameters
+                and more, smaller ones are fast enough.
         """
         compute = choose_compute(device, precision)
-        return cls(load_model(folder, device=compute.device, check=check), compute)
+        loaded = load_model(folder, device=compute.device, check=check)
+        if precision == "auto" and sum(p.numel() for p in loaded.model.parameters()) < _LARGE:
+            compute = choose_compute(device, "fp32")
+        return cls(loaded, compute)
 
     @property
     def frame_seconds(self) -> float:
@@ -151,7 +157,7 @@ class Recognizer:
         device = self.compute.device.type
         group_seconds = _GROUP_SECONDS.get(device, 600.0)
         with ThreadPoolExecutor(_READERS) as readers:
-            for group in _groups(utterances, group_seconds):
+            for group in utterance_groups(utterances, group_seconds):
                 yield from self._group(group, readers, window, progress, journals)
 
     def log_probs(
@@ -382,17 +388,3 @@ def _windows(seconds: float) -> WindowConfig:
 def _root(language: str) -> str:
     """BCP 47 -> its primary subtag: sw-KE -> sw."""
     return language.replace("_", "-").split("-")[0].lower()
-
-
-def _groups(utterances: Iterable[Utterance], seconds: float) -> Iterator[list[Utterance]]:
-    """Utterances in order, in groups of about so many seconds of audio that is held at once."""
-    group: list[Utterance] = []
-    held = 0.0
-    for utterance in utterances:
-        if group and held + utterance.duration > seconds:
-            yield group
-            group, held = [], 0.0
-        group.append(utterance)
-        held += utterance.duration
-    if group:
-        yield group

@@ -7,29 +7,42 @@ between sizes that differ by factors of four to ten. What is really trained is p
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from typing import Literal
 
+from firstwords.audio.augment import AugmentConfig, NoiseConfig, RoomConfig
 from firstwords.encoders.zipformer.config import ZipformerConfig
 from firstwords.errors import UsageError
 from firstwords.heads.ctc import CtcConfig
 from firstwords.model.recipe import Recipe
 from firstwords.text.characters import GraphemeConfig
 from firstwords.text.normalize import normalizers_for
-from firstwords.training.settings import TextConfig, TrainingConfig
+from firstwords.training.settings import DataConfig, TextConfig, TrainingConfig
 
 Size = Literal["nano", "tiny", "S", "M", "L", "kws"]
 SIZES: tuple[Size, ...] = ("nano", "tiny", "S", "M", "L", "kws")
 
-# Audio-seconds per second and CPU core (float32), and on a current GPU.
-_CPU_SPEED: dict[Size, float] = {"nano": 90, "tiny": 35, "S": 9, "M": 4, "L": 2, "kws": 30}
+# Audio-seconds per second and CPU core, and on a current GPU. Measured with native bfloat16: nano 150, tiny
+# 97 to 125, S 36 (LOG.md, 2026-11-21); the larger ones leave room for slower processors.
+_CPU_SPEED: dict[Size, float] = {"nano": 130, "tiny": 100, "S": 12, "M": 5, "L": 2, "kws": 70}
 _GPU_SPEED: dict[Size, float] = {"nano": 4000, "tiny": 3000, "S": 1500, "M": 800, "L": 400, "kws": 3000}
 
+MOST_CROWDED = 0.005  # of the utterances may be lost because their text does not fit into the frames
 ENOUGH_STEPS = 2000  # updates that take a small model well beyond the all-blank plateau
+# Encoded passes (two views count twice) from which on CR-CTC is ahead of plain CTC (LOG.md, 2026-11-21).
+CONSISTENCY_PASSES = 60.0
+CONSISTENCY_BATCH = 40.0  # seconds; both views of it are encoded
+ROBUST_PASSES = 300.0  # encoded; with fewer, rooms and noise cost a small model more than they bring
+LIGHT_DROPOUT = (0.15, 0.1)  # of models this small, against 0.3 to 0.1
+CONSISTENCY = 0.2  # weight, as published
 PASSES = 15.0  # over the data: fewer, and a smaller model learns more in the same time
 GREATEST_BATCH = {"cpu": 60.0, "cuda": 600.0}
 LEAST_BATCH = {"cpu": 15.0, "cuda": 60.0}
+# Audio-seconds of a forward and backward pass on a CPU; larger batches are made of several. 80 s of S at once
+# take 2.3 GB, in two halves 1.6 (benchmarks/speed.py).
+_AT_ONCE: dict[Size, float] = {"S": 40, "M": 30, "L": 30}
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,7 @@ def choose_recipe(
     device: str,
     size: str | None = None,
     longest: float = 20.0,
+    crowded: float = 0.0,
     cores: int | None = None,
 ) -> Choice:
     """Hours of training speech, minutes and machine -> recipe.
@@ -59,6 +73,7 @@ def choose_recipe(
         device: "cpu" or "cuda".
         size: of the Zipformer, if the user names one.
         longest: utterance in seconds.
+        crowded: share of the utterances that have (almost) more letters than frames at 25 a second.
     """
     budget = minutes if minutes is not None else 60.0
     cores = cores or os.cpu_count() or 1
@@ -71,10 +86,33 @@ def choose_recipe(
     place = "cuda" if gpu else "cpu"
     wanted = budget * 60 * speed / ENOUGH_STEPS
     batch = min(max(wanted, LEAST_BATCH[place]), GREATEST_BATCH[place])
-    batch = float(round(max(batch, min(longest, 30.0))))
     passes = budget * 60 * speed / max(hours * 3600, 1.0)
-    steps = budget * 60 * speed / batch
-    reasons.append(f"batches of {batch:g} s: about {steps:.0f} steps, {passes:.0f} passes over the data")
+    views = 2 if passes >= CONSISTENCY_PASSES else 1
+    if views == 2:
+        batch = min(batch, CONSISTENCY_BATCH) if not gpu else batch / 2
+    batch = float(round(max(batch, min(longest, 30.0))))
+    steps = budget * 60 * speed / batch / views
+    reasons.append(
+        f"batches of {batch:g} s: about {steps:.0f} steps, {passes / views:.0f} passes over the data"
+    )
+    if views == 2:
+        reasons.append("time enough to hear everything in two masked views that must agree (CR-CTC)")
+    encoder = ZipformerConfig.preset(chosen)
+    if chosen in ("nano", "tiny"):
+        encoder = encoder.with_(dropout=LIGHT_DROPOUT)
+    augment = AugmentConfig()
+    if passes < ROBUST_PASSES:
+        augment = AugmentConfig(room=RoomConfig(probability=0.0), noise=NoiseConfig(probability=0.0))
+        reasons.append("too short for rooms and noise: none are added (data.augment)")
+    if crowded > MOST_CROWDED:
+        encoder = encoder.with_(output_downsampling=1)
+        reasons.append(
+            f"50 frames a second instead of 25: letters follow so fast that {100 * crowded:.1f} % of "
+            "the utterances would not fit"
+        )
+    parts = 1 if gpu else parts_of_batch(chosen, views * batch)
+    if parts > 1:
+        reasons.append(f"each batch in {parts} parts, for the sake of memory")
     reasons.append("graphemes as pieces: with so little text, longer pieces would be too rare to learn")
     training, scoring = normalizers_for(language)
     recipe = Recipe(
@@ -82,15 +120,23 @@ def choose_recipe(
         language=language,
         text=TextConfig(normalizer=training, scoring=scoring),
         tokenizer=GraphemeConfig(),
-        encoder=ZipformerConfig.preset(chosen),
-        heads={"ctc": CtcConfig()},
+        encoder=encoder,
+        heads={"ctc": CtcConfig(consistency=CONSISTENCY if views == 2 else 0.0)},
+        data=DataConfig(augment=augment),
         training=TrainingConfig(
             minutes=budget,
-            batch_seconds=batch,
+            batch_seconds=batch / parts,
+            accumulate=parts,
+            sorted_first_epoch=False,
             precision="fp32" if chosen == "nano" and not gpu else "auto",  # so small, bfloat16 gains nothing
         ),
     )
     return Choice(recipe, tuple(reasons))
+
+
+def parts_of_batch(size: Size, seconds: float) -> int:
+    """Passes into which a batch is divided on a CPU, so that its activations fit a laptop's memory."""
+    return math.ceil(seconds / _AT_ONCE.get(size, seconds))
 
 
 def _named(size: str | None) -> Size | None:

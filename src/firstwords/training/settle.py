@@ -5,15 +5,17 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 
 from firstwords.config import override, parse_config
-from firstwords.data.manifest import MANIFEST, Corpus
+from firstwords.data.manifest import MANIFEST, Corpus, Utterance
 from firstwords.errors import TrainingError, UsageError
 from firstwords.model.checkpoint import RECIPE, TOKENIZER, LoadedModel
 from firstwords.model.recipe import Recipe, read_recipe, write_recipe
+from firstwords.text.graphemes import graphemes
 from firstwords.text.load import train_tokenizer
 from firstwords.training.choose import choose_recipe
 from firstwords.training.crew import crew_size
@@ -24,6 +26,8 @@ from firstwords.training.progress import Progress
 from firstwords.training.resume import IDENTITY, check_identity
 
 RESUME = "resume"
+_FASTEST = 25 / 1.1  # encoded frames of a second of speech that is played back at speed 1.1
+_EDGES = 0.07  # seconds that the convolutions of the front end use up
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,13 @@ def _differences(old: object, new: object, at: str = "") -> Iterator[str]:
         yield f"{at.rstrip('.')} was {old}, now {new}"
 
 
+def is_crowded(utterance: Utterance) -> bool:
+    """True where letters and the blanks between equal ones fill more than 25 frames a second, played fast."""
+    letters = graphemes(utterance.text or "")
+    needed = len(letters) + sum(a == b for a, b in pairwise(letters))
+    return needed > _FASTEST * (utterance.duration - _EDGES)
+
+
 def _chosen(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress: Progress) -> Recipe:
     train_part, _, _ = split_corpus(corpus, seed=1)
     languages = [u.language for u in train_part if u.language]
@@ -129,6 +140,7 @@ def _chosen(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress:
         device=device,
         size=wanted.size,
         longest=max(u.duration for u in train_part),
+        crowded=sum(is_crowded(u) for u in train_part) / len(train_part),
         cores=torch.get_num_threads(),
     )
     progress.say(f"Recipe (written to {folder / RECIPE}): {'; '.join(choice.reasons)}.")

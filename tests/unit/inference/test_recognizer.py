@@ -135,6 +135,25 @@ def test_loading_says_what_is_missing(tmp_path: Path, folder: Path) -> None:
         Recognizer.load(tmp_path)
 
 
+def test_large_models_are_read_in_bfloat16_where_it_is_native(
+    folder: Path, clips: list[Utterance], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    from firstwords import device
+    from firstwords.inference import recognizer as module
+
+    monkeypatch.setattr(device, "has_native_bf16", lambda _: True)
+    assert Recognizer.load(folder, device="cpu").compute.dtype is torch.float32
+    monkeypatch.setattr(module, "_LARGE", 1000)
+    assert Recognizer.load(folder, device="cpu", precision="fp32").compute.dtype is torch.float32
+    large = Recognizer.load(folder, device="cpu")
+    assert large.compute.dtype is torch.bfloat16
+    assert large.transcribe(clips[1].audio).text
+    monkeypatch.setattr(device, "has_native_bf16", lambda _: False)
+    assert Recognizer.load(folder, device="cpu").compute.dtype is torch.float32
+
+
 def test_the_package_offers_it() -> None:
     import firstwords
 
