@@ -9,9 +9,9 @@ CORPUS is the Free Spoken Digit Dataset as shared (ids DIGIT_SPEAKER_INDEX; 0 to
     official   trains on indices from 5 on, scores 0 to 4, once per seed
     speakers   for each speaker: trains on all clips of the others, scores all of the one who was left out
 
-Weights are chosen on indices 5 to 9 of the training speakers, in the last two modes although they are trained
-on too.
-Prints the share of clips that are read right, with a 95 % Wilson interval; 'speakers' uses the first seed only.
+Weights are chosen on indices 5 to 9 of the training speakers, in the last two modes although these are in
+the training, too.
+Prints the share of clips that are read right, with 95 % Wilson intervals; 'speakers' uses the first seed.
 Runs lie in runs/digits and are gone on with when they are there.
 """
 

@@ -105,7 +105,8 @@ class Recognizer:
 
         Args:
             language: checked against the model's own; None takes what it has.
-            window: longest stretch decoded at once, in seconds.
+            window: longest recording decoded as a whole, in seconds; a longer one is decoded in stretches of
+                speech.
             progress: called with the seconds that are done.
             journal: where to write down how far it is; the same call with the same journal goes on from
                 there after a kill, and gives the same transcript. What is done is read again, but not
@@ -150,7 +151,7 @@ class Recognizer:
         """Utterances -> for each its transcript or the error that kept it from one, in the same order.
 
         Args:
-            window: longest stretch decoded at once, in seconds; longer utterances are cut (``transcribe``).
+            window: as for ``transcribe``.
             progress: called with the seconds that are done of the next utterance, if it is a long one.
             journals: the journal of an utterance, if it shall have one; asked for those longer than a window.
         """

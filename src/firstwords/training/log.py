@@ -55,6 +55,13 @@ class MetricsLog:
                     except OSError as error:
                         raise unwritable(self.path.with_name("curves"), error) from None
 
+    def sync(self) -> None:
+        """Bring all lines to the disk: a checkpoint outlives a power cut, and its log must with it."""
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise unwritable(self.path, error) from None
+
     def close(self) -> None:
         """Close the file."""
         try:

@@ -131,7 +131,8 @@ def prepare(
             + "; ".join(f"{reason} ({count})" for reason, count in reasons),
             mend="Run 'firstwords check' on the corpus.",
         )
-    validation = _within(take.items(dev), recipe.training.max_validation_seconds, recipe.seed)
+    validation = take.items(dev, aligned=False)
+    validation = _within(validation, recipe.training.max_validation_seconds, recipe.seed)
     if not validation:
         raise CorpusError(
             f"None of {len(dev)} dev utterances can be used, for example: {next(iter(left_out.items()), '')}",
@@ -189,11 +190,16 @@ class _Taker:
         self.frames: Callable[[float], int] = lambda seconds: encoded_frames(model, seconds)
         self.left_out = left_out
 
-    def items(self, utterances: Sequence[Utterance]) -> list[Item]:
-        """Those that can be used."""
-        return [item for u in utterances if (item := self._item(u)) is not None]
+    def items(self, utterances: Sequence[Utterance], *, aligned: bool = True) -> list[Item]:
+        """Those that can be used.
 
-    def _item(self, utterance: Utterance) -> Item | None:
+        Args:
+            aligned: False: text may be too long for an alignment. Dev is only read, and to leave out what
+                a model cannot get right would make its error rate look better than it is.
+        """
+        return [item for u in utterances if (item := self._item(u, aligned=aligned)) is not None]
+
+    def _item(self, utterance: Utterance, *, aligned: bool) -> Item | None:
         reason = None
         text, tokens = "", ()
         if utterance.text is None:
@@ -206,7 +212,7 @@ class _Taker:
             text = self.normalize(utterance.text)
             tokens = tuple(self.tokenizer.encode(text))
             needed = int(frames_needed(Padded(torch.tensor([tokens], dtype=torch.int64), _length(tokens))))
-            if needed > self.frames(utterance.duration):
+            if aligned and needed > self.frames(utterance.duration):
                 reason = "with more text than fits into the audio (no alignment exists)"
         if reason is not None:
             self.left_out[utterance.id] = reason

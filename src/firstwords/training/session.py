@@ -258,6 +258,7 @@ class Run:
     def save(self, task: Task[BatchT], optimizer: Optimizer) -> None:
         """Write a checkpoint of this step (the first process alone)."""
         self._saved_at = time.monotonic()
+        self.log.sync()
         state = self.state(task, optimizer)
         if self.processes.first:
             self.checkpoints.save(self.step, state)

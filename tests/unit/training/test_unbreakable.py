@@ -194,3 +194,29 @@ def test_a_torn_checkpoint_gives_way_in_a_roll_back_and_is_named(tmp_path: Path)
     assert "step-00000019" in note["message"]
     assert "was changed or is torn. The checkpoint before it is used." in note["message"]
     assert run.step == 40
+
+
+def test_the_log_is_on_the_disk_before_a_checkpoint_that_counts_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut keeps what was flushed: a log behind its checkpoint could never be made whole again."""
+    order: list[str] = []
+    sync, save = MetricsLog.sync, Checkpoints.save
+
+    def synced(log: MetricsLog) -> None:
+        sync(log)
+        order.append(f"log {log.path.read_text().count('train')}")
+
+    def saved(checkpoints: Checkpoints, step: int, state: Any) -> Path:
+        order.append(f"checkpoint {step}")
+        return save(checkpoints, step, state)
+
+    monkeypatch.setattr(MetricsLog, "sync", synced)
+    monkeypatch.setattr(Checkpoints, "save", saved)
+    task = ToyTask()
+    run = toy_run(tmp_path, task, steps=6, every=3, save_every_seconds=1e-9)
+    with closing(run.log):
+        train(task, ToyLoader(), ToyDev(), toy_optimizer(task), run)
+    assert len(order) >= 6
+    for synced_at, saved_at in zip(order[::2], order[1::2], strict=True):
+        assert synced_at.split() == ["log", saved_at.split()[1]]
