@@ -55,6 +55,7 @@ def losses(kind: str, corpus: Path, folder: Path, options: argparse.Namespace, s
         f"training.steps={options.steps}",
         f"training.batch_seconds={options.batch_seconds}",
         "training.processes=1",
+        "training.accumulate=1",
         f"training.validate_every={options.steps}",
     ]
     # Batches are filled up alike, so that dropout and all else that is random has the same shape.

@@ -10,7 +10,8 @@ bands).
     energy   ___/'''\\__/''\\__________,____
     warm        xxxxx  xxxx          x
     speech    |----------------|               lead before, hangover after, joined where they touch;
-                                               a lone burst below min_speech is no speech
+                                               a lone burst below min_speech is no speech, and a rise
+                                               that is warm for longer than onset is cut to that
 
 Energy cannot tell speech from other loud changing sounds, and it does not try: what is called silence here
 is safe to skip, what is called speech still goes to the recogniser.
@@ -44,7 +45,7 @@ class ActivityConfig(Config):
     lead: float = 0.15  # kept before the first warm frame: soft onsets
     hangover: float = 0.35  # kept after the last: final consonants, and gaps between words
     min_speech: float = 0.05  # of hot frames
-    onset: float = 2.0  # warm frames longer ago than this before the hot ones are no part of the speech
+    onset: float = 5.0  # warm frames longer ago than this before the hot ones are no part of the speech
 
 
 _DEFAULT = ActivityConfig()

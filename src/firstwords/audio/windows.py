@@ -44,8 +44,9 @@ class WindowConfig(Config):
 
     @model_validator(mode="after")
     def _leaves_something_to_keep(self) -> WindowConfig:
-        if not 0 <= 4 * self.overlap <= self.seconds or self.pause <= 0:
-            raise ValueError(f"windows of {self.seconds} s are too short for {self.overlap} s of overlap.")
+        shortest = min(self.seconds, self.piece)
+        if not 0 <= 4 * self.overlap <= shortest or self.pause <= 0:
+            raise ValueError(f"windows of {shortest} s are too short for {self.overlap} s of overlap.")
         return self
 
 

@@ -23,7 +23,7 @@ from firstwords.inference.transcript import Token
 
 SILENT_PEAK = 1e-4  # samples that never exceed it (-80 dB of full scale) hold no speech
 _BREAK_SECONDS = 0.2  # between two windows that agree in nothing, such a gap parts words
-_MOST_WINDOWS = 16  # in one group: hours of silence are reported as they pass
+_MOST_SILENT = 16  # windows of one group: hours of silence are reported as they pass
 
 # Several stretches of samples -> the tokens of each, in seconds from its own first sample.
 Decode = Callable[[Sequence[Samples]], list[list[Token]]]
@@ -70,7 +70,10 @@ def transcribe_blocks(
         for window, read in zip(spoken, found, strict=True):
             offset = window.start_sample / sample_rate
             heard = [replace(token, start=token.start + offset, end=token.end + offset) for token in read]
-            keep = min(keep, _append(tokens, heard, window, sample_rate, config.overlap))
+            cut = window.keep_start / sample_rate
+            # A stretch that begins after a pause begins at most a step of the grid before what it keeps.
+            again = window.start_sample <= window.keep_start - grid
+            keep = min(keep, _append(tokens, heard, cut, config.overlap if again else 0.0))
         duration = group[-1].keep_end / sample_rate
         if journal is not None and not group[-1].is_last:
             journal.append(keep, tokens[keep:], group[-1].keep_end)
@@ -79,11 +82,12 @@ def transcribe_blocks(
     return tokens, duration
 
 
-def _append(tokens: list[Token], heard: list[Token], window: Window, sample_rate: int, overlap: float) -> int:
-    """Put the tokens of the next window behind those of the windows so far -> how many of these stay."""
-    cut = window.keep_start / sample_rate
-    if window.start_sample >= window.keep_start:  # it begins after a pause: nothing was heard twice
-        overlap = 0.0
+def _append(tokens: list[Token], heard: list[Token], cut: float, overlap: float) -> int:
+    """Put the tokens of the next window behind those of the windows so far -> how many of these stay.
+
+    Args:
+        overlap: seconds on each side of the cut that both windows heard.
+    """
     tail = len(tokens)
     while tail and tokens[tail - 1].start >= cut - overlap - 1:
         tail -= 1
@@ -101,15 +105,17 @@ def _append(tokens: list[Token], heard: list[Token], window: Window, sample_rate
 
 
 def in_groups(windows: Iterable[Window], samples: int) -> Iterator[list[Window]]:
-    """Windows in lists of at most so many samples, or of one window."""
+    """Windows in lists of at most so many samples (or of one window) and so many windows without any."""
     group: list[Window] = []
-    held = 0
+    held = silent = 0
     for window in windows:
-        if group and (held + len(window.samples) > samples or len(group) == _MOST_WINDOWS):
+        size = len(window.samples)
+        if group and (held + size > samples or silent == _MOST_SILENT):
             yield group
-            group, held = [], 0
+            group, held, silent = [], 0, 0
         group.append(window)
-        held += len(window.samples)
+        held += size
+        silent += size == 0
     if group:
         yield group
 

@@ -3,9 +3,9 @@
     recognizer = Recognizer.load("my-model")
     print(recognizer.transcribe("interview.mp3").text)
 
-Recordings longer than one window (30 s) are read in blocks and decoded window by window, so memory does not
-grow with them. Many short ones are batched by length. Computation is float32 unless asked otherwise: an
-utterance gives the same text alone and in any batch.
+Recordings longer than one window (30 s) are read in blocks and decoded stretch by stretch, so memory does not
+grow with them. Many short ones are batched by length. Models of less than ten million parameters compute in
+float32: an utterance gives the same text alone and in any batch. Larger ones do so with precision="fp32".
 """
 
 from __future__ import annotations
@@ -228,7 +228,7 @@ class Recognizer:
 
     @property
     def _together(self) -> float:
-        """Seconds of speech that are decoded at once."""
+        """Seconds of speech that are decoded at once, at most."""
         return _BATCH_SECONDS.get(self.compute.device.type, 60.0)
 
     def _long(

@@ -101,6 +101,9 @@ def _with_own_data(espeak: Espeak, work: Path) -> Espeak:
         )
     try:
         shutil.copytree(espeak.data, target)
+        (target / "voices" / "!v").chmod(0o755)  # the package's own may be read-only
+    except shutil.Error as errors:  # one (from, to, reason) a file
+        raise unwritable(target, OSError(0, errors.args[0][0][2])) from None
     except OSError as error:
         raise unwritable(
             target, error, mend="Free some space there, or set TMPDIR to another folder."

@@ -24,8 +24,8 @@ from firstwords.training.settings import DataConfig, TextConfig, TrainingConfig
 Size = Literal["nano", "tiny", "S", "M", "L", "kws"]
 SIZES: tuple[Size, ...] = ("nano", "tiny", "S", "M", "L", "kws")
 
-# Audio-seconds per second and CPU core, and on a current GPU. Measured with native bfloat16: nano 150, tiny
-# 97 to 125, S 36 (LOG.md, 2026-11-21); the larger ones leave room for slower processors.
+# Audio-seconds per second and CPU core, and on a current GPU. Measured with native bfloat16: tiny 97 to 125,
+# S 36 (LOG.md, 2026-11-21); nano is half of what two processes make in the quickstart. Others are guesses.
 _CPU_SPEED: dict[Size, float] = {"nano": 130, "tiny": 100, "S": 12, "M": 5, "L": 2, "kws": 70}
 _GPU_SPEED: dict[Size, float] = {"nano": 4000, "tiny": 3000, "S": 1500, "M": 800, "L": 400, "kws": 3000}
 
@@ -34,7 +34,9 @@ ENOUGH_STEPS = 2000  # updates that take a small model well beyond the all-blank
 # Encoded passes (two views count twice) from which on CR-CTC is ahead of plain CTC (LOG.md, 2026-11-21).
 CONSISTENCY_PASSES = 60.0
 CONSISTENCY_BATCH = 40.0  # seconds; both views of it are encoded
-ROBUST_PASSES = 300.0  # encoded; with fewer, rooms and noise cost a small model more than they bring
+# Encoded; with fewer, rooms and noise are thought to cost a small model more than they bring. A guess: all
+# runs on yoruba were made without, and with them the quickstart's noisy corpus was learned badly.
+ROBUST_PASSES = 300.0
 LIGHT_DROPOUT = (0.15, 0.1)  # of models this small, against 0.3 to 0.1
 CONSISTENCY = 0.2  # weight, as published
 PASSES = 15.0  # over the data: fewer, and a smaller model learns more in the same time
@@ -98,10 +100,10 @@ def choose_recipe(
     if views == 2:
         reasons.append("time enough to hear everything in two masked views that must agree (CR-CTC)")
     encoder = ZipformerConfig.preset(chosen)
+    augment = AugmentConfig()
     if chosen in ("nano", "tiny"):
         encoder = encoder.with_(dropout=LIGHT_DROPOUT)
-    augment = AugmentConfig()
-    if passes < ROBUST_PASSES:
+    if chosen in ("nano", "tiny") and passes < ROBUST_PASSES:
         augment = AugmentConfig(room=RoomConfig(probability=0.0), noise=NoiseConfig(probability=0.0))
         reasons.append("too short for rooms and noise: none are added (data.augment)")
     if crowded > MOST_CROWDED:
@@ -112,7 +114,10 @@ def choose_recipe(
         )
     parts = 1 if gpu else parts_of_batch(chosen, views * batch)
     if parts > 1:
-        reasons.append(f"each batch in {parts} parts, for the sake of memory")
+        reasons.append(
+            f"each batch in {parts} parts, for the sake of memory (training.accumulate; "
+            "training.batch_seconds is that of a part)"
+        )
     reasons.append("graphemes as pieces: with so little text, longer pieces would be too rare to learn")
     training, scoring = normalizers_for(language)
     recipe = Recipe(

@@ -22,8 +22,9 @@ from typing import Any, Self, cast
 
 # The reference trains with batches of 600 seconds and its schedules end after 20000 of them
 # (zipformer.md 9). A run of an hour makes a tenth of that: scaled so, it passes through all phases in its
-# first third. (All through the run, yoruba was still writing nothing after 8 of 80 passes, where a scale
-# more than twice as large was at 48 % CER: LOG.md, 2026-11-21.)
+# first third. (With phases all through the run and dropout from 0.3, yoruba was still writing nothing after 8
+# of 80 passes; with a scale 2.3 times as large and dropout from 0.15 it was at 48 % CER: LOG.md, 2026-11-21.
+# A third is a choice between that and the two to four times of later runs, not a measurement.)
 REFERENCE_SECONDS = 600.0
 REFERENCE_STEPS = 20000.0
 PHASES = 0.3  # of the run

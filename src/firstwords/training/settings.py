@@ -65,7 +65,9 @@ class TrainingConfig(Config):
     batch_seconds: float = Field(default=60.0, gt=0)  # audio of one step of one process
     max_utterances: int = Field(default=64, ge=1)  # of one batch
     accumulate: int = Field(default=1, ge=1)  # batches per optimizer step
-    sorted_first_epoch: bool = True  # short utterances first: leaves the all-blank plateau sooner
+    # Short utterances first leave the all-blank plateau sooner under the full regularisers; recipes that are
+    # chosen for a user have lighter ones, and do without.
+    sorted_first_epoch: bool = True
     # Processes that share a step on this machine's cores, each with its part of batch_seconds; auto: several
     # for a small model on a CPU. (Not those of torchrun, which take batch_seconds each.)
     processes: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"

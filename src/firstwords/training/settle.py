@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +17,7 @@ from firstwords.model.checkpoint import RECIPE, TOKENIZER, LoadedModel
 from firstwords.model.recipe import Recipe, read_recipe, write_recipe
 from firstwords.text.graphemes import graphemes
 from firstwords.text.load import train_tokenizer
+from firstwords.text.normalize import normalizer, normalizers_for
 from firstwords.training.choose import choose_recipe
 from firstwords.training.crew import crew_size
 from firstwords.training.fine_tune import fitted_recipe, gentle
@@ -122,9 +123,9 @@ def _differences(old: object, new: object, at: str = "") -> Iterator[str]:
         yield f"{at.rstrip('.')} was {old}, now {new}"
 
 
-def is_crowded(utterance: Utterance) -> bool:
+def is_crowded(utterance: Utterance, normalize: Callable[[str], str]) -> bool:
     """True where letters and the blanks between equal ones fill more than 25 frames a second, played fast."""
-    letters = graphemes(utterance.text or "")
+    letters = graphemes(normalize(utterance.text or ""))
     needed = len(letters) + sum(a == b for a, b in pairwise(letters))
     return needed > _FASTEST * (utterance.duration - _EDGES)
 
@@ -132,15 +133,17 @@ def is_crowded(utterance: Utterance) -> bool:
 def _chosen(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress: Progress) -> Recipe:
     train_part, _, _ = split_corpus(corpus, seed=1)
     languages = [u.language for u in train_part if u.language]
+    language = max(set(languages), key=languages.count) if languages else "und"
+    clean = normalizer(normalizers_for(language)[0])
     choice = choose_recipe(
         name=folder.name,
-        language=max(set(languages), key=languages.count) if languages else "und",
+        language=language,
         hours=sum(u.duration for u in train_part) / 3600,
         minutes=wanted.minutes,
         device=device,
         size=wanted.size,
         longest=max(u.duration for u in train_part),
-        crowded=sum(is_crowded(u) for u in train_part) / len(train_part),
+        crowded=sum(is_crowded(u, clean) for u in train_part) / len(train_part),
         cores=torch.get_num_threads(),
     )
     progress.say(f"Recipe (written to {folder / RECIPE}): {'; '.join(choice.reasons)}.")

@@ -70,6 +70,17 @@ def test_what_is_said_of_an_open_stretch_holds() -> None:
     assert longest > 14  # it is told while the stretch is still going on
 
 
+def test_speech_that_begins_softly_is_kept() -> None:
+    """Three seconds above the floor by less than it takes to be sure, then loud."""
+    rng = np.random.default_rng(0)
+    samples = 1e-3 * rng.standard_normal(20 * RATE)
+    samples[12 * RATE : 15 * RATE] *= 2.2  # 7 dB: warm
+    samples[15 * RATE : 17 * RATE] *= 30
+    ((start, end),) = find_speech(samples.astype(np.float32), RATE)
+    assert 11.5 < start < 12.2
+    assert 17.0 < end < 17.6
+
+
 def test_stretches_come_before_the_end_and_memory_is_bounded() -> None:
     detector = ActivityDetector(RATE)
     early = []

@@ -100,6 +100,19 @@ def test_windows_of_speech_hold_all_that_the_detector_finds(
     assert all(len(w.samples) <= min(seconds, config.piece) * RATE for w in windows)
 
 
+@pytest.mark.parametrize("pause", [0.51, 0.52, 0.53, 0.54, 0.55])
+def test_stretches_a_few_frames_apart(pause: float) -> None:
+    """The second begins on the grid, and may reach back a little: less than a step, never an overlap."""
+    samples = 1e-3 * noise(40.0)
+    for start, end in ((1.0, 2.5), (2.5 + pause, 4.0)):
+        samples[round(start * RATE) : round(end * RATE)] *= 100
+    for grid in (1, 40, 160):
+        windows = [w for w in cut_speech([samples], RATE, grid=grid) if len(w.samples)]
+        assert len(windows) in (1, 2)
+        for window in windows:
+            assert window.start_sample > window.keep_start - grid
+
+
 def test_a_long_recording_is_cut_alike_for_windows_of_any_length() -> None:
     samples = talk(600, seed=5)
     found = {
@@ -183,6 +196,8 @@ def test_cuts_lie_in_the_pauses() -> None:
 def test_too_short_windows_are_refused() -> None:
     with pytest.raises(ValueError, match="too short"):
         WindowConfig(seconds=5.0, overlap=1.5)
+    with pytest.raises(ValueError, match="too short"):
+        WindowConfig(seconds=30.0, piece=5.0)
 
 
 Word = tuple[str, float]

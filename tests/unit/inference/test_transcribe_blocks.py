@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from test_formats import Letters
 
-from firstwords.audio.windows import WindowConfig
-from firstwords.inference.longform import is_silent, transcribe_blocks
+from firstwords.audio.windows import Window, WindowConfig
+from firstwords.inference.longform import in_groups, is_silent, transcribe_blocks
 from firstwords.inference.transcript import Token, build_transcript
 from tone_corpus import RATE, TONES, random_text, sing
 
@@ -121,6 +121,12 @@ def test_progress_and_groups() -> None:
     transcribe_blocks([samples], RATE, decode, WindowConfig(seconds=12.0), progress=seen.append)
     assert seen == sorted(seen)
     assert seen[-1] == pytest.approx(len(samples) / RATE)
+    sizes = [5, 5, 5, 20, 1, *[0] * 40, 3]
+    windows = [Window(0, n, 0, n, np.zeros(n, np.float32), False) for n in sizes]
+    groups = [[len(w.samples) for w in group] for group in in_groups(windows, 10)]
+    assert groups[:3] == [[5, 5], [5], [20]]  # one that is too large is alone
+    assert [n for group in groups for n in group] == sizes
+    assert [group.count(0) for group in groups[3:]] == [16, 16, 8]
     assert is_silent(np.zeros(3, np.float32))
     assert is_silent(np.zeros(0, np.float32))
     assert not is_silent(np.float32([0, 0.1]))

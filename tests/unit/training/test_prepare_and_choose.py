@@ -182,7 +182,7 @@ def test_size_follows_data_time_and_machine(hours: float, minutes: float, device
 
 
 def test_a_large_model_divides_its_batches_on_a_cpu() -> None:
-    """Two halves make the same step as all at once, in less memory; both views of CR-CTC count."""
+    """What is encoded at once stays below the size's limit; both views of CR-CTC count."""
     found = choose_recipe(name="x", language="en", hours=20, minutes=6000, device="cpu", size="S", cores=2)
     assert found.recipe.training.batch_seconds == 20
     assert found.recipe.training.accumulate == 2
@@ -198,7 +198,7 @@ def test_a_large_model_divides_its_batches_on_a_cpu() -> None:
 def test_fast_speech_gets_more_frames(corpora: Path) -> None:
     """Single digits, said in a quarter of a second, have too many letters for 25 frames a second."""
     shares = {
-        name: np.mean([is_crowded(u) for u in load_corpus(corpora / name).split("train")])
+        name: np.mean([is_crowded(u, str) for u in load_corpus(corpora / name).split("train")])
         for name in ("digits_en", "yoruba")
     }
     assert shares["digits_en"] > 0.02
@@ -219,6 +219,10 @@ def test_an_hour_of_speech_gets_consistency_and_a_few_minutes_do_not() -> None:
     assert [r.data.augment.noise.probability for r in (hour, taste)] == [0.0, 0.0]
     assert long.data.augment.noise.probability > 0
     assert not hour.training.sorted_first_epoch
+    assert hour.encoder.dropout == (0.15, 0.1)
+    large = choose_recipe(name="x", language="en", hours=10, minutes=60, device="cuda").recipe
+    assert large.encoder == choose.ZipformerConfig.preset("S")
+    assert large.data.augment.noise.probability > 0
 
 
 def test_a_named_size_wins_and_a_wrong_one_is_refused() -> None:
