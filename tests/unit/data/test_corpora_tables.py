@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from firstwords.data.corpora import LAYOUTS, Imported, Options, detect_layout
 from firstwords.data.corpora.source import Source
-from firstwords.data.corpora.tables import known_columns, parse_seconds, read_table
+from firstwords.data.corpora.tables import known_columns, looks_like_table, parse_seconds, read_table
 from firstwords.errors import CorpusError, FirstwordsError, UsageError
 
 Tree = Callable[..., Path]
@@ -389,3 +389,16 @@ def test_unknown_columns_end_in_a_command_that_names_both(tree: Tree) -> None:
     with pytest.raises(CorpusError) as caught:
         LAYOUTS["table"].read(root, Options())
     assert '--column audio="sound name" --column text=Satz' in caught.value.mend
+
+
+@pytest.mark.parametrize("content", ["|", ",,,\n;;\n", '""\n', "a" * 200_000, '"' + "a" * 200_000, "\0|"])
+def test_tables_of_nothing_or_of_one_endless_cell(content: str, tmp_path: Path) -> None:
+    """Found by benchmarks/fuzz_readers.py: both went past every check."""
+    path = tmp_path / "table.csv"
+    path.write_text(content, encoding="utf-8")
+    assert not looks_like_table(path)
+    with pytest.raises(CorpusError):
+        read_table(path, source=Source(path, tmp_path))
+    (tmp_path / "b.csv").write_text("path,sentence\n", encoding="utf-8")
+    with pytest.raises(FirstwordsError):
+        LAYOUTS["table"].read(tmp_path, Options())

@@ -106,6 +106,9 @@ def _lined(text: str) -> str:
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
+_HEADER = "Give a table with a header line."
+
+
 def looks_like_table(path: Path, *needed: str) -> bool:
     """Whether the first line names columns for every needed field (default: audio and text)."""
     try:
@@ -114,7 +117,10 @@ def looks_like_table(path: Path, *needed: str) -> bool:
         text = read_text(path) if b"\0" in head else _lined(head.decode("utf-8-sig", errors="ignore"))
     except (OSError, CorpusError):
         return False
-    fields = known_columns(_split(text.split("\n", 1)[0], _delimiter(path, text)))
+    try:
+        fields = known_columns(_split(text.split("\n", 1)[0], _delimiter(path, text)))
+    except csv.Error:  # a cell longer than any table has
+        return False
     return all(field in fields for field in needed or ("audio", "text"))
 
 
@@ -137,11 +143,13 @@ def read_table(
     told = re.match(r"sep=[^\n]?\n", text)  # the first line that Excel reads as a hint, not as data
     text = text[told.end() :] if told else text
     if not text.strip():
-        raise CorpusError(f"'{path.name}' is empty.", mend="Give a table with a header line.")
+        raise CorpusError(f"'{path.name}' is empty.", mend=_HEADER)
     delimiter = _delimiter(path, text, named)
     if quoted is None:
         quoted = _is_quoted(text, delimiter)
     lines = list(_lines(text, delimiter, quoted=quoted, name=path.name))
+    if not lines:
+        raise CorpusError(f"'{path.name}' has no cell with anything in it.", mend=_HEADER)
     notes: list[str] = []
     if header is None:
         header = [cell.strip() for cell in lines[0][1]]
