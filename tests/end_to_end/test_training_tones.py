@@ -236,9 +236,12 @@ def test_without_a_recipe_one_is_chosen_and_written(corpus: Path, tmp_path: Path
     )
     recipe = read_recipe(tmp_path / "run" / "recipe.toml")
     assert result.steps == recipe.training.steps == 1
-    assert recipe.encoder == ZipformerConfig.preset("nano")
+    nano = ZipformerConfig.preset("nano")
+    assert recipe.encoder.with_(dropout=nano.dropout, output_downsampling=2) == nano
     with pytest.raises(TrainingError, match=r"encoder\.dims"):
         fit(corpus, tmp_path / "run", None, size="tiny")
+    again = fit(corpus, tmp_path / "run", None, size="nano")  # whatever was chosen for the corpus
+    assert again.steps == 1
 
 
 def test_a_size_beside_a_model_to_start_from_is_refused(corpus: Path, tmp_path: Path) -> None:

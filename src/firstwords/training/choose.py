@@ -29,6 +29,7 @@ SIZES: tuple[Size, ...] = ("nano", "tiny", "S", "M", "L", "kws")
 _CPU_SPEED: dict[Size, float] = {"nano": 130, "tiny": 100, "S": 12, "M": 5, "L": 2, "kws": 70}
 _GPU_SPEED: dict[Size, float] = {"nano": 4000, "tiny": 3000, "S": 1500, "M": 800, "L": 400, "kws": 3000}
 
+CORPUS_SETTINGS = ("dropout", "output_downsampling")  # of an encoder: not part of its size
 MOST_CROWDED = 0.005  # of the utterances may be lost because their text does not fit into the frames
 ENOUGH_STEPS = 2000  # updates that take a small model well beyond the all-blank plateau
 # Encoded passes (two views count twice) from which on CR-CTC is ahead of plain CTC (LOG.md, 2026-11-21).

@@ -18,7 +18,7 @@ from firstwords.model.recipe import Recipe, read_recipe, write_recipe
 from firstwords.text.graphemes import graphemes
 from firstwords.text.load import train_tokenizer
 from firstwords.text.normalize import normalizer, normalizers_for
-from firstwords.training.choose import choose_recipe
+from firstwords.training.choose import CORPUS_SETTINGS, choose_recipe
 from firstwords.training.crew import crew_size
 from firstwords.training.fine_tune import fitted_recipe, gentle
 from firstwords.training.memory import free_bytes
@@ -107,7 +107,10 @@ def _refuse_other(stored: Recipe, asked: Recipe, wanted: Wanted, folder: Path) -
         preset = choose_recipe(
             name="", language="", hours=1, minutes=None, device="cpu", size=wanted.size
         ).recipe.encoder
-        changed += list(_differences(stored.encoder.model_dump(), preset.model_dump(), "encoder."))
+        # What is chosen for the corpus rather than for the size is no contradiction.
+        ours = {k: v for k, v in stored.encoder.model_dump().items() if k not in CORPUS_SETTINGS}
+        theirs = {k: v for k, v in preset.model_dump().items() if k not in CORPUS_SETTINGS}
+        changed += list(_differences(ours, theirs, "encoder."))
     if changed:
         raise TrainingError(
             f"'{folder}' was begun with another recipe: {'; '.join(changed[:5])}.",
