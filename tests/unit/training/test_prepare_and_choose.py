@@ -213,13 +213,16 @@ def test_fast_speech_gets_more_frames(corpora: Path) -> None:
 
 def test_an_hour_of_speech_gets_consistency_and_a_few_minutes_do_not() -> None:
     hour = choose_recipe(name="x", language="yo", hours=0.84, minutes=60, device="cpu", cores=2).recipe
-    taste = choose_recipe(name="x", language="yo", hours=0.84, minutes=6, device="cpu", cores=2).recipe
+    taste = choose_recipe(
+        name="x", language="yo", hours=0.84, minutes=6, device="cpu", cores=2, longest=20
+    ).recipe
     long = choose_recipe(name="x", language="yo", hours=0.84, minutes=600, device="cpu", cores=2).recipe
     assert [r.heads["ctc"].consistency for r in (hour, taste, long)] == [0.2, 0.0, 0.2]
     assert [r.data.augment.noise.probability for r in (hour, taste)] == [0.0, 0.0]
     assert long.data.augment.noise.probability > 0
     assert not hour.training.sorted_first_epoch
     assert hour.encoder.dropout == (0.15, 0.1)
+    assert taste.training.batch_seconds >= 60  # each of two processes gets more than one utterance
     large = choose_recipe(name="x", language="en", hours=10, minutes=60, device="cuda").recipe
     assert large.encoder == choose.ZipformerConfig.preset("S")
     assert large.data.augment.noise.probability > 0
