@@ -93,8 +93,8 @@ def choose_recipe(
     views = 2 if passes >= CONSISTENCY_PASSES else 1
     if views == 2:
         batch = min(batch, CONSISTENCY_BATCH) if not gpu else batch / 2
-    # Two processes share a batch of a small model (crew.py): with less than this, half a batch is one utterance,
-    # as long as it happens to be, and bfloat16 is slow for every new length (data/shapes.py).
+    # Two processes share a batch of a small model (crew.py): with less than this, half a batch is one
+    # utterance, as long as it happens to be, and bfloat16 is slow for every new length (data/shapes.py).
     shares = 1.5 * min(cores, 2) if chosen in ("nano", "tiny") and not gpu and cores > 1 else 1.0
     batch = float(round(max(batch, shares * min(longest, 20.0), min(longest, 30.0))))
     steps = budget * 60 * speed / batch / views
