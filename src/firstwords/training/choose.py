@@ -66,6 +66,7 @@ def choose_recipe(
     size: str | None = None,
     longest: float = 20.0,
     crowded: float = 0.0,
+    noise: bool = False,
     cores: int | None = None,
 ) -> Choice:
     """Hours of training speech, minutes and machine -> recipe.
@@ -77,6 +78,7 @@ def choose_recipe(
         size: of the Zipformer, if the user names one.
         longest: utterance in seconds.
         crowded: share of the utterances that have (almost) more letters than frames at 25 a second.
+        noise: True where the user names recordings of noise: they are mixed in, however short the run.
     """
     budget = minutes if minutes is not None else 60.0
     cores = cores or os.cpu_count() or 1
@@ -107,7 +109,7 @@ def choose_recipe(
     augment = AugmentConfig()
     if chosen in ("nano", "tiny"):
         encoder = encoder.with_(dropout=LIGHT_DROPOUT)
-    if chosen in ("nano", "tiny") and passes < ROBUST_PASSES:
+    if chosen in ("nano", "tiny") and passes < ROBUST_PASSES and not noise:
         augment = AugmentConfig(room=RoomConfig(probability=0.0), noise=NoiseConfig(probability=0.0))
         reasons.append("too short for rooms and noise: none are added (data.augment)")
     if crowded > MOST_CROWDED:

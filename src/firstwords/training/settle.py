@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -133,6 +134,13 @@ def is_crowded(utterance: Utterance, normalize: Callable[[str], str]) -> bool:
     return needed > _FASTEST * (utterance.duration - _EDGES)
 
 
+def _names_noise(wanted: Wanted) -> bool:
+    """True where the assignments name folders of noise; anything wrong in them is said later, of the whole."""
+    values = override({}, wanted.overrides)
+    data = values.get("data")
+    return isinstance(data, dict) and bool(cast("dict[str, object]", data).get("noise_folders"))
+
+
 def _chosen(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress: Progress) -> Recipe:
     train_part, _, _ = split_corpus(corpus, seed=1)
     languages = [u.language for u in train_part if u.language]
@@ -147,6 +155,7 @@ def _chosen(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress:
         size=wanted.size,
         longest=max(u.duration for u in train_part),
         crowded=sum(is_crowded(u, clean) for u in train_part) / len(train_part),
+        noise=_names_noise(wanted),
         cores=torch.get_num_threads(),
     )
     progress.say(f"Recipe (written to {folder / RECIPE}): {'; '.join(choice.reasons)}.")
