@@ -35,6 +35,8 @@ FRONTENDS: dict[str, Kind] = {"fbank": Kind(FbankConfig, Fbank), "mfcc": Kind(Mf
 ENCODERS: dict[str, Kind] = {"zipformer": Kind(ZipformerConfig, Zipformer)}
 # build(config, dim, vocabulary) -> Head
 HEADS: dict[str, Kind] = {"ctc": Kind(CtcConfig, CtcHead)}
+# The name under which a recipe holds a head: two heads of one name exclude each other.
+HEAD_NAMES: dict[str, str] = {"ctc": "ctc"}
 
 # The same tables for the type checker and pydantic; discriminated by 'kind' once there are several.
 FrontendSettings = FbankConfig | MfccConfig

@@ -24,6 +24,14 @@ class Search(ABC):
         """(B, T, V) natural-log probabilities -> for each utterance at least one reading, best first."""
 
 
+class EncodedSearch(ABC):
+    """Encoded frames in, readings out: for heads that need more than frame-wise scores."""
+
+    @abstractmethod
+    def __call__(self, encoded: Padded) -> list[list[Hypothesis]]:
+        """(B, T, D) encoded frames -> for each utterance at least one reading, best first."""
+
+
 class GreedyConfig(Config):
     """The most probable symbol of every frame."""
 

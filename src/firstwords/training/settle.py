@@ -135,7 +135,7 @@ def is_crowded(utterance: Utterance, normalize: Callable[[str], str]) -> bool:
 
 
 def _names_noise(wanted: Wanted) -> bool:
-    """True where the assignments name folders of noise; anything wrong in them is said later, of the whole."""
+    """True where the assignments name folders of noise; what is wrong in them is said later."""
     values = override({}, wanted.overrides)
     data = values.get("data")
     return isinstance(data, dict) and bool(cast("dict[str, object]", data).get("noise_folders"))

@@ -220,6 +220,10 @@ def test_an_hour_of_speech_gets_consistency_and_a_few_minutes_do_not() -> None:
     assert [r.heads["ctc"].consistency for r in (hour, taste, long)] == [0.2, 0.0, 0.2]
     assert [r.data.augment.noise.probability for r in (hour, taste)] == [0.0, 0.0]
     assert long.data.augment.noise.probability > 0
+    named = choose_recipe(
+        name="x", language="yo", hours=0.84, minutes=6, device="cpu", cores=2, noise=True
+    ).recipe
+    assert named.data.augment == choose.AugmentConfig()
     assert not hour.training.sorted_first_epoch
     assert hour.encoder.dropout == (0.15, 0.1)
     assert taste.training.batch_seconds >= 60  # each of two processes gets more than one utterance
