@@ -8,10 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from firstwords.config import Config
+from firstwords.encoders.dnn import Dnn, DnnConfig
 from firstwords.encoders.encoder import Encoder
+from firstwords.encoders.lstm import Lstm, LstmConfig
+from firstwords.encoders.mobilenet import MobileNet, MobileNetConfig
+from firstwords.encoders.quartznet import QuartzNet, QuartzNetConfig
+from firstwords.encoders.resnet import ResNet, ResNetConfig
 from firstwords.encoders.zipformer.config import ZipformerConfig
 from firstwords.encoders.zipformer.encoder import Zipformer
 from firstwords.features.fbank import Fbank, FbankConfig
@@ -32,13 +39,23 @@ class Kind:
 # build(config) -> Frontend
 FRONTENDS: dict[str, Kind] = {"fbank": Kind(FbankConfig, Fbank), "mfcc": Kind(MfccConfig, Mfcc)}
 # build(config, input_dim) -> Encoder
-ENCODERS: dict[str, Kind] = {"zipformer": Kind(ZipformerConfig, Zipformer)}
+ENCODERS: dict[str, Kind] = {
+    "zipformer": Kind(ZipformerConfig, Zipformer),
+    "quartznet": Kind(QuartzNetConfig, QuartzNet),
+    "mobilenet": Kind(MobileNetConfig, MobileNet),
+    "resnet": Kind(ResNetConfig, ResNet),
+    "lstm": Kind(LstmConfig, Lstm),
+    "dnn": Kind(DnnConfig, Dnn),
+}
 # build(config, dim, vocabulary) -> Head
 HEADS: dict[str, Kind] = {"ctc": Kind(CtcConfig, CtcHead)}
 
 # The same tables for the type checker and pydantic; discriminated by 'kind' once there are several.
 FrontendSettings = FbankConfig | MfccConfig
-EncoderSettings = ZipformerConfig
+EncoderSettings = Annotated[
+    ZipformerConfig | QuartzNetConfig | MobileNetConfig | ResNetConfig | LstmConfig | DnnConfig,
+    Field(discriminator="kind"),
+]
 HeadSettings = CtcConfig
 
 
