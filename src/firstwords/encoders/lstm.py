@@ -28,7 +28,7 @@ from firstwords.tensors import Padded, zero_padding
 
 _PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {},
-    "nano": {"hidden": 88, "layers": 2},
+    "nano": {"hidden": 80, "layers": 2},
 }
 
 
@@ -135,7 +135,7 @@ class Lstm(StreamingEncoder[LstmState]):
     def step(self, frames: Padded, state: LstmState) -> tuple[Padded, LstmState]:
         """A window of feature frames and the state -> its chunk of output frames and the next state.
 
-        The next window starts chunk * subsampling frames later. ``lengths`` below the window's end the stream.
+        The next window starts chunk * subsampling frames later. Smaller ``lengths`` end the stream.
         """
         values, lengths = zero_padding(frames)
         chunk = (values.shape[1] - self.config.stack) // self.subsampling + 1

@@ -28,7 +28,7 @@ from firstwords.tensors import Padded, zero_padding
 
 _PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {},
-    "nano": {"channels": (16, 24, 40, 72), "out": 192},
+    "nano": {"channels": (16, 32, 48, 96), "out": 192},
 }
 
 
@@ -36,10 +36,10 @@ class ResNetConfig(Config):
     """Stages of equal blocks; the defaults have about 2 M parameters at 80 mels."""
 
     kind: Literal["resnet"] = "resnet"
-    channels: tuple[int, ...] = (24, 48, 96, 160)  # of each stage
+    channels: tuple[int, ...] = (24, 48, 112, 208)  # of each stage
     blocks: tuple[int, ...] = (2, 2, 2, 2)
-    # Of the first convolution, then of each stage's first block. Frequency always by 2, but in the first stage.
-    strides: tuple[int, ...] = (2, 1, 2, 1, 1)  # over time
+    # Over time, of the first convolution and of each stage's first block. Over frequency they are 2, 1, 2, 2 …
+    strides: tuple[int, ...] = (2, 1, 2, 1, 1)
     out: int = Field(default=256, ge=1)  # width of the output
     dropout: float = Field(default=0.1, ge=0, lt=1)  # before and after the last linear layer
 

@@ -1,6 +1,6 @@
 """Depthwise convolution over time, with stride and dilation, on (B, T, C).
 
-It runs as a 2-D convolution on a view with channels last: no copy, and on a CPU many times faster than conv1d.
+It runs as a 2-D convolution on a view with channels last: no copy, and on a CPU far faster than conv1d.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ def enter(frames: Padded) -> Padded:
 
 
 def mask_of(lengths: Int[Tensor, " batch"], time: int) -> Bool[Tensor, "batch time"] | None:
-    """True on real frames; None where all are. While a graph is captured never None, so that it serves all."""
+    """True on real frames; None where all are. Never None while a graph is captured: it shall serve all."""
     if not torch.compiler.is_compiling() and bool((lengths >= time).all()):
         return None
     return real_frames(lengths, time)
