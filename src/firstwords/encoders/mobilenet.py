@@ -29,7 +29,7 @@ from firstwords.tensors import Padded
 
 _PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {},
-    "nano": {"channels": (56, 72, 80, 88), "blocks": (1, 2, 2, 2), "expansion": 3, "out": 224},
+    "nano": {"channels": (56, 72, 88, 96), "blocks": (1, 2, 2, 2), "expansion": 3, "out": 224},
 }
 
 

@@ -38,7 +38,7 @@ class ResNetConfig(Config):
     kind: Literal["resnet"] = "resnet"
     channels: tuple[int, ...] = (24, 48, 112, 208)  # of each stage
     blocks: tuple[int, ...] = (2, 2, 2, 2)
-    # Over time, of the first convolution and of each stage's first block. Over frequency they are 2, 1, 2, 2 …
+    # Over time, of the first convolution and of each stage's first block; over frequency: 2, 1, 2, 2 …
     strides: tuple[int, ...] = (2, 1, 2, 1, 1)
     out: int = Field(default=256, ge=1)  # width of the output
     dropout: float = Field(default=0.1, ge=0, lt=1)  # before and after the last linear layer

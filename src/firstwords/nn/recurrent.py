@@ -1,8 +1,8 @@
 """A bidirectional LSTM over padded batches (Hochreiter and Schmidhuber, 1997).
 
 The backward direction must begin at each utterance's own end. Torch's packed sequences give that, but on a
-CPU they leave its fast kernel: 2.6 times slower in inference, 5.5 times in training (CPU time of one thread at
-8 x 10 s, 25 Hz, 320 -> 256). Here each utterance is turned round by itself, and both directions run forward.
+CPU they leave its fast kernel: 2.6 times slower in inference, 5.5 times in training (one thread, 8 x 10 s at
+25 Hz, 320 -> 256). Here each utterance is turned round by itself, and both directions run forward.
 
     lengths [4, 2]    a b c d  ->  d c b a
                       e f . .      f e . .
