@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from firstwords.config import Config
 from firstwords.encoders.encoder import Encoder
-from firstwords.errors import ConfigError
+from firstwords.encoders.presets import preset_of
 from firstwords.nn.frames import enter, mask_of, splice, strided
 from firstwords.nn.norms import MaskedBatchNorm
 from firstwords.tensors import Padded
@@ -40,9 +40,7 @@ class DnnConfig(Config):
     @classmethod
     def preset(cls, name: str) -> DnnConfig:
         """The settings called tiny (2 M parameters) or nano (0.5 M)."""
-        if name not in _PRESETS:
-            raise ConfigError(f"No DNN size is called '{name}'.", mend=f"Sizes: {', '.join(_PRESETS)}.")
-        return cls.model_validate(_PRESETS[name])
+        return cls.model_validate(preset_of(name, _PRESETS, "DNN"))
 
 
 @final
@@ -53,6 +51,7 @@ class Dnn(Encoder):
         super().__init__()
         self.config = config
         self.dim, self.subsampling = config.hidden, config.subsampling
+        self.input_norm = MaskedBatchNorm(input_dim)
         widths = [(2 * config.context + 1) * input_dim] + [config.hidden] * config.layers
         self.layers = nn.ModuleList(
             nn.Linear(widths[i], widths[i + 1], bias=False) for i in range(config.layers)
@@ -65,6 +64,7 @@ class Dnn(Encoder):
 
     def forward(self, frames: Padded) -> Padded:
         values, lengths = enter(frames)
+        values = self.input_norm(values, mask_of(lengths, values.shape[1]))
         x = splice(values, self.config.context, self.config.context, self.subsampling)
         lengths = strided(lengths, self.subsampling)
         real = mask_of(lengths, x.shape[1])

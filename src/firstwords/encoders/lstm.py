@@ -4,7 +4,8 @@ Frames are stacked and the rate lowered before the first layer (Sak et al., 2015
 2.3). The forward network streams: its state is all that it remembers, so that every chunk size gives the same
 output.
 
-Differs from the papers: layer normalization and dropout between layers, no peepholes.
+Differs from the papers: features are normalized by statistics of the training, layer normalization and
+dropout follow every layer, no peepholes.
 
     stack 6, subsampling 4     0 1 2 3 4 5
                                        4 5 6 7 8 9
@@ -21,8 +22,10 @@ from torch import Tensor, nn
 
 from firstwords.config import Config
 from firstwords.encoders.encoder import StreamingEncoder
+from firstwords.encoders.presets import preset_of
 from firstwords.errors import ConfigError
-from firstwords.nn.frames import enter, splice, strided
+from firstwords.nn.frames import enter, mask_of, splice, strided
+from firstwords.nn.norms import MaskedBatchNorm
 from firstwords.nn.recurrent import BidirectionalLstm
 from firstwords.tensors import Padded, zero_padding
 
@@ -48,9 +51,7 @@ class LstmConfig(Config):
     @classmethod
     def preset(cls, name: str) -> LstmConfig:
         """The settings called tiny (2 M parameters) or nano (0.5 M)."""
-        if name not in _PRESETS:
-            raise ConfigError(f"No LSTM size is called '{name}'.", mend=f"Sizes: {', '.join(_PRESETS)}.")
-        return cls.model_validate(_PRESETS[name])
+        return cls.model_validate(preset_of(name, _PRESETS, "LSTM"))
 
     @model_validator(mode="after")
     def no_frame_is_skipped(self) -> LstmConfig:
@@ -77,6 +78,7 @@ class Lstm(StreamingEncoder[LstmState]):
         self.config = config
         self.dim = config.hidden * (2 if config.bidirectional else 1)
         self.subsampling = config.subsampling
+        self.input_norm = MaskedBatchNorm(input_dim)
         widths = [config.stack * input_dim] + [self.dim] * (config.layers - 1)
         self.layers = nn.ModuleList(
             BidirectionalLstm(width, config.hidden)
@@ -101,6 +103,7 @@ class Lstm(StreamingEncoder[LstmState]):
                 "A bidirectional LSTM has no chunks.", mend="Train with encoder.bidirectional = false."
             )
         values, lengths = enter(frames)
+        values = self.input_norm(values, mask_of(lengths, values.shape[1]))
         x = splice(values, 0, self.config.stack - 1, self.subsampling)
         lengths = strided(lengths, self.subsampling)
         for layer, norm in zip(self.layers, self.norms, strict=True):
@@ -137,7 +140,8 @@ class Lstm(StreamingEncoder[LstmState]):
 
         The next window starts chunk * subsampling frames later. Smaller ``lengths`` end the stream.
         """
-        values, lengths = zero_padding(frames)
+        values, lengths = frames
+        values = self.input_norm(values, mask_of(lengths, values.shape[1]))
         chunk = (values.shape[1] - self.config.stack) // self.subsampling + 1
         x = splice(values, 0, self.config.stack - 1, self.subsampling)[:, :chunk]
         lengths = strided(lengths, self.subsampling).clamp(max=chunk)

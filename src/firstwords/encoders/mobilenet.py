@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from firstwords.config import Config
 from firstwords.encoders.encoder import Encoder
-from firstwords.errors import ConfigError
+from firstwords.encoders.presets import preset_of
 from firstwords.nn.depthwise import DepthwiseConv
 from firstwords.nn.frames import enter, mask_of, strided
 from firstwords.nn.norms import MaskedBatchNorm
@@ -49,9 +49,7 @@ class MobileNetConfig(Config):
     @classmethod
     def preset(cls, name: str) -> MobileNetConfig:
         """The settings called tiny (2 M parameters) or nano (0.5 M)."""
-        if name not in _PRESETS:
-            raise ConfigError(f"No MobileNet size is called '{name}'.", mend=f"Sizes: {', '.join(_PRESETS)}.")
-        return cls.model_validate(_PRESETS[name])
+        return cls.model_validate(preset_of(name, _PRESETS, "MobileNet"))
 
     @model_validator(mode="after")
     def sizes_fit(self) -> MobileNetConfig:
@@ -138,6 +136,7 @@ class MobileNet(Encoder):
         super().__init__()
         self.config = config
         self.dim, self.subsampling = config.out, math.prod(config.strides)
+        self.input_norm = MaskedBatchNorm(input_dim)
         width = config.channels[0]
         self.first = nn.Linear(input_dim, width, bias=False)
         self.first_norm = MaskedBatchNorm(width)
@@ -158,7 +157,8 @@ class MobileNet(Encoder):
 
     def forward(self, frames: Padded) -> Padded:
         x, lengths = enter(frames)
-        x = F.hardswish(self.first_norm(self.first(x), mask_of(lengths, x.shape[1])))
+        real = mask_of(lengths, x.shape[1])
+        x = F.hardswish(self.first_norm(self.first(self.input_norm(x, real)), real))
         for layer in self.blocks:
             block = cast("InvertedBottleneck", layer)
             x, lengths = block(x, lengths), strided(lengths, block.stride)

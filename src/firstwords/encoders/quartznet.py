@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from firstwords.config import Config
 from firstwords.encoders.encoder import Encoder
-from firstwords.errors import ConfigError
+from firstwords.encoders.presets import preset_of
 from firstwords.nn.depthwise import DepthwiseConv
 from firstwords.nn.frames import enter, mask_of, strided
 from firstwords.nn.norms import MaskedBatchNorm
@@ -53,9 +53,7 @@ class QuartzNetConfig(Config):
     @classmethod
     def preset(cls, name: str) -> QuartzNetConfig:
         """The settings called tiny (2 M parameters) or nano (0.5 M)."""
-        if name not in _PRESETS:
-            raise ConfigError(f"No QuartzNet size is called '{name}'.", mend=f"Sizes: {', '.join(_PRESETS)}.")
-        return cls.model_validate(_PRESETS[name])
+        return cls.model_validate(preset_of(name, _PRESETS, "QuartzNet"))
 
     @model_validator(mode="after")
     def sizes_fit(self) -> QuartzNetConfig:
@@ -122,6 +120,7 @@ class QuartzNet(Encoder):
         super().__init__()
         self.config = config
         self.dim, self.subsampling = config.last[1], config.subsampling
+        self.input_norm = MaskedBatchNorm(input_dim)
         width = config.channels[0]
         halvings = int(math.log2(config.subsampling))
         strides = [2] * halvings or [1]
@@ -145,7 +144,8 @@ class QuartzNet(Encoder):
 
     def forward(self, frames: Padded) -> Padded:
         x, lengths = enter(frames)
-        real = None
+        real = mask_of(lengths, x.shape[1])
+        x = self.input_norm(x, real)
         for layer in self.first:
             convolution = cast("SeparableConv", layer)
             lengths = strided(lengths, convolution.stride)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from firstwords.config import Config
 from firstwords.encoders.encoder import Encoder
-from firstwords.errors import ConfigError
+from firstwords.encoders.presets import preset_of
 from firstwords.nn.frames import enter, mask_of, strided
 from firstwords.nn.norms import MaskedBatchNorm
 from firstwords.tensors import Padded, zero_padding
@@ -46,9 +46,7 @@ class ResNetConfig(Config):
     @classmethod
     def preset(cls, name: str) -> ResNetConfig:
         """The settings called tiny (2 M parameters) or nano (0.5 M)."""
-        if name not in _PRESETS:
-            raise ConfigError(f"No ResNet size is called '{name}'.", mend=f"Sizes: {', '.join(_PRESETS)}.")
-        return cls.model_validate(_PRESETS[name])
+        return cls.model_validate(preset_of(name, _PRESETS, "ResNet"))
 
     @model_validator(mode="after")
     def sizes_fit(self) -> ResNetConfig:
@@ -120,6 +118,7 @@ class ResNet(Encoder):
         super().__init__()
         self.config = config
         self.dim, self.subsampling = config.out, math.prod(config.strides)
+        self.input_norm = MaskedBatchNorm(input_dim)
         width = config.channels[0]
         self.first = ImageConv(1, width, 3, (config.strides[0], 2))
         bins = -(-input_dim // 2)
@@ -140,7 +139,7 @@ class ResNet(Encoder):
 
     def forward(self, frames: Padded) -> Padded:
         values, lengths = enter(frames)
-        x = values.unsqueeze(-1)
+        x = self.input_norm(values, mask_of(lengths, values.shape[1])).unsqueeze(-1)
         lengths = strided(lengths, self.config.strides[0])
         real = mask_of(lengths, -(-x.shape[1] // self.config.strides[0]))
         x = self.first(x, real).relu()

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
-
-from pydantic import Field
+from typing import Any
 
 from firstwords.config import Config
 from firstwords.encoders.dnn import Dnn, DnnConfig
@@ -52,10 +50,7 @@ HEADS: dict[str, Kind] = {"ctc": Kind(CtcConfig, CtcHead)}
 
 # The same tables for the type checker and pydantic; discriminated by 'kind' once there are several.
 FrontendSettings = FbankConfig | MfccConfig
-EncoderSettings = Annotated[
-    ZipformerConfig | QuartzNetConfig | MobileNetConfig | ResNetConfig | LstmConfig | DnnConfig,
-    Field(discriminator="kind"),
-]
+EncoderSettings = ZipformerConfig | QuartzNetConfig | MobileNetConfig | ResNetConfig | LstmConfig | DnnConfig
 HeadSettings = CtcConfig
 
 

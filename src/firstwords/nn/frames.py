@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from firstwords.tensors import Padded, real_frames, zero_padding
+from firstwords.tensors import Padded, is_full, real_frames, zero_padding
 
 
 def enter(frames: Padded) -> Padded:
@@ -18,9 +17,7 @@ def enter(frames: Padded) -> Padded:
 
 def mask_of(lengths: Int[Tensor, " batch"], time: int) -> Bool[Tensor, "batch time"] | None:
     """True on real frames; None where all are. Never None while a graph is captured: it shall serve all."""
-    if not torch.compiler.is_compiling() and bool((lengths >= time).all()):
-        return None
-    return real_frames(lengths, time)
+    return None if is_full(lengths, time) else real_frames(lengths, time)
 
 
 def strided(lengths: Int[Tensor, " batch"], stride: int) -> Int[Tensor, " batch"]:

@@ -199,8 +199,9 @@ def test_dnn_reads_its_context_and_nothing_else() -> None:
     with torch.no_grad():
         y = encoder(pad([x])).values[0]
     for t in range(3):
-        frames = [x[s] if 0 <= s < 10 else torch.zeros(MELS) for s in range(4 * t - 3, 4 * t + 4)]
-        hidden = torch.cat(frames).double()
+        near = normed(encoder.input_norm, x.double())
+        zeros = torch.zeros(MELS, dtype=torch.float64)
+        hidden = torch.cat([near[s] if 0 <= s < 10 else zeros for s in range(4 * t - 3, 4 * t + 4)])
         for layer, norm in zip(encoder.layers, encoder.norms, strict=True):
             linear, own = cast("nn.Linear", layer), cast("MaskedBatchNorm", norm)
             hidden = normed(own, linear.weight.double() @ hidden).relu()
@@ -210,13 +211,16 @@ def test_dnn_reads_its_context_and_nothing_else() -> None:
 @pytest.mark.parametrize("bidirectional", [True, False])
 def test_lstm_is_torchs_on_each_utterance_alone(bidirectional: bool) -> None:
     torch.manual_seed(1)
-    encoder = Lstm(LstmConfig(hidden=6, layers=2, bidirectional=bidirectional), MELS).eval()
+    config = LstmConfig(hidden=6, layers=2, bidirectional=bidirectional)
+    encoder = cast("Lstm", woken(Lstm(config, MELS)))
     utterances = [noise(n, MELS) for n in (17, 9, 4)]
     with torch.no_grad():
         together = encoder(pad(utterances, 50.0))
         for row, utterance in enumerate(utterances):
             count = -(-len(utterance) // 4)
-            x = F.pad(utterance, (0, 0, 0, 4 * count + 2 - len(utterance)))
+            x = F.pad(
+                normed(encoder.input_norm, utterance).float(), (0, 0, 0, 4 * count + 2 - len(utterance))
+            )
             x = torch.stack([x[4 * t : 4 * t + 6].flatten() for t in range(count)])
             for layer, norm in zip(encoder.layers, encoder.norms, strict=True):
                 width = 12 if bidirectional else 6
