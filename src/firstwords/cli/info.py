@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from firstwords.model.recipe import Recipe
 
 # What a folder may hold (docs: "A checkpoint is one folder"), and whether it can transcribe without it.
 PARTS = (
@@ -104,12 +107,32 @@ def _from_recipe(model: Path) -> list[tuple[str, str]]:
             ("pieces", f"{len(tokenizer.pieces)} ({recipe.tokenizer.kind})"),
             ("", " ".join(shown[:40]) + more),
         ]
+        if count and (cost := _cost(recipe, len(tokenizer.pieces), count)):
+            rows.append(("computes", cost))
     return [
         *rows,
         ("audio", f"{recipe.data.sample_rate} Hz, channels: {recipe.data.channels}"),
         ("search", recipe.search.kind),
         ("normalizers", f"{recipe.text.normalizer} (training), {recipe.text.scoring} (scoring)"),
     ]
+
+
+def _cost(recipe: Recipe, pieces: int, count: int) -> str:
+    """What the network takes; nothing where the stored weights are not those of the recipe."""
+    import torch
+
+    from firstwords.model.cost import SECONDS, model_cost
+    from firstwords.model.speech_model import SpeechModel
+
+    with torch.device("meta"):  # without memory, however large a damaged recipe says it is
+        planned = sum(value.numel() for value in SpeechModel(recipe, pieces).state_dict().values())
+    if planned != count:
+        return ""
+    cost = model_cost(SpeechModel(recipe, pieces))
+    return (
+        f"{cost.macs_per_second / 1e6:.4g} M multiply-accumulates ({cost.flops_per_second / 1e6:.4g} MFLOP) "
+        f"per second of audio, counted over {SECONDS:g} s"
+    )
 
 
 def _parameters(path: Path) -> int:

@@ -76,7 +76,7 @@ def _cost(
 
 def count_macs(run: Callable[[], Any]) -> float:
     """Multiply-accumulates of what ``run`` computes, without gradients."""
-    counter = FlopCounterMode(display=False, custom_mapping=_RECURRENT)
+    counter = FlopCounterMode(display=False, custom_mapping=_ON_CPU)
     with torch.no_grad(), counter:
         run()
     return counter.get_total_flops() / 2
@@ -87,5 +87,13 @@ def _lstm_layer_flops(x: Any, input_weight: Any, hidden_weight: Any, *_: Any, **
     return 2 * x[0] * x[1] * input_weight[0] * (input_weight[1] + hidden_weight[1])
 
 
-# torch.nn.LSTM on a CPU, which the counter does not know by itself; elsewhere an LSTM is made of products.
-_RECURRENT = {torch.ops.aten.mkldnn_rnn_layer: _lstm_layer_flops}
+def _attention_flops(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
+    """Shapes (B, H, T, D): scores of all pairs, then sums of the values."""
+    return 2 * q[0] * q[1] * q[2] * k[2] * (q[3] + v[3])
+
+
+# Kernels of a CPU that torch's counter does not know.
+_ON_CPU = {
+    torch.ops.aten.mkldnn_rnn_layer: _lstm_layer_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+}
