@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -125,6 +124,8 @@ def corpus_folder(options: argparse.Namespace) -> Path:
 
 def run_one(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """Train and measure one variant; for a process of its own."""
+    import resource  # not on Windows
+
     from accuracy import described
 
     from firstwords.data.manifest import load_corpus
@@ -218,10 +219,10 @@ def run_apart(name: str, seed: int, options: argparse.Namespace, key: Mapping[st
     with path.open("a", encoding="utf-8") as file:
         record = {"variant": name, "seed": seed, "key": dict(key)} | report
         file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    said = report.get("missing") or report.get("error", "").strip().splitlines()[-1:]
-    print(
-        f"    {'missing: ' + ', '.join(said) if 'missing' in report else ''.join(said) or 'done'}", flush=True
-    )
+    if "missing" in report:
+        print(f"    missing: {', '.join(report['missing'])}", flush=True)
+    elif "error" in report:
+        print(f"    failed: {report['error'].strip().splitlines()[-1]}", flush=True)
 
 
 def table(records: list[dict[str, Any]], wanted: list[str]) -> str:
@@ -249,9 +250,8 @@ def table(records: list[dict[str, Any]], wanted: list[str]) -> str:
             f"| {first['inference_speed']:.0f} | {first['peak_bytes'] / 1e6:.0f} "
             f"| {first['hours_heard']:.2f}{cut} |"
         )
-    lines += (
-        [f"\nNo result: {', '.join(sorted(set(wanted) - set(there)))}."] if len(there) < len(wanted) else []
-    )
+    if without := [name for name in wanted if name not in there]:
+        lines.append(f"\nNo result: {'; '.join(without)}.")
     return "\n".join(lines) + "\n"
 
 

@@ -84,6 +84,7 @@ def facts(model: Path) -> list[tuple[str, str]]:
 
 
 def _from_recipe(model: Path) -> list[tuple[str, str]]:
+    from firstwords.model.checkpoint import stranger
     from firstwords.model.recipe import read_recipe
     from firstwords.text.load import load_tokenizer
 
@@ -95,7 +96,7 @@ def _from_recipe(model: Path) -> list[tuple[str, str]]:
         ("language", "not stated" if recipe.language == "und" else recipe.language),
         ("encoder", recipe.encoder.kind),
     ]
-    count = _parameters(model / "model.safetensors")
+    count, header = _parameters(model / "model.safetensors")
     if count:
         rows.append(("parameters", f"{count / 1e6:.2f} M"))
     if (model / "tokenizer").is_dir():
@@ -107,8 +108,8 @@ def _from_recipe(model: Path) -> list[tuple[str, str]]:
             ("pieces", f"{len(tokenizer.pieces)} ({recipe.tokenizer.kind})"),
             ("", " ".join(shown[:40]) + more),
         ]
-        if count and (cost := _cost(recipe, len(tokenizer.pieces), count)):
-            rows.append(("computes", cost))
+        if stranger(model, recipe, tokenizer, header) is None:  # else it may be of any size
+            rows.append(("computes", _cost(recipe, len(tokenizer.pieces))))
     return [
         *rows,
         ("audio", f"{recipe.data.sample_rate} Hz, channels: {recipe.data.channels}"),
@@ -117,17 +118,11 @@ def _from_recipe(model: Path) -> list[tuple[str, str]]:
     ]
 
 
-def _cost(recipe: Recipe, pieces: int, count: int) -> str:
-    """What the network takes; nothing where the stored weights are not those of the recipe."""
-    import torch
-
+def _cost(recipe: Recipe, pieces: int) -> str:
+    """What the network takes, by running one with fresh weights."""
     from firstwords.model.cost import SECONDS, model_cost
     from firstwords.model.speech_model import SpeechModel
 
-    with torch.device("meta"):  # without memory, however large a damaged recipe says it is
-        planned = sum(value.numel() for value in SpeechModel(recipe, pieces).state_dict().values())
-    if planned != count:
-        return ""
     cost = model_cost(SpeechModel(recipe, pieces))
     return (
         f"{cost.macs_per_second / 1e6:.4g} M multiply-accumulates ({cost.flops_per_second / 1e6:.4g} MFLOP) "
@@ -135,8 +130,8 @@ def _cost(recipe: Recipe, pieces: int, count: int) -> str:
     )
 
 
-def _parameters(path: Path) -> int:
-    """Numbers in a safetensors file, from its header alone (8 bytes of length, then JSON)."""
+def _parameters(path: Path) -> tuple[int, dict[str, str]]:
+    """Numbers in a safetensors file and its remarks, from its header alone (8 bytes of length, then JSON)."""
     import json
     from math import prod
 
@@ -144,9 +139,10 @@ def _parameters(path: Path) -> int:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(min(size, 100_000_000)))
-        return sum(prod(v["shape"]) for k, v in header.items() if k != "__metadata__")
+        remarks = {str(key): str(value) for key, value in header.pop("__metadata__", {}).items()}
+        return sum(prod(value["shape"]) for value in header.values()), remarks
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError):
-        return 0  # missing or damaged: the table of files tells
+        return 0, {}  # missing or damaged: the table of files tells
 
 
 def _from_card(path: Path) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from firstwords.encoders.mobilenet import MobileNet, MobileNetConfig
 from firstwords.encoders.quartznet import QuartzNet, QuartzNetConfig
 from firstwords.encoders.resnet import ResNet, ResNetConfig
 from firstwords.encoders.zipformer import Zipformer, ZipformerConfig
+from firstwords.errors import ConfigError
 from firstwords.model.cost import count_macs, encoder_cost, model_cost
 from firstwords.model.recipe import Recipe, read_recipe
 from firstwords.model.speech_model import SpeechModel
@@ -152,6 +153,15 @@ def test_a_separable_convolution_takes_at_least_four_times_less_than_a_plain_one
     separable = count_macs(lambda: pointwise(depthwise(x)))
     assert 4 * separable <= count_macs(lambda: plain(x.transpose(1, 2)))
     assert 4 * (depthwise.weight.numel() + pointwise.weight.numel()) <= plain.weight.numel()
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda path: path.stem)
+def test_recipes_can_be_read(path: Path) -> None:
+    if path.stem == "ctc":  # a base
+        with pytest.raises(ConfigError, match="encoder"):
+            read_recipe(path)
+    else:
+        assert read_recipe(path).encoder.kind in (path.stem, "zipformer")
 
 
 def test_reference_1m_has_a_million_parameters_and_at_most_half_a_giga_mac() -> None:
