@@ -47,7 +47,7 @@ ENCODERS: dict[str, Callable[[], Encoder]] = {
     "mobilenet, without gates": lambda: MobileNet(
         MobileNetConfig(channels=(8, 12), blocks=(2, 1), kernels=(5, 7), strides=(3, 2), squeeze=False), MELS
     ),
-    "resnet": lambda: ResNet(ResNetConfig.preset("nano"), MELS),
+    "resnet": lambda: ResNet(ResNetConfig.preset("nano").with_(blocks=(1, 1, 1, 1)), MELS),
     "resnet, three halvings": lambda: ResNet(
         ResNetConfig(channels=(4, 6), blocks=(1, 2), strides=(2, 2, 2)), MELS
     ),

@@ -109,7 +109,7 @@ def _from_recipe(model: Path) -> list[tuple[str, str]]:
             ("", " ".join(shown[:40]) + more),
         ]
         if stranger(model, recipe, tokenizer, header) is None:  # else it may be of any size
-            rows.append(("computes", _cost(recipe, len(tokenizer.pieces))))
+            rows += _cost(recipe, len(tokenizer.pieces))
     return [
         *rows,
         ("audio", f"{recipe.data.sample_rate} Hz, channels: {recipe.data.channels}"),
@@ -118,16 +118,14 @@ def _from_recipe(model: Path) -> list[tuple[str, str]]:
     ]
 
 
-def _cost(recipe: Recipe, pieces: int) -> str:
-    """What the network takes, by running one with fresh weights."""
-    from firstwords.model.cost import SECONDS, model_cost
+def _cost(recipe: Recipe, pieces: int) -> list[tuple[str, str]]:
+    """What the network computes, counted while one with fresh weights runs."""
+    from firstwords.model.cost import model_cost
     from firstwords.model.speech_model import SpeechModel
 
     cost = model_cost(SpeechModel(recipe, pieces))
-    return (
-        f"{cost.macs_per_second / 1e6:.4g} M multiply-accumulates ({cost.flops_per_second / 1e6:.4g} MFLOP) "
-        f"per second of audio, counted over {SECONDS:g} s"
-    )
+    counts = (("MACs", cost.macs_per_second), ("FLOPs", cost.flops_per_second))
+    return [(name, f"{count / 1e6:.4g} M per second of audio") for name, count in counts]
 
 
 def _parameters(path: Path) -> tuple[int, dict[str, str]]:
