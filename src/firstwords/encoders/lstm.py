@@ -42,9 +42,7 @@ class LstmConfig(Config):
     bidirectional: bool = True  # false: can stream
     hidden: int = Field(default=168, ge=1)  # per direction
     layers: int = Field(default=3, ge=1)
-    stack: int = Field(
-        default=6, ge=1
-    )  # feature frames side by side; those beyond subsampling are look-ahead
+    stack: int = Field(default=6, ge=1)  # feature frames side by side; beyond subsampling: look-ahead
     subsampling: int = Field(default=4, ge=1)  # feature frames per output frame
     dropout: float = Field(default=0.1, ge=0, lt=1)  # after every layer
 
@@ -56,9 +54,7 @@ class LstmConfig(Config):
     @model_validator(mode="after")
     def no_frame_is_skipped(self) -> LstmConfig:
         if self.stack < self.subsampling:
-            raise ValueError(
-                f"stack = {self.stack} is below subsampling = {self.subsampling}: frames are lost."
-            )
+            raise ValueError(f"stack = {self.stack} is below subsampling = {self.subsampling}.")
         return self
 
 
@@ -97,7 +93,7 @@ class Lstm(StreamingEncoder[LstmState]):
         return strided(lengths, self.subsampling)
 
     def forward(self, frames: Padded, *, chunk: int | None = None, left: int | None = None) -> Padded:
-        """``chunk`` and ``left`` change nothing: the network remembers everything and does not look ahead."""
+        """``chunk`` and ``left`` change nothing: all is remembered, only stacking looks ahead."""
         if not self.causal and (chunk not in (None, -1) or left not in (None, -1)):
             raise ConfigError(
                 "A bidirectional LSTM has no chunks.", mend="Train with encoder.bidirectional = false."
@@ -141,7 +137,7 @@ class Lstm(StreamingEncoder[LstmState]):
         The next window starts chunk * subsampling frames later. Smaller ``lengths`` end the stream.
         """
         values, lengths = frames
-        values = self.input_norm(values, mask_of(lengths, values.shape[1]))
+        values = self.input_norm(values, mask_of(lengths, values.shape[1]))  # zeroes what follows the end
         chunk = (values.shape[1] - self.config.stack) // self.subsampling + 1
         x = splice(values, 0, self.config.stack - 1, self.subsampling)[:, :chunk]
         lengths = strided(lengths, self.subsampling).clamp(max=chunk)

@@ -5,12 +5,11 @@ and ReLU. Blocks repeat it R times and add their input, by way of a pointwise co
 the last ReLU (figure 1).
 
 Differs from the paper: the rate falls by ``subsampling`` (there 2) in as many separable convolutions with
-stride 2 as it takes; batch statistics leave padding out.
+stride 2 as it takes; features are normalized first; batch statistics leave padding out.
 """
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal, cast, final
 
 from jaxtyping import Bool, Float, Int
@@ -122,8 +121,7 @@ class QuartzNet(Encoder):
         self.dim, self.subsampling = config.last[1], config.subsampling
         self.input_norm = MaskedBatchNorm(input_dim)
         width = config.channels[0]
-        halvings = int(math.log2(config.subsampling))
-        strides = [2] * halvings or [1]
+        strides = [2] * (config.subsampling.bit_length() - 1) or [1]
         widths = [input_dim] + [width] * len(strides)
         self.first = nn.ModuleList(
             SeparableConv(widths[i], width, config.first_kernel, stride=stride)
