@@ -170,7 +170,7 @@ def test_reference_1m_has_a_million_parameters_and_at_most_half_a_giga_mac() -> 
     assert 0.95e6 <= cost.parameters <= 1.05e6
     assert cost.macs_per_second <= 0.5e9
     assert cost.parameters == pytest.approx(1.00e6, rel=0.01)  # the figures in the recipe's head
-    assert cost.macs_per_second == pytest.approx(0.035e9, rel=0.02)
+    assert cost.macs_per_second == pytest.approx(0.034e9, rel=0.015)
 
 
 def test_a_models_cost_is_encoder_and_head() -> None:
