@@ -11,7 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from firstwords.config import Config
+from firstwords.encoders.dnn import Dnn, DnnConfig
 from firstwords.encoders.encoder import Encoder
+from firstwords.encoders.lstm import Lstm, LstmConfig
+from firstwords.encoders.mobilenet import MobileNet, MobileNetConfig
+from firstwords.encoders.quartznet import QuartzNet, QuartzNetConfig
+from firstwords.encoders.resnet import ResNet, ResNetConfig
 from firstwords.encoders.zipformer.config import ZipformerConfig
 from firstwords.encoders.zipformer.encoder import Zipformer
 from firstwords.features.fbank import Fbank, FbankConfig
@@ -32,7 +37,14 @@ class Kind:
 # build(config) -> Frontend
 FRONTENDS: dict[str, Kind] = {"fbank": Kind(FbankConfig, Fbank), "mfcc": Kind(MfccConfig, Mfcc)}
 # build(config, input_dim) -> Encoder
-ENCODERS: dict[str, Kind] = {"zipformer": Kind(ZipformerConfig, Zipformer)}
+ENCODERS: dict[str, Kind] = {
+    "zipformer": Kind(ZipformerConfig, Zipformer),
+    "quartznet": Kind(QuartzNetConfig, QuartzNet),
+    "mobilenet": Kind(MobileNetConfig, MobileNet),
+    "resnet": Kind(ResNetConfig, ResNet),
+    "lstm": Kind(LstmConfig, Lstm),
+    "dnn": Kind(DnnConfig, Dnn),
+}
 # build(config, dim, vocabulary) -> Head
 HEADS: dict[str, Kind] = {"ctc": Kind(CtcConfig, CtcHead)}
 # The name under which a recipe holds a head: two heads of one name exclude each other.
@@ -40,7 +52,7 @@ HEAD_NAMES: dict[str, str] = {"ctc": "ctc"}
 
 # The same tables for the type checker and pydantic; discriminated by 'kind' once there are several.
 FrontendSettings = FbankConfig | MfccConfig
-EncoderSettings = ZipformerConfig
+EncoderSettings = ZipformerConfig | QuartzNetConfig | MobileNetConfig | ResNetConfig | LstmConfig | DnnConfig
 HeadSettings = CtcConfig
 
 
