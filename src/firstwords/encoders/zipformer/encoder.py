@@ -29,13 +29,11 @@ from firstwords.encoders.zipformer.stack import Downsample, Stack, change_width,
 from firstwords.encoders.zipformer.streaming import (
     EXTRA_FRAMES,
     ZipformerState,
-    chunk_mask,
-    left_chunks,
     start_state,
-    unseen,
 )
 from firstwords.errors import ConfigError
-from firstwords.tensors import Padded, real_frames, zero_padding
+from firstwords.nn.chunks import chunk_mask, left_chunks, unseen
+from firstwords.tensors import Padded, is_full, real_frames, zero_padding
 
 # Called with (stack number, that stack's output at the encoder's final rate); what it returns, (B, T, dim),
 # is added to the running sequence (self-conditioning: arXiv:2104.02724).
@@ -145,7 +143,7 @@ class Zipformer(StreamingEncoder[ZipformerState]):
             )
         chunk, left = self._choose_context(chunk, left)
         x, lengths = self._embed(frames)
-        masked = None if _is_full(lengths, x.shape[1]) else lengths
+        masked = None if is_full(lengths, x.shape[1]) else lengths
         hidden = None
         if chunk > 0 and chunk < x.shape[1]:
             hidden = chunk_mask(x.shape[1], chunk, left_chunks(chunk, left), x.device)
@@ -196,7 +194,7 @@ class Zipformer(StreamingEncoder[ZipformerState]):
         values, lengths = frames
         if values.shape[1] < _SHORTEST:
             values = F.pad(values, (0, 0, 0, _SHORTEST - values.shape[1]))
-        exact = self.padding == "exact" and not _is_full(lengths, values.shape[1])
+        exact = self.padding == "exact" and not is_full(lengths, values.shape[1])
         x = self.embed(values, lengths if exact else None)
         return x, self.embed.output_lengths(lengths)
 
@@ -256,11 +254,6 @@ class Zipformer(StreamingEncoder[ZipformerState]):
         factor = self.config.output_downsampling
         encoded = Padded(x, (lengths + factor - 1) // factor)
         return zero_padding(encoded) if exact and masked is not None else encoded
-
-
-def _is_full(lengths: Tensor, time: int) -> bool:
-    """Every utterance fills the batch. While a graph is being captured: never, so that it serves all."""
-    return not torch.compiler.is_compiling() and bool((lengths >= time).all())
 
 
 def _pick(choices: Sequence[int]) -> int:
