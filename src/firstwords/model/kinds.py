@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from firstwords.config import Config
+from firstwords.encoders.conformer import Conformer, ConformerConfig
+from firstwords.encoders.e_branchformer import EBranchformer, EBranchformerConfig
 from firstwords.encoders.encoder import Encoder
+from firstwords.encoders.squeezeformer import Squeezeformer, SqueezeformerConfig
+from firstwords.encoders.transformer import Transformer, TransformerConfig
 from firstwords.encoders.zipformer.config import ZipformerConfig
 from firstwords.encoders.zipformer.encoder import Zipformer
 from firstwords.features.fbank import Fbank, FbankConfig
@@ -32,13 +36,21 @@ class Kind:
 # build(config) -> Frontend
 FRONTENDS: dict[str, Kind] = {"fbank": Kind(FbankConfig, Fbank), "mfcc": Kind(MfccConfig, Mfcc)}
 # build(config, input_dim) -> Encoder
-ENCODERS: dict[str, Kind] = {"zipformer": Kind(ZipformerConfig, Zipformer)}
+ENCODERS: dict[str, Kind] = {
+    "zipformer": Kind(ZipformerConfig, Zipformer),
+    "conformer": Kind(ConformerConfig, Conformer),
+    "transformer": Kind(TransformerConfig, Transformer),
+    "squeezeformer": Kind(SqueezeformerConfig, Squeezeformer),
+    "e_branchformer": Kind(EBranchformerConfig, EBranchformer),
+}
 # build(config, dim, vocabulary) -> Head
 HEADS: dict[str, Kind] = {"ctc": Kind(CtcConfig, CtcHead)}
 
-# The same tables for the type checker and pydantic; discriminated by 'kind' once there are several.
+# The same tables for the type checker and pydantic; discriminated by 'kind' where there are several.
 FrontendSettings = FbankConfig | MfccConfig
-EncoderSettings = ZipformerConfig
+EncoderSettings = (
+    ZipformerConfig | ConformerConfig | TransformerConfig | SqueezeformerConfig | EBranchformerConfig
+)
 HeadSettings = CtcConfig
 
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from firstwords.config import Config, dump_config, override, parse_config, read_toml
 from firstwords.errors import ConfigError
@@ -29,6 +29,13 @@ TokenizerSettings = Annotated[GraphemeConfig | SubwordConfig, Field(discriminato
 SearchSettings = Annotated[GreedyConfig | CtcBeamConfig, Field(discriminator="kind")]
 
 
+def _zipformer_unless_named(encoder: Any) -> Any:
+    """Recipes from the time of one encoder may leave its kind out."""
+    if not isinstance(encoder, dict):
+        return encoder
+    return {"kind": "zipformer"} | cast("dict[str, Any]", encoder)
+
+
 class Recipe(Config):
     """Everything that decides a result; resolved and stored whole."""
 
@@ -40,7 +47,7 @@ class Recipe(Config):
     text: TextConfig = TextConfig()
     features: Annotated[FrontendSettings, Field(discriminator="kind")] = FbankConfig()
     tokenizer: TokenizerSettings = GraphemeConfig()
-    encoder: EncoderSettings
+    encoder: Annotated[EncoderSettings, Field(discriminator="kind"), BeforeValidator(_zipformer_unless_named)]
     heads: dict[str, HeadSettings]
     search: SearchSettings = GreedyConfig()
     training: TrainingConfig = TrainingConfig()

@@ -1,7 +1,8 @@
 """Convolutional subsampling: feature frames -> a quarter (or half, or an eighth) as many vectors.
 
-3x3 convolutions of stride 2 over time and frequency, ReLU after each, and a projection; no padding at the
-edges, so an output frame sees nothing beyond its utterance and streaming needs no cache inside:
+3x3 convolutions of stride 2 over time and frequency, ReLU after each, a projection, and a layer norm, so that
+the level of the features does not matter to what follows. No padding at the edges: an output frame sees
+nothing beyond its utterance, and streaming needs no cache inside:
 
     factor 4      T' = ((T - 1) // 2 - 1) // 2      frame t sees the input 4 t … 4 t + 6
 
@@ -72,6 +73,7 @@ class Subsampling(nn.Module):
         mixed = config.strides - 1 if config.separable else 0
         self.pointwise = nn.ModuleList(nn.Linear(channels, channels) for _ in range(mixed))
         self.out = nn.Linear(bins * channels, dim)
+        self.norm = nn.LayerNorm(dim)
 
     def output_lengths(self, lengths: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
         """Feature frames -> output frames; too short an utterance gives none."""
@@ -82,7 +84,7 @@ class Subsampling(nn.Module):
         x, least = frames.values, self.config.window(1)
         if x.shape[1] < least:
             x = F.pad(x, (0, 0, 0, least - x.shape[1]))
-        y = self.out(self._convolutions(x).flatten(2))
+        y = self.norm(self.out(self._convolutions(x).flatten(2)))
         encoded = Padded(y, self.output_lengths(frames.lengths))
         return encoded if is_full(encoded.lengths, y.shape[1]) else zero_padding(encoded)
 
