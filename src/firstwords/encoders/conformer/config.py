@@ -13,7 +13,7 @@ from firstwords.nn.subsampling import SubsamplingConfig
 _FAST = {"factor": 8, "channels": 256, "separable": True}
 
 _PRESETS: dict[str, dict[str, Any]] = {
-    "tiny": {"dim": 112, "layers": 6, "feedforward": 448, "kernel": 15, "subsampling": {"channels": 32}},
+    "tiny": {"dim": 112, "layers": 6, "feedforward": 480, "kernel": 15, "subsampling": {"channels": 32}},
     # arXiv:2005.08100, table 1 (there with kernel 32; an odd one has a middle)
     "S": {"dim": 144, "layers": 16, "feedforward": 576, "subsampling": {"channels": 144}},
     "M": {"dim": 256, "layers": 16, "feedforward": 1024, "subsampling": {"channels": 256}},
