@@ -30,7 +30,7 @@ def real_frames(lengths: Int[Tensor, " batch"], time: int | torch.SymInt) -> Boo
     return frames[None, :] < lengths[:, None]
 
 
-def is_full(lengths: Int[Tensor, " batch"], time: int | torch.SymInt) -> bool:
+def is_full(lengths: Int[Tensor, " batch"], time: int) -> bool:
     """Every sequence fills the batch. While a graph is being captured: never, so that it serves all."""
     return not torch.compiler.is_compiling() and bool((lengths >= time).all())
 
