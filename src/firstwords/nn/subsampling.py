@@ -1,8 +1,8 @@
 """Convolutional subsampling: feature frames -> a quarter (or half, or an eighth) as many vectors.
 
-3x3 convolutions of stride 2 over time and frequency, ReLU after each, a projection, and a layer norm, so that
-the level of the features does not matter to what follows. No padding at the edges: an output frame sees
-nothing beyond its utterance, and streaming needs no cache inside:
+Features are normalized; then 3x3 convolutions of stride 2 over time and frequency, ReLU after each, a
+projection, and a layer norm. No padding at the edges: an output frame sees nothing beyond its utterance, and
+streaming needs no cache inside:
 
     factor 4      T' = ((T - 1) // 2 - 1) // 2      frame t sees the input 4 t … 4 t + 6
 
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from firstwords.config import Config
 from firstwords.errors import ConfigError
 from firstwords.nn.convolution import convolve
+from firstwords.nn.input_norm import InputNorm
 from firstwords.tensors import Padded, is_full, zero_padding
 
 
@@ -66,6 +67,7 @@ class Subsampling(nn.Module):
                 mend=f"Use at least {config.window(1)} features, or a smaller encoder.subsampling.factor.",
             )
         channels, groups = config.channels, config.channels if config.separable else 1
+        self.input_norm = InputNorm(input_dim)
         self.first = nn.Conv2d(1, channels, 3, stride=2)
         self.strided = nn.ModuleList(
             nn.Conv2d(channels, channels, 3, stride=2, groups=groups) for _ in range(config.strides - 1)
@@ -81,7 +83,7 @@ class Subsampling(nn.Module):
 
     def forward(self, frames: Padded) -> Padded:
         """A batch too short for one frame gives one of zeros, of length 0."""
-        x, least = frames.values, self.config.window(1)
+        x, least = self.input_norm(frames), self.config.window(1)
         if x.shape[1] < least:
             x = F.pad(x, (0, 0, 0, least - x.shape[1]))
         y = self.norm(self.out(self._convolutions(x).flatten(2)))

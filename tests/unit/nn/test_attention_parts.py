@@ -13,9 +13,10 @@ from firstwords.errors import ConfigError
 from firstwords.nn.attention import RelativeSelfAttention, SelfAttention
 from firstwords.nn.convolution import ConvolutionModule, DepthwiseOverTime
 from firstwords.nn.dropout import Dropout, skip_for_some
+from firstwords.nn.input_norm import InputNorm
 from firstwords.nn.positions import LearnedPositions, SinusoidalPositions, distances, sinusoids
 from firstwords.nn.subsampling import Subsampling, SubsamplingConfig
-from firstwords.tensors import Padded, real_frames
+from firstwords.tensors import Padded, pad, real_frames
 
 DIM, HEADS = 8, 2
 
@@ -129,6 +130,7 @@ def test_subsampling_is_a_chain_of_torch_convolutions(factor: int, separable: bo
     torch.manual_seed(1)
     ours = Subsampling(SubsamplingConfig(factor=factor, channels=6, separable=separable), 40, 10)  # type: ignore[arg-type]
     x = torch.randn(2, 50, 40)
+    ours.input_norm.eval()
     y = ours.first(x.unsqueeze(1)).relu()
     for n, layer in enumerate(ours.strided):
         y = layer(y)
@@ -138,14 +140,15 @@ def test_subsampling_is_a_chain_of_torch_convolutions(factor: int, separable: bo
         y = y.relu()
     expected = F.layer_norm(ours.out(y.permute(0, 2, 3, 1).flatten(2)), (10,))
     found = ours(Padded(x, torch.tensor([50, 50])))
-    torch.testing.assert_close(found.values, expected, rtol=0, atol=1e-5)
+    # the input norm divides by sqrt(1 + 1e-5)
+    torch.testing.assert_close(found.values, expected, rtol=0, atol=5e-5)
     assert found.lengths.tolist() == [expected.shape[1]] * 2
 
 
 @pytest.mark.parametrize("factor", [2, 4, 8])
 def test_windows_of_subsampling_join(factor: int) -> None:
     config = SubsamplingConfig(factor=factor, channels=4, separable=True)  # type: ignore[arg-type]
-    subsampling, x = Subsampling(config, 40, 10), torch.randn(1, config.window(9), 40)
+    subsampling, x = Subsampling(config, 40, 10).eval(), torch.randn(1, config.window(9), 40)
     whole = subsampling(Padded(x, torch.tensor([x.shape[1]])))
     assert whole.lengths.tolist() == [9]
     assert config.output_lengths(torch.tensor([x.shape[1] - 1])).tolist() == [8]
@@ -158,6 +161,28 @@ def test_too_few_features_for_the_factor_are_refused() -> None:
     with pytest.raises(ConfigError, match="13 features per frame are too few for a subsampling by 8"):
         Subsampling(SubsamplingConfig(factor=8), 13, 10)
     Subsampling(SubsamplingConfig(factor=8), 15, 10)
+
+
+def test_input_norm_knows_all_real_frames_that_training_heard() -> None:
+    torch.manual_seed(0)
+    norm = InputNorm(3)
+    parts = [torch.randn(n, 3) * torch.tensor([1.0, 4.0, 0.1]) - 8 for n in (40, 7, 300)]
+    assert torch.equal(
+        norm.eval()(Padded(parts[0][None], torch.tensor([40]))), parts[0][None] / (1 + 1e-5) ** 0.5
+    )
+    norm.train()
+    norm(pad(parts[:2], 99.0))
+    norm(Padded(torch.zeros(1, 5, 3), torch.tensor([0])))
+    last = norm(pad(parts[2:]))
+    heard = torch.cat(parts)
+    deviation = heard.std(dim=0, correction=0)
+    torch.testing.assert_close(norm.mean, heard.mean(dim=0))
+    torch.testing.assert_close(norm.variance, deviation.square())
+    expected = (parts[2] - heard.mean(dim=0)) / (deviation.square() + 1e-5).sqrt()
+    torch.testing.assert_close(last[0], expected, rtol=1e-4, atol=1e-4)
+    before = norm.mean.clone()
+    torch.testing.assert_close(norm.eval()(pad(parts[2:])), last, rtol=0, atol=0)
+    assert torch.equal(norm.mean, before)
 
 
 @pytest.mark.parametrize("causal", [False, True])
