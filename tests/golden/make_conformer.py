@@ -1,4 +1,4 @@
-"""Writes data/conformer.safetensors: two Conformer layers of `transformers` with random weights, in eval mode.
+"""Writes data/conformer.safetensors: two random Conformer layers of `transformers`, in eval mode.
 
 Run it where `transformers` is installed (5.23.0 made the committed file). Kept are the weights, batch-norm
 statistics included, the input (frames, width), the output, and the input's gradient of the summed squares.

@@ -42,23 +42,30 @@ class MaskedBatchNorm(nn.Module):
         self.register_buffer("num_batches_tracked", torch.tensor(0))
 
     def forward(
-        self, x: Float[Tensor, "batch time dim"], real: Bool[Tensor, "batch time"] | None = None
-    ) -> Float[Tensor, "batch time dim"]:
-        """``real`` is None where every frame is. Statistics are float32 also for bfloat16 frames."""
+        self,
+        x: Float[Tensor, "batch time *inner dim"],
+        real: Bool[Tensor, "batch time"] | None = None,
+    ) -> Float[Tensor, "batch time *inner dim"]:
+        """``real`` is None where every frame is. Statistics are float32 also for bfloat16 frames.
+
+        Axes between time and channels (frequency bins) count as more places of the same frame.
+        """
         if not self.training:
-            y = self._normalized(x.flatten(0, 1), training=False).view(x.shape)
-            return y if real is None else y.masked_fill(~real.unsqueeze(-1), 0.0)
+            y = self._normalized(x, training=False)
+            return y if real is None else y.masked_fill(~real.view(*real.shape, *(1,) * (x.dim() - 2)), 0.0)
         if real is None:
-            return self._normalized(x.flatten(0, 1), training=True).view(x.shape)
+            return self._normalized(x, training=True)
         # Real frames only, one after the other: on a CPU faster than statistics under a mask.
         frames = x.flatten(0, 1)
         places = real.flatten().nonzero().squeeze(1)
         y = self._normalized(frames.index_select(0, places), training=True)
         return y.new_zeros(frames.shape).index_copy(0, places, y).view(x.shape)
 
-    def _normalized(self, frames: Float[Tensor, "frames dim"], *, training: bool) -> Tensor:
-        training = training and len(frames) > 1  # one frame has no variance
+    def _normalized(self, x: Tensor, *, training: bool) -> Tensor:
+        flat = x.reshape(-1, x.shape[-1])
+        training = training and len(flat) > 1  # one value has no variance
         if training:
             self.num_batches_tracked.add_(1)
         mean, variance = self.running_mean, self.running_var
-        return F.batch_norm(frames, mean, variance, self.weight, self.bias, training, self.momentum, self.eps)
+        y = F.batch_norm(flat, mean, variance, self.weight, self.bias, training, self.momentum, self.eps)
+        return y.view(x.shape)

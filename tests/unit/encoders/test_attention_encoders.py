@@ -226,7 +226,7 @@ def test_squeezeformer_scales_before_and_normalizes_after_each_module() -> None:
 
 
 def eight_utterances() -> tuple[Padded, Padded]:
-    """Made-up log-mel frames, far from zero: five of five "phones", 80 ms each, pauses and noise; the phones."""
+    """Made-up log-mel frames far from zero, five "phones" of 80 ms with pauses in each; and the phones."""
     generator = torch.Generator().manual_seed(1)
     phones = torch.randn(6, 80, generator=generator)
     frames, texts = [], []

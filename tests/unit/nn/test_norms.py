@@ -83,3 +83,17 @@ def test_bfloat16_frames_keep_float32_statistics() -> None:
     torch.testing.assert_close(y[real].float(), theirs(x.float()[real]), rtol=0.02, atol=0.02)
     assert ours.running_mean.dtype is torch.float32
     torch.testing.assert_close(ours.running_mean, theirs.running_mean, rtol=1e-4, atol=1e-5)
+
+
+def test_frequency_bins_are_places_of_their_frame() -> None:
+    ours, theirs = pair()
+    real = real_frames(torch.tensor([5, 2]), 5)
+    x = frames(2, 5, 3)
+    expected = theirs(x[real].flatten(0, 1)).view(7, 3, DIM)
+    y = ours(x, real)
+    torch.testing.assert_close(y[real], expected)
+    assert not y[~real].any()
+    ours.eval()
+    theirs.eval()
+    torch.testing.assert_close(ours(x, real)[real], theirs(x[real].flatten(0, 1)).view(7, 3, DIM))
+    assert not ours(x, real)[~real].any()
