@@ -11,12 +11,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from firstwords.config import Config
+from firstwords.encoders.conformer import Conformer, ConformerConfig
 from firstwords.encoders.dnn import Dnn, DnnConfig
+from firstwords.encoders.e_branchformer import EBranchformer, EBranchformerConfig
 from firstwords.encoders.encoder import Encoder
 from firstwords.encoders.lstm import Lstm, LstmConfig
 from firstwords.encoders.mobilenet import MobileNet, MobileNetConfig
 from firstwords.encoders.quartznet import QuartzNet, QuartzNetConfig
 from firstwords.encoders.resnet import ResNet, ResNetConfig
+from firstwords.encoders.squeezeformer import Squeezeformer, SqueezeformerConfig
+from firstwords.encoders.transformer import Transformer, TransformerConfig
 from firstwords.encoders.zipformer.config import ZipformerConfig
 from firstwords.encoders.zipformer.encoder import Zipformer
 from firstwords.features.fbank import Fbank, FbankConfig
@@ -44,15 +48,30 @@ ENCODERS: dict[str, Kind] = {
     "resnet": Kind(ResNetConfig, ResNet),
     "lstm": Kind(LstmConfig, Lstm),
     "dnn": Kind(DnnConfig, Dnn),
+    "conformer": Kind(ConformerConfig, Conformer),
+    "transformer": Kind(TransformerConfig, Transformer),
+    "squeezeformer": Kind(SqueezeformerConfig, Squeezeformer),
+    "e_branchformer": Kind(EBranchformerConfig, EBranchformer),
 }
 # build(config, dim, vocabulary) -> Head
 HEADS: dict[str, Kind] = {"ctc": Kind(CtcConfig, CtcHead)}
 # The name under which a recipe holds a head: two heads of one name exclude each other.
 HEAD_NAMES: dict[str, str] = {"ctc": "ctc"}
 
-# The same tables for the type checker and pydantic; discriminated by 'kind' once there are several.
+# The same tables for the type checker and pydantic; discriminated by 'kind' where there are several.
 FrontendSettings = FbankConfig | MfccConfig
-EncoderSettings = ZipformerConfig | QuartzNetConfig | MobileNetConfig | ResNetConfig | LstmConfig | DnnConfig
+EncoderSettings = (
+    ZipformerConfig
+    | ConformerConfig
+    | TransformerConfig
+    | SqueezeformerConfig
+    | EBranchformerConfig
+    | QuartzNetConfig
+    | MobileNetConfig
+    | ResNetConfig
+    | LstmConfig
+    | DnnConfig
+)
 HeadSettings = CtcConfig
 
 
