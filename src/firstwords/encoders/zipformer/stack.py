@@ -133,7 +133,7 @@ class Stack(nn.Module):
         hidden: Bool[Tensor, "batch sources"] | None,
         repeat: Int[Tensor, " batch"] | None = None,
     ) -> tuple[Float[Tensor, "batch chunk dim"], tuple[LayerCache, ...]]:
-        """One chunk at the encoder's rate; caches and ``hidden`` at this stack's own rate; ``repeat`` as above."""
+        """One chunk and ``repeat`` at the encoder's rate; caches and ``hidden`` at this stack's own rate."""
         before = x
         if self.downsample is not None:
             x = self.downsample(x, repeat)

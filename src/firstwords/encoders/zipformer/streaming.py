@@ -52,7 +52,8 @@ def nearest_context(config: ZipformerConfig, chunk: int, left: int | None) -> tu
 
 def _look_back(config: ZipformerConfig) -> int:
     """Frames at 50 Hz that the widest convolution sees before its own."""
-    return max(kernel // 2 * factor for factor, kernel in zip(config.downsampling, config.kernels, strict=True))
+    stacks = zip(config.downsampling, config.kernels, strict=True)
+    return max(kernel // 2 * factor for factor, kernel in stacks)
 
 
 def start_state(
