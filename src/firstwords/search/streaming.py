@@ -140,7 +140,7 @@ class CtcGreedyStream(StreamingSearch):
 
 @final
 class CtcBeamStream(StreamingSearch):
-    """Prefix beam search; times and confidences come from the best alignment, as in the search of the whole."""
+    """Prefix beam search; times and confidences come from the best alignment, as in ``CtcBeamSearch``."""
 
     def __init__(self, config: CtcBeamConfig, score: Score, frame_seconds: float) -> None:
         self.frame_seconds, self.frames = frame_seconds, 0
