@@ -117,7 +117,7 @@ def _check(inputs: Sequence[Path], out: Path | None, stream: bool, of_streams: M
     from firstwords.errors import UsageError
 
     if not stream:
-        if given := [name for name, value in of_streams.items() if value not in (None, False)]:
+        if given := [name for name, value in of_streams.items() if value is not None and value is not False]:
             raise UsageError(f"{given[0]} belongs to --stream.", mend="Add --stream, or leave it out.")
         if not inputs:
             raise UsageError(

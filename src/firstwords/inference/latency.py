@@ -134,4 +134,4 @@ class LatencyMeter:
 
 
 def _ms(seconds: float) -> str:
-    return f"{1000 * seconds:.0f} ms"
+    return f"{round(1000 * seconds, 1):g} ms"

@@ -105,9 +105,9 @@ def test_greedy_finals_joined_are_the_whole_text(recognizer: Recognizer) -> None
     assert all(part.end - part.start < 2.7 for part in parts)
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
-    cuts=st.lists(st.integers(0, 50_000), max_size=30),
+    cuts=st.lists(st.integers(0, 40_000), max_size=30),
     rate=st.sampled_from([RATE, 8000, 44_100]),
     kind=st.sampled_from(["greedy", "beam"]),
 )
@@ -115,7 +115,7 @@ def test_events_do_not_depend_on_the_blocks(
     recognizer: Recognizer, beam: Recognizer, cuts: list[int], rate: int, kind: str
 ) -> None:
     one = beam if kind == "beam" else recognizer
-    samples = resample(SOUND[:50_000], RATE, rate)
+    samples = resample(SOUND[:40_000], RATE, rate)
     rules = EndpointConfig(trailing_silence=0.2, trailing_blank=0.3)
     at_once = run(one, samples, [], sample_rate=rate, endpoints=rules, chunk_ms=320)
     assert run(one, samples, cuts, sample_rate=rate, endpoints=rules, chunk_ms=320) == at_once
@@ -262,30 +262,30 @@ def test_latency_is_counted_in_stream_time(recognizer: Recognizer) -> None:
     assert report.to_final is not None
     assert 0 < report.to_partial.median <= report.to_final.median
     assert report.to_partial.high < 0.4575 + report.per_chunk.high + 0.5  # type: ignore[union-attr]
-    assert any("458 ms = chunk 320 ms + look-ahead 138 ms" in line for line in report.lines())
+    assert any("457.5 ms = chunk 320 ms + look-ahead 137.5 ms" in line for line in report.lines())
     assert report.to_record()["words"] == report.words
     assert all("-" in line for line in recognizer.listener().latency.lines() if line.startswith("end of"))
 
 
-def grow(recognizer: Recognizer, minutes: float) -> int:
-    """Bytes that a stream holds more at its end than after its first tenth."""
+def grow(recognizer: Recognizer, blocks: int) -> int:
+    """Bytes that a stream holds more after so many blocks of 20 s than after two."""
     listener = recognizer.listener(chunk_ms=1280)
-    minute = talk(60, seed=5)
-    listener.accept(minute)
+    block = talk(20, seed=5)
     tracemalloc.start()
-    before = tracemalloc.get_traced_memory()[0]
-    for _ in range(round(minutes)):
-        listener.accept(minute)
+    for number in range(blocks + 2):
+        listener.accept(block)
+        if number == 1:
+            before = tracemalloc.get_traced_memory()[0]
     after = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     return after - before
 
 
 def test_memory_stays_flat(recognizer: Recognizer) -> None:
-    assert grow(recognizer, 1) < 300_000
+    assert grow(recognizer, 3) < 200_000
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["greedy", "beam"])
 def test_an_hour_in_flat_memory(kind: str, recognizer: Recognizer, beam: Recognizer) -> None:
-    assert grow(beam if kind == "beam" else recognizer, 60) < 1_000_000
+    assert grow(beam if kind == "beam" else recognizer, 180) < 500_000
