@@ -1,10 +1,10 @@
 """What does streaming cost? Error rates by chunk against the full pass, and how late words come.
 
-    python benchmarks/streaming.py MODEL CORPUS [--split test] [--chunks 320,640,1280] [--left-ms MS] [--limit N]
+    python benchmarks/streaming.py MODEL CORPUS [--split test] [--chunks 320,640,1280] [--left-ms 5120]
 
-Every utterance is streamed by itself in blocks of 20 ms, with a second of silence behind it. The ends of words
-that latencies are counted from are those of the reference text aligned in a full pass, which sees what comes
-later; only utterances whose words were all read right are timed. Computing time is this machine's, now.
+Every utterance is streamed by itself in blocks of 20 ms, with a second of silence behind it. Latencies count
+from the ends of words in the reference text, aligned in a full pass, which sees what comes later; only
+utterances whose words were all read right are timed. Computing time is this machine's, now.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from firstwords.text.normalize import normalizer
 class Measured:
     """One way of reading the corpus; times in seconds."""
 
-    words: ErrorRate = ErrorRate()
-    graphemes: ErrorRate = ErrorRate()
+    words: ErrorRate = field(default_factory=ErrorRate)
+    graphemes: ErrorRate = field(default_factory=ErrorRate)
     computing: list[float] = field(default_factory=list)  # per chunk, the median of each utterance
     shown: list[float] = field(default_factory=list)  # from the end of a word to its first appearance
     final: list[float] = field(default_factory=list)
@@ -129,9 +129,8 @@ def main() -> None:
             measured.score(reference, clean(" ".join(heard)))
             if heard == [word for word, _ in ends]:
                 time_words(events, [end for _, end in ends], measured)
-    print(
-        f"{machine_name()}; {len(utterances)} utterances, {full.words.reference_length} words of {options.split}"
-    )
+    print(machine_name())
+    print(f"{options.split}: {len(utterances)} utterances, {full.words.reference_length} words")
     print("chunk      WER      CER   RTF    chunk ms   word to partial ms   to final ms   words timed")
     print(f"full   {100 * full.words.rate:5.1f} %  {100 * full.graphemes.rate:5.1f} %")
     for chunk, m in streamed.items():

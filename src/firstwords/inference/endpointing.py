@@ -144,13 +144,19 @@ def _gaps(tokens: Sequence[Spoken], heard: Sequence[int], now: float) -> list[_G
         _Gap(after, tokens[before].end, tokens[after].start, after > before + 1 or tokens[after].begins_word)
         for before, after in pairwise(heard)
     ]
-    return [*gaps, _Gap(len(tokens), tokens[heard[-1]].end, now, True)]
+    return [*gaps, _Gap(len(tokens), tokens[heard[-1]].end, now, False)]
 
 
 def _widest(gaps: Sequence[_Gap], first: float, now: float) -> int:
-    """Tokens before the widest gap of the second half, between words if there is one; else all of them."""
+    """Tokens before the widest gap of the second half, between words if there is one; else all of them.
+
+    The last gap has no word behind it yet: it is taken where it is wider than any other.
+    """
     late = [gap for gap in gaps if gap.start >= (first + now) / 2]
-    between = [gap for gap in late if gap.parts_words] or late
-    return (
-        max(between, key=lambda gap: (gap.end - gap.start, gap.tokens)).tokens if between else gaps[-1].tokens
-    )
+    if not late or max(late, key=_width) is gaps[-1]:
+        return gaps[-1].tokens
+    return max([gap for gap in late if gap.parts_words] or late, key=_width).tokens
+
+
+def _width(gap: _Gap) -> float:
+    return gap.end - gap.start

@@ -10,6 +10,7 @@ from firstwords.audio.activity import Stretch
 from firstwords.inference.endpointing import Cut, EndpointConfig, Energy, Spoken, find_cut, longest_silence
 
 RATE = 16000
+LONGEST_ALONE: dict[str, float | None] = {"trailing_silence": None, "trailing_blank": None}
 
 
 def tokens(text: str, *times: float) -> list[Spoken]:
@@ -67,16 +68,16 @@ def test_a_pause_inside_one_chunk_parts_utterances() -> None:
 def test_long_speech_is_parted_at_its_widest_gap_between_words() -> None:
     #                0    1    2    3    4    5    6    7
     spoken = tokens("ab cd ef", 0.0, 1.0, 1.5, 2.0, 3.9, 4.4, 4.6, 5.0)
-    assert cut(spoken, 4.99, longest=5.0, trailing_silence=None) is None
+    assert cut(spoken, 4.99, longest=5.0, **LONGEST_ALONE) is None
     # between d and e, though c and d lie further apart: they are one word
-    assert cut(spoken, 5.1, longest=5.0, trailing_silence=None) == Cut(6, "longest")
+    assert cut(spoken, 5.1, longest=5.0, **LONGEST_ALONE) == Cut(6, "longest")
     # words that begin with their own mark, without a space
     marked = tokens("ABC", 0.0, 3.0, 4.0)
-    assert cut(marked, 5.0, longest=5.0, trailing_silence=None) == Cut(3, "longest")
-    assert cut(marked, 4.5, longest=4.5, trailing_silence=None) == Cut(2, "longest")
+    assert cut(marked, 5.1, longest=5.0, **LONGEST_ALONE) == Cut(3, "longest")
+    assert cut(marked, 4.5, longest=4.5, **LONGEST_ALONE) == Cut(2, "longest")
     # no word ends in the second half: the widest gap there is
     letters = tokens("abcd", 0.0, 2.0, 4.0, 4.9)
-    assert cut(letters, 5.0, longest=5.0, trailing_silence=None) == Cut(3, "longest")
+    assert cut(letters, 5.0, longest=5.0, **LONGEST_ALONE) == Cut(3, "longest")
 
 
 def test_nobody_speaks() -> None:
