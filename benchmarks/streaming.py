@@ -20,7 +20,7 @@ from firstwords.audio.waveform import read
 from firstwords.data.manifest import Utterance, load_corpus
 from firstwords.device import machine_name, set_threads
 from firstwords.errors import SearchError
-from firstwords.inference.events import Event, Final, Partial
+from firstwords.inference.events import Event, Final
 from firstwords.inference.latency import Spread
 from firstwords.inference.recognizer import Recognizer
 from firstwords.scoring.error_rate import ErrorRate, grapheme_errors, word_errors
@@ -75,20 +75,19 @@ def word_ends(recognizer: Recognizer, utterance: Utterance) -> list[tuple[str, f
     return [(word.word, word.end) for word in aligned.words]
 
 
-def time_words(events: Sequence[Event], ends: Sequence[float], into: Measured) -> None:
-    """Add the latency of each word; ``ends``: of the reference's words, as many as were read."""
+def time_words(events: Sequence[Event], said: Sequence[tuple[str, float]], into: Measured) -> None:
+    """Add the latency of each word; ``said``: the words, all of them read in the end, and their ends."""
     before = 0  # words of the utterances that are over
     appeared: dict[int, float] = {}
     for event in events:
         words = event.text.split()
-        # The last word of a partial text may still be growing.
-        whole = len(words) - isinstance(event, Partial)
-        for number in range(before, before + whole):
-            appeared.setdefault(number, event.heard)
+        for number, word in enumerate(words, start=before):
+            if number < len(said) and word == said[number][0]:
+                appeared.setdefault(number, event.heard)
         if isinstance(event, Final):
             for number in range(before, before + len(words)):
-                into.shown.append(appeared[number] - ends[number])
-                into.final.append(event.heard - ends[number])
+                into.shown.append(appeared[number] - said[number][1])
+                into.final.append(event.heard - said[number][1])
             before += len(words)
 
 
@@ -128,7 +127,7 @@ def main() -> None:
             heard = [word for event in events if isinstance(event, Final) for word in event.text.split()]
             measured.score(reference, clean(" ".join(heard)))
             if heard == [word for word, _ in ends]:
-                time_words(events, [end for _, end in ends], measured)
+                time_words(events, ends, measured)
     print(machine_name())
     print(f"{options.split}: {len(utterances)} utterances, {full.words.reference_length} words")
     print("chunk      WER      CER   RTF    chunk ms   word to partial ms   to final ms   words timed")

@@ -10,14 +10,13 @@ Moments are seconds of the stream plus the time it took to compute, as if the sa
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-_MOST = 100_000  # numbers kept of each kind, the last ones: 18 hours of chunks of 640 ms
+_MOST = 20_000  # numbers kept of each kind, the last ones: 3.5 hours of chunks of 640 ms
 
 
 @dataclass(frozen=True)
@@ -28,9 +27,9 @@ class Spread:
     high: float
 
     @classmethod
-    def of(cls, values: Iterable[float]) -> Spread | None:
+    def of(cls, values: npt.ArrayLike) -> Spread | None:
         """None of no values."""
-        numbers = np.asarray(list(values))
+        numbers = np.asarray(values, dtype=np.float64)
         return cls(*(float(np.quantile(numbers, q)) for q in (0.5, 0.95))) if len(numbers) else None
 
 
@@ -102,21 +101,19 @@ class LatencyMeter:
     def __init__(self, chunk: float, look_ahead: float) -> None:
         self._chunk, self._look_ahead = chunk, look_ahead
         self._audio = self._processing = 0.0
-        self._chunks: deque[float] = deque(maxlen=_MOST)
-        self._partial: deque[float] = deque(maxlen=_MOST)
-        self._final: deque[float] = deque(maxlen=_MOST)
+        self._chunks, self._partial, self._final = _Recent(), _Recent(), _Recent()
         self._words = 0
 
     def chunk(self, audio: float, processing: float) -> None:
         """So many seconds of audio took so many to compute."""
         self._audio += audio
         self._processing += processing
-        self._chunks.append(processing)
+        self._chunks.add(processing)
 
     def word(self, end: float, shown: float, final: float) -> None:
         """A word's end, first appearance and final appearance, seconds of the stream."""
-        self._partial.append(shown - end)
-        self._final.append(final - end)
+        self._partial.add(shown - end)
+        self._final.add(final - end)
         self._words += 1
 
     def report(self) -> LatencyReport:
@@ -126,11 +123,28 @@ class LatencyMeter:
             self._look_ahead,
             self._audio,
             self._processing,
-            Spread.of(self._chunks),
-            Spread.of(self._partial),
-            Spread.of(self._final),
+            Spread.of(self._chunks.values),
+            Spread.of(self._partial.values),
+            Spread.of(self._final.values),
             self._words,
         )
+
+
+class _Recent:
+    """The last numbers of many; what they take is taken at the start."""
+
+    def __init__(self) -> None:
+        self._numbers = np.zeros(_MOST, np.float32)
+        self._count = 0
+
+    def add(self, number: float) -> None:
+        self._numbers[self._count % _MOST] = number
+        self._count += 1
+
+    @property
+    def values(self) -> npt.NDArray[np.float32]:
+        """In no order."""
+        return self._numbers[: self._count]
 
 
 def _ms(seconds: float) -> str:
