@@ -1,17 +1,17 @@
 """Time and memory of the transducer losses with their gradients.
 
-    python benchmarks/transducer.py [--threads 2] [--repeat 7] [pruned full joint]
+    python benchmarks/transducer.py [--threads 2] [--repeat 7] [--kinds pruned full joint]
 
-8 utterances of 250 frames and 40 tokens, 500 pieces, joiner width 512, float32. Each loss runs in a process of
+8 utterances of 250 frames and 40 tokens, 500 pieces, all widths 512, float32. Each loss runs in a process of
 its own:
 
-    pruned    encoded frames and predictor outputs -> simple loss, ranges, joiner, pruned loss; gradients of both
-              inputs and of all weights. Elsewhere (fast_rnnt, C++): 0.175 s, 466 MB
+    pruned    encoded frames and ids -> predictor, simple loss, ranges, joiner, pruned loss; gradients of the
+              frames and of all weights. Elsewhere (fast_rnnt, C++): 0.175 s, 466 MB
     full      scores (8, 250, 41, 500) -> loss and their gradient. Elsewhere (torchaudio, C++): 2.71 s, 988 MB
     joint     the full loss with the joiner inside
 
-Printed: the best and the median wall time, the least CPU time over the number of threads (what the wall time is
-on an idle machine), the peak memory of the process, and what of it Python and torch take before the first tensor.
+Printed: the best and the median wall time, the least CPU time over the number of threads (the wall time of an
+idle machine, were all of it parallel), the peak memory of the process, and what inputs and libraries take.
 """
 
 from __future__ import annotations
@@ -85,7 +85,8 @@ def measure(kind: str, threads: int, repeat: int) -> None:
         cpus.append(time.process_time() - cpu)
     print(
         f"{kind:8} wall best {min(walls):.3f} s, median {statistics.median(walls):.3f} s; "
-        f"CPU / {threads} {min(cpus) / threads:.3f} s; peak {peak():.0f} MB (inputs and libraries {before:.0f})"
+        f"CPU / {threads} {min(cpus) / threads:.3f} s; "
+        f"peak {peak():.0f} MB (inputs and libraries {before:.0f})"
     )
 
 
@@ -93,7 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("kinds", nargs="*", choices=KINDS, default=KINDS)
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeat", type=int, default=7)
     parser.add_argument("--alone", action="store_true", help="measure in this process")
@@ -102,7 +103,15 @@ def main() -> None:
         if options.alone:
             measure(kind, options.threads, options.repeat)
             continue
-        again = [kind, "--threads", str(options.threads), "--repeat", str(options.repeat), "--alone"]
+        again = [
+            "--kinds",
+            kind,
+            "--threads",
+            str(options.threads),
+            "--repeat",
+            str(options.repeat),
+            "--alone",
+        ]
         subprocess.run([sys.executable, __file__, *again], check=True)
 
 
