@@ -54,6 +54,7 @@ class Predictor(nn.Module, ABC):
     """Histories -> vectors, all at once in training and token by token in a search."""
 
     dim: int
+    context: int  # how many ids a history begins with, the blank counted
 
     @abstractmethod
     def forward(self, targets: Padded) -> Float[Tensor, "batch rows dim"]:
@@ -111,7 +112,7 @@ class LstmPredictor(Predictor):
 
     def __init__(self, config: LstmConfig, vocabulary: int) -> None:
         super().__init__()
-        self.dim = config.dim
+        self.dim, self.context = config.dim, 1
         self.embedding = nn.Embedding(vocabulary, config.dim, padding_idx=0)
         self.dropout = nn.Dropout(config.dropout)
         between = config.dropout if config.layers > 1 else 0.0
