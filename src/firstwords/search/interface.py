@@ -66,4 +66,7 @@ class TransducerBeamConfig(Config):
     blank_penalty: NonNegativeFloat = 0.0  # taken off the blank's log-prob; lowers deletions, in nats
 
 
-SearchConfig: TypeAlias = Annotated[GreedyConfig | CtcBeamConfig, Field(discriminator="kind")]
+SearchConfig: TypeAlias = Annotated[
+    GreedyConfig | CtcBeamConfig | TransducerGreedyConfig | TransducerBeamConfig,
+    Field(discriminator="kind"),
+]

@@ -151,7 +151,7 @@ def _add(a: float, b: float) -> float:
 
 
 def _moves(beams: list[list[_Beam]], width: int) -> tuple[list[int], list[int]]:
-    """From which row each row of the network goes on, and by which token; empty slots repeat their own row."""
+    """From which row each row of the network goes on, and by which token; empty slots stay as they are."""
     origins, tokens = list(range(len(beams) * width)), [BLANK] * (len(beams) * width)
     for row, own in enumerate(beams):
         for slot, beam in enumerate(own):
