@@ -108,12 +108,12 @@ class StatelessPredictor(Predictor):
 
 @final
 class LstmPredictor(Predictor):
-    """Embedding (the blank's is zero) and LSTM layers."""
+    """Embedding and LSTM layers."""
 
     def __init__(self, config: LstmConfig, vocabulary: int) -> None:
         super().__init__()
         self.dim, self.context = config.dim, 1
-        self.embedding = nn.Embedding(vocabulary, config.dim, padding_idx=0)
+        self.embedding = nn.Embedding(vocabulary, config.dim)
         self.dropout = nn.Dropout(config.dropout)
         between = config.dropout if config.layers > 1 else 0.0
         self.lstm = nn.LSTM(config.dim, config.dim, config.layers, batch_first=True, dropout=between)

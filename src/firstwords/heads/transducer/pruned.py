@@ -129,7 +129,7 @@ def pruned_loss(
 ) -> Float[Tensor, " batch"]:
     """-log of the sum over the paths inside the ranges of ``prune_ranges``, scored by the joiner; in nats."""
     rows = predicted.shape[1]
-    band = torch.arange(int(widths.amax()), device=starts.device)
+    band = torch.arange(max(widths.tolist(), default=1), device=starts.device)
     places = starts[:, :, None] + band
     labels = next_tokens(targets.values, rows + len(band))[:, None].expand(-1, starts.shape[1], -1)
     labels = labels.gather(2, places)
