@@ -280,7 +280,7 @@ def test_greedy_writes_as_a_loop_would() -> None:
     for t in range(12):
         for _ in range(3):
             history = head.predictor(pad([torch.tensor(tokens, dtype=torch.int64)]))[:, -1]
-            log_probs = head.joiner(encoded.values[:, t], history).log_softmax(-1)[0]
+            log_probs = head.joiner(encoded.values[:, t], history).log_softmax(-1)[0].detach()
             symbol = int(log_probs.argmax())
             score += float(log_probs[symbol])
             if symbol == 0:
