@@ -124,7 +124,9 @@ class TransducerHead(Head):
             topology=config.topology,
         )
         with torch.no_grad():
-            starts, widths = prune_ranges(paths, encoded.lengths, targets.lengths, config.prune_range)
+            starts, widths = prune_ranges(
+                paths, encoded.lengths, targets.lengths, config.prune_range, topology=config.topology
+            )
         pruned = pruned_loss(
             self.joiner, encoded, predicted, targets, starts, widths, topology=config.topology
         )

@@ -84,15 +84,21 @@ def mean_log_probs(
 
 
 def prune_ranges(
-    paths: Paths, frames: Int[Tensor, " batch"], tokens: Int[Tensor, " batch"], width: int
+    paths: Paths,
+    frames: Int[Tensor, " batch"],
+    tokens: Int[Tensor, " batch"],
+    width: int,
+    *,
+    topology: Topology = "regular",
 ) -> tuple[Int[Tensor, "batch time"], Int[Tensor, " batch"]]:
     """Paths of the simple loss -> the first row to keep at each frame, and how many rows from there on.
 
     At a frame those rows are kept through which most paths leave it: blanks of the rows, less the tokens
-    by which paths come in from the row below. Then the first row is made to start at
-    0, to end so that the last row is reached, never to fall, and to rise by less than the width, so that
-    neighbours overlap. An utterance that ``width`` rows cannot bring from 0 to its last token gets the
-    fewest that can; no utterance gets more than it has.
+    by which paths come in from the row below. Then the first row is made to start at 0, to end so that the
+    last row is reached, never to fall, and to rise by no more than a path can follow: by less than the
+    width, so that neighbours overlap, and by one row where a frame has one token at most. An utterance that
+    ``width`` rows cannot bring from 0 to its last token gets the fewest that can; none gets more than the
+    batch has.
     """
     batch, time, rows = paths.blanks.shape
     needed = (tokens + frames - 1) // frames.clamp_min(1) + 1
@@ -109,7 +115,8 @@ def prune_ranges(
     times = torch.arange(time, device=tokens.device)
     starts = torch.where(times < frames[:, None] - 1, starts, last)
     starts = _least_to_come(starts)
-    rise = (widths - 1)[:, None] * times
+    steepest = widths - 1 if topology == "regular" else (widths - 1).clamp_max(1)
+    rise = steepest[:, None] * times
     return rise - _least_to_come(rise - starts).clamp_min(0), widths
 
 

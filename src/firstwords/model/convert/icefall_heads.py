@@ -1,12 +1,14 @@
 """Heads of icefall checkpoints: the CTC output, and the transducer's decoder and joiner.
 
-ctc_output.1.X                 ctc.projection.X
-decoder.X                      transducer.predictor.X
-joiner.encoder_proj.X          transducer.joiner.encoder_proj.X
-joiner.decoder_proj.X          transducer.joiner.predictor_proj.X
-joiner.output_linear.X         transducer.joiner.output.X
-simple_am_proj.X               transducer.simple_encoder.X
-simple_lm_proj.X               transducer.simple_predictor.X
+    ctc_output.1.X                 ctc.projection.X
+    decoder.X                      transducer.predictor.X
+    joiner.encoder_proj.X          transducer.joiner.encoder_proj.X
+    joiner.decoder_proj.X          transducer.joiner.predictor_proj.X
+    joiner.output_linear.X         transducer.joiner.output.X
+    simple_am_proj.X               transducer.simple_encoder.X
+    simple_lm_proj.X               transducer.simple_predictor.X
+
+A head that is not there whole is left out.
 """
 
 from __future__ import annotations
