@@ -6,9 +6,11 @@ The only file that knows all architectures. A new one is its own file and one li
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, cast
+
+from pydantic import Discriminator, Tag
 
 from firstwords.config import Config
 from firstwords.encoders.conformer import Conformer, ConformerConfig
@@ -28,6 +30,7 @@ from firstwords.features.frontend import Frontend
 from firstwords.features.mfcc import Mfcc, MfccConfig
 from firstwords.heads.ctc import CtcConfig, CtcHead
 from firstwords.heads.head import Head
+from firstwords.heads.transducer.head import TransducerConfig, TransducerHead
 
 
 @dataclass(frozen=True)
@@ -54,9 +57,20 @@ ENCODERS: dict[str, Kind] = {
     "e_branchformer": Kind(EBranchformerConfig, EBranchformer),
 }
 # build(config, dim, vocabulary) -> Head
-HEADS: dict[str, Kind] = {"ctc": Kind(CtcConfig, CtcHead)}
+HEADS: dict[str, Kind] = {
+    "ctc": Kind(CtcConfig, CtcHead),
+    "transducer": Kind(TransducerConfig, TransducerHead),
+}
 # The name under which a recipe holds a head: two heads of one name exclude each other.
-HEAD_NAMES: dict[str, str] = {"ctc": "ctc"}
+HEAD_NAMES: dict[str, str] = {"ctc": "ctc", "transducer": "transducer"}
+
+
+def _head_kind(settings: Any) -> str:
+    """The kind of head that settings mean; recipes of before need not say "ctc"."""
+    if isinstance(settings, Mapping):
+        return str(cast("Mapping[str, Any]", settings).get("kind", "ctc"))
+    return str(settings.kind)
+
 
 # The same tables for the type checker and pydantic; discriminated by 'kind' where there are several.
 FrontendSettings = FbankConfig | MfccConfig
@@ -72,7 +86,10 @@ EncoderSettings = (
     | LstmConfig
     | DnnConfig
 )
-HeadSettings = CtcConfig
+HeadSettings = Annotated[
+    Annotated[CtcConfig, Tag("ctc")] | Annotated[TransducerConfig, Tag("transducer")],
+    Discriminator(_head_kind),
+]
 
 
 def build_frontend(config: FrontendSettings) -> Frontend:

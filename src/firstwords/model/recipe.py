@@ -18,7 +18,7 @@ from firstwords.features.fbank import FbankConfig
 from firstwords.files import write_atomically
 from firstwords.heads.ctc import CtcConfig
 from firstwords.model.kinds import ENCODERS, HEAD_NAMES, EncoderSettings, FrontendSettings, HeadSettings
-from firstwords.search.search import CtcBeamConfig, GreedyConfig, needed_heads
+from firstwords.search.search import GreedyConfig, SearchConfig, needed_heads
 from firstwords.text.characters import GraphemeConfig
 from firstwords.text.normalize import NORMALIZERS
 from firstwords.text.subwords import SubwordConfig
@@ -27,7 +27,6 @@ from firstwords.training.settings import DataConfig, TextConfig, TrainingConfig
 FORMAT = 1
 
 TokenizerSettings = Annotated[GraphemeConfig | SubwordConfig, Field(discriminator="kind")]
-SearchSettings = Annotated[GreedyConfig | CtcBeamConfig, Field(discriminator="kind")]
 
 
 def _zipformer_unless_named(encoder: Any) -> Any:
@@ -50,7 +49,7 @@ class Recipe(Config):
     tokenizer: TokenizerSettings = GraphemeConfig()
     encoder: Annotated[EncoderSettings, Field(discriminator="kind"), BeforeValidator(_zipformer_unless_named)]
     heads: dict[str, HeadSettings]
-    search: SearchSettings = GreedyConfig()
+    search: SearchConfig = GreedyConfig()
     training: TrainingConfig = TrainingConfig()
 
     @model_validator(mode="after")

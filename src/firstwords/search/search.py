@@ -6,10 +6,21 @@ from collections.abc import Mapping
 from typing import cast, final
 
 from firstwords.heads.head import FrameHead, Head
+from firstwords.heads.transducer.head import TransducerHead
 from firstwords.search.ctc_beam import CtcBeamSearch
 from firstwords.search.greedy import GreedySearch
 from firstwords.search.hypothesis import Hypothesis
-from firstwords.search.interface import CtcBeamConfig, EncodedSearch, GreedyConfig, Search, SearchConfig
+from firstwords.search.interface import (
+    CtcBeamConfig,
+    EncodedSearch,
+    GreedyConfig,
+    Search,
+    SearchConfig,
+    TransducerBeamConfig,
+    TransducerGreedyConfig,
+)
+from firstwords.search.transducer_beam import TransducerBeamSearch
+from firstwords.search.transducer_greedy import TransducerGreedySearch
 from firstwords.tensors import Padded
 
 __all__ = [
@@ -17,17 +28,21 @@ __all__ = [
     "GreedyConfig",
     "Search",
     "SearchConfig",
+    "TransducerBeamConfig",
+    "TransducerGreedyConfig",
     "build_encoded_search",
     "build_search",
     "needed_heads",
 ]
 
 
-def needed_heads(config: GreedyConfig | CtcBeamConfig) -> tuple[str, ...]:
+def needed_heads(config: SearchConfig) -> tuple[str, ...]:
     """Names of the heads (as in a recipe) that a search asks."""
     match config:
         case GreedyConfig() | CtcBeamConfig():
             return ("ctc",)
+        case TransducerGreedyConfig() | TransducerBeamConfig():
+            return ("transducer",)
 
 
 def build_search(config: GreedyConfig | CtcBeamConfig, frame_seconds: float) -> Search:
@@ -40,12 +55,16 @@ def build_search(config: GreedyConfig | CtcBeamConfig, frame_seconds: float) -> 
 
 
 def build_encoded_search(
-    config: GreedyConfig | CtcBeamConfig, heads: Mapping[str, Head], frame_seconds: float
+    config: SearchConfig, heads: Mapping[str, Head], frame_seconds: float
 ) -> EncodedSearch:
     """Settings and the heads of a model, which hold all that ``needed_heads`` names -> a search."""
     match config:
         case GreedyConfig() | CtcBeamConfig():
             return FrameWise(cast("FrameHead", heads["ctc"]), build_search(config, frame_seconds))
+        case TransducerGreedyConfig():
+            return TransducerGreedySearch(config, cast("TransducerHead", heads["transducer"]), frame_seconds)
+        case TransducerBeamConfig():
+            return TransducerBeamSearch(config, cast("TransducerHead", heads["transducer"]), frame_seconds)
 
 
 @final
