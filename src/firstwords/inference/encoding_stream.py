@@ -67,7 +67,7 @@ def streaming_encoder(model: SpeechModel) -> StreamingEncoder[Any]:
             f"This model cannot stream: its encoder ('{kind}') is not causal: it hears what comes later.",
             mend=_WHOLE + "train with --set encoder.causal=true.",
         )
-    if model.ctc.config.self_conditioned:
+    if model.ctc is not None and model.ctc.config.self_conditioned:
         raise SearchError(
             "This model cannot stream: it feeds its predictions back into its encoder "
             "(heads.ctc.self_conditioned).",

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from firstwords.audio.source import Samples
-from firstwords.errors import UsageError
+from firstwords.errors import SearchError, UsageError
 from firstwords.inference.encoding_stream import Context, EncodingStream, choose_context
 from firstwords.inference.endpointing import Cut, EndpointConfig, Energy, Reason, Spoken, find_cut
 from firstwords.inference.events import Event, Final, Partial
@@ -27,6 +27,7 @@ from firstwords.inference.longform import SILENT_PEAK
 from firstwords.inference.transcript import Token, Word, build_transcript
 from firstwords.model.speech_model import SpeechModel
 from firstwords.search.hypothesis import Hypothesis
+from firstwords.search.interface import CtcBeamConfig, GreedyConfig
 from firstwords.search.streaming import StreamingSearch, build_streaming_search
 from firstwords.text.pieces import SPACE
 from firstwords.text.tokenizer import Tokenizer
@@ -68,7 +69,7 @@ def open_listener(
     return Listener(
         model,
         tokenizer,
-        build_streaming_search(recipe.search, model.ctc.log_probs, model.frame_seconds),
+        _search(model),
         context=choose_context(model, chunk_ms=chunk_ms, left_ms=left_ms),
         device=device,
         sample_rate=sample_rate or recipe.data.sample_rate,
@@ -76,6 +77,19 @@ def open_listener(
         speech_gate=speech_gate,
         partials=partials,
     )
+
+
+def _search(model: SpeechModel) -> StreamingSearch:
+    """The recipe's search; where that needs whole utterances, the greedy one of the CTC head beside it."""
+    if model.ctc is None:
+        raise SearchError(
+            f"This model cannot stream: search.kind = '{model.recipe.search.kind}' reads whole utterances, "
+            "and there is no CTC head.",
+            mend="Transcribe whole recordings (without --stream), or train with [heads.ctc] in the recipe.",
+        )
+    config = model.recipe.search
+    frame_wise = config if isinstance(config, GreedyConfig | CtcBeamConfig) else GreedyConfig()
+    return build_streaming_search(frame_wise, model.ctc.log_probs, model.frame_seconds)
 
 
 @final

@@ -1,0 +1,84 @@
+"""Models with other heads than CTC: trained, saved, loaded, read with, refused where they cannot do it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from firstwords.data.manifest import load_corpus
+from firstwords.errors import SearchError, UsageError
+from firstwords.inference.recognizer import Recognizer
+from firstwords.model.checkpoint import load_model
+from firstwords.model.recipe import Recipe
+from firstwords.training.log import read_log
+from firstwords.training.progress import Progress
+from firstwords.training.run import train_corpus
+from tone_corpus import make_tone_corpus, tone_recipe
+
+TRANSDUCER: dict[str, Any] = {
+    "kind": "transducer",
+    "predictor": {"kind": "stateless", "dim": 32},
+    "joiner_dim": 32,
+}
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tone_corpus(tmp_path_factory.mktemp("heads") / "corpus", train=32, dev=4, test=4)
+
+
+def recipe_of(heads: dict[str, Any], search: dict[str, Any] | None = None, **training: Any) -> Recipe:
+    learn = {"optimizer": "adamw", "schedule": {"kind": "cosine", "lr": 0.003}}
+    values = tone_recipe(**{"steps": 24, "validate_every": 12} | learn | training).model_dump()
+    values["heads"] = heads
+    values["encoder"]["causal"] = True
+    if search is not None:
+        values["search"] = search
+    return Recipe.model_validate(values)
+
+
+def fit(corpus: Path, folder: Path, recipe: Recipe) -> list[dict[str, Any]]:
+    train_corpus(corpus, folder, recipe=recipe, device="cpu", threads=1, progress=Progress(quiet=True))
+    return [r for r in read_log(folder / "resume" / "log.jsonl") if r["kind"] == "train"]
+
+
+def test_a_transducer_alone_is_trained_loaded_and_read(corpus: Path, tmp_path: Path) -> None:
+    recipe = recipe_of({"transducer": TRANSDUCER}, {"kind": "transducer_greedy"})
+    losses = [r["loss"] for r in fit(corpus, tmp_path / "model", recipe)]
+    assert losses[-1] < 0.7 * losses[0]
+    load_model(tmp_path / "model", device="cpu", check=True)
+    recognizer = Recognizer.load(tmp_path / "model")
+    utterance = load_corpus(corpus).split("test")[0]
+    assert recognizer.transcribe(utterance.audio).duration == pytest.approx(utterance.duration, abs=0.01)
+    with pytest.raises(UsageError, match="no CTC head"):
+        recognizer.align(utterance.audio, "a e")
+    with pytest.raises(SearchError, match="reads whole utterances"):
+        list(recognizer.listen([np.zeros(16000, np.float32)]))
+
+
+def test_losses_of_several_heads_add_up_by_their_weights(corpus: Path, tmp_path: Path) -> None:
+    heads = {"ctc": {"kind": "ctc", "weight": 0.25, "dropout": 0.0}, "transducer": TRANSDUCER}
+    records = fit(corpus, tmp_path / "model", recipe_of(heads, {"kind": "transducer_beam"}, steps=4))
+    for record in records:
+        assert record["loss"] == pytest.approx(record["ctc"] + record["transducer"], rel=1e-3)
+    recognizer = Recognizer.load(tmp_path / "model")
+    events = list(recognizer.listen([np.zeros(16000, np.float32)]))  # by the CTC head
+    assert all(not event.text for event in events if hasattr(event, "text"))
+
+
+def test_what_cannot_be_combined_is_refused_when_the_recipe_is_read() -> None:
+    ctc = {"kind": "ctc"}
+    with pytest.raises(ValueError, match=r"search.kind = 'transducer_greedy' needs heads\.transducer"):
+        recipe_of({"ctc": ctc}, {"kind": "transducer_greedy"})
+    with pytest.raises(ValueError, match=r"search.kind = 'greedy' needs heads\.ctc"):
+        recipe_of({"transducer": TRANSDUCER}, {"kind": "greedy"})
+    with pytest.raises(ValueError, match=r"a head of kind 'transducer' is called heads\.transducer"):
+        recipe_of({"ctc": TRANSDUCER})
+    values = tone_recipe().model_dump()
+    values["encoder"] = {"kind": "quartznet"}
+    values["heads"] = {"ctc": {"kind": "ctc", "intermediate": [1]}}
+    with pytest.raises(ValueError, match="has no stacks to look into"):
+        Recipe.model_validate(values)
