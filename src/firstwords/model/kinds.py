@@ -6,17 +6,22 @@ The only file that knows all architectures. A new one is its own file and one li
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
 
 from firstwords.config import Config
 from firstwords.encoders.encoder import Encoder
+from firstwords.encoders.listener import Listener, ListenerConfig
 from firstwords.encoders.zipformer.config import ZipformerConfig
 from firstwords.encoders.zipformer.encoder import Zipformer
 from firstwords.features.fbank import Fbank, FbankConfig
 from firstwords.features.frontend import Frontend
 from firstwords.features.mfcc import Mfcc, MfccConfig
+from firstwords.heads.attention.speller import SpellerConfig, SpellerHead
+from firstwords.heads.attention.transformer import TransformerDecoderConfig, TransformerDecoderHead
 from firstwords.heads.ctc import CtcConfig, CtcHead
 from firstwords.heads.head import Head
 
@@ -32,14 +37,35 @@ class Kind:
 # build(config) -> Frontend
 FRONTENDS: dict[str, Kind] = {"fbank": Kind(FbankConfig, Fbank), "mfcc": Kind(MfccConfig, Mfcc)}
 # build(config, input_dim) -> Encoder
-ENCODERS: dict[str, Kind] = {"zipformer": Kind(ZipformerConfig, Zipformer)}
+ENCODERS: dict[str, Kind] = {
+    "zipformer": Kind(ZipformerConfig, Zipformer),
+    "listener": Kind(ListenerConfig, Listener),
+}
 # build(config, dim, vocabulary) -> Head
-HEADS: dict[str, Kind] = {"ctc": Kind(CtcConfig, CtcHead)}
+HEADS: dict[str, Kind] = {
+    "ctc": Kind(CtcConfig, CtcHead),
+    "speller": Kind(SpellerConfig, SpellerHead),
+    "transformer_decoder": Kind(TransformerDecoderConfig, TransformerDecoderHead),
+}
 
-# The same tables for the type checker and pydantic; discriminated by 'kind' once there are several.
+
+def _assume(kind: str) -> BeforeValidator:
+    """A group of settings that names no kind means this one, as when there was no other."""
+
+    def named(values: object) -> object:
+        return {"kind": kind, **values} if isinstance(values, Mapping) and "kind" not in values else values
+
+    return BeforeValidator(named)
+
+
+# The same tables for the type checker and pydantic, discriminated by 'kind'.
 FrontendSettings = FbankConfig | MfccConfig
-EncoderSettings = ZipformerConfig
-HeadSettings = CtcConfig
+EncoderSettings = Annotated[
+    ZipformerConfig | ListenerConfig, Field(discriminator="kind"), _assume("zipformer")
+]
+HeadSettings = Annotated[
+    CtcConfig | SpellerConfig | TransformerDecoderConfig, Field(discriminator="kind"), _assume("ctc")
+]
 
 
 def build_frontend(config: FrontendSettings) -> Frontend:

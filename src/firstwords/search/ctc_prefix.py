@@ -91,7 +91,9 @@ class CtcPrefixScorer(TokenScorer[CtcPrefix]):
         either = torch.logaddexp(state.token, state.blank)
         entering = _before(torch.where(repeats, state.blank, either), state.first)
         never = torch.full_like(state.first, NEVER)
-        in_token = _carry(entering, self._of_tokens(token)).masked_fill(~self._of_rows(self.real, len(token)), NEVER)
+        in_token = _carry(entering, self._of_tokens(token)).masked_fill(
+            ~self._of_rows(self.real, len(token)), NEVER
+        )
         in_blank = _carry(_before(in_token, never), self._of_rows(self.log_probs[..., BLANK], len(token)))
         return CtcPrefix(in_token, in_blank, never, token, state.total)
 
@@ -119,9 +121,7 @@ class CtcPrefixScorer(TokenScorer[CtcPrefix]):
         return values.repeat_interleave(rows // max(self.batch, 1), dim=0)
 
 
-def _before(
-    values: Float[Tensor, "rows time"], first: Float[Tensor, " rows"]
-) -> Float[Tensor, "rows time"]:
+def _before(values: Float[Tensor, "rows time"], first: Float[Tensor, " rows"]) -> Float[Tensor, "rows time"]:
     """The values one frame earlier; ``first`` stands before frame 0."""
     return torch.cat([first[:, None], values], dim=1)[:, :-1]
 

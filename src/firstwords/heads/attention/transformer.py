@@ -84,7 +84,9 @@ class SelfAttention(nn.Module):
         query, *own = self.read(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         now = KeysValues(*own)
         if past is not None:
-            now = KeysValues(torch.cat([past.keys, now.keys], dim=2), torch.cat([past.values, now.values], dim=2))
+            now = KeysValues(
+                torch.cat([past.keys, now.keys], dim=2), torch.cat([past.values, now.values], dim=2)
+            )
         seen = F.scaled_dot_product_attention(
             query, *now, is_causal=past is None, dropout_p=self.dropout if self.training else 0.0
         )
@@ -194,9 +196,7 @@ class TransformerDecoderHead(TokenHead):
         """-log P(targets, end); in training with label smoothing."""
         lesson = lesson_of(targets, self.vocabulary)
         logits, _ = self._write(encoded, lesson.inputs)
-        return sentence_loss(
-            logits, lesson, smoothing=self.config.label_smoothing if self.training else 0.0
-        )
+        return sentence_loss(logits, lesson, smoothing=self.config.label_smoothing if self.training else 0.0)
 
     def log_likelihood(self, encoded: Padded, targets: Padded) -> Float[Tensor, " batch"]:
         """Encoded (B, T, D) and target ids (B, U) -> log P(targets and then the end), in nats."""
@@ -225,9 +225,7 @@ class TransformerDecoderHead(TokenHead):
         sights: tuple[Sight, ...],
         start: int,
         past: tuple[KeysValues, ...],
-    ) -> tuple[
-        Float[Tensor, "rows tokens units"], tuple[KeysValues, ...], Float[Tensor, "rows tokens time"]
-    ]:
+    ) -> tuple[Float[Tensor, "rows tokens units"], tuple[KeysValues, ...], Float[Tensor, "rows tokens time"]]:
         """Units read at the positions from ``start`` on -> logits, the new past, weights of the last layer."""
         x = self._embed(units, start)
         now: list[KeysValues] = []
