@@ -7,7 +7,6 @@ token head the sum of -log P(token | tokens before); gradients pass a numerical 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-
 from typing import Any
 
 from jaxtyping import Float

@@ -7,16 +7,16 @@ as g and end in its last token, r^n_t, or in a blank, r^b_t. With
     φ_t = r^b_t              where the new token c repeats the last one of g
           r^n_t ⊕ r^b_t      otherwise (⊕ adds probabilities); φ_{-1} = 1 for the empty prefix, else 0
 
-all readings that begin with gc have together ψ(gc) = ⊕_t φ_{t-1} x_{t,c}, and g itself r^n_T ⊕ r^b_T. The score
-of c after g is ψ(gc) / ψ(g); over all tokens and the end these sum to one.
+all readings that begin with gc have together ψ(gc) = ⊕_t φ_{t-1} x_{t,c}, and g itself r^n_T ⊕ r^b_T. The
+score of c after g is ψ(gc) / ψ(g); over all tokens and the end these sum to one.
 
 Notable features. ψ needs nothing of gc itself, so the scores of the whole vocabulary are one matrix product,
 and nothing need be chosen beforehand. Only for the token that is taken the recursions
 
     r^n_t = (r^n_{t-1} ⊕ φ_{t-1}) x_{t,c}      r^b_t = (r^n_{t-1} ⊕ r^b_{t-1}) x_{t,blank}
 
-are run, and these, being linear, are two cumulative sums: r^n_t = X_t ⊕_{s≤t} φ_{s-1} / X_{s-1}, where X_t is the
-product of x_{s,c} up to t. No loop over frames is left. Everything is float64 on the CPU.
+are run, and these, being linear, are two cumulative sums: r^n_t = X_t ⊕_{s≤t} φ_{s-1} / X_{s-1}, where X_t is
+the product of x_{s,c} up to t. No loop over frames is left. Everything is float64 on the CPU.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class Weighted(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """A sentence that has ended. ``score`` is the sum of ``parts``; ``confidences`` are one per token, 0..1."""
+    """A sentence that has ended; ``score`` is the sum of ``parts``, ``confidences`` one per token, 0..1."""
 
     tokens: tuple[int, ...]
     score: float

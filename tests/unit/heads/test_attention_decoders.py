@@ -128,7 +128,7 @@ def test_no_frames_and_no_tokens(name: str) -> None:
 
 
 def test_sinusoids_as_published() -> None:
-    """PE(p, 2i) = sin(p / 10000^(2i / d)), PE(p, 2i + 1) = cos of the same; here sines first, then cosines."""
+    """PE(p, 2i) = sin(p / 10000^(2i / d)), PE(p, 2i + 1) = cos of the same; ours: sines, then cosines."""
     table = sinusoids(3, 6, 8, torch.zeros(1, dtype=torch.float64))
     for row, position in enumerate((3, 4, 5)):
         for i in range(4):
@@ -162,18 +162,22 @@ def test_post_norm_gradients_grow_towards_the_output_pre_norm_ones_do_not() -> N
         head.loss(*utterances()).sum().backward()
         sizes = [float(layer.feedforward[3].weight.grad.norm()) for layer in head.layers]
         ratios[norm] = sizes[-1] / sizes[0]
-    assert ratios["post"] > 2 * ratios["pre"]
+    assert ratios["post"] > 1 > ratios["pre"]
 
 
 def test_both_decoders_learn_a_batch_by_heart() -> None:
     encoded, targets = utterances()
-    for head in (speller(width=32, dropout=0.0), transformer(width=32, dropout=0.0)):
+    plain = {"width": 32, "dropout": 0.0, "label_smoothing": 0.0}
+    for build in (speller, transformer):
         torch.manual_seed(0)
-        optimizer = torch.optim.Adam(head.parameters(), lr=1e-2)
-        for _ in range(60):
-            optimizer.zero_grad()
+        head = build(**plain)
+        for step in range(40):
+            head.zero_grad()
             head.loss(encoded, targets).sum().backward()
-            optimizer.step()
+            with torch.no_grad():
+                for parameter in head.parameters():
+                    assert parameter.grad is not None
+                    parameter -= 0.02 * (1 - step / 40) * parameter.grad.sign()
         assert head.eval().loss(encoded, targets).max().item() < 0.5
 
 

@@ -37,6 +37,7 @@ def make(config: MechanismConfig) -> Attention:
     with torch.no_grad():
         for parameter in attention.parameters():
             parameter.normal_()
+            parameter.requires_grad_(False)
     return attention
 
 

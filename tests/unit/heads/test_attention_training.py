@@ -38,12 +38,13 @@ def test_the_diagonal_costs_nothing_and_its_opposite_nearly_one_per_token() -> N
 
 def test_guided_weight_falls_to_zero() -> None:
     config = GuidedConfig(weight=2.0, until=1000)
-    assert [guided_weight(config, n) for n in (0, 500, 1000, 5000)] == [2.0, 1.0, 0.0, 0.0]
+    assert [guided_weight(config, n) for n in (0.0, 500.0, 1000.0, 5000.0)] == [2.0, 1.0, 0.0, 0.0]
 
 
 def test_sampling_share_rises_from_start_to_end() -> None:
     config = SamplingConfig(share=0.4, start=100, end=300)
-    assert [sampling_share(config, n) for n in (0, 100, 200, 300, 900)] == pytest.approx([0, 0, 0.2, 0.4, 0.4])
+    shares = [sampling_share(config, n) for n in (0.0, 100.0, 200.0, 300.0, 900.0)]
+    assert shares == pytest.approx([0, 0, 0.2, 0.4, 0.4])
     with pytest.raises(ValueError, match="must be above start"):
         SamplingConfig(start=5, end=5)
 
@@ -113,7 +114,7 @@ def test_sampling_changes_only_what_is_read() -> None:
         state, last, total = scorer.start(1), torch.tensor([0]), 0.0
         for said in [*tokens[:n], 0]:
             scores, state = scorer.score(last, state)
-            total -= float(scores[0, said])
+            total -= scores[0, said].item()
             last = scores.argmax(dim=1)
         assert found[row].item() == pytest.approx(total, rel=1e-5)
 

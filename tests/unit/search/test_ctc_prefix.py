@@ -74,7 +74,7 @@ def plain_recursion(
     frames, vocabulary = log_probs.shape
     token, blank = np.full(frames, -np.inf), np.cumsum(log_probs[:, 0])
 
-    def grown(token: np.ndarray, blank: np.ndarray, before: tuple[int, ...], c: int):  # noqa: ANN202
+    def grown(token: np.ndarray, blank: np.ndarray, before: tuple[int, ...], c: int):
         new_token, new_blank = np.full(frames, -np.inf), np.full(frames, -np.inf)
         if not before:
             new_token[0] = log_probs[0, c]

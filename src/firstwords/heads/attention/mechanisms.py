@@ -1,8 +1,8 @@
 """Attention of a recurrent decoder: which frames its state looks at next.
 
-    dot         e_t = φ(s) · ψ(h_t) / sqrt(d)                        Chan et al., 2015, arXiv:1508.01211, eq. 11
+    dot         e_t = φ(s) · ψ(h_t) / sqrt(d)                        Chan et al., 2015, arXiv:1508.01211
     additive    e_t = w · tanh(W s + V h_t + b)                      Bahdanau et al., 2014, arXiv:1409.0473
-    location    e_t = w · tanh(W s + V h_t + U f_t + b), f = F * α   Chorowski et al., 2015, arXiv:1506.07503, eq. 8-9
+    location    e_t = w · tanh(W s + V h_t + U f_t + b), f = F * α   Chorowski et al., 2015, arXiv:1506.07503
 
 with α the weights of the token before, or the sum of all before (``accumulate``), at first even over the
 frames. The weights are softmax(sharpening * e) over an utterance's own frames. Several attention heads have a
@@ -101,7 +101,7 @@ class DotEnergy(nn.Module):
 
 @final
 class AdditiveEnergy(nn.Module):
-    """A network with one hidden layer over state and frame, and over the past weights if it is to know them."""
+    """A network with one hidden layer over state and frame, and the past weights if it is to know them."""
 
     conv: nn.Conv1d | None
     location: nn.Linear | None
@@ -155,9 +155,14 @@ class Attention(nn.Module):
         self.project = nn.Linear(config.heads * memory_dim, memory_dim) if config.heads > 1 else None
 
     def memory(self, encoded: Padded) -> Memory:
-        """Encoded (B, T, D) -> what every token of the utterance looks at."""
-        real = real_frames(encoded.lengths, encoded.values.shape[1])
-        return Memory(encoded.values, self.energy.keys(encoded.values), real)
+        """Encoded (B, T, D) -> what every token of the utterance looks at.
+
+        At least one frame, if an unreal one: torch convolves nothing else.
+        """
+        frames = encoded.values
+        if frames.shape[1] == 0:
+            frames = frames.new_zeros(frames.shape[0], 1, frames.shape[2])
+        return Memory(frames, self.energy.keys(frames), real_frames(encoded.lengths, frames.shape[1]))
 
     def start(self, memory: Memory, queries: int) -> Look:
         """Before the first token: even weights over each utterance's frames."""

@@ -6,8 +6,8 @@ Chan et al., 2015, arXiv:1508.01211, section 3.2:
     P(y_i | y_<i, audio) = softmax(W [s_i; c_i] + b)        c_0 = 0
 
 Notable features. The attention may know where it looked before (mechanisms.py). Label smoothing, scheduled
-sampling (sampling.py) and guided attention (guided.py) act in training mode alone. What does not depend on
-the recurrence (embeddings, their part of the first layer's gates, outputs) is computed for all tokens at once.
+sampling (sampling.py) and guided attention (guided.py) act in training mode alone. Embeddings,
+their part of the first layer's gates and the outputs are computed for all tokens at once.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class SpellerHead(TokenHead):
     def attention(self, encoded: Padded, targets: Padded) -> Padded:
         """Weights (B, U + 1, T) while writing the targets and the end; zero beyond them."""
         lesson = lesson_of(targets, self.vocabulary)
-        weights = self._spell(encoded, lesson).weights.mean(dim=2)
+        weights = self._spell(encoded, lesson).weights.mean(dim=2)[:, :, : encoded.values.shape[1]]
         written = real_frames(lesson.lengths, weights.shape[1])
         return Padded(weights.masked_fill(~written[..., None], 0), lesson.lengths)
 

@@ -31,7 +31,7 @@ ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "swish": nn.SiLU}
 
 
 class TransformerDecoderConfig(Config):
-    """Settings of a Transformer decoder; the defaults suit up to ten hours. The paper's: 6 layers, 512, 2048."""
+    """Settings of a Transformer decoder; the defaults suit ten hours. The paper: 6 layers, 512, 2048."""
 
     kind: Literal["transformer_decoder"] = "transformer_decoder"
     weight: NonNegativeFloat = 1.0  # factor on the loss of this head; 0.7 beside 0.3 for CTC
@@ -80,7 +80,7 @@ class SelfAttention(nn.Module):
     def forward(
         self, x: Float[Tensor, "rows tokens width"], past: KeysValues | None
     ) -> tuple[Float[Tensor, "rows tokens width"], KeysValues]:
-        """A whole sentence (no past), or one token after those of the past -> output, keys and values of all."""
+        """A sentence (no past), or one token after those of the past -> output, keys and values of all."""
         query, *own = self.read(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         now = KeysValues(*own)
         if past is not None:
@@ -128,7 +128,7 @@ class FrameAttention(nn.Module):
 
 @final
 class DecoderLayer(nn.Module):
-    """Self-attention, attention to the frames, feed-forward; each added to what it reads (paper, figure 1)."""
+    """Self-attention, attention to the frames, feed-forward, each added to what it reads (figure 1)."""
 
     def __init__(self, config: TransformerDecoderConfig, dim: int) -> None:
         super().__init__()
@@ -226,7 +226,7 @@ class TransformerDecoderHead(TokenHead):
         start: int,
         past: tuple[KeysValues, ...],
     ) -> tuple[Float[Tensor, "rows tokens units"], tuple[KeysValues, ...], Float[Tensor, "rows tokens time"]]:
-        """Units read at the positions from ``start`` on -> logits, the new past, weights of the last layer."""
+        """Units at the positions from ``start`` on -> logits, the new past, weights of the last layer."""
         x = self._embed(units, start)
         now: list[KeysValues] = []
         weights = x.new_zeros(0)
@@ -251,7 +251,7 @@ class TransformerDecoderHead(TokenHead):
             table = self.positions.weight[start:end]
         else:
             raise SearchError(
-                f"A sentence of {end} tokens, where this decoder has learned {self.config.most_tokens} positions.",
+                f"A sentence of {end} tokens: this decoder has learned {self.config.most_tokens} positions.",
                 mend="Cut the recording, or train with a larger heads.<name>.most_tokens.",
             )
         return self.dropout(x + table)
