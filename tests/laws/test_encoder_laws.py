@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from firstwords.encoders.encoder import Encoder
+from firstwords.encoders.listener import Listener, ListenerConfig
 from firstwords.encoders.zipformer import Zipformer, ZipformerConfig
 from firstwords.encoders.zipformer.streaming import window
 from firstwords.model import kinds
@@ -35,6 +36,8 @@ ENCODERS: dict[str, Callable[[], Encoder]] = {
     ),
     "zipformer, nano": lambda: Zipformer(ZipformerConfig.preset("nano"), MELS),
     "zipformer, causal": lambda: Zipformer(CAUSAL, MELS),
+    "listener": lambda: Listener(ListenerConfig(width=12), MELS),
+    "listener, three layers over one": lambda: Listener(ListenerConfig(width=10, bottom=1, layers=3), MELS),
 }
 
 

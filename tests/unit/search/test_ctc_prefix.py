@@ -118,6 +118,25 @@ def test_a_batch_gives_what_its_utterances_give_alone() -> None:
             torch.testing.assert_close(together[copy], want, rtol=0, atol=1e-12)
 
 
+def test_scores_of_every_token_and_the_end_sum_to_one() -> None:
+    scorer = CtcPrefixScorer(Padded(posteriors(2, 9, 5, 2), torch.tensor([9, 6])))
+    state, last = scorer.start(2), torch.tensor([0, 0])
+    for token in (2, 2, 4, 1):
+        scores, state = scorer.score(last, state)
+        assert scores.exp().sum(dim=1).tolist() == pytest.approx([1.0, 1.0])
+        last = torch.tensor([token, token])
+
+
+def test_reorder_commutes_with_score() -> None:
+    scorer = CtcPrefixScorer(Padded(posteriors(2, 9, 5, 2), torch.tensor([9, 6])))
+    _, state = scorer.score(torch.zeros(4, dtype=torch.int64), scorer.start(4))
+    _, state = scorer.score(torch.tensor([1, 2, 3, 3]), state)
+    kept = torch.tensor([1, 1, 0, 3, 2, 2])
+    before, _ = scorer.score(torch.tensor([3, 2, 4, 3]), state)
+    after, _ = scorer.score(torch.tensor([2, 2, 3, 3, 4, 4]), scorer.reorder(state, kept))
+    torch.testing.assert_close(after, before[kept])
+
+
 def test_no_frames_read_as_nothing() -> None:
     scorer = CtcPrefixScorer(Padded(torch.zeros(1, 0, 3), torch.tensor([0])))
     assert score_all(scorer, ()).tolist() == [[0.0, -math.inf, -math.inf]]
