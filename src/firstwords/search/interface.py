@@ -80,4 +80,6 @@ class RescoringConfig(Config):
     ctc_weight: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3  # of CTC against the decoder
 
 
-SearchConfig: TypeAlias = Annotated[GreedyConfig | CtcBeamConfig, Field(discriminator="kind")]
+SearchConfig: TypeAlias = Annotated[
+    GreedyConfig | CtcBeamConfig | AttentionBeamConfig | RescoringConfig, Field(discriminator="kind")
+]

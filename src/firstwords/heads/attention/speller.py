@@ -12,7 +12,8 @@ their part of the first layer's gates and the outputs are computed for all token
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NamedTuple, final
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, NamedTuple, cast, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -29,6 +30,7 @@ from firstwords.heads.attention.mechanisms import (
     Memory,
 )
 from firstwords.heads.attention.objective import Lesson, lesson_of, log_probs_by_id, sentence_loss, units_of
+from firstwords.heads.attention.recurrent import Linear, LstmCell, many_times
 from firstwords.heads.attention.sampling import SamplingConfig, predicted, sampling_share, toss
 from firstwords.heads.head import TokenHead
 from firstwords.nn.scorer import AttentionScorer
@@ -64,35 +66,6 @@ class Spelled(NamedTuple):
 
     logits: Float[Tensor, "batch tokens_and_end units"]
     weights: Float[Tensor, "batch tokens_and_end heads time"]
-
-
-@final
-class LstmCell(nn.Module):
-    """One step of an LSTM: Hochreiter and Schmidhuber, 1997, with the forget gate's bias at 1 to begin with.
-
-    What comes from outside and the state before are read by one matrix; a part of the input whose share of
-    the gates is known beforehand is given as that share.
-    """
-
-    def __init__(self, dim: int, width: int) -> None:
-        super().__init__()
-        self.gates = nn.Linear(dim + width, 4 * width)
-        with torch.no_grad():
-            self.gates.bias[width : 2 * width] = 1.0
-
-    def forward(
-        self,
-        inputs: Float[Tensor, "rows dim"],
-        hidden: Float[Tensor, "rows width"],
-        cell: Float[Tensor, "rows width"],
-        known: Float[Tensor, "rows gates"] | None = None,
-    ) -> tuple[Float[Tensor, "rows width"], Float[Tensor, "rows width"]]:
-        gates = self.gates(torch.cat([inputs, hidden.to(inputs.dtype)], dim=1))
-        if known is not None:
-            gates = gates + known
-        enter, keep, new, leave = gates.chunk(4, dim=1)
-        cell = keep.sigmoid() * cell + enter.sigmoid() * new.tanh()
-        return leave.sigmoid() * cell.tanh(), cell
 
 
 @final
@@ -169,15 +142,23 @@ class SpellerHead(TokenHead):
         """Units read -> their share of the first layer's gates."""
         return self.embedded_gates(self.dropout(self.embedding(units)))
 
+    def readers(self) -> list[Linear]:
+        """The matrix of each layer, for all tokens of one pass."""
+        return [many_times(cast("LstmCell", cell).gates) for cell in self.cells]
+
     def step(
-        self, gates: Float[Tensor, "rows gates"], memory: Memory, state: SpellerState
+        self,
+        gates: Float[Tensor, "rows gates"],
+        memory: Memory,
+        state: SpellerState,
+        readers: Sequence[Linear],
     ) -> tuple[Float[Tensor, "rows features"], SpellerState]:
         """One token: the gates of what was read -> what the output layer sees, and the next state."""
         below = state.context
         hidden, cell = list(state.hidden), list(state.cell)
         for n, layer in enumerate(self.cells):
             below = below if n == 0 else self.dropout(below)
-            hidden[n], cell[n] = layer(below, hidden[n], cell[n], gates if n == 0 else None)
+            hidden[n], cell[n] = layer(below, hidden[n], cell[n], gates if n == 0 else None, readers[n])
             below = hidden[n]
         batch = memory.frames.shape[0]
         before = Look(*(x.unflatten(0, (batch, -1)) for x in (state.weights, state.past)))
@@ -195,6 +176,7 @@ class SpellerHead(TokenHead):
         state = self.begin(memory, len(lesson.inputs))
         gates = self.gates_of(lesson.inputs)
         sampled = [False] * lesson.inputs.shape[1] if coins is None else coins.any(dim=0).tolist()
+        readers = self.readers()
         features: list[Tensor] = []
         weights: list[Tensor] = []
         for i, known in enumerate(gates.unbind(dim=1)):
@@ -202,7 +184,7 @@ class SpellerHead(TokenHead):
                 with torch.no_grad():
                     own = predicted(self.output(features[-1]), self.config.sampling.choice)
                 known = torch.where(coins[:, i, None], self.gates_of(own), known)
-            feature, state = self.step(known, memory, state)
+            feature, state = self.step(known, memory, state, readers)
             features.append(feature)
             weights.append(state.weights)
         logits = self.output(self.dropout(torch.stack(features, dim=1)))
@@ -234,7 +216,8 @@ class SpellerScorer(AttentionScorer[Heard]):
     ) -> tuple[Float[Tensor, "rows vocabulary"], Heard]:
         """The tokens chosen last -> scores of the next ones."""
         units = units_of(last.to(self.memory.frames.device), self.head.vocabulary)
-        features, after = self.head.step(self.head.gates_of(units), self.memory, state.speller)
+        gates = self.head.gates_of(units)
+        features, after = self.head.step(gates, self.memory, state.speller, self.head.readers())
         scores = log_probs_by_id(self.head.output(self.head.dropout(features)))
         return scores, Heard(after, state.attended + after.weights.mean(dim=1))
 

@@ -11,7 +11,7 @@ once per utterance; the hypotheses of a search are queries of one attention, so 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, NamedTuple, final
+from typing import Annotated, Literal, NamedTuple, cast, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -217,7 +217,7 @@ class TransformerDecoderHead(TokenHead):
 
     def sights(self, encoded: Padded) -> tuple[Sight, ...]:
         """Encoded (B, T, D) -> the frames as each layer sees them."""
-        return tuple(layer.frame_attention.sight(encoded) for layer in self.layers)
+        return tuple(cast("DecoderLayer", layer).frame_attention.sight(encoded) for layer in self.layers)
 
     def step(
         self,
