@@ -6,9 +6,9 @@ Each layer of the pyramid reads two neighbouring frames as one and so halves the
     layer      h0      h1      h2
 
 Notable features. The backward LSTM starts at each utterance's own last frame: each utterance is reversed
-within its length, read forward and reversed back. That gives the numbers of packed sequences, whose
-backward pass on a CPU took 24.9 s where this one takes under one (16 utterances of 400 frames, width 128,
-torch 2.13, one thread). Input features are normalized per utterance; LayerNorm and dropout follow each layer.
+within its length, read forward and reversed back. That gives the numbers of packed sequences, whose gradients
+took 6.9 s on a CPU where these take 1.3 s (16 utterances of 200 to 400 frames, width 128, torch 2.13, one
+thread of a busy machine). Features are normalized per utterance; LayerNorm and dropout follow each layer.
 """
 
 from __future__ import annotations

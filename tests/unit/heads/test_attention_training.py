@@ -130,6 +130,18 @@ def test_no_coin_is_up_before_the_start_and_in_use() -> None:
     torch.testing.assert_close(head.eval().loss(encoded, targets), plain)
 
 
+def test_sampling_under_autocast_leaves_every_gradient() -> None:
+    """Predictions are made without gradients; the cast weights they used must not be used again."""
+    head = speller(sampling={"share": 1.0, "start": 0, "end": 1}).train()
+    head.set_step(5.0)
+    encoded, targets = utterances()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = head.loss(encoded, targets)
+    loss.sum().backward()
+    for name, parameter in head.named_parameters():
+        assert parameter.grad is not None, name
+
+
 def test_guided_attention_is_added_in_training_alone() -> None:
     encoded, targets = utterances()
     head = speller(guided={"weight": 3.0, "until": 100.0})

@@ -53,7 +53,7 @@ class _Collect(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, _: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *_: Tensor) -> tuple[Tensor, Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         inputs, outputs = (torch.cat(each) for each in zip(*ctx.factors, strict=True))
         ctx.factors.clear()  # a second backward begins anew
         return outputs.t() @ inputs, outputs.sum(dim=0), None
@@ -75,10 +75,10 @@ class _Apply(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         x, token, weight = ctx.saved_tensors
-        ctx.factors.append((x, gradient))
-        return gradient @ weight, torch.zeros_like(token), None, None, None
+        ctx.factors.append((x, grads[0]))
+        return grads[0] @ weight, torch.zeros_like(token), None, None, None
 
 
 @final

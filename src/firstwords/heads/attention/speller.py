@@ -33,6 +33,7 @@ from firstwords.heads.attention.objective import Lesson, lesson_of, log_probs_by
 from firstwords.heads.attention.recurrent import Linear, LstmCell, many_times
 from firstwords.heads.attention.sampling import SamplingConfig, predicted, sampling_share, toss
 from firstwords.heads.head import TokenHead
+from firstwords.heads.numeric import at_least_float32
 from firstwords.nn.scorer import AttentionScorer
 from firstwords.tensors import Padded, real_frames
 
@@ -129,7 +130,7 @@ class SpellerHead(TokenHead):
         """The state before the first token: zeros, and even weights."""
         frames = memory.frames
         look = self.attend.start(memory, rows // max(frames.shape[0], 1))
-        zeros = frames.new_zeros(rows, self.config.width)
+        zeros = at_least_float32(frames.new_zeros(rows, self.config.width))  # the cells add up many tokens
         return SpellerState(
             (zeros,) * self.config.layers,
             (zeros,) * self.config.layers,
