@@ -92,7 +92,7 @@ def parse_config(values: Mapping[str, Any], kind: type[ConfigT], *, name: str, s
 
 def _explain(fault: Any, values: Mapping[str, Any], kind: type[BaseModel], name: str) -> str:
     where = [str(part) for part in fault["loc"]]
-    key = ".".join([name, *where])
+    key = ".".join([name, *_without_tags(values, where)])
     if fault["type"] == "extra_forbidden":
         known = _names_beside(kind, values, where)
         near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.5)
@@ -101,6 +101,19 @@ def _explain(fault: Any, values: Mapping[str, Any], kind: type[BaseModel], name:
     got = fault.get("input")
     shown = "" if isinstance(got, Mapping) or fault["type"] == "missing" else f" (got {got!r})"
     return f"{key}: {fault['msg']}{shown}"
+
+
+def _without_tags(values: Mapping[str, Any], where: list[str]) -> list[str]:
+    """A path as its user wrote it: pydantic names the ``kind`` of a table that has one, too."""
+    path: list[str] = []
+    at: Any = values
+    for part in where:
+        table = cast("Mapping[str, Any]", at) if isinstance(at, Mapping) else {}
+        if part not in table and table.get("kind") == part:
+            continue
+        path.append(part)
+        at = table.get(part)
+    return path
 
 
 def _names_beside(kind: type[BaseModel], values: Mapping[str, Any], where: list[str]) -> list[str]:

@@ -30,6 +30,11 @@ def real_frames(lengths: Int[Tensor, " batch"], time: int | torch.SymInt) -> Boo
     return frames[None, :] < lengths[:, None]
 
 
+def is_full(lengths: Int[Tensor, " batch"], time: int) -> bool:
+    """Every sequence fills the batch. While a graph is being captured: never, so that it serves all."""
+    return not torch.compiler.is_compiling() and bool((lengths >= time).all())
+
+
 def pad(sequences: Sequence[Shaped[Tensor, "_ ..."]], value: float = 0.0, *, least: int = 0) -> Padded:
     """A list of sequences -> one Padded batch, filled up with ``value`` to the longest, or to ``least``."""
     lengths = torch.tensor([len(sequence) for sequence in sequences], dtype=torch.int64)

@@ -13,11 +13,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from firstwords.encoders.dnn import Dnn, DnnConfig
 from firstwords.encoders.encoder import Encoder
 from firstwords.encoders.listener import Listener, ListenerConfig
+from firstwords.encoders.lstm import Lstm, LstmConfig
+from firstwords.encoders.mobilenet import MobileNet, MobileNetConfig
+from firstwords.encoders.quartznet import QuartzNet, QuartzNetConfig
+from firstwords.encoders.resnet import ResNet, ResNetConfig
 from firstwords.encoders.zipformer import Zipformer, ZipformerConfig
 from firstwords.encoders.zipformer.streaming import window
 from firstwords.model import kinds
+from firstwords.nn.norms import MaskedBatchNorm
 from firstwords.tensors import Padded, pad
 from small_zipformer import SMALL
 
@@ -38,6 +44,20 @@ ENCODERS: dict[str, Callable[[], Encoder]] = {
     "zipformer, causal": lambda: Zipformer(CAUSAL, MELS),
     "listener": lambda: Listener(ListenerConfig(width=12), MELS),
     "listener, three layers over one": lambda: Listener(ListenerConfig(width=10, bottom=1, layers=3), MELS),
+    "quartznet": lambda: QuartzNet(QuartzNetConfig.preset("nano"), MELS),
+    "quartznet, 50 Hz": lambda: QuartzNet(QuartzNetConfig.preset("nano").with_(subsampling=2), MELS),
+    "mobilenet": lambda: MobileNet(MobileNetConfig.preset("nano"), MELS),
+    "mobilenet, without gates": lambda: MobileNet(
+        MobileNetConfig(channels=(8, 12), blocks=(2, 1), kernels=(5, 7), strides=(3, 2), squeeze=False), MELS
+    ),
+    "resnet": lambda: ResNet(ResNetConfig.preset("nano").with_(blocks=(1, 1, 1, 1)), MELS),
+    "resnet, three halvings": lambda: ResNet(
+        ResNetConfig(channels=(4, 6), blocks=(1, 2), strides=(2, 2, 2)), MELS
+    ),
+    "lstm": lambda: Lstm(LstmConfig.preset("nano"), MELS),
+    "lstm, forward": lambda: Lstm(LstmConfig.preset("nano").with_(bidirectional=False), MELS),
+    "dnn": lambda: Dnn(DnnConfig.preset("nano"), MELS),
+    "dnn, no context": lambda: Dnn(DnnConfig(context=0, hidden=16, layers=2, subsampling=3), MELS),
 }
 
 
@@ -51,7 +71,12 @@ def make(name: str) -> Encoder:
     with torch.no_grad():  # fresh weights leave many parts nearly switched off: wake them
         for parameter in encoder.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    return encoder
+    norms = [part for part in encoder.modules() if isinstance(part, MaskedBatchNorm)]
+    if norms:  # statistics as after training, or values grow from layer to layer
+        for norm in norms:
+            norm.momentum = 1.0
+        encode(encoder.train(), noise(150, 90))
+    return encoder.eval()
 
 
 def noise(*frames: int) -> list[Tensor]:

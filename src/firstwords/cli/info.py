@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from firstwords.model.recipe import Recipe
 
 # What a folder may hold (docs: "A checkpoint is one folder"), and whether it can transcribe without it.
 PARTS = (
@@ -81,6 +84,7 @@ def facts(model: Path) -> list[tuple[str, str]]:
 
 
 def _from_recipe(model: Path) -> list[tuple[str, str]]:
+    from firstwords.model.checkpoint import stranger
     from firstwords.model.recipe import read_recipe
     from firstwords.text.load import load_tokenizer
 
@@ -92,7 +96,7 @@ def _from_recipe(model: Path) -> list[tuple[str, str]]:
         ("language", "not stated" if recipe.language == "und" else recipe.language),
         ("encoder", recipe.encoder.kind),
     ]
-    count = _parameters(model / "model.safetensors")
+    count, header = _parameters(model / "model.safetensors")
     if count:
         rows.append(("parameters", f"{count / 1e6:.2f} M"))
     if (model / "tokenizer").is_dir():
@@ -104,6 +108,8 @@ def _from_recipe(model: Path) -> list[tuple[str, str]]:
             ("pieces", f"{len(tokenizer.pieces)} ({recipe.tokenizer.kind})"),
             ("", " ".join(shown[:40]) + more),
         ]
+        if stranger(model, recipe, tokenizer, header) is None:  # else it may be of any size
+            rows += _cost(recipe, len(tokenizer.pieces))
     return [
         *rows,
         ("audio", f"{recipe.data.sample_rate} Hz, channels: {recipe.data.channels}"),
@@ -112,8 +118,18 @@ def _from_recipe(model: Path) -> list[tuple[str, str]]:
     ]
 
 
-def _parameters(path: Path) -> int:
-    """Numbers in a safetensors file, from its header alone (8 bytes of length, then JSON)."""
+def _cost(recipe: Recipe, pieces: int) -> list[tuple[str, str]]:
+    """What the network computes, counted while one with fresh weights runs."""
+    from firstwords.model.cost import model_cost
+    from firstwords.model.speech_model import SpeechModel
+
+    cost = model_cost(SpeechModel(recipe, pieces))
+    counts = (("MACs", cost.macs_per_second), ("FLOPs", cost.flops_per_second))
+    return [(name, f"{count / 1e6:.4g} M per second of audio") for name, count in counts]
+
+
+def _parameters(path: Path) -> tuple[int, dict[str, str]]:
+    """Numbers in a safetensors file and its remarks, from its header alone (8 bytes of length, then JSON)."""
     import json
     from math import prod
 
@@ -121,9 +137,10 @@ def _parameters(path: Path) -> int:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(min(size, 100_000_000)))
-        return sum(prod(v["shape"]) for k, v in header.items() if k != "__metadata__")
+        remarks = {str(key): str(value) for key, value in header.pop("__metadata__", {}).items()}
+        return sum(prod(value["shape"]) for value in header.values()), remarks
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError):
-        return 0  # missing or damaged: the table of files tells
+        return 0, {}  # missing or damaged: the table of files tells
 
 
 def _from_card(path: Path) -> list[tuple[str, str]]:

@@ -14,7 +14,18 @@ from typing import Annotated
 import typer
 
 from firstwords import __version__
-from firstwords.cli import check, convert, doctor, evaluate, import_, info, quickstart, train, transcribe
+from firstwords.cli import (
+    check,
+    convert,
+    doctor,
+    evaluate,
+    import_,
+    info,
+    inspect,
+    quickstart,
+    train,
+    transcribe,
+)
 from firstwords.errors import FirstwordsError
 from firstwords.files import SURROUNDINGS
 
@@ -32,6 +43,7 @@ app.command("train")(train.run)
 app.command("transcribe")(transcribe.run)
 app.command("evaluate")(evaluate.run)
 app.command("info")(info.run)
+app.command("inspect")(inspect.run)
 app.command("convert")(convert.run)
 app.command("doctor")(doctor.run)
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from firstwords.audio.augment import AugmentConfig, FolderNoise, NoiseSource, augment
-from firstwords.audio.effects import change_speed
+from firstwords.audio.effects import change_speed, stretch_time
 from firstwords.audio.waveform import ChannelPolicy, read
 from firstwords.data.cache import AudioCache, quantize, restore
 from firstwords.data.manifest import Utterance
@@ -52,6 +52,7 @@ class ExampleSource:
 
     Args:
         speeds: one is drawn per utterance and epoch; (1.0,) changes nothing.
+        keep_pitch: voices stay as high as they are at other speeds.
         augmentation: None: samples as they are (dev and test).
         negatives: recordings without speech; where there are none, ``noises`` serve.
         between: what stands between the transcripts of joined utterances.
@@ -65,6 +66,7 @@ class ExampleSource:
     channels: ChannelPolicy
     seed: int
     speeds: tuple[float, ...] = (1.0,)
+    keep_pitch: bool = False
     augmentation: AugmentConfig | None = None
     noises: NoiseSource | None = None
     negatives: Sequence[Utterance] = ()
@@ -88,7 +90,10 @@ class ExampleSource:
             else:
                 samples, repairs = self._negative(item.duration, draw), ()
             if speed != 1.0:
-                samples = change_speed(samples, speed)
+                if self.keep_pitch:
+                    samples = stretch_time(samples, self.sample_rate, speed)
+                else:
+                    samples = change_speed(samples, speed)
             if self.augmentation is not None:
                 samples = augment(samples, self.sample_rate, self.augmentation, draw, self.noises)
         except (AudioError, OSError) as error:

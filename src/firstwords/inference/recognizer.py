@@ -27,14 +27,13 @@ from firstwords.audio.windows import WindowConfig, cut_windows
 from firstwords.data.manifest import Utterance
 from firstwords.device import Compute, Precision, choose_compute
 from firstwords.errors import FirstwordsError, SearchError, UsageError
-from firstwords.heads.intermediate import encode_with_taps
 from firstwords.inference.journal import Journal, recording_fingerprint
 from firstwords.inference.longform import is_silent, transcribe_blocks, utterance_groups
 from firstwords.inference.transcript import Token, Transcript, build_transcript
 from firstwords.model.checkpoint import LoadedModel, load_model, weights_digest
 from firstwords.search.align import align as align_tokens
 from firstwords.search.hypothesis import Hypothesis
-from firstwords.search.search import build_search
+from firstwords.search.search import build_encoded_search
 from firstwords.tensors import Padded, pad
 from firstwords.text.normalize import normalizer
 
@@ -58,7 +57,8 @@ class Recognizer:
         self.compute = compute
         self.sample_rate = loaded.recipe.data.sample_rate
         self._hop = round(self.model.frame_seconds * self.sample_rate)  # samples from frame to frame
-        self._search = build_search(loaded.recipe.search, self.model.frame_seconds)
+        heads = dict(self.model.named_heads())
+        self._search = build_encoded_search(loaded.recipe.search, heads, self.model.frame_seconds)
         self._speech_gate = loaded.speech_gate
 
     @classmethod
@@ -327,12 +327,13 @@ class Recognizer:
                 tokens[i] = found
         return tokens
 
+    @torch.inference_mode()
     def _decode(self, batch: Sequence[Samples]) -> list[list[Token]]:
         """Stretches of samples -> the tokens of each, by the recipe's search."""
         heard = [i for i, samples in enumerate(batch) if not is_silent(samples)]
         tokens: list[list[Token]] = [[] for _ in batch]
         if heard:
-            found = self._search(self._forward([batch[i] for i in heard]))
+            found = self._search(self._encode([batch[i] for i in heard]))
             for i, readings in zip(heard, found, strict=True):
                 if self._is_speech(readings[0]):
                     tokens[i] = self._timed(readings[0], len(batch[i]) / self.sample_rate)
@@ -353,24 +354,29 @@ class Recognizer:
             if facts[1] < duration
         ]
 
-    @torch.inference_mode()
-    def _forward(self, batch: Sequence[Samples]) -> Padded:
-        """Stretches of samples -> (B, T, V) log-probabilities."""
+    def _encode(self, batch: Sequence[Samples]) -> Padded:
+        """Stretches of samples -> (B, T, D) encoded frames."""
         least = round(_SHORTEST * self.sample_rate)
         audio = pad([torch.from_numpy(np.pad(s, (0, max(0, least - len(s))))) for s in batch])
         place = self.compute.device
         audio = Padded(audio.values.to(place), audio.lengths.to(place))
         with torch.autocast(place.type, self.compute.dtype, enabled=self.compute.autocast):
-            frames = self.model.features(audio)
-            encoded = encode_with_taps(self.model.encoder, self.model.ctc, frames).encoded
-        return self.model.ctc.log_probs(Padded(encoded.values.float(), encoded.lengths))
+            encoded = self.model.encode(audio)
+        return Padded(encoded.values.float(), encoded.lengths)
 
+    @torch.inference_mode()
     def _frames(self, blocks: Iterable[Samples], window: float) -> npt.NDArray[np.float32]:
         """Blocks -> log-probabilities of the whole: each window's frames for the part it keeps."""
+        head = self.model.ctc
+        if head is None:
+            raise UsageError(
+                "This model has no CTC head, and nothing else scores every frame or aligns a text.",
+                mend="Train one with [heads.ctc] in its recipe; it may stand beside other heads.",
+            )
         hop = self._hop
         parts: list[npt.NDArray[np.float32]] = []
         for one in cut_windows(blocks, self.sample_rate, _windows(window), grid=hop):
-            scores = self._forward([one.samples])
+            scores = head.log_probs(self._encode([one.samples]))
             values = scores.values[0, : int(scores.lengths[0])].float().cpu().numpy()
             first = (one.keep_start - one.start_sample) // hop
             last = len(values) if one.is_last else (one.keep_end - one.start_sample) // hop

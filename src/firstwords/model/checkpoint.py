@@ -107,21 +107,24 @@ def load_model(
     tokenizer = load_tokenizer(folder / TOKENIZER)
     place = choose_device(device) if isinstance(device, str) else device
     weights, header = _read_weights(folder / WEIGHTS)
-    for key, here, file in (
-        ("recipe", (recipe.digest, _digest(folder / RECIPE)), RECIPE),
-        ("pieces", (tokenizer.piece_hash,), TOKENIZER),
-    ):
-        if header.get(key) not in here:
-            raise CheckpointError(
-                f"'{folder}': {WEIGHTS} was not saved with this {file} (the stored fingerprint differs).",
-                mend="Was the file edited, or the copy interrupted? Copy the whole folder again.",
-            )
+    if file := stranger(folder, recipe, tokenizer, header):
+        raise CheckpointError(
+            f"'{folder}': {WEIGHTS} was not saved with this {file} (the stored fingerprint differs).",
+            mend="Was the file edited, or the copy interrupted? Copy the whole folder again.",
+        )
     model = SpeechModel(recipe, len(tokenizer.pieces))
     load_weights(model, weights, source=str(folder / WEIGHTS))
     model.to(place).eval()
     if check:
         run_check(folder, model)
     return LoadedModel(folder, recipe, tokenizer, model, _number(header.get("speech_gate"), folder))
+
+
+def stranger(folder: Path, recipe: Recipe, tokenizer: Tokenizer, header: Mapping[str, str]) -> str | None:
+    """Which file of a model folder the weights with this header were not saved with, if there is one."""
+    if header.get("recipe") not in (recipe.digest, _digest(folder / RECIPE)):
+        return RECIPE
+    return TOKENIZER if header.get("pieces") != tokenizer.piece_hash else None
 
 
 def _number(text: str | None, folder: Path) -> float:

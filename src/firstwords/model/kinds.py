@@ -13,8 +13,13 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field
 
 from firstwords.config import Config
+from firstwords.encoders.dnn import Dnn, DnnConfig
 from firstwords.encoders.encoder import Encoder
 from firstwords.encoders.listener import Listener, ListenerConfig
+from firstwords.encoders.lstm import Lstm, LstmConfig
+from firstwords.encoders.mobilenet import MobileNet, MobileNetConfig
+from firstwords.encoders.quartznet import QuartzNet, QuartzNetConfig
+from firstwords.encoders.resnet import ResNet, ResNetConfig
 from firstwords.encoders.zipformer.config import ZipformerConfig
 from firstwords.encoders.zipformer.encoder import Zipformer
 from firstwords.features.fbank import Fbank, FbankConfig
@@ -39,6 +44,11 @@ FRONTENDS: dict[str, Kind] = {"fbank": Kind(FbankConfig, Fbank), "mfcc": Kind(Mf
 # build(config, input_dim) -> Encoder
 ENCODERS: dict[str, Kind] = {
     "zipformer": Kind(ZipformerConfig, Zipformer),
+    "quartznet": Kind(QuartzNetConfig, QuartzNet),
+    "mobilenet": Kind(MobileNetConfig, MobileNet),
+    "resnet": Kind(ResNetConfig, ResNet),
+    "lstm": Kind(LstmConfig, Lstm),
+    "dnn": Kind(DnnConfig, Dnn),
     "listener": Kind(ListenerConfig, Listener),
 }
 # build(config, dim, vocabulary) -> Head
@@ -47,6 +57,8 @@ HEADS: dict[str, Kind] = {
     "speller": Kind(SpellerConfig, SpellerHead),
     "transformer_decoder": Kind(TransformerDecoderConfig, TransformerDecoderHead),
 }
+# The name under which a recipe holds a head: two heads of one name exclude each other.
+HEAD_NAMES: dict[str, str] = {"ctc": "ctc", "speller": "attention", "transformer_decoder": "attention"}
 
 
 def _assume(kind: str) -> BeforeValidator:
@@ -60,9 +72,15 @@ def _assume(kind: str) -> BeforeValidator:
 
 # The same tables for the type checker and pydantic, discriminated by 'kind'.
 FrontendSettings = FbankConfig | MfccConfig
-EncoderSettings = Annotated[
-    ZipformerConfig | ListenerConfig, Field(discriminator="kind"), _assume("zipformer")
-]
+EncoderSettings = (
+    ZipformerConfig
+    | QuartzNetConfig
+    | MobileNetConfig
+    | ResNetConfig
+    | LstmConfig
+    | DnnConfig
+    | ListenerConfig
+)
 HeadSettings = Annotated[
     CtcConfig | SpellerConfig | TransformerDecoderConfig, Field(discriminator="kind"), _assume("ctc")
 ]

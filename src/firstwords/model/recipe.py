@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from firstwords.config import Config, dump_config, override, parse_config, read_toml
 from firstwords.errors import ConfigError
 from firstwords.features.fbank import FbankConfig
 from firstwords.files import write_atomically
-from firstwords.model.kinds import EncoderSettings, FrontendSettings, HeadSettings
-from firstwords.search.search import CtcBeamConfig, GreedyConfig
+from firstwords.heads.ctc import CtcConfig
+from firstwords.model.kinds import ENCODERS, HEAD_NAMES, EncoderSettings, FrontendSettings, HeadSettings
+from firstwords.search.search import GreedyConfig, SearchConfig, needed_heads
 from firstwords.text.characters import GraphemeConfig
 from firstwords.text.normalize import NORMALIZERS
 from firstwords.text.subwords import SubwordConfig
@@ -26,7 +27,13 @@ from firstwords.training.settings import DataConfig, TextConfig, TrainingConfig
 FORMAT = 1
 
 TokenizerSettings = Annotated[GraphemeConfig | SubwordConfig, Field(discriminator="kind")]
-SearchSettings = Annotated[GreedyConfig | CtcBeamConfig, Field(discriminator="kind")]
+
+
+def _zipformer_unless_named(encoder: Any) -> Any:
+    """Recipes from the time of one encoder may leave its kind out."""
+    if not isinstance(encoder, dict):
+        return encoder
+    return {"kind": "zipformer"} | cast("dict[str, Any]", encoder)
 
 
 class Recipe(Config):
@@ -40,17 +47,45 @@ class Recipe(Config):
     text: TextConfig = TextConfig()
     features: Annotated[FrontendSettings, Field(discriminator="kind")] = FbankConfig()
     tokenizer: TokenizerSettings = GraphemeConfig()
-    encoder: EncoderSettings
+    encoder: Annotated[EncoderSettings, Field(discriminator="kind"), BeforeValidator(_zipformer_unless_named)]
     heads: dict[str, HeadSettings]
-    search: SearchSettings = GreedyConfig()
+    search: SearchConfig = GreedyConfig()
     training: TrainingConfig = TrainingConfig()
 
     @model_validator(mode="after")
-    def has_a_ctc_head(self) -> Self:
-        if "ctc" not in self.heads:
-            raise ValueError("heads.ctc is missing: greedy and beam search, alignment and times need it")
-        if others := sorted(set(self.heads) - {"ctc"}):
-            raise ValueError(f"heads.{others[0]}: nothing trains it; heads.ctc is the only head so far")
+    def heads_have_their_names(self) -> Self:
+        if not self.heads:
+            raise ValueError('heads is empty: give at least one, for example [heads.ctc] with kind = "ctc"')
+        for name, head in self.heads.items():
+            if name != HEAD_NAMES[head.kind]:
+                raise ValueError(
+                    f"heads.{name}: a head of kind '{head.kind}' is called heads.{HEAD_NAMES[head.kind]}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def the_search_finds_its_heads(self) -> Self:
+        for name in needed_heads(self.search):
+            if name not in self.heads:
+                raise ValueError(
+                    f"search.kind = '{self.search.kind}' needs heads.{name}, and there are only "
+                    f"{', '.join(f'heads.{own}' for own in self.heads)}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def inner_losses_find_their_stacks(self) -> Self:
+        head = self.heads.get("ctc")
+        inner = ENCODERS[self.encoder.kind].build
+        if (
+            isinstance(head, CtcConfig)
+            and head.intermediate
+            and not hasattr(inner, "forward_with_intermediate")
+        ):
+            raise ValueError(
+                f"heads.ctc.intermediate = {list(head.intermediate)}: an encoder of kind "
+                f"'{self.encoder.kind}' has no stacks to look into; leave the setting away"
+            )
         return self
 
     @model_validator(mode="after")

@@ -2,7 +2,7 @@
 
 The clip is synthetic (three seconds of a buzzing source through moving resonances, from a fixed seed), so
 that nobody's voice ships unasked. A model says nothing sensible about it; but tokens and sampled
-log-probabilities must come out the same wherever the folder is loaded.
+log-probabilities (encoded frames, where no head is CTC) must come out the same wherever the folder is loaded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from firstwords.audio.waveform import read, write
 from firstwords.errors import CheckpointError
 from firstwords.files import write_atomically
 from firstwords.model.speech_model import SpeechModel
-from firstwords.search.greedy import greedy_search
+from firstwords.search.search import GreedyConfig, build_encoded_search
 from firstwords.tensors import Padded
 
 CLIP_SECONDS = 3.0
@@ -54,10 +54,13 @@ def _answer(model: SpeechModel, samples: np.ndarray) -> dict[str, Any]:
     was_training = model.training
     model.eval()
     with torch.inference_mode():
-        log_probs = model(audio)
+        encoded = model.encode(audio)
+        scores = encoded if model.ctc is None else model.ctc.log_probs(encoded)
+        search = GreedyConfig() if model.ctc is not None else model.recipe.search
+        readings = build_encoded_search(search, dict(model.named_heads()), model.frame_seconds)(encoded)
     model.train(was_training)
-    tokens = greedy_search(log_probs, frame_seconds=model.frame_seconds)[0].tokens
-    values = log_probs.values[0, : int(log_probs.lengths[0])].float().cpu()
+    tokens = readings[0][0].tokens
+    values = scores.values[0, : int(scores.lengths[0])].float().cpu()
     rows = torch.linspace(0, len(values) - 1, 8).long()
     return {
         "tokens": list(tokens),

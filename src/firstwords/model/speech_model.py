@@ -5,6 +5,7 @@ Everything a step-dependent part of the network may know arrives by one call, ``
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Protocol, cast, final, runtime_checkable
 
 from torch import nn
@@ -12,7 +13,8 @@ from torch import nn
 from firstwords.encoders.encoder import Encoder
 from firstwords.features.frontend import Frontend
 from firstwords.heads.ctc import CtcHead
-from firstwords.heads.intermediate import encode_with_taps
+from firstwords.heads.head import Head
+from firstwords.heads.intermediate import Tapped, encode_with_taps
 from firstwords.model.kinds import build_encoder, build_frontend, build_head
 from firstwords.model.recipe import Recipe
 from firstwords.tensors import Padded
@@ -46,9 +48,13 @@ class SpeechModel(nn.Module):
         )
 
     @property
-    def ctc(self) -> CtcHead:
-        """The head that searches, alignment and times use."""
-        return cast("CtcHead", self.heads["ctc"])
+    def ctc(self) -> CtcHead | None:
+        """The head that alignment, times and the frame-wise searches use, if there is one."""
+        return cast("CtcHead", self.heads["ctc"]) if "ctc" in self.heads else None
+
+    def named_heads(self) -> Iterable[tuple[str, Head]]:
+        """Name in the recipe, and head."""
+        return cast("Iterable[tuple[str, Head]]", self.heads.items())
 
     @property
     def frame_seconds(self) -> float:
@@ -65,13 +71,20 @@ class SpeechModel(nn.Module):
 
     def encode_frames(self, frames: Padded) -> Padded:
         """(B, T, mels) frames -> (B, T', D); a self-conditioned head feeds its predictions back here too."""
-        if self.ctc.config.self_conditioned:
-            return encode_with_taps(self.encoder, self.ctc, frames).encoded
+        if self.ctc is not None and self.ctc.config.self_conditioned:
+            return self.encode_with_taps(frames).encoded
         return self.encoder(frames)
 
+    def encode_with_taps(self, frames: Padded) -> Tapped:
+        """(B, T, mels) frames -> (B, T', D), and what the CTC head says inside the encoder (training)."""
+        if self.ctc is None:
+            return Tapped(self.encoder(frames), [])
+        return encode_with_taps(self.encoder, self.ctc, frames)
+
     def forward(self, audio: Padded) -> Padded:
-        """(B, S) samples -> (B, T', V) CTC log-probabilities."""
-        return self.ctc.log_probs(self.encode(audio))
+        """(B, S) samples -> (B, T', V) CTC log-probabilities, or (B, T', D) frames where no head is CTC."""
+        encoded = self.encode(audio)
+        return encoded if self.ctc is None else self.ctc.log_probs(encoded)
 
     def set_step(self, count: float) -> None:
         """Tell every scheduled regulariser how far training is (in batches of the reference recipe)."""

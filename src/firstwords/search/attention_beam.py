@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from firstwords.errors import SearchError
 from firstwords.heads.ctc import can_align
 from firstwords.heads.head import FrameHead, TokenHead
+from firstwords.heads.numeric import at_least_float32
 from firstwords.search.align import align_many
 from firstwords.search.ctc_common import rows_of
 from firstwords.search.ctc_prefix import CtcPrefixScorer
@@ -64,6 +65,7 @@ class AttentionBeamSearch(EncodedSearch):
 
     @torch.no_grad()
     def __call__(self, encoded: Padded) -> list[list[Hypothesis]]:
+        encoded = Padded(at_least_float32(encoded.values), encoded.lengths)
         log_probs = None if self.ctc is None else self.ctc.log_probs(encoded)
         scorers = [Weighted("attention", 1 - self.config.ctc_weight, self.decoder.scorer(encoded))]
         if log_probs is not None:

@@ -53,7 +53,6 @@ class AttentionBeamConfig(Config):
     """Beam search over the tokens of an attention decoder, together with CTC."""
 
     kind: Literal["attention_beam"] = "attention_beam"
-    decoder: str = "attention"  # name of the decoder's head in the recipe
     beam: PositiveInt = 10  # sentences kept after every token
     n_best: PositiveInt = 10  # readings returned
     ctc_weight: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.3  # of CTC against the decoder; 0: decoder alone
@@ -74,7 +73,6 @@ class RescoringConfig(Config):
     """The readings of a CTC prefix beam search, put in order by an attention decoder as well."""
 
     kind: Literal["rescoring"] = "rescoring"
-    decoder: str = "attention"  # name of the decoder's head in the recipe
     beam: PositiveInt = 10  # of the CTC search
     n_best: PositiveInt = 10  # readings that the decoder scores
     ctc_weight: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3  # of CTC against the decoder

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from firstwords.heads.head import FrameHead, TokenHead
+from firstwords.heads.numeric import at_least_float32
 from firstwords.search.ctc_beam import CtcBeamSearch
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import CtcBeamConfig, EncodedSearch, RescoringConfig
@@ -35,6 +36,7 @@ class RescoringSearch(EncodedSearch):
 
     @torch.no_grad()
     def __call__(self, encoded: Padded) -> list[list[Hypothesis]]:
+        encoded = Padded(at_least_float32(encoded.values), encoded.lengths)
         found = self.first_pass(self.ctc.log_probs(encoded))
         return [self._rescored(readings, encoded, row) for row, readings in enumerate(found)]
 

@@ -2,17 +2,81 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import cast, final
+
+from firstwords.heads.head import FrameHead, Head, TokenHead
+from firstwords.search.attention_beam import AttentionBeamSearch
 from firstwords.search.ctc_beam import CtcBeamSearch
 from firstwords.search.greedy import GreedySearch
-from firstwords.search.interface import CtcBeamConfig, GreedyConfig, Search, SearchConfig
+from firstwords.search.hypothesis import Hypothesis
+from firstwords.search.interface import (
+    AttentionBeamConfig,
+    CtcBeamConfig,
+    EncodedSearch,
+    GreedyConfig,
+    RescoringConfig,
+    Search,
+    SearchConfig,
+)
+from firstwords.search.rescoring import RescoringSearch
+from firstwords.tensors import Padded
 
-__all__ = ["CtcBeamConfig", "GreedyConfig", "Search", "SearchConfig", "build_search"]
+__all__ = [
+    "AttentionBeamConfig",
+    "CtcBeamConfig",
+    "GreedyConfig",
+    "RescoringConfig",
+    "Search",
+    "SearchConfig",
+    "build_encoded_search",
+    "build_search",
+    "needed_heads",
+]
+
+
+def needed_heads(config: SearchConfig) -> tuple[str, ...]:
+    """Names of the heads (as in a recipe) that a search asks."""
+    match config:
+        case GreedyConfig() | CtcBeamConfig():
+            return ("ctc",)
+        case AttentionBeamConfig():
+            return ("attention", "ctc") if config.ctc_weight > 0 else ("attention",)
+        case RescoringConfig():
+            return ("attention", "ctc")
 
 
 def build_search(config: GreedyConfig | CtcBeamConfig, frame_seconds: float) -> Search:
-    """Settings and the seconds between two encoded frames -> a search."""
+    """Settings and the seconds between two encoded frames -> a search over frame-wise scores."""
     match config:
         case GreedyConfig():
             return GreedySearch(frame_seconds)
         case CtcBeamConfig():
             return CtcBeamSearch(config, frame_seconds)
+
+
+def build_encoded_search(
+    config: SearchConfig, heads: Mapping[str, Head], frame_seconds: float
+) -> EncodedSearch:
+    """Settings and the heads of a model, which hold all that ``needed_heads`` names -> a search."""
+    match config:
+        case GreedyConfig() | CtcBeamConfig():
+            return FrameWise(cast("FrameHead", heads["ctc"]), build_search(config, frame_seconds))
+        case AttentionBeamConfig():
+            decoder, ctc = cast("TokenHead", heads["attention"]), cast("FrameHead | None", heads.get("ctc"))
+            return AttentionBeamSearch(config, decoder, ctc, frame_seconds)
+        case RescoringConfig():
+            decoder, ctc = cast("TokenHead", heads["attention"]), cast("FrameHead", heads["ctc"])
+            return RescoringSearch(config, decoder, ctc, frame_seconds)
+
+
+@final
+class FrameWise(EncodedSearch):
+    """A head that scores every frame by itself, and a search over its scores."""
+
+    def __init__(self, head: FrameHead, search: Search) -> None:
+        self.head = head
+        self.search = search
+
+    def __call__(self, encoded: Padded) -> list[list[Hypothesis]]:
+        return self.search(self.head.log_probs(Padded(encoded.values.float(), encoded.lengths)))

@@ -19,6 +19,7 @@ from firstwords.heads.ctc import CtcConfig
 from firstwords.model.recipe import Recipe
 from firstwords.text.characters import GraphemeConfig
 from firstwords.text.normalize import normalizers_for
+from firstwords.text.subwords import SubwordConfig
 from firstwords.training.settings import DataConfig, TextConfig, TrainingConfig
 
 Size = Literal["nano", "tiny", "S", "M", "L", "kws"]
@@ -29,9 +30,16 @@ SIZES: tuple[Size, ...] = ("nano", "tiny", "S", "M", "L", "kws")
 _CPU_SPEED: dict[Size, float] = {"nano": 130, "tiny": 100, "S": 12, "M": 5, "L": 2, "kws": 70}
 _GPU_SPEED: dict[Size, float] = {"nano": 4000, "tiny": 3000, "S": 1500, "M": 800, "L": 400, "kws": 3000}
 
+FEW_WORDS = 50  # different words up to which each is a piece of its own, ...
+OFTEN = 20  # ... where each stands in the texts at least so often
+PIECES_A_WORD = 30  # asked of BPE, more than a word has merges: every word becomes whole
 CORPUS_SETTINGS = ("dropout", "output_downsampling")  # of an encoder: not part of its size
-MOST_CROWDED = 0.005  # of the utterances may be lost because their text does not fit into the frames
-ENOUGH_STEPS = 2000  # updates that take a small model well beyond the all-blank plateau
+# Of the utterances may be lost because their text does not fit into 25 frames a second. Digits, of which 7 %
+# do not fit, were read no better at 50 frames, and training took half as long again (LOG.md, 2026-11-21).
+MOST_CROWDED = 0.1
+# Updates that a short run should have. Digits with noise in five minutes: 32 % CER on dev after 1500 updates
+# of 32 s, 2.9 to 3.8 after 3700 to 4800 of 22 or 16 s, all of them 35 passes (LOG.md, 2026-11-21).
+ENOUGH_STEPS = 4000
 # Encoded passes (two views count twice) from which on CR-CTC is ahead of plain CTC (LOG.md, 2026-11-21).
 CONSISTENCY_PASSES = 60.0
 CONSISTENCY_BATCH = 40.0  # seconds; both views of it are encoded
@@ -56,81 +64,78 @@ class Choice:
     reasons: tuple[str, ...]
 
 
-def choose_recipe(
-    *,
-    name: str,
-    language: str,
-    hours: float,
-    minutes: float | None,
-    device: str,
-    size: str | None = None,
-    longest: float = 20.0,
-    crowded: float = 0.0,
-    noise: bool = False,
-    cores: int | None = None,
-) -> Choice:
-    """Hours of training speech, minutes and machine -> recipe.
+@dataclass(frozen=True)
+class Material:
+    """What a corpus offers, and where it will be learned.
 
     Args:
         hours: of training speech.
+        longest: utterance in seconds.
+        crowded: share of the utterances that have (almost) more letters than frames at 25 a second.
+        words: distinct words of the training texts; None: not counted.
+        rarest: how often the rarest of them stands there.
+        noise: True where the user names recordings of noise: they are mixed in, however short the run.
+        cores: of the processor that training may use.
+    """
+
+    hours: float
+    longest: float = 20.0
+    crowded: float = 0.0
+    words: int | None = None
+    rarest: int = 0
+    noise: bool = False
+    cores: int | None = None
+
+
+def choose_recipe(
+    material: Material,
+    *,
+    name: str,
+    language: str,
+    minutes: float | None,
+    device: str,
+    size: str | None = None,
+) -> Choice:
+    """Material, time and machine -> recipe.
+
+    Args:
         minutes: wall clock; None: an hour.
         device: "cpu" or "cuda".
         size: of the Zipformer, if the user names one.
-        longest: utterance in seconds.
-        crowded: share of the utterances that have (almost) more letters than frames at 25 a second.
-        noise: True where the user names recordings of noise: they are mixed in, however short the run.
     """
-    budget = minutes if minutes is not None else 60.0
-    cores = cores or os.cpu_count() or 1
-    gpu = device == "cuda"
-    reasons = [f"{hours:.2f} h of speech, {budget:g} min on {'a GPU' if gpu else f'{cores} CPU cores'}"]
     if size is not None and size not in SIZES:
         raise UsageError(f"--size {size}: no such size.", mend=f"Sizes: {', '.join(SIZES)}.")
-    chosen = _named(size) or _size(hours, budget, gpu, cores, reasons)
-    speed = _speed(chosen, gpu, cores)
-    place = "cuda" if gpu else "cpu"
-    wanted = budget * 60 * speed / ENOUGH_STEPS
-    batch = min(max(wanted, LEAST_BATCH[place]), GREATEST_BATCH[place])
-    passes = budget * 60 * speed / max(hours * 3600, 1.0)
+    budget = minutes if minutes is not None else 60.0
+    gpu = device == "cuda"
+    cores = material.cores or os.cpu_count() or 1
+    place = "a GPU" if gpu else f"{cores} CPU cores"
+    reasons = [f"{material.hours:.2f} h of speech, {budget:g} min on {place}"]
+    chosen = _named(size) or _size(material.hours, budget, gpu, cores, reasons)
+    speech = budget * 60 * _speed(chosen, gpu, cores)  # seconds that can be encoded
+    passes = speech / max(material.hours * 3600, 1.0)
     views = 2 if passes >= CONSISTENCY_PASSES else 1
-    if views == 2:
-        batch = min(batch, CONSISTENCY_BATCH) if not gpu else batch / 2
-    # Two processes share a batch of a small model (crew.py): with less than this, half a batch is one
-    # utterance, as long as it happens to be, and bfloat16 is slow for every new length (data/shapes.py).
-    shares = 1.5 * min(cores, 2) if chosen in ("nano", "tiny") and not gpu and cores > 1 else 1.0
-    batch = float(round(max(batch, shares * min(longest, 20.0), min(longest, 30.0))))
-    steps = budget * 60 * speed / batch / views
+    batch = _batch_seconds(material, chosen, speech, views, gpu, cores)
     reasons.append(
-        f"batches of {batch:g} s: about {steps:.0f} steps, {passes / views:.0f} passes over the data"
+        f"batches of {batch:g} s: about {speech / batch / views:.0f} steps, "
+        f"{passes / views:.0f} passes over the data"
     )
     if views == 2:
         reasons.append("time enough to hear everything in two masked views that must agree (CR-CTC)")
-    encoder = ZipformerConfig.preset(chosen)
-    augment = AugmentConfig()
-    if chosen in ("nano", "tiny"):
-        encoder = encoder.with_(dropout=LIGHT_DROPOUT)
-    if chosen in ("nano", "tiny") and passes < ROBUST_PASSES and not noise:
-        augment = AugmentConfig(room=RoomConfig(probability=0.0), noise=NoiseConfig(probability=0.0))
-        reasons.append("too short for rooms and noise: none are added (data.augment)")
-    if crowded > MOST_CROWDED:
-        encoder = encoder.with_(output_downsampling=1)
-        reasons.append(
-            f"50 frames a second instead of 25: letters follow so fast that {100 * crowded:.1f} % of "
-            "the utterances would not fit"
-        )
+    augment = _augmentation(material, chosen, passes, reasons)
+    tokenizer = _pieces(material, reasons)
+    encoder = _encoder(material, chosen, tokenizer, reasons)
     parts = 1 if gpu else parts_of_batch(chosen, views * batch)
     if parts > 1:
         reasons.append(
             f"each batch in {parts} parts, for the sake of memory (training.accumulate; "
             "training.batch_seconds is that of a part)"
         )
-    reasons.append("graphemes as pieces: with so little text, longer pieces would be too rare to learn")
     training, scoring = normalizers_for(language)
     recipe = Recipe(
         name=name,
         language=language,
         text=TextConfig(normalizer=training, scoring=scoring),
-        tokenizer=GraphemeConfig(),
+        tokenizer=tokenizer,
         encoder=encoder,
         heads={"ctc": CtcConfig(consistency=CONSISTENCY if views == 2 else 0.0)},
         data=DataConfig(augment=augment),
@@ -143,6 +148,50 @@ def choose_recipe(
         ),
     )
     return Choice(recipe, tuple(reasons))
+
+
+def _batch_seconds(material: Material, size: Size, speech: float, views: int, gpu: bool, cores: int) -> float:
+    place = "cuda" if gpu else "cpu"
+    batch = min(max(speech / ENOUGH_STEPS, LEAST_BATCH[place]), GREATEST_BATCH[place])
+    if views == 2:
+        batch = batch / 2 if gpu else min(batch, CONSISTENCY_BATCH)
+    # Two processes share a batch of a small model (crew.py): with less than this, half a batch is one
+    # utterance, as long as it happens to be, and bfloat16 is slow for every new length (data/shapes.py).
+    shares = 1.5 * min(cores, 2) if size in ("nano", "tiny") and not gpu and cores > 1 else 1.0
+    return float(round(max(batch, shares * min(material.longest, 20.0), min(material.longest, 30.0))))
+
+
+def _augmentation(material: Material, size: Size, passes: float, reasons: list[str]) -> AugmentConfig:
+    if size not in ("nano", "tiny") or passes >= ROBUST_PASSES or material.noise:
+        return AugmentConfig()
+    reasons.append("too short for rooms and noise: none are added (data.augment)")
+    return AugmentConfig(room=RoomConfig(probability=0.0), noise=NoiseConfig(probability=0.0))
+
+
+def _pieces(material: Material, reasons: list[str]) -> GraphemeConfig | SubwordConfig:
+    if material.words is not None and material.words <= FEW_WORDS and material.rarest >= OFTEN:
+        reasons.append(
+            f"only {material.words} different words, each at least {material.rarest} times: "
+            "whole words as pieces (letters remain for others)"
+        )
+        return SubwordConfig(model="bpe", vocabulary=PIECES_A_WORD * material.words)
+    reasons.append("graphemes as pieces: with so little text, longer pieces would be too rare to learn")
+    return GraphemeConfig()
+
+
+def _encoder(
+    material: Material, size: Size, tokenizer: GraphemeConfig | SubwordConfig, reasons: list[str]
+) -> ZipformerConfig:
+    encoder = ZipformerConfig.preset(size)
+    if size in ("nano", "tiny"):
+        encoder = encoder.with_(dropout=LIGHT_DROPOUT)
+    if material.crowded > MOST_CROWDED and isinstance(tokenizer, GraphemeConfig):
+        encoder = encoder.with_(output_downsampling=1)
+        reasons.append(
+            "50 frames a second instead of 25: letters follow so fast that "
+            f"{100 * material.crowded:.1f} % of the utterances would not fit"
+        )
+    return encoder
 
 
 def parts_of_batch(size: Size, seconds: float) -> int:

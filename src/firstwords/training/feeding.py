@@ -69,6 +69,7 @@ class Feeding:
             channel_policy(data.channels),
             self.recipe.seed,
             speeds=data.speeds,
+            keep_pitch=data.keep_pitch,
             augmentation=data.augment,
             noises=self.prepared.noises,
             negatives=self.prepared.negatives,

@@ -123,7 +123,7 @@ def prepare(
     train, dev, notes = split_corpus(corpus, recipe.seed)
     left_out: dict[str, str] = {}
     take = _Taker(recipe, tokenizer, model, left_out)
-    items = take.items(train)
+    items = take.items(train, aligned="ctc" in recipe.heads)
     if not items:
         reasons = Counter(left_out.values()).most_common(3)
         raise CorpusError(
@@ -190,7 +190,7 @@ class _Taker:
         self.frames: Callable[[float], int] = lambda seconds: encoded_frames(model, seconds)
         self.left_out = left_out
 
-    def items(self, utterances: Sequence[Utterance], *, aligned: bool = True) -> list[Item]:
+    def items(self, utterances: Sequence[Utterance], *, aligned: bool) -> list[Item]:
         """Those that can be used.
 
         Args:

@@ -24,6 +24,7 @@ class DataConfig(Config):
     min_duration: float = Field(default=0.1, ge=0)  # seconds; shorter utterances are left out and counted
     max_duration: float = Field(default=30.0, gt=0)  # seconds; longer ones are left out and counted
     speeds: tuple[float, ...] = (0.9, 1.0, 1.1)  # one of them at random for each utterance and epoch
+    keep_pitch: bool = False  # other speeds sound as high as before; else tempo and pitch change together
     augment: AugmentConfig = AugmentConfig()
     noise_folders: tuple[str, ...] = ()  # corpora or folders of noise to mix in; none: synthetic hiss
     negative_folders: tuple[str, ...] = ()  # corpora of non-speech to hear as nothing; none: noise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,7 +20,7 @@ from firstwords.model.recipe import Recipe, read_recipe, write_recipe
 from firstwords.text.graphemes import graphemes
 from firstwords.text.load import train_tokenizer
 from firstwords.text.normalize import normalizer, normalizers_for
-from firstwords.training.choose import CORPUS_SETTINGS, choose_recipe
+from firstwords.training.choose import CORPUS_SETTINGS, Material, choose_recipe
 from firstwords.training.crew import crew_size
 from firstwords.training.fine_tune import fitted_recipe, gentle
 from firstwords.training.memory import free_bytes
@@ -106,7 +107,7 @@ def _refuse_other(stored: Recipe, asked: Recipe, wanted: Wanted, folder: Path) -
     changed = list(_differences(stored.model_dump(mode="json"), asked.model_dump(mode="json")))
     if wanted.size is not None and wanted.recipe is None:
         preset = choose_recipe(
-            name="", language="", hours=1, minutes=None, device="cpu", size=wanted.size
+            Material(hours=1), name="", language="", minutes=None, device="cpu", size=wanted.size
         ).recipe.encoder
         # What is chosen for the corpus rather than for the size is no contradiction.
         ours = {k: v for k, v in stored.encoder.model_dump().items() if k not in CORPUS_SETTINGS}
@@ -135,7 +136,7 @@ def is_crowded(utterance: Utterance, normalize: Callable[[str], str]) -> bool:
 
 
 def _names_noise(wanted: Wanted) -> bool:
-    """True where the assignments name folders of noise; anything wrong in them is said later, of the whole."""
+    """True where the assignments name folders of noise; what is wrong in them is said later."""
     values = override({}, wanted.overrides)
     data = values.get("data")
     return isinstance(data, dict) and bool(cast("dict[str, object]", data).get("noise_folders"))
@@ -146,17 +147,24 @@ def _chosen(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress:
     languages = [u.language for u in train_part if u.language]
     language = max(set(languages), key=languages.count) if languages else "und"
     clean = normalizer(normalizers_for(language)[0])
+    texts = [clean(u.text) for u in train_part if u.text]
+    words = Counter(word for text in texts for word in text.split())
+    material = Material(
+        hours=sum(u.duration for u in train_part) / 3600,
+        longest=max(u.duration for u in train_part),
+        crowded=sum(is_crowded(u, clean) for u in train_part) / len(train_part),
+        words=len(words) if words else None,
+        rarest=min(words.values(), default=0),
+        noise=_names_noise(wanted),
+        cores=torch.get_num_threads(),
+    )
     choice = choose_recipe(
+        material,
         name=folder.name,
         language=language,
-        hours=sum(u.duration for u in train_part) / 3600,
         minutes=wanted.minutes,
         device=device,
         size=wanted.size,
-        longest=max(u.duration for u in train_part),
-        crowded=sum(is_crowded(u, clean) for u in train_part) / len(train_part),
-        noise=_names_noise(wanted),
-        cores=torch.get_num_threads(),
     )
     progress.say(f"Recipe (written to {folder / RECIPE}): {'; '.join(choice.reasons)}.")
     return choice.recipe

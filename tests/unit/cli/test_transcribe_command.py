@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -203,6 +204,9 @@ def test_info(model: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0
     for words in ("zipformer", "graphemes", "a e i o u", "0.50 h", "100.0 %", "16000 Hz", "stored answer"):
         assert words in result.stdout
+    counts = re.findall(r"(MACs|FLOPs) +([\d.]+) M per second of audio", result.stdout)
+    assert [name for name, _ in counts] == ["MACs", "FLOPs"]
+    assert float(counts[1][1]) == pytest.approx(2 * float(counts[0][1]), rel=1e-3)
     broken = tmp_path / "broken"
     shutil.copytree(model, broken)
     (broken / "model.safetensors").unlink()
@@ -210,6 +214,13 @@ def test_info(model: Path, tmp_path: Path) -> None:
     assert isinstance(result.exception, CheckpointError)
     assert "MISSING" in result.stdout
     assert isinstance(firstwords("info", tmp_path / "none").exception, CheckpointError)
+    huge = tmp_path / "huge"
+    shutil.copytree(model, huge)
+    recipe = (huge / "recipe.toml").read_text(encoding="utf-8")
+    (huge / "recipe.toml").write_text(
+        re.sub(r"(?m)^query_head_dim = \[[^]]*\]", "query_head_dim = [40000000]", recipe), encoding="utf-8"
+    )
+    assert "FLOPs" not in firstwords("info", huge).stdout  # not what is stored: not built, not counted
     shutil.copytree(model, tmp_path / "edited")
     (tmp_path / "edited" / "recipe.toml").write_text("x = [", encoding="utf-8")
     result = firstwords("info", tmp_path / "edited")

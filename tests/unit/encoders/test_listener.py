@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from firstwords.encoders.listener import BidirectionalLstm, Listener, ListenerConfig, in_pairs
+from firstwords.encoders.listener import Listener, ListenerConfig, in_pairs
+from firstwords.nn.recurrent import BidirectionalLstm
 from firstwords.tensors import Padded, pad, zero_padding
 
 
@@ -20,7 +21,7 @@ def test_both_directions_equal_packed_sequences() -> None:
     torch.manual_seed(1)
     ours, theirs = BidirectionalLstm(6, 5), nn.LSTM(6, 5, batch_first=True, bidirectional=True)
     with torch.no_grad():
-        for part, suffix in ((ours.onward, ""), (ours.reverse, "_reverse")):
+        for part, suffix in ((ours.forward_lstm, ""), (ours.backward_lstm, "_reverse")):
             for name, value in part.named_parameters():
                 theirs.get_parameter(name + suffix).copy_(value)
     frames = sequences(9, 4, 1, 7)
@@ -28,7 +29,7 @@ def test_both_directions_equal_packed_sequences() -> None:
     expected, _ = pad_packed_sequence(theirs(packed)[0], batch_first=True)
     values = frames.values.clone()
     values[1, 4:] = 100.0  # what stands in the padding is not read
-    found = ours(zero_padding(Padded(values, frames.lengths)))
+    found = zero_padding(Padded(ours(values, frames.lengths), frames.lengths))
     torch.testing.assert_close(found.values, expected)
 
 

@@ -225,8 +225,8 @@ def test_a_base_is_merged_once(tmp_path: Path) -> None:
         read_recipe(tmp_path / "third.toml")
 
 
-def test_a_model_without_ctc_is_refused() -> None:
+def test_a_model_without_a_head_is_refused() -> None:
     values = tone_recipe().model_dump()
     values["heads"] = {}
-    with pytest.raises(ValueError, match=r"heads\.ctc is missing"):
+    with pytest.raises(ValueError, match=r"heads is empty: give at least one"):
         Recipe.model_validate(values)

@@ -19,6 +19,7 @@ from firstwords.search.attention_beam import AttentionBeamSearch
 from firstwords.search.ctc_beam import CtcBeamSearch
 from firstwords.search.interface import AttentionBeamConfig, CtcBeamConfig, RescoringConfig
 from firstwords.search.rescoring import RescoringSearch
+from firstwords.search.search import build_encoded_search, needed_heads
 from firstwords.tensors import Padded, pad
 
 DIM, VOCABULARY, SHIFT = 6, 4, 0.04
@@ -186,6 +187,19 @@ def test_rescoring_puts_the_readings_of_ctc_in_the_decoders_order() -> None:
             assert reading.parts == pytest.approx({"ctc": 0.25 * before.score, "attention": 0.75 * attention})
             assert reading.times == before.times
     assert [h.tokens for h in found[0]] != [h.tokens for h in first[0]]
+
+
+def test_built_by_kind_and_fed_half_precision() -> None:
+    torch.manual_seed(1)
+    decoder, ctc = DECODERS["speller"]().eval(), CtcHead(CtcConfig(), DIM, VOCABULARY).eval()
+    encoded = utterances(5, 3)
+    half = Padded(encoded.values.bfloat16(), encoded.lengths)
+    for config in (AttentionBeamConfig(), AttentionBeamConfig(ctc_weight=0.0), RescoringConfig()):
+        heads = {"attention": decoder, "ctc": ctc}
+        own = {name: heads[name] for name in needed_heads(config)}
+        assert ("ctc" in own) == (config.ctc_weight > 0)
+        found = build_encoded_search(config, own, SHIFT)(half)
+        assert [len(readings) for readings in found] == [10, 10]
 
 
 def test_lengths_out_of_order_are_refused() -> None:

@@ -13,8 +13,10 @@ from firstwords.data.examples import ExampleSource, LoadedExample
 from firstwords.data.manifest import Corpus, load_corpus, write_quarantine
 from firstwords.errors import ConfigError, CorpusError, UsageError
 from firstwords.tensors import Padded
+from firstwords.text.load import train_tokenizer
+from firstwords.text.subwords import SubwordConfig
 from firstwords.training import choose, memory
-from firstwords.training.choose import choose_recipe
+from firstwords.training.choose import Material, choose_recipe
 from firstwords.training.measure import Measured, measure
 from firstwords.training.prepare import (
     channel_policy,
@@ -174,7 +176,9 @@ def test_channels() -> None:
     ],
 )
 def test_size_follows_data_time_and_machine(hours: float, minutes: float, device: str, expected: str) -> None:
-    found = choose_recipe(name="x", language="yo", hours=hours, minutes=minutes, device=device, cores=2)
+    found = choose_recipe(
+        Material(hours=hours, cores=2), name="x", language="yo", minutes=minutes, device=device
+    )
     wanted = choose.ZipformerConfig.preset(expected)
     assert found.recipe.encoder.with_(dropout=wanted.dropout) == wanted, found.reasons
     assert expected in " ".join(found.reasons)
@@ -183,57 +187,94 @@ def test_size_follows_data_time_and_machine(hours: float, minutes: float, device
 
 def test_a_large_model_divides_its_batches_on_a_cpu() -> None:
     """What is encoded at once stays below the size's limit; both views of CR-CTC count."""
-    found = choose_recipe(name="x", language="en", hours=20, minutes=6000, device="cpu", size="S", cores=2)
+    found = choose_recipe(
+        Material(hours=20, cores=2), name="x", language="en", minutes=6000, device="cpu", size="S"
+    )
     assert found.recipe.training.batch_seconds == 20
     assert found.recipe.training.accumulate == 2
-    found = choose_recipe(name="x", language="en", hours=20, minutes=800, device="cpu", size="S", cores=2)
+    found = choose_recipe(
+        Material(hours=20, cores=2), name="x", language="en", minutes=800, device="cpu", size="S"
+    )
     assert found.recipe.training.batch_seconds == 30
     assert found.recipe.training.accumulate == 2
-    small = choose_recipe(name="x", language="en", hours=20, minutes=6000, device="cpu", size="tiny")
+    small = choose_recipe(
+        Material(hours=20), name="x", language="en", minutes=6000, device="cpu", size="tiny"
+    )
     assert small.recipe.training.accumulate == 1
-    gpu = choose_recipe(name="x", language="en", hours=20, minutes=60, device="cuda", size="S")
+    gpu = choose_recipe(Material(hours=20), name="x", language="en", minutes=60, device="cuda", size="S")
     assert gpu.recipe.training.accumulate == 1
 
 
 def test_fast_speech_gets_more_frames(corpora: Path) -> None:
-    """Single digits, said in a quarter of a second, have too many letters for 25 frames a second."""
+    """Single digits, said in a quarter of a second, are crowded; but they are read well at 25 frames."""
     shares = {
         name: np.mean([is_crowded(u, str) for u in load_corpus(corpora / name).split("train")])
         for name in ("digits_en", "yoruba")
     }
-    assert shares["digits_en"] > 0.02
-    assert shares["yoruba"] < choose.MOST_CROWDED
-    for share, factor in ((shares["digits_en"], 1), (shares["yoruba"], 2)):
+    assert 0.02 < shares["digits_en"] < choose.MOST_CROWDED
+    assert shares["yoruba"] < 0.005
+    for share, factor in ((2 * choose.MOST_CROWDED, 1), (shares["digits_en"], 2)):
         found = choose_recipe(
-            name="x", language="en", hours=0.3, minutes=5, device="cpu", cores=2, crowded=float(share)
+            Material(hours=0.3, cores=2, crowded=float(share)),
+            name="x",
+            language="en",
+            minutes=5,
+            device="cpu",
         )
         assert found.recipe.encoder.output_downsampling == factor
         assert ("50 frames" in " ".join(found.reasons)) == (factor == 1)
 
 
+def test_few_words_that_are_heard_often_are_pieces() -> None:
+    """Then letters need not fit into the frames; a word that is rare, or many words, and letters it is."""
+    for words, rarest, whole in ((10, 200, True), (10, 3, False), (400, 30, False), (None, 0, False)):
+        found = choose_recipe(
+            Material(hours=0.3, words=words, rarest=rarest, crowded=0.5),
+            name="x",
+            language="en",
+            minutes=5,
+            device="cpu",
+        )
+        assert isinstance(found.recipe.tokenizer, SubwordConfig) == whole
+        assert (found.recipe.encoder.output_downsampling == 1) == (not whole)
+        if whole:
+            texts = ["zero one", "two three four", "eight"] * 30
+            pieces = train_tokenizer(found.recipe.tokenizer, texts)
+            assert [len(pieces.encode(word)) for word in ("zero", "eight", "two")] == [1, 1, 1]
+            assert pieces.decode(pieces.encode("tone")) == "tone"
+
+
 def test_an_hour_of_speech_gets_consistency_and_a_few_minutes_do_not() -> None:
-    hour = choose_recipe(name="x", language="yo", hours=0.84, minutes=60, device="cpu", cores=2).recipe
-    taste = choose_recipe(
-        name="x", language="yo", hours=0.84, minutes=6, device="cpu", cores=2, longest=20
+    hour = choose_recipe(
+        Material(hours=0.84, cores=2), name="x", language="yo", minutes=60, device="cpu"
     ).recipe
-    long = choose_recipe(name="x", language="yo", hours=0.84, minutes=600, device="cpu", cores=2).recipe
+    taste = choose_recipe(
+        Material(hours=0.84, cores=2, longest=20), name="x", language="yo", minutes=6, device="cpu"
+    ).recipe
+    long = choose_recipe(
+        Material(hours=0.84, cores=2), name="x", language="yo", minutes=600, device="cpu"
+    ).recipe
     assert [r.heads["ctc"].consistency for r in (hour, taste, long)] == [0.2, 0.0, 0.2]
     assert [r.data.augment.noise.probability for r in (hour, taste)] == [0.0, 0.0]
     assert long.data.augment.noise.probability > 0
+    named = choose_recipe(
+        Material(hours=0.84, cores=2, noise=True), name="x", language="yo", minutes=6, device="cpu"
+    ).recipe
+    assert named.data.augment == choose.AugmentConfig()
     assert not hour.training.sorted_first_epoch
     assert hour.encoder.dropout == (0.15, 0.1)
     assert taste.training.batch_seconds >= 60  # each of two processes gets more than one utterance
-    large = choose_recipe(name="x", language="en", hours=10, minutes=60, device="cuda").recipe
+    large = choose_recipe(Material(hours=10), name="x", language="en", minutes=60, device="cuda").recipe
     assert large.encoder == choose.ZipformerConfig.preset("S")
     assert large.data.augment.noise.probability > 0
 
 
 def test_a_named_size_wins_and_a_wrong_one_is_refused() -> None:
-    found = choose_recipe(name="x", language="tr", hours=0.1, minutes=None, device="cpu", size="S")
+    found = choose_recipe(Material(hours=0.1), name="x", language="tr", minutes=None, device="cpu", size="S")
     assert found.recipe.encoder == choose.ZipformerConfig.preset("S")
     assert found.recipe.text.normalizer == "turkic"
     with pytest.raises(UsageError, match="huge"):
-        choose_recipe(name="x", language="tr", hours=0.1, minutes=None, device="cpu", size="huge")
+        choose_recipe(Material(hours=0.1), name="x", language="tr", minutes=None, device="cpu", size="huge")
 
 
 def test_measuring_leaves_no_trace() -> None:

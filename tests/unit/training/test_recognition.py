@@ -9,7 +9,7 @@ import torch
 from firstwords.data.batch import Batch, Example, collate
 from firstwords.device import Compute
 from firstwords.features.specaugment import SpecAugment, SpecAugmentConfig
-from firstwords.heads.ctc import ctc_loss
+from firstwords.heads.ctc import CtcHead, ctc_loss
 from firstwords.model.checkpoint import LoadedModel
 from firstwords.model.recipe import Recipe
 from firstwords.model.speech_model import SpeechModel
@@ -18,11 +18,8 @@ from firstwords.text.characters import GraphemeConfig
 from firstwords.text.load import train_tokenizer
 from firstwords.text.normalize import normalizer
 from firstwords.training.fine_tune import gentle, take_over
-from firstwords.training.tasks.recognition import (
-    RecognitionSettings,
-    RecognitionTask,
-    prior_weighted_ctc_loss,
-)
+from firstwords.training.tasks.ctc_objective import prior_weighted_ctc_loss
+from firstwords.training.tasks.recognition import RecognitionSettings, RecognitionTask
 from tone_corpus import tone_recipe
 
 
@@ -40,6 +37,11 @@ def recognition_task(head: dict[str, Any] | None = None, *, masking: bool = Fals
         masking=SpecAugment(SpecAugmentConfig()) if masking else None,
         settings=RecognitionSettings(scoring=normalizer("score_default")),
     )
+
+
+def ctc_of(task: RecognitionTask) -> CtcHead:
+    assert task.speech.ctc is not None
+    return task.speech.ctc
 
 
 def batch_of(lengths: list[tuple[float, int]], keys: list[int] | None = None) -> Batch:
@@ -160,7 +162,7 @@ def test_frozen_encoder_thaws() -> None:
     task.settings = RecognitionSettings(scoring=str, frozen_steps=3)
     task.set_step(3, 1.0)
     assert not any(p.requires_grad for p in task.speech.encoder.parameters())
-    assert all(p.requires_grad for p in task.head.parameters())
+    assert all(p.requires_grad for p in task.speech.heads.parameters())
     task.set_step(4, 1.0)
     assert all(p.requires_grad for p in task.speech.encoder.parameters())
 
@@ -172,10 +174,10 @@ def test_the_weight_of_a_head_scales_its_loss() -> None:
     assert half.loss(batch).total.item() == pytest.approx(0.5 * one.loss(batch).total.item(), rel=1e-6)
 
 
-def test_a_head_that_nothing_trains_is_refused() -> None:
+def test_a_head_of_another_name_is_refused() -> None:
     values = tone_recipe().model_dump()
     values["heads"]["phones"] = values["heads"]["ctc"]
-    with pytest.raises(ValueError, match=r"heads\.phones: nothing trains it"):
+    with pytest.raises(ValueError, match=r"heads\.phones: a head of kind 'ctc' is called heads\.ctc"):
         Recipe.model_validate(values)
 
 
@@ -196,26 +198,27 @@ def start_of(task: RecognitionTask) -> LoadedModel:
 def test_a_head_is_kept_when_only_its_losses_change() -> None:
     start = recognition_task({"consistency": 0.2})
     with torch.no_grad():
-        start.head.projection.weight.fill_(0.25)
+        ctc_of(start).projection.weight.fill_(0.25)
     model = recognition_task({"intermediate": [0], "self_conditioned": True})
     new, said = take_over(model.speech, model.tokenizer, start_of(start))
     assert not new
     assert "the pieces are the same" in said
-    assert torch.equal(model.head.projection.weight, start.head.projection.weight)
-    assert model.head.feedback is not None
-    assert 0 < model.head.feedback.weight.abs().max().item() < 0.1
+    assert torch.equal(ctc_of(model).projection.weight, ctc_of(start).projection.weight)
+    feedback = ctc_of(model).feedback
+    assert feedback is not None
+    assert 0 < feedback.weight.abs().max().item() < 0.1
 
 
 def test_other_pieces_of_the_same_number_make_a_new_head() -> None:
     start, model = recognition_task(), recognition_task()
     with torch.no_grad():
-        start.head.projection.weight.fill_(0.25)
+        ctc_of(start).projection.weight.fill_(0.25)
         next(start.speech.encoder.parameters()).fill_(0.5)
     other = train_tokenizer(GraphemeConfig(), ["bcdfg " * 3] * 3)
     assert len(other.pieces) == len(model.tokenizer.pieces)
     new, _ = take_over(model.speech, other, start_of(start))
     assert new
-    assert not torch.equal(model.head.projection.weight, start.head.projection.weight)
+    assert not torch.equal(ctc_of(model).projection.weight, ctc_of(start).projection.weight)
     for own, given in zip(model.speech.encoder.parameters(), start.speech.encoder.parameters(), strict=True):
         assert torch.equal(own, given)
 
@@ -229,7 +232,8 @@ def test_a_chosen_recipe_keeps_the_heads_of_the_start() -> None:
 
 def test_state_holds_the_monitor_and_the_regularisers() -> None:
     one, two = recognition_task(), recognition_task()
-    one.monitor.blank, one.priors = 0.7, [0.5, 0.5]
+    assert one.ctc is not None
+    one.monitor.blank, one.ctc.priors = 0.7, [0.5, 0.5]
     flags = list(one._whitens())
     assert flags
     flags[0][1].high = False
@@ -278,9 +282,10 @@ def test_a_stuck_model_trains_with_priors() -> None:
     task.model.eval()
     batch = batch_of([(1.4, 4)])
     plain = task.loss(batch).total.item()
+    assert task.ctc is not None
     task.monitor.prior_weight = 0.3
     assert task.loss(batch).total.item() != pytest.approx(plain)
-    assert len(task.priors) == task.head.vocabulary
+    assert len(task.ctc.priors) == task.ctc.head.vocabulary
     task.monitor.prior_weight = 0.0
     assert task.loss(batch).total.item() == pytest.approx(plain)
-    assert task.priors == []
+    assert task.ctc.priors == []

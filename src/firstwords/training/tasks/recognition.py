@@ -1,21 +1,20 @@
-"""Speech recognition with CTC as a training task: losses of a batch, error rates of a dev set.
+"""Speech recognition as a training task: losses of a batch over all heads, error rates of a dev set.
 
-    plain CTC       Graves et al., 2006
-    CR-CTC          two differently masked views that should agree: Yao et al., 2024, arXiv:2410.05101
-    intermediate    CTC losses inside the encoder, perhaps fed back: arXiv:2102.03216, arXiv:2104.02724
-    label priors    only while a model is stuck on blanks (monitor.py): Huang et al., 2024, arXiv:2406.02560
+What CTC needs beside its loss (views that agree, inner losses, priors) is in ctc_objective.py. With several
+heads the loss of an utterance is the sum of theirs, each times its ``weight``: 0.3 for CTC and 0.7 for an
+attention decoder is the mixture of Watanabe et al., 2017.
 
-The encoder runs in the number format of the machine (autocast), everything after it in float32.
+The encoder runs in the number format of the machine (autocast), losses in float32.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from firstwords.data.batch import Batch
@@ -23,29 +22,18 @@ from firstwords.data.sampler import cost_of
 from firstwords.device import Compute
 from firstwords.encoders.zipformer.constraints import Whiten
 from firstwords.features.specaugment import SpecAugment
-from firstwords.heads.consistency import consistency_loss
-from firstwords.heads.ctc import CtcHead, can_align, ctc_loss
-from firstwords.heads.intermediate import combine, encode_with_taps
 from firstwords.model.speech_model import SpeechModel
 from firstwords.scoring.error_rate import ErrorRate, grapheme_errors, word_errors
-from firstwords.search.greedy import greedy_search
 from firstwords.search.hypothesis import Hypothesis
-from firstwords.tensors import Padded, real_frames
+from firstwords.search.search import GreedyConfig, build_encoded_search
+from firstwords.tensors import Padded
 from firstwords.text.tokenizer import Tokenizer
 from firstwords.training.gate import Heard
 from firstwords.training.monitor import BlankMonitor
+from firstwords.training.tasks.ctc_objective import CtcObjective
 from firstwords.training.tasks.task import Advice, Loss, Sample, Task, Validation
 
 SAMPLES = 3  # decoded utterances shown at each validation
-_LEAST_PRIOR = 1e-3  # of a label: rarer ones would be raised beyond reason
-_PRIOR_MEMORY = 0.95  # of the running label frequencies, per batch
-
-
-class Encoded(NamedTuple):
-    """Log-probabilities of the head, and of the taps inside the encoder."""
-
-    last: Padded
-    inner: list[Padded]
 
 
 @dataclass(frozen=True)
@@ -82,13 +70,15 @@ class RecognitionTask(Task[Batch]):
     ) -> None:
         self.model: nn.Module = model
         self.speech = model
-        self.head: CtcHead = model.ctc
+        self.ctc = CtcObjective(model.ctc) if model.ctc is not None else None
         self.tokenizer = tokenizer
         self.compute = compute
         self.masking = masking
         self.settings = settings
         self.monitor = BlankMonitor()
-        self.priors: list[float] = []  # label frequencies, kept while they are in use
+        # Dev is read greedily where that is possible: it is for choosing weights, not for the last word.
+        search = GreedyConfig() if self.ctc is not None else model.recipe.search
+        self._search = build_encoded_search(search, dict(model.named_heads()), model.frame_seconds)
         self.count = 0.0
         self.heard: list[Heard] = []  # of the last validation
 
@@ -100,33 +90,37 @@ class RecognitionTask(Task[Batch]):
             self.speech.encoder.requires_grad_(step > self.settings.frozen_steps)
 
     def loss(self, batch: Batch) -> Loss:
-        """Sums over the batch; an utterance that cannot align adds nothing to the loss."""
+        """Sums over the batch; for CTC, an utterance that cannot align adds nothing."""
         size = float(batch.audio.lengths.sum()) / self.speech.recipe.data.sample_rate
         audio, targets = self._on_device(batch.audio), self._on_device(batch.targets)
-        weight = self.head.config.consistency
-        frames = self._masked(self.speech.features(audio), batch.keys, two_views=weight > 0)
-        if weight:
+        two_views = self.ctc is not None and self.ctc.two_views
+        frames = self._masked(self.speech.features(audio), batch.keys, two_views=two_views)
+        if two_views:
             targets = _twice(targets)
-        encoded = self._encode(frames)
-        fits = can_align(encoded.last.lengths, targets)
-        each = combine(
-            self._ctc(encoded.last, targets),
-            [ctc_loss(inner, targets) for inner in encoded.inner],
-            self.head.config.intermediate_weight,
-        )
-        each = each.masked_fill(~fits, 0.0)
         parts: dict[str, Tensor] = {}
-        if weight:
-            each = 0.5 * (each[: len(batch.ids)] + each[len(batch.ids) :])
-            parts["ctc"] = each.detach().sum()
-            consistency = 0.5 * consistency_loss(encoded.last)
-            parts["consistency"] = consistency.detach().sum()
-            warm = min(1.0, self.count / max(self.settings.consistency_warmup, 1.0))
-            each = each + weight * warm * consistency
-        each = self.head.config.weight * each
-        parts["blank"] = size * _blank_share(encoded.last)
-        total = each.sum()
-        return Loss(total, parts, size, each.detach())
+        with self._autocast():
+            tapped = self.speech.encode_with_taps(frames)
+            losses = {
+                name: head.loss(tapped.encoded, targets)
+                for name, head in self.speech.named_heads()
+                if name != "ctc"
+            }
+        each = torch.zeros(len(batch.ids), device=audio.values.device)
+        if self.ctc is not None:
+            self.ctc.prior_weight = self.monitor.prior_weight
+            made = self.ctc.loss(
+                tapped, targets, warm=self.count / max(self.settings.consistency_warmup, 1.0)
+            )
+            each = each + made.each
+            parts = {name: part.sum() for name, part in made.parts.items()}
+            parts["blank"] = size * made.blank_share
+            if losses:
+                parts["ctc"] = made.each.detach().sum()
+        for name, loss in losses.items():
+            mean = loss.unflatten(0, (-1, len(batch.ids))).mean(dim=0)
+            parts[name] = mean.detach().sum()
+            each = each + self.speech.recipe.heads[name].weight * mean
+        return Loss(each.sum(), parts, size, each.detach())
 
     def validate(self, batches: Iterable[Batch]) -> Validation:
         """Greedy decoding -> CER (the objective) and WER after the scoring normalizer, both raw ones too."""
@@ -185,13 +179,15 @@ class RecognitionTask(Task[Batch]):
     def state(self) -> dict[str, Any]:
         """Monitor, label frequencies, what the encoder's regularisers remember, and when it is thawed."""
         high = {name: module.high for name, module in self._whitens()}
-        own = {"monitor": self.monitor.to_record(), "priors": self.priors, "whiten": high}
+        priors = self.ctc.priors if self.ctc is not None else []
+        own = {"monitor": self.monitor.to_record(), "priors": priors, "whiten": high}
         return own | {"frozen_steps": self.settings.frozen_steps}
 
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Go on from a saved state."""
         self.monitor.load(state["monitor"])
-        self.priors = list(state["priors"])
+        if self.ctc is not None:
+            self.ctc.priors = list(state["priors"])
         frozen = int(state.get("frozen_steps", self.settings.frozen_steps))
         self.settings = replace(self.settings, frozen_steps=frozen)
         for name, module in self._whitens():
@@ -233,49 +229,14 @@ class RecognitionTask(Task[Batch]):
         one, two = (self.masking.mask(warped, keys, view=view) for view in (0, 1))
         return Padded(torch.cat([one.values, two.values]), torch.cat([one.lengths, two.lengths]))
 
-    def _encode(self, frames: Padded) -> Encoded:
-        with torch.autocast(self.compute.device.type, self.compute.dtype, enabled=self.compute.autocast):
-            encoded, inner = encode_with_taps(self.speech.encoder, self.head, frames)
-        return Encoded(self.head.log_probs(Padded(encoded.values.float(), encoded.lengths)), inner)
-
-    def _ctc(self, log_probs: Padded, targets: Padded) -> Float[Tensor, " batch"]:
-        weight = self.monitor.prior_weight
-        if not weight:
-            self.priors = []
-            return ctc_loss(log_probs, targets)
-        real = real_frames(log_probs.lengths, log_probs.values.shape[1])
-        now = log_probs.values.detach()[real].exp().mean(dim=0)
-        before = torch.tensor(self.priors, device=now.device) if self.priors else now
-        priors = _PRIOR_MEMORY * before + (1 - _PRIOR_MEMORY) * now
-        self.priors = priors.tolist()
-        return prior_weighted_ctc_loss(log_probs, targets, weight * priors.clamp_min(_LEAST_PRIOR).log())
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.compute.device.type, self.compute.dtype, enabled=self.compute.autocast)
 
     def _decode(self, batch: Batch) -> list[Hypothesis]:
-        with torch.autocast(self.compute.device.type, self.compute.dtype, enabled=self.compute.autocast):
-            frames = self.speech.features(self._on_device(batch.audio))
-        log_probs = self._encode(frames).last
-        return greedy_search(log_probs, frame_seconds=self.speech.frame_seconds)
-
-
-def prior_weighted_ctc_loss(
-    log_probs: Padded, targets: Padded, log_priors: Float[Tensor, " vocabulary"]
-) -> Float[Tensor, " batch"]:
-    """CTC over log p(k) - log_priors(k), which need not sum to one: -log of the sum over alignments.
-
-    torch computes the gradient of its CTC loss for normalized input, as exp(input) - posterior. Subtracting
-    the sum of exp(input) takes the first term away again, so that what reaches the logits is the exact
-    gradient softmax - posterior, with the posterior of the weighted scores.
-    """
-    scores = Padded(log_probs.values - log_priors, log_probs.lengths)
-    real = real_frames(scores.lengths, scores.values.shape[1])
-    total = scores.values.exp().sum(dim=-1).masked_fill(~real, 0).sum(dim=1)
-    return ctc_loss(scores, targets) - (total - total.detach())
-
-
-def _blank_share(log_probs: Padded) -> Float[Tensor, ""]:
-    real = real_frames(log_probs.lengths, log_probs.values.shape[1])
-    best = log_probs.values.detach().argmax(dim=-1)
-    return ((best == 0) & real).sum() / real.sum().clamp_min(1)
+        with self._autocast():
+            encoded = self.speech.encode(self._on_device(batch.audio))
+        found = self._search(Padded(encoded.values.float(), encoded.lengths))
+        return [readings[0] for readings in found]
 
 
 def _twice(padded: Padded) -> Padded:
