@@ -126,6 +126,10 @@ def _names_beside(kind: type[BaseModel], values: Mapping[str, Any], where: list[
         for group in groups:
             if part in group.model_fields:
                 below += _models_in(group.model_fields[part].annotation)
+        chosen = cast("Mapping[str, Any]", at).get("kind") if isinstance(at, Mapping) else None
+        below = [
+            g for g in below if "kind" in g.model_fields and g.model_fields["kind"].default == chosen
+        ] or below
         groups = below or groups  # union tags and dict keys stand in the path but are no field
     names = [n for group in groups for n in group.model_fields]
     return list(dict.fromkeys(names))

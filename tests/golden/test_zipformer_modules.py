@@ -15,11 +15,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from firstwords.encoders.zipformer import activations, attention, constraints, frontend, layer, sharing, stack
+from firstwords.encoders.zipformer import activations, attention, constraints, frontend, layer, stack
 from firstwords.encoders.zipformer.convolution import ChunkCausalDepthwiseConv, ConvolutionModule
 from firstwords.encoders.zipformer.feedforward import FeedForward
 from firstwords.encoders.zipformer.schedules import Schedule, set_count
-from firstwords.encoders.zipformer.streaming import chunk_mask, left_chunks
+from firstwords.nn import sharing
+from firstwords.nn.chunks import chunk_mask, left_chunks
 
 TOLERANCE = 2e-5  # times max(1, largest value): the reference's own README
 ELSEWHERE = {"decoder", "decoder_infer", "joiner"}  # the transducer's parts

@@ -8,22 +8,28 @@ on the future beyond its chunk and look-ahead.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from firstwords.encoders.conformer import Conformer, ConformerConfig
 from firstwords.encoders.dnn import Dnn, DnnConfig
+from firstwords.encoders.e_branchformer import EBranchformer, EBranchformerConfig
 from firstwords.encoders.encoder import Encoder
 from firstwords.encoders.listener import Listener, ListenerConfig
 from firstwords.encoders.lstm import Lstm, LstmConfig
 from firstwords.encoders.mobilenet import MobileNet, MobileNetConfig
 from firstwords.encoders.quartznet import QuartzNet, QuartzNetConfig
 from firstwords.encoders.resnet import ResNet, ResNetConfig
+from firstwords.encoders.squeezeformer import Squeezeformer, SqueezeformerConfig
+from firstwords.encoders.transformer import Transformer, TransformerConfig
 from firstwords.encoders.zipformer import Zipformer, ZipformerConfig
 from firstwords.encoders.zipformer.streaming import window
 from firstwords.model import kinds
 from firstwords.nn.norms import MaskedBatchNorm
+from firstwords.nn.subsampling import SubsamplingConfig
 from firstwords.tensors import Padded, pad
 from small_zipformer import SMALL
 
@@ -32,6 +38,9 @@ MELS = 80
 TOLERANCE = 2e-5
 
 CAUSAL = SMALL.with_(causal=True, chunks=(8, 16, -1))
+SIZES: dict[str, Any] = {
+    "dim": 24, "layers": 2, "heads": 2, "feedforward": 32, "subsampling": SubsamplingConfig(channels=8)
+}  # fmt: skip
 ENCODERS: dict[str, Callable[[], Encoder]] = {
     "zipformer": lambda: Zipformer(SMALL, MELS),
     "zipformer, one stack": lambda: Zipformer(
@@ -58,6 +67,27 @@ ENCODERS: dict[str, Callable[[], Encoder]] = {
     "lstm, forward": lambda: Lstm(LstmConfig.preset("nano").with_(bidirectional=False), MELS),
     "dnn": lambda: Dnn(DnnConfig.preset("nano"), MELS),
     "dnn, no context": lambda: Dnn(DnnConfig(context=0, hidden=16, layers=2, subsampling=3), MELS),
+    "transformer": lambda: Transformer(TransformerConfig(**SIZES), MELS),
+    "transformer, post-norm, learned positions": lambda: Transformer(
+        TransformerConfig(**SIZES, norm="post", positions="learned", max_frames=60), MELS
+    ),
+    "conformer": lambda: Conformer(ConformerConfig(**SIZES, kernel=9), MELS),
+    "conformer, batch norm": lambda: Conformer(
+        ConformerConfig(**SIZES, kernel=9, convolution_norm="batch"), MELS
+    ),
+    "conformer, fast": lambda: Conformer(
+        ConformerConfig(
+            **SIZES | {"subsampling": SubsamplingConfig(factor=8, channels=8, separable=True)}, kernel=5
+        ),
+        MELS,
+    ),
+    "conformer, causal": lambda: Conformer(ConformerConfig(**SIZES, kernel=7, causal=True), MELS),
+    "squeezeformer": lambda: Squeezeformer(
+        SqueezeformerConfig(**SIZES | {"layers": 4}, kernel=9, reduce_at=1, recover_at=3), MELS
+    ),
+    "e_branchformer": lambda: EBranchformer(
+        EBranchformerConfig(**SIZES, gate_width=40, kernel=9, merge_kernel=5), MELS
+    ),
 }
 
 
@@ -102,8 +132,10 @@ def test_padding_does_not_change_frames(name: str, fill: float) -> None:
     for i, utterance in enumerate(utterances):
         alone = encode(encoder, [utterance])
         count = int(alone.lengths[0])
-        assert int(together.lengths[i]) == count == alone.values.shape[1] > 0
-        same(together.values[i, :count], alone.values[0])
+        assert int(together.lengths[i]) == count
+        assert alone.values.shape[1] == max(count, 1)
+        assert count > 0 or len(utterance) < 2 * encoder.subsampling
+        same(together.values[i, :count], alone.values[0, :count])
         assert not together.values[i, count:].any(), "values beyond the length must be zero"
 
 
@@ -140,6 +172,50 @@ def test_padding_gets_no_gradient(name: str) -> None:
     assert gradient is not None
     assert not gradient[1, 45:].any()
     assert gradient[1, :40].any()
+
+
+@pytest.mark.parametrize(("chunk", "left"), [(1, 1), (1, 7), (4, 4), (4, 16), (16, 16)])
+def test_conformer_steps_joined_equal_one_pass_with_the_same_chunks(chunk: int, left: int) -> None:
+    encoder = make("conformer, causal")
+    assert isinstance(encoder, Conformer)
+    frames = torch.tensor([4 * 37 + 3, 4 * 21 + 4])  # 37 and 21 output frames: the last windows are shorter
+    x = torch.stack(noise(int(frames[0]), int(frames[0])))
+    x[1, frames[1] :] = 9.0
+    with torch.no_grad():
+        whole = encoder(Padded(x, frames), chunk=chunk, left=left)
+        state, parts, lengths = encoder.start(2, chunk=chunk, left=left), [], torch.zeros(2, dtype=torch.long)
+        for at in range(0, 4 * 37, 4 * chunk):
+            part = x[:, at : at + encoder.window(chunk)]
+            own = (frames - at).clamp(min=0, max=part.shape[1])
+            encoded, state = encoder.step(Padded(part, own), state)
+            parts.append(encoded.values)
+            lengths += encoded.lengths
+    assert lengths.tolist() == whole.lengths.tolist() == state.processed.tolist() == [37, 21]
+    same(torch.cat(parts, dim=1), whole.values)
+
+
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_a_conformer_frame_depends_on_its_chunks_alone(chunk: int) -> None:
+    """Attention reaches from a frame to the end of the next chunk, a convolution 6 frames further."""
+    encoder = make("conformer, causal")
+    assert isinstance(encoder, Conformer)
+    (x,) = noise(4 * 40 + 3)
+    end = 4 * 28 + 3  # of what the first 28 output frames see
+    later, earlier = x.clone(), x.clone()
+    later[end:] += 3.0
+    earlier[:4] += 3.0  # seen by output frame 0 alone
+    with torch.no_grad():
+        before, after, moved = (
+            encoder(Padded(y[None], torch.tensor([len(y)])), chunk=chunk, left=chunk).values[0]
+            for y in (x, later, earlier)
+        )
+    assert torch.equal(before[:28], after[:28])
+    assert not torch.equal(before[28:], after[28:])
+    last = 0
+    for _ in range(2):  # layers
+        last = (last // chunk + 2) * chunk - 1 + 6
+    assert torch.equal(before[last + 1 :], moved[last + 1 :])
+    assert not torch.equal(before[last], moved[last])
 
 
 @pytest.mark.parametrize(("chunk", "left"), [(8, 32), (16, 16), (16, 64), (32, 32)])

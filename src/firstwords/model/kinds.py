@@ -6,20 +6,24 @@ The only file that knows all architectures. A new one is its own file and one li
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import BeforeValidator, Field
 
 from firstwords.config import Config
+from firstwords.encoders.conformer import Conformer, ConformerConfig
 from firstwords.encoders.dnn import Dnn, DnnConfig
+from firstwords.encoders.e_branchformer import EBranchformer, EBranchformerConfig
 from firstwords.encoders.encoder import Encoder
 from firstwords.encoders.listener import Listener, ListenerConfig
 from firstwords.encoders.lstm import Lstm, LstmConfig
 from firstwords.encoders.mobilenet import MobileNet, MobileNetConfig
 from firstwords.encoders.quartznet import QuartzNet, QuartzNetConfig
 from firstwords.encoders.resnet import ResNet, ResNetConfig
+from firstwords.encoders.squeezeformer import Squeezeformer, SqueezeformerConfig
+from firstwords.encoders.transformer import Transformer, TransformerConfig
 from firstwords.encoders.zipformer.config import ZipformerConfig
 from firstwords.encoders.zipformer.encoder import Zipformer
 from firstwords.features.fbank import Fbank, FbankConfig
@@ -49,6 +53,10 @@ ENCODERS: dict[str, Kind] = {
     "resnet": Kind(ResNetConfig, ResNet),
     "lstm": Kind(LstmConfig, Lstm),
     "dnn": Kind(DnnConfig, Dnn),
+    "conformer": Kind(ConformerConfig, Conformer),
+    "transformer": Kind(TransformerConfig, Transformer),
+    "squeezeformer": Kind(SqueezeformerConfig, Squeezeformer),
+    "e_branchformer": Kind(EBranchformerConfig, EBranchformer),
     "listener": Kind(ListenerConfig, Listener),
 }
 # build(config, dim, vocabulary) -> Head
@@ -61,19 +69,19 @@ HEADS: dict[str, Kind] = {
 HEAD_NAMES: dict[str, str] = {"ctc": "ctc", "speller": "attention", "transformer_decoder": "attention"}
 
 
-def _assume(kind: str) -> BeforeValidator:
-    """A group of settings that names no kind means this one, as when there was no other."""
-
-    def named(values: object) -> object:
-        return {"kind": kind, **values} if isinstance(values, Mapping) and "kind" not in values else values
-
-    return BeforeValidator(named)
+def _ctc_unless_named(head: Any) -> Any:
+    """Recipes from the time of one head may leave its kind out."""
+    return {"kind": "ctc"} | cast("dict[str, Any]", head) if isinstance(head, dict) else head
 
 
-# The same tables for the type checker and pydantic, discriminated by 'kind'.
+# The same tables for the type checker and pydantic; discriminated by 'kind' where there are several.
 FrontendSettings = FbankConfig | MfccConfig
 EncoderSettings = (
     ZipformerConfig
+    | ConformerConfig
+    | TransformerConfig
+    | SqueezeformerConfig
+    | EBranchformerConfig
     | QuartzNetConfig
     | MobileNetConfig
     | ResNetConfig
@@ -82,7 +90,9 @@ EncoderSettings = (
     | ListenerConfig
 )
 HeadSettings = Annotated[
-    CtcConfig | SpellerConfig | TransformerDecoderConfig, Field(discriminator="kind"), _assume("ctc")
+    CtcConfig | SpellerConfig | TransformerDecoderConfig,
+    Field(discriminator="kind"),
+    BeforeValidator(_ctc_unless_named),
 ]
 
 

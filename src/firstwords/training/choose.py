@@ -15,6 +15,8 @@ from typing import Literal
 from firstwords.audio.augment import AugmentConfig, NoiseConfig, RoomConfig
 from firstwords.encoders.zipformer.config import ZipformerConfig
 from firstwords.errors import UsageError
+from firstwords.features.fbank import FbankConfig
+from firstwords.features.specaugment import SpecAugmentConfig
 from firstwords.heads.ctc import CtcConfig
 from firstwords.model.recipe import Recipe
 from firstwords.text.characters import GraphemeConfig
@@ -33,6 +35,8 @@ _GPU_SPEED: dict[Size, float] = {"nano": 4000, "tiny": 3000, "S": 1500, "M": 800
 FEW_WORDS = 50  # different words up to which each is a piece of its own, ...
 OFTEN = 20  # ... where each stands in the texts at least so often
 PIECES_A_WORD = 30  # asked of BPE, more than a word has merges: every word becomes whole
+TELEPHONE = 8000  # hertz: recordings with no more hold nothing in the upper half of the usual 80 bands
+TELEPHONE_MELS = 40
 CORPUS_SETTINGS = ("dropout", "output_downsampling")  # of an encoder: not part of its size
 # Of the utterances may be lost because their text does not fit into 25 frames a second. Digits, of which 7 %
 # do not fit, were read no better at 50 frames, and training took half as long again (LOG.md, 2026-11-21).
@@ -75,6 +79,7 @@ class Material:
         words: distinct words of the training texts; None: not counted.
         rarest: how often the rarest of them stands there.
         noise: True where the user names recordings of noise: they are mixed in, however short the run.
+        sample_rate: hertz that nearly all recordings have at most; None: not looked up.
         cores: of the processor that training may use.
     """
 
@@ -84,6 +89,7 @@ class Material:
     words: int | None = None
     rarest: int = 0
     noise: bool = False
+    sample_rate: int | None = None
     cores: int | None = None
 
 
@@ -131,19 +137,22 @@ def choose_recipe(
             "training.batch_seconds is that of a part)"
         )
     training, scoring = normalizers_for(language)
+    features, masks = _features(material, reasons)
     recipe = Recipe(
         name=name,
         language=language,
         text=TextConfig(normalizer=training, scoring=scoring),
+        features=features,
         tokenizer=tokenizer,
         encoder=encoder,
         heads={"ctc": CtcConfig(consistency=CONSISTENCY if views == 2 else 0.0)},
-        data=DataConfig(augment=augment),
+        data=DataConfig(sample_rate=features.sample_rate, augment=augment),
         training=TrainingConfig(
             minutes=budget,
             batch_seconds=batch / parts,
             accumulate=parts,
             sorted_first_epoch=False,
+            specaugment=masks,
             precision="fp32" if chosen == "nano" and not gpu else "auto",  # so small, bfloat16 gains nothing
         ),
     )
@@ -166,6 +175,21 @@ def _augmentation(material: Material, size: Size, passes: float, reasons: list[s
         return AugmentConfig()
     reasons.append("too short for rooms and noise: none are added (data.augment)")
     return AugmentConfig(room=RoomConfig(probability=0.0), noise=NoiseConfig(probability=0.0))
+
+
+def _features(material: Material, reasons: list[str]) -> tuple[FbankConfig, SpecAugmentConfig]:
+    """Features as fine as the recordings are, and masks as wide as they are in proportion to them."""
+    masks = SpecAugmentConfig()  # pyright: ignore[reportCallIssue]
+    if material.sample_rate is None or material.sample_rate > TELEPHONE:
+        return FbankConfig(), masks
+    reasons.append(
+        f"recordings of {material.sample_rate} Hz: features of what they hold, not of silence above"
+    )
+    width = round(masks.frequency_width * TELEPHONE_MELS / FbankConfig().mels)
+    return (
+        FbankConfig(sample_rate=TELEPHONE, mels=TELEPHONE_MELS),
+        masks.model_copy(update={"frequency_width": width}),
+    )
 
 
 def _pieces(material: Material, reasons: list[str]) -> GraphemeConfig | SubwordConfig:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import cast
 
 import torch
 
+from firstwords.audio.containers import open_source
 from firstwords.config import override, parse_config
 from firstwords.data.manifest import MANIFEST, Corpus, Utterance
-from firstwords.errors import TrainingError, UsageError
+from firstwords.errors import AudioError, TrainingError, UsageError
 from firstwords.model.checkpoint import RECIPE, TOKENIZER, LoadedModel
 from firstwords.model.recipe import Recipe, read_recipe, write_recipe
 from firstwords.text.graphemes import graphemes
@@ -30,6 +32,7 @@ from firstwords.training.resume import IDENTITY, check_identity
 
 RESUME = "resume"
 _FASTEST = 25 / 1.1  # encoded frames of a second of speech that is played back at speed 1.1
+_PROBED = 50  # recordings whose sample rate is looked up
 _EDGES = 0.07  # seconds that the convolutions of the front end use up
 
 
@@ -142,6 +145,16 @@ def _names_noise(wanted: Wanted) -> bool:
     return isinstance(data, dict) and bool(cast("dict[str, object]", data).get("noise_folders"))
 
 
+def usual_rate(utterances: Sequence[Utterance]) -> int | None:
+    """Hertz that nine of ten recordings have at most, by the headers of some; None where none can be read."""
+    paths = list(dict.fromkeys(u.audio for u in utterances))
+    rates: list[int] = []
+    for path in paths[:: max(1, len(paths) // _PROBED)]:
+        with contextlib.suppress(AudioError, OSError):  # training names what cannot be read
+            rates.append(open_source(path).sample_rate)
+    return sorted(rates)[int(0.9 * len(rates))] if rates else None
+
+
 def _chosen(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress: Progress) -> Recipe:
     train_part, _, _ = split_corpus(corpus, seed=1)
     languages = [u.language for u in train_part if u.language]
@@ -156,6 +169,7 @@ def _chosen(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress:
         words=len(words) if words else None,
         rarest=min(words.values(), default=0),
         noise=_names_noise(wanted),
+        sample_rate=usual_rate(train_part),
         cores=torch.get_num_threads(),
     )
     choice = choose_recipe(

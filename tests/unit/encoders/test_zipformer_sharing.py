@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from firstwords.encoders.zipformer import sharing
 from firstwords.encoders.zipformer.activations import swoosh_l, swoosh_r
 from firstwords.encoders.zipformer.frontend import _DepthwiseConvolve, _weight_gradient
 from firstwords.encoders.zipformer.stack import Downsample
-from firstwords.encoders.zipformer.streaming import chunk_mask
+from firstwords.nn import sharing
+from firstwords.nn.chunks import chunk_mask
 from firstwords.tensors import real_frames
 
 BATCH, HEADS, TIME = 5, 3, 21

@@ -26,7 +26,7 @@ from firstwords.training.prepare import (
     split_corpus,
     training_texts,
 )
-from firstwords.training.settle import is_crowded
+from firstwords.training.settle import is_crowded, usual_rate
 from firstwords.training.trainer import make_optimizer
 from tone_corpus import make_tone_corpus, tone_recipe
 
@@ -242,6 +242,21 @@ def test_few_words_that_are_heard_often_are_pieces() -> None:
             pieces = train_tokenizer(found.recipe.tokenizer, texts)
             assert [len(pieces.encode(word)) for word in ("zero", "eight", "two")] == [1, 1, 1]
             assert pieces.decode(pieces.encode("tone")) == "tone"
+
+
+def test_telephone_speech_gets_features_of_its_band(corpora: Path, tmp_path: Path) -> None:
+    clips = load_corpus(corpora / "digits_en").split("train")
+    assert usual_rate(clips) == 8000
+    assert usual_rate(load_corpus(corpora / "yoruba").split("train")) > 8000
+    missing = replace(clips[0], audio=tmp_path / "nothing.wav")
+    assert usual_rate([missing]) is None
+    for rate, expected in ((8000, (8000, 40)), (44100, (16000, 80)), (None, (16000, 80))):
+        found = choose_recipe(
+            Material(hours=0.3, sample_rate=rate), name="x", language="en", minutes=5, device="cpu"
+        ).recipe
+        assert (found.features.sample_rate, found.features.mels) == expected
+        assert found.data.sample_rate == found.features.sample_rate
+    assert found.training.specaugment.frequency_width == 27
 
 
 def test_an_hour_of_speech_gets_consistency_and_a_few_minutes_do_not() -> None:

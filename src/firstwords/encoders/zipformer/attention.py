@@ -19,7 +19,7 @@ from firstwords.encoders.zipformer import constraints
 from firstwords.encoders.zipformer.activations import initialize_scaled
 from firstwords.encoders.zipformer.constraints import Balancer, Whiten
 from firstwords.encoders.zipformer.schedules import Schedule, Scheduled
-from firstwords.encoders.zipformer.sharing import (
+from firstwords.nn.sharing import (
     SharedWeights,
     attend,
     attention_scores,

@@ -1,9 +1,6 @@
 """The convolution module of a Zipformer layer, and its chunk-causal depthwise convolution.
 
 arXiv:2310.11230, section 3.2; the chunk-causal form is from the published code.
-
-Depthwise convolutions over time run as 2-D convolutions on a view of (B, T, C) in channels-last format: no
-copy, and on a CPU 16 to 27 times faster than conv1d at kernel 31.
 """
 
 from __future__ import annotations
@@ -19,18 +16,7 @@ from torch.autograd.function import once_differentiable
 from firstwords.encoders.zipformer.activations import initialize_scaled, swoosh_r
 from firstwords.encoders.zipformer.constraints import Balancer, Whiten
 from firstwords.encoders.zipformer.schedules import Schedule
-
-
-def convolve_over_time(
-    x: Float[Tensor, "batch time channels"],
-    weight: Float[Tensor, "channels 1 kernel"],
-    bias: Float[Tensor, " channels"] | None,
-    padding: int = 0,
-) -> Float[Tensor, "batch frames channels"]:
-    """Depthwise convolution along time, zeros beyond both ends."""
-    image = x.unsqueeze(2).permute(0, 3, 1, 2)  # (B, C, T, 1), channels last in memory
-    y = F.conv2d(image, weight.unsqueeze(-1), bias, padding=(padding, 0), groups=x.shape[2])
-    return y.permute(0, 2, 3, 1).squeeze(2)
+from firstwords.nn.convolution import convolve_over_time
 
 
 class ChunkCausalDepthwiseConv(nn.Module):

@@ -11,7 +11,7 @@ for comparison with published numbers; no recipe can set it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, cast
 
 import torch
@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from firstwords.encoders.encoder import StreamingEncoder
+from firstwords.encoders.layers import Condition, Taps
 from firstwords.encoders.zipformer import constraints
 from firstwords.encoders.zipformer.config import ZipformerConfig
 from firstwords.encoders.zipformer.frontend import ConvEmbed
@@ -29,17 +30,11 @@ from firstwords.encoders.zipformer.stack import Downsample, Stack, change_width,
 from firstwords.encoders.zipformer.streaming import (
     EXTRA_FRAMES,
     ZipformerState,
-    chunk_mask,
-    left_chunks,
     start_state,
-    unseen,
 )
 from firstwords.errors import ConfigError
-from firstwords.tensors import Padded, real_frames, zero_padding
-
-# Called with (stack number, that stack's output at the encoder's final rate); what it returns, (B, T, dim),
-# is added to the running sequence (self-conditioning: arXiv:2104.02724).
-Condition = Callable[[int, Padded], Tensor]
+from firstwords.nn.chunks import chunk_mask, left_chunks, unseen
+from firstwords.tensors import Padded, is_full, real_frames, zero_padding
 
 _SHORTEST = 9  # feature frames that give one frame at 50 Hz
 _MASK_KEEP = 0.875  # probability of keeping each of the two maskable groups of channels
@@ -138,32 +133,26 @@ class Zipformer(StreamingEncoder[ZipformerState]):
         Channels that no stack so far has are zero, so that every tap has width ``dim`` and the rate of the
         output. ``condition`` is asked at each tap; its answer is added to the sequence that goes on.
         """
-        wrong = [i for i in layers if not 0 <= i < len(self.stacks)]
-        if wrong:
-            raise ConfigError(
-                f"Intermediate outputs {wrong} do not exist.", mend=f"Stacks are 0 to {len(self.stacks) - 1}."
-            )
+        taps = Taps(layers, len(self.stacks), condition)
         chunk, left = self._choose_context(chunk, left)
         x, lengths = self._embed(frames)
-        masked = None if _is_full(lengths, x.shape[1]) else lengths
+        masked = None if is_full(lengths, x.shape[1]) else lengths
         hidden = None
         if chunk > 0 and chunk < x.shape[1]:
             hidden = chunk_mask(x.shape[1], chunk, left_chunks(chunk, left), x.device)
         masks = self._feature_masks(x)
         outputs: list[Tensor] = []
-        taps: list[Padded] = []
         for i, (stack, mask) in enumerate(zip(self.stacks, masks, strict=True)):
             stack = cast("Stack", stack)
             view = self._view(masked, hidden, chunk, stack.factor, x.shape[1])
             x = change_width(x, self.config.dims[i])
             x = stack(x, view, masked if self.padding == "exact" else None, mask)
             outputs.append(x)
-            if i in layers:
-                taps.append(self._finish(outputs, lengths, masked))
-                if condition is not None:
-                    fed = upsample(condition(i, taps[-1]), self.config.output_downsampling, x.shape[1])
-                    x = x + change_width(fed, x.shape[2]).to(x.dtype)
-        return self._finish(outputs, lengths, masked), taps
+            answer = taps.after(i, lambda: self._finish(outputs, lengths, masked))
+            if answer is not None:
+                fed = upsample(answer, self.config.output_downsampling, x.shape[1])
+                x = x + change_width(fed, x.shape[2]).to(x.dtype)
+        return self._finish(outputs, lengths, masked), taps.taken
 
     def start(self, rows: int, *, chunk: int, left: int) -> ZipformerState:
         """The state before the first window; ``chunk`` and ``left`` in frames at 50 Hz (both limited)."""
@@ -196,7 +185,7 @@ class Zipformer(StreamingEncoder[ZipformerState]):
         values, lengths = frames
         if values.shape[1] < _SHORTEST:
             values = F.pad(values, (0, 0, 0, _SHORTEST - values.shape[1]))
-        exact = self.padding == "exact" and not _is_full(lengths, values.shape[1])
+        exact = self.padding == "exact" and not is_full(lengths, values.shape[1])
         x = self.embed(values, lengths if exact else None)
         return x, self.embed.output_lengths(lengths)
 
@@ -256,11 +245,6 @@ class Zipformer(StreamingEncoder[ZipformerState]):
         factor = self.config.output_downsampling
         encoded = Padded(x, (lengths + factor - 1) // factor)
         return zero_padding(encoded) if exact and masked is not None else encoded
-
-
-def _is_full(lengths: Tensor, time: int) -> bool:
-    """Every utterance fills the batch. While a graph is being captured: never, so that it serves all."""
-    return not torch.compiler.is_compiling() and bool((lengths >= time).all())
 
 
 def _pick(choices: Sequence[int]) -> int:

@@ -25,21 +25,10 @@ from firstwords.encoders.zipformer.activations import (
 from firstwords.encoders.zipformer.constraints import Balancer, Whiten, scale_gradient
 from firstwords.encoders.zipformer.layer import keep_utterances
 from firstwords.encoders.zipformer.schedules import Schedule, Scheduled
+from firstwords.nn.convolution import convolve
 from firstwords.tensors import real_frames
 
 LOOK_AHEAD = 3  # frames at 50 Hz that the 7x7 convolution sees to either side
-
-
-def convolve(
-    x: Float[Tensor, "batch time bins channels"],
-    layer: nn.Conv2d,
-    padding: tuple[int, int] = (0, 0),
-) -> Float[Tensor, "batch frames outbins outchannels"]:
-    """A 2-D convolution with channels last on both sides."""
-    image = x.permute(0, 3, 1, 2)
-    weight = layer.weight.contiguous(memory_format=torch.channels_last)
-    y = F.conv2d(image, weight, layer.bias, layer.stride, padding, groups=layer.groups)
-    return y.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
 
 
 class _DepthwiseConvolve(torch.autograd.Function):

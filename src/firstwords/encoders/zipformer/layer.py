@@ -21,7 +21,7 @@ from firstwords.encoders.zipformer.constraints import Balancer, Whiten
 from firstwords.encoders.zipformer.convolution import ConvolutionModule
 from firstwords.encoders.zipformer.feedforward import FeedForward
 from firstwords.encoders.zipformer.schedules import Schedule, Scheduled
-from firstwords.encoders.zipformer.sharing import SharedWeights
+from firstwords.nn.sharing import SharedWeights
 
 ATTENTION_SKIP = Schedule((0.0, 0.2), (4000.0, 0.05), (16000.0, 0.0))
 FEEDFORWARD_SKIP = Schedule((0.0, 0.1), (4000.0, 0.01), (50000.0, 0.0))

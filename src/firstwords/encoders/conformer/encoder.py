@@ -1,0 +1,185 @@
+"""Conformer encoder: Gulati et al., 2020, arXiv:2005.08100; with fewer frames and smaller kernels it is the
+FastConformer: Rekesh et al., 2023, arXiv:2305.05084 (size "fast-L").
+
+Owns the layer and the stack. Streaming: chunks of random size in training (Zhang et al., 2020,
+arXiv:2012.05481, section 2.2), convolutions that look back only.
+
+Differs from the paper: layer norm after the depthwise convolution unless batch norm is asked for, and batch
+statistics never count padding; no dropout on attention weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import NamedTuple, cast, final
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from firstwords.encoders.conformer.config import ConformerConfig
+from firstwords.encoders.conformer.streaming import ConformerCache, ConformerState, start_state
+from firstwords.encoders.encoder import StreamingEncoder
+from firstwords.encoders.layers import Condition, Taps, run_layers
+from firstwords.errors import ConfigError
+from firstwords.nn.attention import RelativeSelfAttention
+from firstwords.nn.chunks import chunk_mask, left_chunks, unseen
+from firstwords.nn.convolution import ConvolutionModule
+from firstwords.nn.dropout import Dropout
+from firstwords.nn.feedforward import FeedForward
+from firstwords.nn.positions import distances
+from firstwords.nn.subsampling import Subsampling
+from firstwords.tensors import Padded, is_full, real_frames, zero_padding
+
+
+class View(NamedTuple):
+    """What a layer may look at; ``hidden`` and ``real`` are None where nothing is hidden or padded."""
+
+    positions: Float[Tensor, "offsets dim"]
+    hidden: Bool[Tensor, "#batch 1 #rows sources"] | None
+    real: Bool[Tensor, "batch time"] | None
+
+
+@final
+class ConformerLayer(nn.Module):
+    """Half feed-forward, attention, convolution, half feed-forward, norm (paper, eq. 1)."""
+
+    def __init__(self, config: ConformerConfig) -> None:
+        super().__init__()
+        dim = config.dim
+        self.feed_in_norm = nn.LayerNorm(dim)
+        self.feed_in = FeedForward(dim, config.feedforward, config.dropout, "swish")
+        self.attention_norm = nn.LayerNorm(dim)
+        self.attention = RelativeSelfAttention(dim, config.heads)
+        self.convolution_norm = nn.LayerNorm(dim)
+        self.convolution = ConvolutionModule(
+            dim, config.kernel, norm=config.convolution_norm, causal=config.causal
+        )
+        self.feed_out_norm = nn.LayerNorm(dim)
+        self.feed_out = FeedForward(dim, config.feedforward, config.dropout, "swish")
+        self.norm = nn.LayerNorm(dim)
+        self.dropout = Dropout(config.dropout)
+
+    def forward(self, x: Float[Tensor, "batch time dim"], view: View) -> Float[Tensor, "batch time dim"]:
+        x = self._feed_in(x)
+        x = x + self.dropout(self.attention(self.attention_norm(x), view.positions, view.hidden))
+        x = x + self.dropout(self.convolution(self.convolution_norm(x), view.real))
+        return self._feed_out(x)
+
+    def step(
+        self, x: Float[Tensor, "batch chunk dim"], cache: ConformerCache, view: View
+    ) -> tuple[Float[Tensor, "batch chunk dim"], ConformerCache]:
+        """One chunk and what came before it -> output and the next cache."""
+        hidden = cast("Tensor", view.hidden)
+        x = self._feed_in(x)
+        y, keys_values = self.attention.step(
+            self.attention_norm(x), view.positions, cache.keys_values, hidden
+        )
+        x = x + y
+        y, gated = self.convolution.step(self.convolution_norm(x), cache.gated, view.real)
+        return self._feed_out(x + y), ConformerCache(keys_values, gated)
+
+    def _feed_in(self, x: Tensor) -> Tensor:
+        return torch.add(x, self.dropout(self.feed_in(self.feed_in_norm(x))), alpha=0.5)
+
+    def _feed_out(self, x: Tensor) -> Tensor:
+        return self.norm(torch.add(x, self.dropout(self.feed_out(self.feed_out_norm(x))), alpha=0.5))
+
+
+@final
+class Conformer(StreamingEncoder[ConformerState]):
+    """Frames (B, T, input_dim) -> (B, about T / subsampling, dim)."""
+
+    def __init__(self, config: ConformerConfig, input_dim: int = 80) -> None:
+        super().__init__()
+        self.config = config
+        self.dim, self.subsampling = config.dim, config.subsampling.factor
+        self.embed = Subsampling(config.subsampling, input_dim, config.dim)
+        self.dropout = Dropout(config.dropout)
+        self.layers = nn.ModuleList(ConformerLayer(config) for _ in range(config.layers))
+
+    def output_lengths(self, lengths: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
+        return self.embed.output_lengths(lengths)
+
+    def forward(self, frames: Padded, *, chunk: int | None = None, left: int | None = None) -> Padded:
+        """``chunk`` and ``left`` context in output frames, for causal models (-1: unlimited).
+
+        Not given: drawn at random in training, unlimited otherwise.
+        """
+        return self.forward_with_intermediate(frames, (), chunk=chunk, left=left)[0]
+
+    def forward_with_intermediate(
+        self,
+        frames: Padded,
+        layers: Sequence[int],
+        condition: Condition | None = None,
+        *,
+        chunk: int | None = None,
+        left: int | None = None,
+    ) -> tuple[Padded, list[Padded]]:
+        """See ``heads/intermediate.py``; ``layers`` are numbered from 0."""
+        taps = Taps(layers, len(self.layers), condition)
+        chunk, left = self._choose_context(chunk, left)
+        x, lengths = self.embed(frames)
+        time = x.shape[1]
+        real = None if is_full(lengths, time) else real_frames(lengths, time)
+        hidden = None if real is None else ~real[:, None, None]
+        if 0 < chunk < time:
+            later = chunk_mask(time, chunk, left_chunks(chunk, left), x.device)
+            hidden = later[None, None] if hidden is None else hidden | later
+
+        def output(x: Tensor) -> Padded:
+            encoded = Padded(x, lengths)
+            return encoded if real is None else zero_padding(encoded)
+
+        view = View(distances(time, time, self.dim, x), hidden, real)
+        drop = self.config.layer_drop if self.training else 0.0
+        calls = [partial(layer, view=view) for layer in self.layers]
+        x = run_layers(self.dropout(x), calls, taps, output, drop=drop)
+        return output(x), taps.taken
+
+    def window(self, chunk: int) -> int:
+        """Feature frames that one step reads for ``chunk`` output frames; it advances by factor * chunk."""
+        return self.config.subsampling.window(chunk)
+
+    def start(self, rows: int, *, chunk: int, left: int) -> ConformerState:
+        """The state before the first window; ``chunk`` and ``left`` in output frames (both limited)."""
+        return start_state(self.config, rows, chunk=chunk, left=left, like=self.embed.out.weight)
+
+    def step(self, frames: Padded, state: ConformerState) -> tuple[Padded, ConformerState]:
+        """A window of feature frames -> its output frames and the next state.
+
+        The next window starts factor * chunk frames later. ``lengths`` below the window's length end the
+        stream.
+        """
+        x, lengths = self.embed(frames)
+        chunk, left = x.shape[1], state.layers[0].keys_values.shape[1]
+        hidden = unseen(state.processed, left, lengths, chunk)[:, None, None]
+        view = View(distances(chunk, left + chunk, self.dim, x), hidden, real_frames(lengths, chunk))
+        caches: list[ConformerCache] = []
+        for layer, cache in zip(self.layers, state.layers, strict=True):
+            x, cache = cast("ConformerLayer", layer).step(x, cache, view)
+            caches.append(cache)
+        after = ConformerState(tuple(caches), state.processed + lengths)
+        return zero_padding(Padded(x, lengths)), after
+
+    def _choose_context(self, chunk: int | None, left: int | None) -> tuple[int, int]:
+        config = self.config
+        if not config.causal:
+            if chunk not in (None, -1) or left not in (None, -1):
+                raise ConfigError(
+                    "This Conformer is not causal: it has no chunks.",
+                    mend="Train with encoder.causal = true.",
+                )
+            return -1, -1
+        if chunk is None and self.training and float(torch.rand(())) >= config.full_share:
+            chunk = 1 + _draw(config.max_chunk)
+            if left is None:
+                behind = config.left_chunks[_draw(len(config.left_chunks))]
+                left = behind if behind < 0 else behind * chunk
+        return -1 if chunk is None else chunk, -1 if left is None else left
+
+
+def _draw(count: int) -> int:
+    return int(torch.randint(count, ()))

@@ -1,0 +1,242 @@
+"""Squeezeformer encoder: Kim et al., 2022, arXiv:2206.00888.
+
+Attention, feed-forward, convolution, feed-forward, each with a learned scale and shift before it and a norm
+after it; the middle layers run at half the rate:
+
+    layers 0 … reduce_at - 1            T frames        ── saved ──────────────────────┐
+    layers reduce_at … recover_at - 1   ceil(T / 2)     depthwise convolution, stride 2 │
+    layers recover_at …                 T frames        each frame twice, linear, + ────┘
+
+Differs from the paper: layer norm after the depthwise convolution unless batch norm is asked for, no dropout
+on attention weights, and subsampling and reduction never look beyond an utterance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal, NamedTuple, cast, final
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from firstwords.config import Config
+from firstwords.encoders.encoder import Encoder
+from firstwords.encoders.layers import Condition, Taps, run_layers
+from firstwords.encoders.presets import preset_of
+from firstwords.nn.attention import RelativeSelfAttention
+from firstwords.nn.convolution import ConvolutionModule, convolve_over_time
+from firstwords.nn.dropout import Dropout
+from firstwords.nn.feedforward import FeedForward
+from firstwords.nn.positions import distances
+from firstwords.nn.subsampling import Subsampling, SubsamplingConfig
+from firstwords.tensors import Padded, is_full, real_frames, zero_padding
+
+
+def _published(layers: int, dim: int, heads: int) -> dict[str, Any]:
+    return {
+        "layers": layers,
+        "dim": dim,
+        "heads": heads,
+        "feedforward": 4 * dim,
+        "reduce_at": layers // 2 - 1,
+        "recover_at": layers - 1,
+        "subsampling": {"channels": dim, "separable": True},
+    }
+
+
+_PRESETS: dict[str, dict[str, Any]] = {
+    "tiny": {
+        "layers": 6,
+        "dim": 112,
+        "feedforward": 448,
+        "kernel": 15,
+        "reduce_at": 2,
+        "recover_at": 5,
+        "subsampling": {"channels": 32, "separable": True},
+    },
+    # arXiv:2206.00888, table 2
+    "XS": _published(16, 144, 4),
+    "S": _published(18, 196, 4),
+    "SM": _published(16, 256, 4),
+    "M": _published(20, 324, 4),
+    "ML": _published(18, 512, 8),
+    "L": _published(22, 640, 8),
+}
+
+
+class SqueezeformerConfig(Config):
+    """Sizes and choices.
+
+    >>> SqueezeformerConfig.preset("XS").recover_at
+    15
+    """
+
+    kind: Literal["squeezeformer"] = "squeezeformer"
+    dim: int = Field(default=256, ge=2)  # model width; even
+    layers: int = Field(default=12, ge=2)
+    heads: int = Field(default=4, ge=1)
+    feedforward: int = Field(default=1024, ge=1)  # hidden width
+    kernel: int = Field(default=31, ge=1)  # depthwise convolution, in frames of the layer; odd
+    convolution_norm: Literal["layer", "batch"] = "layer"  # after the depthwise convolution
+    reduce_at: int = Field(default=5, ge=0)  # the first layer at half the rate
+    recover_at: int = Field(default=11, ge=1)  # the first layer at the full rate again
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    layer_drop: float = Field(default=0.0, ge=0, lt=1)  # of the last layer; earlier ones less
+    subsampling: SubsamplingConfig = SubsamplingConfig(separable=True)
+
+    @classmethod
+    def preset(cls, name: str) -> SqueezeformerConfig:
+        """The settings called tiny (2 M parameters), XS, S, SM, M, ML or L."""
+        return cls.model_validate(preset_of(name, _PRESETS, "Squeezeformer"))
+
+    @model_validator(mode="after")
+    def sizes_fit(self) -> SqueezeformerConfig:
+        if self.dim % self.heads or self.dim % 2:
+            raise ValueError(f"dim = {self.dim} must be even and a multiple of heads = {self.heads}.")
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel = {self.kernel} must be odd.")
+        if not self.reduce_at < self.recover_at <= self.layers:
+            raise ValueError(
+                f"reduce_at = {self.reduce_at} must be below recover_at = {self.recover_at}, "
+                f"and that at most layers = {self.layers}."
+            )
+        return self
+
+
+class View(NamedTuple):
+    """What a layer may look at, at its rate; ``real`` is None where every frame is."""
+
+    positions: Float[Tensor, "offsets dim"]
+    real: Bool[Tensor, "batch time"] | None
+
+
+@final
+class Scaled(nn.Module):
+    """norm(x + dropout(module(scale * x + shift))): paper, section 3.2 and figure 4."""
+
+    def __init__(self, module: nn.Module, dim: int, dropout: float) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(dim))
+        self.shift = nn.Parameter(torch.zeros(dim))
+        self.module = module
+        self.dropout = Dropout(dropout)
+        self.norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Float[Tensor, "batch time dim"], *context: Any) -> Float[Tensor, "batch time dim"]:
+        """``context`` is what the module takes beside its input."""
+        scaled = torch.addcmul(self.shift.to(x.dtype), x, self.scale.to(x.dtype))
+        return self.norm(x + self.dropout(self.module(scaled, *context)))
+
+
+@final
+class SqueezeformerLayer(nn.Module):
+    """Attention and feed-forward, convolution and feed-forward ("MF/CF", paper, section 3.1.2)."""
+
+    def __init__(self, config: SqueezeformerConfig) -> None:
+        super().__init__()
+        dim, dropout = config.dim, config.dropout
+
+        def feed() -> FeedForward:
+            return FeedForward(dim, config.feedforward, dropout, "swish")
+
+        convolution = ConvolutionModule(dim, config.kernel, gate="swish", norm=config.convolution_norm)
+        self.attention = Scaled(RelativeSelfAttention(dim, config.heads), dim, dropout)
+        self.feed_after_attention = Scaled(feed(), dim, dropout)
+        self.convolution = Scaled(convolution, dim, dropout)
+        self.feed_after_convolution = Scaled(feed(), dim, dropout)
+
+    def forward(self, x: Float[Tensor, "batch time dim"], view: View) -> Float[Tensor, "batch time dim"]:
+        hidden = None if view.real is None else ~view.real[:, None, None]
+        x = self.feed_after_attention(self.attention(x, view.positions, hidden))
+        return self.feed_after_convolution(self.convolution(x, view.real))
+
+
+@final
+class TimeReduction(nn.Module):
+    """(B, T, D) -> (B, ceil(T / 2), D): depthwise convolution around every other frame, then 1x1."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv1d(dim, dim, 3, groups=dim)
+        self.pointwise = nn.Linear(dim, dim)
+
+    def forward(
+        self, x: Float[Tensor, "batch time dim"], real: Bool[Tensor, "batch time"] | None
+    ) -> Float[Tensor, "batch half dim"]:
+        if real is not None:
+            x = x.masked_fill(~real.unsqueeze(2), 0.0)
+        return self.pointwise(
+            convolve_over_time(x, self.depthwise.weight, self.depthwise.bias, padding=1, stride=2)
+        )
+
+
+@final
+class Squeezeformer(Encoder):
+    """Frames (B, T, input_dim) -> (B, about T / subsampling, dim)."""
+
+    def __init__(self, config: SqueezeformerConfig, input_dim: int = 80) -> None:
+        super().__init__()
+        self.config = config
+        self.dim, self.subsampling = config.dim, config.subsampling.factor
+        self.embed = Subsampling(config.subsampling, input_dim, config.dim)
+        self.dropout = Dropout(config.dropout)
+        self.layers = nn.ModuleList(SqueezeformerLayer(config) for _ in range(config.layers))
+        self.reduction = TimeReduction(config.dim)
+        self.recovery = nn.Linear(config.dim, config.dim)
+
+    def output_lengths(self, lengths: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
+        return self.embed.output_lengths(lengths)
+
+    def forward(self, frames: Padded) -> Padded:
+        return self.forward_with_intermediate(frames, ())[0]
+
+    def forward_with_intermediate(
+        self, frames: Padded, layers: Sequence[int], condition: Condition | None = None
+    ) -> tuple[Padded, list[Padded]]:
+        """See ``heads/intermediate.py``; ``layers`` are numbered from 0.
+
+        In the middle part the output is what the recovery would make of it, and every other frame of an
+        answer is added.
+        """
+        taps = Taps(layers, len(self.layers), condition)
+        x, lengths = self.embed(frames)
+        view, half = self._view(x, lengths), self._view(x[:, ::2], (lengths + 1) // 2)
+        first, last = self.config.reduce_at, self.config.recover_at
+        drop = self.config.layer_drop if self.training else 0.0
+
+        def output(x: Tensor) -> Padded:
+            encoded = Padded(x, lengths)
+            return encoded if view.real is None else zero_padding(encoded)
+
+        x = run_layers(self.dropout(x), self._calls(0, first, view), taps, output, drop=drop)
+        saved = x
+        x = run_layers(
+            self.reduction(x, view.real),
+            self._calls(first, last, half),
+            taps,
+            lambda x: output(self._recover(x, saved)),
+            first=first,
+            stride=2,
+            drop=drop,
+        )
+        calls = self._calls(last, len(self.layers), view)
+        x = run_layers(self._recover(x, saved), calls, taps, output, first=last, drop=drop)
+        return output(x), taps.taken
+
+    def _recover(
+        self, x: Float[Tensor, "batch half dim"], saved: Float[Tensor, "batch time dim"]
+    ) -> Float[Tensor, "batch time dim"]:
+        """Each frame twice, added to what was saved (paper, section 3.1.1)."""
+        return saved + self.recovery(x).repeat_interleave(2, dim=1)[:, : saved.shape[1]]
+
+    def _view(self, x: Tensor, lengths: Tensor) -> View:
+        time = x.shape[1]
+        real = None if is_full(lengths, time) else real_frames(lengths, time)
+        return View(distances(time, time, self.dim, x), real)
+
+    def _calls(self, first: int, last: int, view: View) -> list[Callable[[Tensor], Tensor]]:
+        layers = list(self.layers)[first:last]
+        return [partial(cast("SqueezeformerLayer", layer), view=view) for layer in layers]

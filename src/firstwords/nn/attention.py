@@ -1,0 +1,106 @@
+"""Self-attention: plain, on torch's fused kernel, and with relative positions.
+
+Relative: Dai et al., "Transformer-XL", 2019, arXiv:1901.02860, section 3.3:
+
+    score(i, j) = [(q_i + u) · k_j + (q_i + v) · (W_r R_{i-j})] / sqrt(width of a head)
+
+Masks are ``hidden``: True where a source must not be seen. Dropout acts on the results, never on the weights,
+so that the weights need not be kept (fused) or get no gradient of their own (``nn/sharing.py``).
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from firstwords.nn.sharing import HIDDEN, attend, attention_scores, share, weights_of
+
+
+@final
+class SelfAttention(nn.Module):
+    """(B, T, D) -> (B, T, D): Vaswani et al., 2017, arXiv:1706.03762, section 3.2."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.in_proj = nn.Linear(dim, 3 * dim)
+        self.out_proj = nn.Linear(dim, dim)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch time dim"],
+        hidden: Bool[Tensor, "#batch 1 #rows time"] | None = None,
+    ) -> Float[Tensor, "batch time dim"]:
+        q, k, v = (_heads(part, self.heads) for part in self.in_proj(x).chunk(3, dim=2))
+        # A finite score keeps rows finite that see nothing: utterances without a frame.
+        mask = (
+            None if hidden is None else torch.zeros_like(hidden, dtype=q.dtype).masked_fill_(hidden, HIDDEN)
+        )
+        return self.out_proj(F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2))
+
+
+@final
+class RelativeSelfAttention(nn.Module):
+    """(B, T, D) -> (B, T, D), aware of the distances between frames."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.in_proj = nn.Linear(dim, 3 * dim)
+        self.position_proj = nn.Linear(dim, dim, bias=False)
+        self.content_bias = nn.Parameter(torch.empty(dim))  # u
+        self.position_bias = nn.Parameter(torch.empty(dim))  # v
+        self.out_proj = nn.Linear(dim, dim)
+        for bias in (self.content_bias, self.position_bias):
+            nn.init.xavier_uniform_(bias.view(heads, -1))
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch time dim"],
+        positions: Float[Tensor, "offsets dim"],
+        hidden: Bool[Tensor, "#batch 1 #rows time"] | None = None,
+    ) -> Float[Tensor, "batch time dim"]:
+        """``positions`` from ``nn/positions.distances``."""
+        q, keys_values = self._project(x)
+        return self._attend(q, keys_values, positions, hidden)
+
+    def step(
+        self,
+        x: Float[Tensor, "batch time dim"],
+        positions: Float[Tensor, "offsets dim"],
+        cache: Float[Tensor, "batch left keysvalues"],
+        hidden: Bool[Tensor, "#batch 1 #rows sources"],
+    ) -> tuple[Float[Tensor, "batch time dim"], Float[Tensor, "batch left keysvalues"]]:
+        """A chunk and the keys and values before it -> result and the next cache."""
+        q, new = self._project(x)
+        keys_values = torch.cat((cache, new), dim=1)
+        after = keys_values[:, keys_values.shape[1] - cache.shape[1] :]
+        return self._attend(q, keys_values, positions, hidden), after
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        dim = x.shape[2]
+        q, keys_values = self.in_proj(x).split((dim, 2 * dim), dim=2)
+        return q, keys_values
+
+    def _attend(
+        self, q: Tensor, keys_values: Tensor, positions: Tensor, hidden: Tensor | None
+    ) -> Float[Tensor, "batch time dim"]:
+        dim = q.shape[2]
+        scale = (dim // self.heads) ** -0.5
+        k, v = (_heads(part, self.heads) for part in keys_values.chunk(2, dim=2))
+        content = _heads(torch.add(q, self.content_bias.to(q.dtype)) * scale, self.heads)
+        place = _heads(torch.add(q, self.position_bias.to(q.dtype)) * scale, self.heads)
+        r = self.position_proj(positions.to(q.dtype)).unflatten(1, (self.heads, -1)).transpose(0, 1)
+        if torch.compiler.is_compiling():
+            weights = weights_of(attention_scores(content, k, place, r), hidden)
+        else:
+            weights = share(content, k, place, r, hidden)
+        return self.out_proj(attend(weights, v).transpose(1, 2).flatten(2))
+
+
+def _heads(x: Float[Tensor, "batch time dim"], heads: int) -> Float[Tensor, "batch heads time width"]:
+    return x.unflatten(2, (heads, -1)).transpose(1, 2)
