@@ -7,8 +7,9 @@ the batch. The weights come in through the converter's name table.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import pytest
 import torch
@@ -17,9 +18,15 @@ from torch import Tensor
 
 from firstwords.encoders.zipformer import Zipformer
 from firstwords.encoders.zipformer.streaming import PADDING_VALUE, window
+from firstwords.heads.ctc import CtcHead
+from firstwords.heads.transducer.head import TransducerHead
+from firstwords.heads.transducer.pruned import prune_ranges, simple_paths
 from firstwords.model.convert.icefall import encoder_config, encoder_weights, load
 from firstwords.model.convert.icefall_file import read_settings
-from firstwords.tensors import Padded
+from firstwords.search.search import TransducerBeamConfig, TransducerGreedyConfig, build_encoded_search
+from firstwords.tensors import Padded, pad
+from firstwords.training.scaled_adam import ScaledAdam
+from firstwords.training.schedule import EdenConfig, learning_rate
 
 ENCODER_TOLERANCE = 2e-5
 CTC_TOLERANCE = 1e-4
@@ -202,3 +209,140 @@ def test_converted_model(tiny: Tiny, u: int, with_config: bool) -> None:
     tokens = [int(t) for t in torch.unique_consecutive(best) if t]
     if u == 0:
         assert tokens == tiny.expected["noncausal"]["decode"]["ctc_greedy"][0]
+
+
+# The transducer: its losses and their gradients with those of the whole network, its searches, its training.
+
+
+class Whole:
+    """Encoder with the reference's padding, both heads, and the golden batch."""
+
+    def __init__(self, tiny: Tiny) -> None:
+        self.encoder = tiny.encoder("noncausal", "reference")
+        heads = load(tiny.folder / "noncausal.pt", config=tiny.folder / "config.json").heads
+        self.ctc = cast("CtcHead", heads["ctc"]).eval()
+        self.transducer = cast("TransducerHead", heads["transducer"]).eval()
+        self.batch = Padded(tiny.io["x"], tiny.io["x_lens"].long())
+        self.targets = pad([torch.tensor(y) for y in tiny.expected["noncausal"]["y"]])
+
+    def losses(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Simple, pruned and CTC loss, summed over the batch."""
+        encoded = self.encoder(self.batch)
+        simple, pruned = self.transducer.both_losses(encoded, self.targets)
+        return simple.sum(), pruned.sum(), self.ctc.loss(encoded, self.targets).sum()
+
+    def parameters(self) -> dict[str, torch.nn.Parameter]:
+        """By the reference's names, in the order of the file."""
+        modules = {"": self.encoder, "ctc.": self.ctc, "transducer.": self.transducer}
+        return {
+            theirs(prefix + name): parameter
+            for prefix, module in modules.items()
+            for name, parameter in module.named_parameters()
+        }
+
+
+_BACK = (
+    (r"^ctc\.projection\.", "ctc_output.1."),
+    (r"^transducer\.predictor\.", "decoder."),
+    (r"^transducer\.joiner\.encoder_proj\.", "joiner.encoder_proj."),
+    (r"^transducer\.joiner\.predictor_proj\.", "joiner.decoder_proj."),
+    (r"^transducer\.joiner\.output\.", "joiner.output_linear."),
+    (r"^transducer\.simple_encoder\.", "simple_am_proj."),
+    (r"^transducer\.simple_predictor\.", "simple_lm_proj."),
+    (r"^embed\.", "encoder_embed."),
+    (r"^stacks\.0\.", "encoder.encoders.0."),
+    (r"^stacks\.(\d+)\.layers\.", r"encoder.encoders.\1.encoder.layers."),
+    (r"^stacks\.(\d+)\.", r"encoder.encoders.\1."),
+    (r"^downsample_output\.", "encoder.downsample_output."),
+)
+
+
+def theirs(name: str) -> str:
+    for pattern, replacement in _BACK:
+        name, changed = re.subn(pattern, replacement, name)
+        if changed:
+            break
+    return name
+
+
+def test_ranges(tiny: Tiny) -> None:
+    head = Whole(tiny).transducer
+    encoded = Padded(tiny.io["noncausal/encoder_out"], tiny.io["noncausal/encoder_out_lens"].long())
+    targets = pad([torch.tensor(y) for y in tiny.expected["noncausal"]["y"]])
+    assert head.simple_encoder is not None
+    assert head.simple_predictor is not None
+    paths = simple_paths(
+        Padded(head.simple_encoder(encoded.values), encoded.lengths),
+        head.simple_predictor(head.predictor(targets)),
+        targets,
+        lm_scale=0.25,
+    )
+    starts, widths = prune_ranges(paths, encoded.lengths, targets.lengths, 5)
+    assert widths.tolist() == [5, 5]
+    assert torch.equal(starts[:, :, None] + torch.arange(5), tiny.io["noncausal/ranges"].long())
+
+
+def test_losses_and_gradients_of_all_heads(tiny: Tiny) -> None:
+    whole, expected = Whole(tiny), tiny.expected["noncausal"]
+    simple, pruned, ctc = whole.losses()
+    for loss, name in ((simple, "simple_loss"), (pruned, "pruned_loss"), (ctc, "ctc_loss")):
+        assert loss.item() == pytest.approx(expected[name], rel=1e-5)
+    (0.5 * simple + pruned + 0.2 * ctc).backward()
+    wanted = expected["grad_norm_and_sum_of_0p5simple_plus_pruned_plus_0p2ctc"]
+    parameters = whole.parameters()
+    assert set(wanted) <= set(parameters)
+    for name, (norm, total) in wanted.items():
+        gradient = parameters[name].grad
+        assert gradient is not None, name
+        assert gradient.norm().item() == pytest.approx(norm, rel=1e-3), name
+        assert gradient.sum().item() == pytest.approx(total, abs=1e-3 * norm * gradient.numel() ** 0.5), name
+        golden = tiny.io.get(f"noncausal/grad/{name}")
+        if golden is not None:
+            assert (gradient - golden).norm().item() <= 1e-3 * golden.norm().item(), name
+
+
+def test_twelve_training_steps(tiny: Tiny) -> None:
+    expected = json.loads((tiny.folder / "train_steps.json").read_text(encoding="utf-8"))
+    whole = Whole(tiny)
+    parameters = whole.parameters()
+    optimizer = ScaledAdam(parameters.values(), lr=0.045, clipping_scale=2.0)
+    eden = EdenConfig(lr=0.045, warmup_start=0.1)
+    for step in expected["steps"]:
+        simple, pruned, ctc = whole.losses()
+        for loss, name in ((simple, "simple_loss"), (pruned, "pruned_loss"), (ctc, "ctc_loss")):
+            assert loss.item() == pytest.approx(step[name], rel=1e-3), (step["step"], name)
+        (0.5 * simple + pruned + 0.2 * ctc).backward()
+        rate = learning_rate(eden, step=step["step"], epoch=0, total_steps=100)
+        assert rate == pytest.approx(step["lr"], rel=1e-9)
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step()
+        optimizer.zero_grad()
+    unused = set(tiny.expected["noncausal"]["params_without_grad"])
+    assert set(expected["param_norms"]) - unused == set(parameters)
+    for name in parameters:
+        norm = expected["param_norms"][name]
+        assert parameters[name].norm().item() == pytest.approx(norm, rel=1e-2), name
+
+
+SEARCHES = {
+    "transducer_greedy_batch": TransducerGreedyConfig(),
+    "transducer_greedy_maxsym1": TransducerGreedyConfig(symbols_per_frame=1),
+    "transducer_greedy_maxsym3": TransducerGreedyConfig(symbols_per_frame=3),
+    "modified_beam_search_4": TransducerBeamConfig(beam=4),
+}
+
+DECODED = (
+    ("noncausal", "noncausal/encoder_out", "decode"),
+    ("causal", "causal/sim_c16_l64/encoder_out", "decode_sim_first_stream_config"),
+)
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+@pytest.mark.parametrize(("model", "frames", "part"), DECODED)
+def test_transducer_searches(tiny: Tiny, model: str, frames: str, part: str, search: str) -> None:
+    heads = dict(load(tiny.folder / f"{model}.pt", config=tiny.folder / "config.json").named_heads())
+    encoded = Padded(tiny.io[frames], tiny.io[f"{frames}_lens"].long())
+    found = build_encoded_search(SEARCHES[search], heads, 1.0)(encoded)
+    expected = tiny.expected[model][part]
+    assert [list(readings[0].tokens) for readings in found] == expected[search]
+    assert [list(readings[0].times or ()) for readings in found] == expected[f"{search}_timestamps"]

@@ -1,8 +1,8 @@
-"""``firstwords transcribe``: recordings in, text or subtitles or annotations out."""
+"""``firstwords transcribe``: recordings or a stream in, text or subtitles or annotations out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,9 +18,18 @@ if TYPE_CHECKING:
 
 def run(
     model: Annotated[Path, typer.Argument(help="Model folder.")],
-    inputs: Annotated[list[Path], typer.Argument(help="Recordings, or folders of them.", metavar="FILES...")],
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            help="Recordings, or folders of them. With --microphone: the device.", metavar="FILES..."
+        ),
+    ] = None,
     format_: Annotated[
-        str, typer.Option("--format", help="txt, json, srt, vtt, ctm, textgrid, eaf; several with commas.")
+        str,
+        typer.Option(
+            "--format",
+            help="txt, json, srt, vtt, ctm, textgrid, eaf; several with commas. With --stream: txt or jsonl.",
+        ),
     ] = "txt",
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder for the results. Without it, they are printed.")
@@ -39,27 +48,121 @@ def run(
         typer.Option("--precision", help="auto, fp32 or bf16; auto: bf16 for large models that gain by it."),
     ] = "auto",
     again: Annotated[bool, typer.Option("--again", help="Do files again that are done already.")] = False,
+    stream: Annotated[
+        bool,
+        typer.Option(
+            "--stream", help="Read raw samples (s16le, mono) from standard input; text as they come."
+        ),
+    ] = False,
+    microphone: Annotated[
+        bool,
+        typer.Option("--microphone", help="With --stream: listen to a microphone, DEVICE in place of FILES."),
+    ] = False,
+    rate: Annotated[
+        int | None, typer.Option("--rate", help="Sample rate of the stream in hertz; default: the model's.")
+    ] = None,
+    chunk_ms: Annotated[
+        float | None, typer.Option("--chunk-ms", help="Of a stream, read at a time; default 640.")
+    ] = None,
+    left_ms: Annotated[
+        float | None,
+        typer.Option("--left-ms", help="Of a stream, how far to look back; default: as far as trained."),
+    ] = None,
+    partials: Annotated[
+        bool, typer.Option("--partials", help="Of a stream, print unfinished text into pipes and files, too.")
+    ] = False,
+    report: Annotated[
+        bool, typer.Option("--report", help="At the end of a stream, say how late the text came.")
+    ] = False,
 ) -> None:
     """Transcribe recordings. Files that are done are skipped; unreadable ones are named, the others done.
 
     With --out, the same command goes on where it was stopped, in the middle of a long recording too.
+
+    With --stream, speech is transcribed as it comes; the model must be causal.
     """
     from rich.console import Console
 
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    of_streams = {
+        "--microphone": microphone,
+        "--rate": rate,
+        "--chunk-ms": chunk_ms,
+        "--left-ms": left_ms,
+        "--partials": partials,
+        "--report": report,
+    }
+    _check(inputs or [], out, stream, of_streams)
+    if stream:
+        from firstwords.cli.transcribe_stream import StreamOptions, check_options, transcribe_stream
+
+        options = StreamOptions(
+            format=format_,
+            microphone=microphone,
+            device=str(inputs[0]) if inputs else None,
+            rate=rate,
+            chunk_ms=640.0 if chunk_ms is None else chunk_ms,
+            left_ms=left_ms,
+            partials=partials,
+            report=report,
+        )
+        check_options(options)
+        transcribe_stream(_load(model, device, precision), options, console.print)
+        return
+    _transcribe_files(model, inputs or [], format_, out, window, device, precision, again, console)
+
+
+def _check(inputs: Sequence[Path], out: Path | None, stream: bool, of_streams: Mapping[str, object]) -> None:
+    """Which arguments go together."""
+    from firstwords.errors import UsageError
+
+    if not stream:
+        if given := [name for name, value in of_streams.items() if value is not None and value is not False]:
+            raise UsageError(f"{given[0]} belongs to --stream.", mend="Add --stream, or leave it out.")
+        if not inputs:
+            raise UsageError(
+                "There is nothing to transcribe.",
+                mend="Name recordings or folders, or add --stream to listen to standard input.",
+            )
+    elif out is not None:
+        raise UsageError("--stream prints its text: it takes no --out.", mend="Use > FILE.")
+    elif of_streams["--microphone"] and len(inputs) > 1:
+        raise UsageError(f"--microphone takes one device, got {len(inputs)}.", mend="Name one.")
+    elif inputs and not of_streams["--microphone"]:
+        raise UsageError(
+            f"--stream reads standard input, not '{inputs[0]}'.",
+            mend="Leave --stream out to transcribe recordings, or add --microphone if this names a device.",
+        )
+
+
+def _load(model: Path, device: str, precision: str) -> Recognizer:
+    from firstwords.device import read_precision, set_threads
+    from firstwords.inference.recognizer import Recognizer
+
+    set_threads()
+    return Recognizer.load(model, device=device, precision=read_precision(precision))
+
+
+def _transcribe_files(
+    model: Path,
+    inputs: Sequence[Path],
+    format_: str,
+    out: Path | None,
+    window: float,
+    device: str,
+    precision: str,
+    again: bool,
+    console: Console,
+) -> None:
     from firstwords.cli.transcribe_files import plan, read_formats
 
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     formats = read_formats(format_, out)
     jobs, failures, done = plan(inputs, formats, out, again=again)
     if done:
         console.print(f"{done} already transcribed, skipped (--again does them again).")
     written = 0
     if jobs:
-        from firstwords.device import read_precision, set_threads
-        from firstwords.inference.recognizer import Recognizer
-
-        set_threads()
-        recognizer = Recognizer.load(model, device=device, precision=read_precision(precision))
+        recognizer = _load(model, device, precision)
         try:
             more = _work(recognizer, jobs, model.resolve().name, formats, window, console)
         except KeyboardInterrupt:

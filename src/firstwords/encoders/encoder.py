@@ -2,7 +2,7 @@
 
 Laws (tests/laws): an utterance gives the same frames alone and padded in a batch; output lengths obey
 ``output_lengths``; the order of a batch does not matter. A streaming encoder: steps joined equal one pass
-with the same chunk mask.
+with the same chunk mask, to the last frame.
 """
 
 from __future__ import annotations
@@ -34,11 +34,45 @@ class Encoder(nn.Module, ABC):
 
 
 class StreamingEncoder(Encoder, Generic[State], ABC):
-    """State goes in and comes out, so a step can be exported as it is."""
+    """State goes in and comes out, so a step can be exported as it is.
+
+    Chunks and left context are counted in frames of the encoder's first rate, ``hop(1)`` feature frames each.
+
+        window(chunk) feature frames     |....................|...|
+        the next step, hop(chunk) later                       |....................|...|
+
+    A step gives the output frames of its chunk. The last windows of a stream are filled up with anything, and
+    their ``lengths`` say how many frames are real: the output is then that of a whole pass which ends there.
+    A stream that ends before its first chunk is full is passed to ``forward``.
+    """
+
+    @property
+    @abstractmethod
+    def causal(self) -> bool:
+        """Built and trained to stream; else ``start`` raises ConfigError."""
+
+    @abstractmethod
+    def forward(self, frames: Padded, *, chunk: int | None = None, left: int | None = None) -> Padded:
+        """A whole pass in which a frame sees its own chunk and ``left`` frames before it (-1: all).
+
+        Not given: drawn at random in training, else the widest context of the training.
+        """
+
+    @abstractmethod
+    def hop(self, chunk: int) -> int:
+        """Feature frames from the start of one window to the next; in proportion to ``chunk``."""
+
+    @abstractmethod
+    def window(self, chunk: int) -> int:
+        """Feature frames that one step reads: its hop and the look-ahead."""
+
+    @abstractmethod
+    def nearest_context(self, chunk: int, left: int | None) -> tuple[int, int]:
+        """The nearest chunk and left context that ``start`` takes; None: the widest limited one trained."""
 
     @abstractmethod
     def start(self, rows: int, *, chunk: int, left: int) -> State:
-        """The state before the first frame; ``chunk`` and ``left`` in frames of the encoder's first rate."""
+        """The state before the first frame; ConfigError if the encoder cannot stream so."""
 
     @abstractmethod
     def step(self, frames: Padded, state: State) -> tuple[Padded, State]:

@@ -17,8 +17,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from firstwords.errors import ConfigError
 from firstwords.features.deltas import WINDOW, add_deltas
 from firstwords.features.fbank import Fbank, full_precision
+from firstwords.features.frontend import Frontend
 from firstwords.features.mfcc import Mfcc
 from firstwords.tensors import Padded
 
@@ -41,11 +43,19 @@ class StreamingFbank:
 
     def __init__(self, fbank: Fbank) -> None:
         if not fbank.config.snip_edges and fbank.after > fbank.width - fbank.shift:
-            raise ValueError(
+            raise ConfigError(
                 f"shift_ms = {fbank.config.shift_ms:g} is more than half of window_ms = "
-                f"{fbank.config.window_ms:g}: the mirrored end would need samples that are already gone."
+                f"{fbank.config.window_ms:g}: the mirrored end would need samples that are already gone.",
+                mend="Transcribe whole recordings, or train with features.snip_edges = true to stream.",
             )
         self.fbank = fbank
+
+    def samples_for(self, frames: int) -> int:
+        """Samples from the start of the stream after which so many frames are complete."""
+        if frames < 1:
+            return 0
+        fbank = self.fbank
+        return max(fbank.width, (frames - 1) * fbank.shift + fbank.width - fbank.before)
 
     def start(self, rows: int = 1) -> FbankState:
         """The state before the first sample."""
@@ -109,6 +119,10 @@ class StreamingMfcc:
         self.fbank = StreamingFbank(mfcc.fbank)
         self.reach = WINDOW * mfcc.config.deltas  # frames to either side that a frame's slopes see
 
+    def samples_for(self, frames: int) -> int:
+        """Samples from the start of the stream after which so many frames are complete."""
+        return self.fbank.samples_for(frames + self.reach) if frames > 0 else 0
+
     def start(self, rows: int = 1) -> MfccState:
         """The state before the first sample."""
         empty = self.mfcc.transform.new_zeros(rows, 0, self.mfcc.config.cepstra)
@@ -141,10 +155,23 @@ class StreamingMfcc:
         return add_deltas(Padded(cepstra, lengths), self.mfcc.config.deltas).values
 
 
+def open_stream(frontend: Frontend) -> StreamingFbank | StreamingMfcc:
+    """A front end -> the same piece by piece; ConfigError where its settings or its kind forbid that."""
+    match frontend:
+        case Fbank():
+            return StreamingFbank(frontend)
+        case Mfcc():
+            return StreamingMfcc(frontend)
+        case _:
+            raise ConfigError(
+                f"The front end {type(frontend).__name__} cannot work piece by piece.",
+                mend="Transcribe whole recordings: 'firstwords transcribe' without --stream.",
+            )
+
+
 def stream_whole(frontend: Fbank | Mfcc, samples: Float[Tensor, " samples"], piece: int) -> Padded:
     """One recording fed in pieces of ``piece`` samples -> its frames as a batch of one."""
-    stream = StreamingFbank(frontend) if isinstance(frontend, Fbank) else StreamingMfcc(frontend)
-    values = _in_pieces(stream, samples, piece)
+    values = _in_pieces(open_stream(frontend), samples, piece)
     return Padded(values, torch.tensor([values.shape[1]], device=values.device))
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import cast, final
+from typing import Unpack, cast, final
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +27,12 @@ from firstwords.audio.windows import WindowConfig, cut_windows
 from firstwords.data.manifest import Utterance
 from firstwords.device import Compute, Precision, choose_compute
 from firstwords.errors import FirstwordsError, SearchError, UsageError
+from firstwords.inference.events import Event
+from firstwords.inference.intake import Block
 from firstwords.inference.journal import Journal, recording_fingerprint
+from firstwords.inference.language import check_language
 from firstwords.inference.longform import is_silent, transcribe_blocks, utterance_groups
+from firstwords.inference.streaming import Listener, ListenOptions, open_listener
 from firstwords.inference.transcript import Token, Transcript, build_transcript
 from firstwords.model.checkpoint import LoadedModel, load_model, weights_digest
 from firstwords.search.align import align as align_tokens
@@ -112,7 +116,7 @@ class Recognizer:
                 there after a kill, and gives the same transcript. What is done is read again, but not
                 decoded: to seek is inexact in many formats, and repairs are known only to who reads all.
         """
-        self._check_language(language)
+        check_language(self.recipe.language, language)
         reader = self._open(Path(audio), start, duration)
         if journal is not None:
             journal.open(self._identity(Path(audio), start, duration, window), self.sample_rate)
@@ -168,6 +172,22 @@ class Recognizer:
         reader = self._open(Path(audio), start, duration)
         return self._frames(reader.blocks(round(_BLOCK_SECONDS * self.sample_rate)), window)
 
+    def listener(self, **options: Unpack[ListenOptions]) -> Listener:
+        """A stream to feed block by block (inference/streaming.py); the model must be causal."""
+        place, gate = self.compute.device, self._speech_gate
+        return open_listener(self.model, self.tokenizer, device=place, speech_gate=gate, **options)
+
+    def listen(self, source: Iterable[Block], **options: Unpack[ListenOptions]) -> Iterator[Event]:
+        """Blocks of samples as they come -> partial and final text.
+
+        Blocks hold one channel, floats in [-1, 1] or 16-bit integers, and may have any size. Options:
+        chunk_ms=640, left_ms, sample_rate, endpoints, partials=True; see ``ListenOptions``.
+        """
+        listener = self.listener(**options)
+        for block in source:
+            yield from listener.accept(block)
+        yield from listener.finish()
+
     def align(
         self, audio: Path | str, text: str, *, start: float = 0.0, duration: float | None = None
     ) -> Transcript:
@@ -200,14 +220,6 @@ class Recognizer:
         return AudioReader(
             path, sample_rate=self.sample_rate, channels=channels, start=start, duration=duration
         )
-
-    def _check_language(self, language: str | None) -> None:
-        own = self.recipe.language
-        if language is not None and "und" not in (own, language) and _root(language) != _root(own):
-            raise UsageError(
-                f"This model was trained for '{own}', not for '{language}'.",
-                mend="Leave the language out, or use a model of that language.",
-            )
 
     @cached_property
     def _fingerprint(self) -> str:
@@ -390,8 +402,3 @@ def _windows(seconds: float) -> WindowConfig:
     if seconds < 2.0:
         raise UsageError(f"A window of {seconds} s is too short.", mend="Use 10 to 60 seconds.")
     return WindowConfig(seconds=seconds, overlap=min(1.5, seconds / 8))
-
-
-def _root(language: str) -> str:
-    """BCP 47 -> its primary subtag: sw-KE -> sw."""
-    return language.replace("_", "-").split("-")[0].lower()

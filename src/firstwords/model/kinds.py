@@ -6,11 +6,11 @@ The only file that knows all architectures. A new one is its own file and one li
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, cast
 
-from pydantic import BeforeValidator, Field
+from pydantic import Discriminator, Tag
 
 from firstwords.config import Config
 from firstwords.encoders.conformer import Conformer, ConformerConfig
@@ -33,6 +33,7 @@ from firstwords.heads.attention.speller import SpellerConfig, SpellerHead
 from firstwords.heads.attention.transformer import TransformerDecoderConfig, TransformerDecoderHead
 from firstwords.heads.ctc import CtcConfig, CtcHead
 from firstwords.heads.head import Head
+from firstwords.heads.transducer.head import TransducerConfig, TransducerHead
 
 
 @dataclass(frozen=True)
@@ -64,14 +65,22 @@ HEADS: dict[str, Kind] = {
     "ctc": Kind(CtcConfig, CtcHead),
     "speller": Kind(SpellerConfig, SpellerHead),
     "transformer_decoder": Kind(TransformerDecoderConfig, TransformerDecoderHead),
+    "transducer": Kind(TransducerConfig, TransducerHead),
 }
 # The name under which a recipe holds a head: two heads of one name exclude each other.
-HEAD_NAMES: dict[str, str] = {"ctc": "ctc", "speller": "attention", "transformer_decoder": "attention"}
+HEAD_NAMES: dict[str, str] = {
+    "ctc": "ctc",
+    "speller": "attention",
+    "transformer_decoder": "attention",
+    "transducer": "transducer",
+}
 
 
-def _ctc_unless_named(head: Any) -> Any:
-    """Recipes from the time of one head may leave its kind out."""
-    return {"kind": "ctc"} | cast("dict[str, Any]", head) if isinstance(head, dict) else head
+def _head_kind(settings: Any) -> str:
+    """The kind of head that settings mean; recipes of before need not say "ctc"."""
+    if isinstance(settings, Mapping):
+        return str(cast("Mapping[str, Any]", settings).get("kind", "ctc"))
+    return str(settings.kind)
 
 
 # The same tables for the type checker and pydantic; discriminated by 'kind' where there are several.
@@ -90,9 +99,11 @@ EncoderSettings = (
     | ListenerConfig
 )
 HeadSettings = Annotated[
-    CtcConfig | SpellerConfig | TransformerDecoderConfig,
-    Field(discriminator="kind"),
-    BeforeValidator(_ctc_unless_named),
+    Annotated[CtcConfig, Tag("ctc")]
+    | Annotated[SpellerConfig, Tag("speller")]
+    | Annotated[TransformerDecoderConfig, Tag("transformer_decoder")]
+    | Annotated[TransducerConfig, Tag("transducer")],
+    Discriminator(_head_kind),
 ]
 
 

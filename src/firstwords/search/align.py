@@ -69,6 +69,11 @@ def align_many(
     return [_read_off(log_probs, tokens, path) for tokens, path in zip(sequences, states, strict=True)]
 
 
+def fewest_frames(tokens: Sequence[int]) -> int:
+    """Frames that a label sequence needs: one per token, and a blank between equal neighbours."""
+    return len(tokens) + sum(a == b for a, b in pairwise(tokens))
+
+
 def _check(tokens: Sequence[int], frames: int, vocabulary: int, name: str) -> None:
     wrong = [t for t in tokens if not 0 < t < vocabulary]
     if wrong:
@@ -76,7 +81,7 @@ def _check(tokens: Sequence[int], frames: int, vocabulary: int, name: str) -> No
             f"{name}: token {wrong[0]} cannot be aligned, ids run from 1 to {vocabulary - 1}.",
             mend="Encode the text with the tokenizer of this model.",
         )
-    needed = len(tokens) + sum(a == b for a, b in pairwise(tokens))
+    needed = fewest_frames(tokens)
     if needed > frames:
         raise SearchError(
             f"{name}: {len(tokens)} tokens need at least {needed} frames, the audio has {frames}.",

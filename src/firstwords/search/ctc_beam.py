@@ -17,6 +17,7 @@ their own, and one token is its last.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import final
 
 import numpy as np
@@ -45,11 +46,7 @@ class CtcBeamSearch(Search):
         return [self._search(values, row) for row, values in enumerate(rows_of(log_probs))]
 
     def _search(self, log_probs: Floats, row: int) -> list[Hypothesis]:
-        if np.isnan(log_probs).any():
-            raise SearchError(
-                f"Row {row} of the batch has log-probabilities that are not numbers.",
-                mend="The model has diverged: use an earlier checkpoint.",
-            )
+        check_numbers(log_probs, f"Row {row} of the batch")
         found = prefix_beam(log_probs, self.config)[: self.config.n_best]
         alignments = align_many(log_probs, [tokens for tokens, _ in found])
         return [
@@ -70,12 +67,18 @@ def prefix_beam(log_probs: Floats, config: CtcBeamConfig) -> list[tuple[tuple[in
 
     With a ``blank_penalty`` the score is that of the penalised posteriors.
     """
-    scores = _prepare(log_probs, config)
-    choices = _choices(scores, 2 * config.beam + 1)
     beam = PrefixBeam(config.beam)
-    for frame, tokens in zip(scores, choices, strict=True):
-        beam.advance(frame, tokens)
+    beam.read(log_probs, config)
     return beam.readings()
+
+
+def check_numbers(log_probs: Floats, name: str) -> None:
+    """SearchError where a model gives no numbers; ``name`` says which frames these are."""
+    if np.isnan(log_probs).any():
+        raise SearchError(
+            f"{name} has log-probabilities that are not numbers.",
+            mend="The model has diverged: use an earlier checkpoint.",
+        )
 
 
 def _prepare(log_probs: Floats, config: CtcBeamConfig) -> Floats:
@@ -116,6 +119,13 @@ class PrefixBeam:
         self.token: Floats = np.full(1, -np.inf)
         self._last: Ints = np.zeros(1, dtype=np.int64)
         self._above: Ints = np.full(1, -1, dtype=np.int64)
+
+    def read(self, log_probs: Floats, config: CtcBeamConfig) -> None:
+        """The next frames (T, V), natural-log probabilities."""
+        scores = _prepare(log_probs, config)
+        choices = _choices(scores, 2 * config.beam + 1)
+        for frame, tokens in zip(scores, choices, strict=True):
+            self.advance(frame, tokens)
 
     def advance(self, scores: Floats, choices: Ints) -> None:
         """One frame: log-probabilities of all symbols, and the tokens by which prefixes may grow."""
@@ -162,6 +172,10 @@ class PrefixBeam:
         for place, added in enumerate(grown_by.tolist()):
             if added >= 0:
                 nodes[place] = self._child(nodes[place], added)
+        self._place(nodes, blank, token)
+
+    def _place(self, nodes: list[int], blank: Floats, token: Floats) -> None:
+        """These nodes are the living prefixes."""
         self.nodes = np.array(nodes, dtype=np.int64)
         self.blank, self.token = blank, token
         self._last = np.array([self._tokens[node] for node in nodes], dtype=np.int64)
@@ -176,6 +190,24 @@ class PrefixBeam:
             self._tokens.append(token)
             self._parents.append(node)
         return found
+
+    def forget(self, count: int, fits: Callable[[tuple[int, ...]], bool]) -> None:
+        """The best reading's first ``count`` tokens become the root; readings are then what follows them.
+
+        Only those live on that begin with these tokens, and whose other tokens are such that ``fits``.
+        """
+        spelled = [self._spell(int(node)) for node in self.nodes]
+        total = np.logaddexp(self.blank, self.token)
+        best = int(np.argsort(-total, kind="stable")[0])
+        root = spelled[best][:count]
+        kept = [k for k, tokens in enumerate(spelled) if tokens[:count] == root and fits(tokens[count:])]
+        self._tokens = [root[-1] if root else self._tokens[0]]
+        self._parents, self._children = [-1], {}
+        nodes = [0] * len(kept)
+        for place, k in enumerate(kept):
+            for token in spelled[k][count:]:
+                nodes[place] = self._child(nodes[place], token)
+        self._place(nodes, self.blank[kept] - total[best], self.token[kept] - total[best])
 
     def readings(self) -> list[tuple[tuple[int, ...], float]]:
         """Label sequences and log-probabilities of the living prefixes, best first."""

@@ -78,6 +78,29 @@ class RescoringConfig(Config):
     ctc_weight: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3  # of CTC against the decoder
 
 
+class TransducerGreedyConfig(Config):
+    """The most probable symbol at every point of one path through the transducer's lattice."""
+
+    kind: Literal["transducer_greedy"] = "transducer_greedy"
+    symbols_per_frame: PositiveInt = 1  # then the next frame follows, blank or not; published: 1
+
+
+class TransducerBeamConfig(Config):
+    """The most probable token sequences, with at most one token per frame."""
+
+    kind: Literal["transducer_beam"] = "transducer_beam"
+    beam: PositiveInt = 4  # token sequences kept after every frame
+    n_best: PositiveInt = 4  # readings returned, at most ``beam``
+    length_normalized: bool = True  # order them by score per token, those of the start counted; icefall: true
+    blank_penalty: NonNegativeFloat = 0.0  # taken off the blank's log-prob; lowers deletions, in nats
+
+
 SearchConfig: TypeAlias = Annotated[
-    GreedyConfig | CtcBeamConfig | AttentionBeamConfig | RescoringConfig, Field(discriminator="kind")
+    GreedyConfig
+    | CtcBeamConfig
+    | TransducerGreedyConfig
+    | TransducerBeamConfig
+    | AttentionBeamConfig
+    | RescoringConfig,
+    Field(discriminator="kind"),
 ]

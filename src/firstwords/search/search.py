@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import cast, final
 
 from firstwords.heads.head import FrameHead, Head, TokenHead
+from firstwords.heads.transducer.head import TransducerHead
 from firstwords.search.attention_beam import AttentionBeamSearch
 from firstwords.search.ctc_beam import CtcBeamSearch
 from firstwords.search.greedy import GreedySearch
@@ -18,8 +19,12 @@ from firstwords.search.interface import (
     RescoringConfig,
     Search,
     SearchConfig,
+    TransducerBeamConfig,
+    TransducerGreedyConfig,
 )
 from firstwords.search.rescoring import RescoringSearch
+from firstwords.search.transducer_beam import TransducerBeamSearch
+from firstwords.search.transducer_greedy import TransducerGreedySearch
 from firstwords.tensors import Padded
 
 __all__ = [
@@ -29,6 +34,8 @@ __all__ = [
     "RescoringConfig",
     "Search",
     "SearchConfig",
+    "TransducerBeamConfig",
+    "TransducerGreedyConfig",
     "build_encoded_search",
     "build_search",
     "needed_heads",
@@ -44,6 +51,8 @@ def needed_heads(config: SearchConfig) -> tuple[str, ...]:
             return ("attention", "ctc") if config.ctc_weight > 0 else ("attention",)
         case RescoringConfig():
             return ("attention", "ctc")
+        case TransducerGreedyConfig() | TransducerBeamConfig():
+            return ("transducer",)
 
 
 def build_search(config: GreedyConfig | CtcBeamConfig, frame_seconds: float) -> Search:
@@ -68,6 +77,10 @@ def build_encoded_search(
         case RescoringConfig():
             decoder, ctc = cast("TokenHead", heads["attention"]), cast("FrameHead", heads["ctc"])
             return RescoringSearch(config, decoder, ctc, frame_seconds)
+        case TransducerGreedyConfig():
+            return TransducerGreedySearch(config, cast("TransducerHead", heads["transducer"]), frame_seconds)
+        case TransducerBeamConfig():
+            return TransducerBeamSearch(config, cast("TransducerHead", heads["transducer"]), frame_seconds)
 
 
 @final

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
+from firstwords.errors import ConfigError
 from firstwords.features.fbank import Fbank, FbankConfig
 from firstwords.features.mfcc import Mfcc, MfccConfig
-from firstwords.features.stream import StreamingFbank, StreamingMfcc, stream_whole
+from firstwords.features.stream import StreamingFbank, StreamingMfcc, open_stream, stream_whole
 from firstwords.tensors import pad
 
 CONFIGS = [
@@ -108,8 +109,24 @@ def test_steady_steps_export() -> None:
 
 
 def test_windows_too_far_apart_are_refused() -> None:
-    with pytest.raises(ValueError, match="shift_ms"):
+    with pytest.raises(ConfigError, match="shift_ms"):
         StreamingFbank(Fbank(FbankConfig(shift_ms=20.0)))
+
+
+@pytest.mark.parametrize(
+    "frontend",
+    [*FBANKS, Mfcc(MfccConfig(deltas=2))],
+    ids=[*(str(n) for n in range(len(FBANKS))), "mfcc"],
+)
+@pytest.mark.parametrize("frames", [0, 1, 2, 3, 30])
+def test_no_sample_too_many_is_waited_for(frontend: Fbank | Mfcc, frames: int) -> None:
+    stream = open_stream(frontend)
+    needed = stream.samples_for(frames)
+    got, _ = stream.step(torch.zeros(1, needed), stream.start())
+    assert got.shape[1] >= frames
+    if frames > 2:
+        short, _ = stream.step(torch.zeros(1, needed - 1), stream.start())
+        assert got.shape[1] == short.shape[1] + 1 == frames
 
 
 @pytest.mark.parametrize("deltas", [0, 1, 2])

@@ -15,9 +15,12 @@ from torch import Tensor
 
 from firstwords.encoders.zipformer import Zipformer, ZipformerConfig
 from firstwords.errors import CheckpointError, UsageError
-from firstwords.model.checkpoint import load_model
+from firstwords.heads.transducer.head import TransducerConfig
+from firstwords.heads.transducer.predictor import StatelessConfig
+from firstwords.model.checkpoint import load_model, save_model
 from firstwords.model.convert.icefall import convert, input_dim, load
 from firstwords.model.convert.icefall_file import read_tokens, read_weights
+from firstwords.search.interface import TransducerGreedyConfig
 from firstwords.tensors import Padded
 
 VOCABULARY = 11
@@ -206,7 +209,66 @@ def test_heads_that_do_not_fit_are_refused(tmp_path: Path) -> None:
         load(path, settings)
 
 
-def test_transducer_alone_needs_a_new_head(tmp_path: Path) -> None:
+def transducer(dim: int, *, simple: bool = True) -> dict[str, Tensor]:
+    """Decoder and joiner of 11 pieces, decoder width 8, joiner width 6, context 2."""
+    shapes = {
+        "decoder.embedding.weight": (VOCABULARY, 8),
+        "decoder.conv.weight": (8, 4, 2),
+        "joiner.encoder_proj.weight": (6, dim),
+        "joiner.encoder_proj.bias": (6,),
+        "joiner.decoder_proj.weight": (6, 8),
+        "joiner.decoder_proj.bias": (6,),
+        "joiner.output_linear.weight": (VOCABULARY, 6),
+        "joiner.output_linear.bias": (VOCABULARY,),
+    }
+    if simple:
+        for name, width in (("simple_am_proj", dim), ("simple_lm_proj", 8)):
+            shapes |= {f"{name}.weight": (VOCABULARY, width), f"{name}.bias": (VOCABULARY,)}
+    return {name: torch.randn(shape) for name, shape in shapes.items()}
+
+
+@pytest.mark.parametrize("simple", [True, False])
+def test_transducer_beside_ctc(simple: bool, tmp_path: Path) -> None:
+    encoder = small()
+    theirs = transducer(encoder.dim, simple=simple)
+    path, settings = write(tmp_path, encoder, **theirs), tmp_path / "config.json"
+    more = {"prune_range": 7, "simple_loss_scale": 0.4}
+    settings.write_text(json.dumps(arguments(encoder.config, 80) | more), encoding="utf-8")
+    found = convert(path, settings)
+    config = found.model.recipe.heads["transducer"]
+    assert isinstance(config, TransducerConfig)
+    assert config.predictor == StatelessConfig(dim=8, context=2)
+    assert (config.joiner_dim, config.prune_range, config.simple_weight) == (6, 7, 0.4)
+    assert config.loss == ("pruned" if simple else "full")
+    assert all("bypass" in name for name in found.left_out)
+    ours = found.model.heads["transducer"].state_dict()
+    assert len(ours) == len(theirs)
+    assert torch.equal(ours["joiner.predictor_proj.weight"], theirs["joiner.decoder_proj.weight"])
+    assert torch.equal(ours["predictor.conv.weight"], theirs["decoder.conv.weight"])
+
+
+def test_transducer_alone(tmp_path: Path) -> None:
+    encoder = small()
+    path, settings = tmp_path / "pretrained.pt", tmp_path / "config.json"
+    settings.write_text(json.dumps(arguments(encoder.config, 80)), encoding="utf-8")
+    theirs = transducer(encoder.dim)
+    torch.save({"model": {**icefall_names(encoder), **theirs}}, path)
+    found = convert(path, settings)
+    assert list(found.model.recipe.heads) == ["transducer"]
+    assert found.model.recipe.search == TransducerGreedyConfig()
+    assert not found.notes
+    save_model(tmp_path / "model", found.model, found.tokenizer, card="")
+    assert load_model(tmp_path / "model", device="cpu", check=True).recipe == found.model.recipe
+    found = convert(path, settings, new_head=True)
+    assert set(found.model.recipe.heads) == {"ctc", "transducer"}
+    assert "untrained" in found.notes[0]
+    del theirs["decoder.embedding.weight"]
+    torch.save({"model": {**icefall_names(encoder), **theirs}}, path)
+    with pytest.raises(CheckpointError, match="no transducer"):
+        convert(path, settings)
+
+
+def test_part_of_a_transducer_needs_a_new_head(tmp_path: Path) -> None:
     encoder = small()
     path, settings = tmp_path / "pretrained.pt", tmp_path / "config.json"
     settings.write_text(json.dumps(arguments(encoder.config, 80)), encoding="utf-8")

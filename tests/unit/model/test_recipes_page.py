@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -42,3 +43,12 @@ def test_a_misspelt_setting_names_the_nearest() -> None:
     message = "recipe.encoder.kernel: no such setting. Did you mean 'kernels'?"
     assert message in str(raised.value)
     assert message in (DOCS / "architecture.md").read_text(encoding="utf-8")
+
+
+def test_the_recipe_of_the_transducer_page_is_read() -> None:
+    page = (DOCS / "transducer.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    values = tone_recipe().model_dump(mode="json") | tomllib.loads(block)
+    recipe = parse_config(values, Recipe, name="recipe", source="docs/transducer.md")
+    assert list(recipe.heads) == ["ctc", "transducer"]
+    assert recipe.search.kind == "transducer_beam"

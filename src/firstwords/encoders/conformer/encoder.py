@@ -139,6 +139,21 @@ class Conformer(StreamingEncoder[ConformerState]):
         x = run_layers(self.dropout(x), calls, taps, output, drop=drop)
         return output(x), taps.taken
 
+    @property
+    def causal(self) -> bool:
+        return self.config.causal
+
+    def hop(self, chunk: int) -> int:
+        return self.subsampling * chunk
+
+    def nearest_context(self, chunk: int, left: int | None) -> tuple[int, int]:
+        """Any chunk; ``left`` a whole number of chunks, at least one."""
+        chunk = max(1, chunk)
+        if left is None:
+            chunks = max(self.config.left_chunks)
+            return chunk, (chunks if chunks > 0 else 4) * chunk
+        return chunk, max(1, round(left / chunk)) * chunk
+
     def window(self, chunk: int) -> int:
         """Feature frames that one step reads for ``chunk`` output frames; it advances by factor * chunk."""
         return self.config.subsampling.window(chunk)

@@ -28,9 +28,10 @@ from firstwords.encoders.zipformer.layer import LayerShape, View
 from firstwords.encoders.zipformer.schedules import Schedule, set_count
 from firstwords.encoders.zipformer.stack import Downsample, Stack, change_width, upsample
 from firstwords.encoders.zipformer.streaming import (
-    EXTRA_FRAMES,
     ZipformerState,
+    nearest_context,
     start_state,
+    window,
 )
 from firstwords.errors import ConfigError
 from firstwords.nn.chunks import chunk_mask, left_chunks, unseen
@@ -115,7 +116,8 @@ class Zipformer(StreamingEncoder[ZipformerState]):
     def forward(self, frames: Padded, *, chunk: int | None = None, left: int | None = None) -> Padded:
         """``chunk`` and ``left`` context in frames at 50 Hz, for causal models (-1: unlimited).
 
-        Not given: drawn at random in training, unlimited otherwise.
+        Not given: drawn at random in training, else the widest of ``chunks`` and ``left_contexts``; as a rule
+        both hold -1, so that a whole recording is read with all it has.
         """
         return self.forward_with_intermediate(frames, (), chunk=chunk, left=left)[0]
 
@@ -154,6 +156,20 @@ class Zipformer(StreamingEncoder[ZipformerState]):
                 x = x + change_width(fed, x.shape[2]).to(x.dtype)
         return self._finish(outputs, lengths, masked), taps.taken
 
+    @property
+    def causal(self) -> bool:
+        return self.config.causal
+
+    def hop(self, chunk: int) -> int:
+        return 2 * chunk
+
+    def window(self, chunk: int) -> int:
+        return window(chunk)
+
+    def nearest_context(self, chunk: int, left: int | None) -> tuple[int, int]:
+        """Multiples of what every stack divides by; ``left`` a whole number of chunks."""
+        return nearest_context(self.config, chunk, left)
+
     def start(self, rows: int, *, chunk: int, left: int) -> ZipformerState:
         """The state before the first window; ``chunk`` and ``left`` in frames at 50 Hz (both limited)."""
         like = self.embed.out.weight
@@ -162,21 +178,22 @@ class Zipformer(StreamingEncoder[ZipformerState]):
     def step(self, frames: Padded, state: ZipformerState) -> tuple[Padded, ZipformerState]:
         """A window of 2 * chunk + 13 feature frames -> chunk / 2 output frames and the next state.
 
-        The next window starts 2 * chunk frames later. ``lengths`` below the window's length end the stream.
+        The next window starts 2 * chunk frames later. ``lengths`` below the window's length end the stream:
+        the output is that of a whole pass that ends there, if it holds at least one whole chunk.
         """
-        x, before = self.embed.step(frames.values, state.before)
+        x, before = self.embed.step(frames.values, state.before, frames.lengths)
         chunk, left = x.shape[1], state.stacks[0][0].keys.shape[1] * self.config.downsampling[0]
-        lengths = ((frames.lengths - EXTRA_FRAMES + 1) // 2).clamp(min=0, max=chunk)
+        lengths = self.embed.output_lengths(frames.lengths).clamp(max=chunk)
         hidden = unseen(state.processed, left, lengths, chunk)
         outputs: list[Tensor] = []
         caches: list[tuple] = []  # pyright: ignore[reportMissingTypeArgument]
         for i, (stack, cache) in enumerate(zip(self.stacks, state.stacks, strict=True)):
             stack = cast("Stack", stack)
             x = change_width(x, self.config.dims[i])
-            x, cache = stack.step(x, cache, hidden[:, :: stack.factor])
+            x, cache = stack.step(x, cache, hidden[:, :: stack.factor], lengths)
             outputs.append(x)
             caches.append(cache)
-        x = self.downsample_output(self._all_channels(outputs))
+        x = self.downsample_output(self._all_channels(outputs), lengths)
         factor = self.config.output_downsampling
         after = ZipformerState(tuple(caches), before, state.processed + lengths)
         return Padded(x, (lengths + factor - 1) // factor), after
@@ -197,10 +214,11 @@ class Zipformer(StreamingEncoder[ZipformerState]):
                     mend="Train with encoder.causal = true.",
                 )
             return -1, -1
+        chunks, lefts = self.config.chunks, self.config.left_contexts
         if chunk is None:
-            chunk = _pick(self.config.chunks) if self.training else -1
-            if left is None:
-                left = _pick(self.config.left_contexts) if self.training and chunk > 0 else -1
+            chunk = _pick(chunks) if self.training else _widest(chunks)
+            if left is None and chunk > 0:
+                left = _pick(lefts) if self.training else _widest(lefts)
         return chunk, -1 if left is None else left
 
     def _feature_masks(self, x: Tensor) -> list[Tensor | None]:
@@ -245,6 +263,11 @@ class Zipformer(StreamingEncoder[ZipformerState]):
         factor = self.config.output_downsampling
         encoded = Padded(x, (lengths + factor - 1) // factor)
         return zero_padding(encoded) if exact and masked is not None else encoded
+
+
+def _widest(choices: Sequence[int]) -> int:
+    """-1, which is unlimited, where it is among them."""
+    return -1 if -1 in choices else max(choices)
 
 
 def _pick(choices: Sequence[int]) -> int:

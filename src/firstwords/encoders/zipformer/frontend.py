@@ -186,9 +186,17 @@ class ConvEmbed(Scheduled):
         self,
         x: Float[Tensor, "batch window mels"],
         cache: Float[Tensor, "batch 3 bins channels"],
+        lengths: Int[Tensor, " batch"] | None = None,
     ) -> tuple[Float[Tensor, "batch chunk dim"], Float[Tensor, "batch 3 bins channels"]]:
-        """2 * chunk + 13 frames and the cache -> chunk frames at 50 Hz and the next cache."""
-        x, cache = self.convnext.step(self._convolutions(x), cache)
+        """2 * chunk + 13 frames and the cache -> chunk frames at 50 Hz and the next cache.
+
+        With ``lengths`` (of x) below that, frames beyond count as zero, as beyond the end of an utterance.
+        """
+        x = self._convolutions(x)
+        if lengths is not None:
+            real = real_frames(self.output_lengths(lengths), x.shape[1])
+            x = x.masked_fill(~real[:, :, None, None], 0.0)
+        x, cache = self.convnext.step(x, cache)
         return self.out_norm(self._project(x)), cache
 
     def _convolutions(self, x: Tensor) -> Tensor:

@@ -131,11 +131,12 @@ class Stack(nn.Module):
         x: Float[Tensor, "batch chunk dim"],
         caches: tuple[LayerCache, ...],
         hidden: Bool[Tensor, "batch sources"] | None,
+        repeat: Int[Tensor, " batch"] | None = None,
     ) -> tuple[Float[Tensor, "batch chunk dim"], tuple[LayerCache, ...]]:
-        """One chunk at the encoder's rate; caches and ``hidden`` at this stack's own rate."""
+        """One chunk and ``repeat`` at the encoder's rate; caches and ``hidden`` at this stack's own rate."""
         before = x
         if self.downsample is not None:
-            x = self.downsample(x)
+            x = self.downsample(x, repeat)
         positions = self.positions(x.shape[1], caches[0].keys.shape[1], x)
         after: list[LayerCache] = []
         for layer, cache in zip(self.layers, caches, strict=True):

@@ -4,11 +4,13 @@
     hop 2 C                                -> C frames at 50 Hz    |3 of look-ahead
     attention of a stack with factor f     left / f old frames, C / f new ones
 
-At the end of a recording the last window is filled up with log-mel silence (ln 1e-10).
+The last windows of a recording say by their lengths where it ends; what lies beyond counts as in a whole
+pass. (The reference fills them up with log-mel silence, ln 1e-10, and reads on into it.)
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -21,7 +23,7 @@ from firstwords.encoders.zipformer.layer import LayerCache
 from firstwords.errors import ConfigError
 
 EXTRA_FRAMES = 7 + 2 * LOOK_AHEAD  # a window is so much longer than its hop
-PADDING_VALUE = -23.025850929940457  # ln(1e-10), the feature of nothing
+PADDING_VALUE = -23.025850929940457  # ln(1e-10), with which the reference ends a stream
 
 
 class ZipformerState(NamedTuple):
@@ -35,6 +37,23 @@ class ZipformerState(NamedTuple):
 def window(chunk: int) -> int:
     """Frames at 100 Hz that one step reads for ``chunk`` frames at 50 Hz; it advances by 2 * chunk."""
     return 2 * chunk + EXTRA_FRAMES
+
+
+def nearest_context(config: ZipformerConfig, chunk: int, left: int | None) -> tuple[int, int]:
+    """The nearest chunk that fits every stack, and the nearest whole number of such chunks to the left."""
+    if left is None:
+        left = max(config.left_contexts)
+        left = 4 * chunk if left < 0 else left
+    unit = math.lcm(*config.downsampling, config.output_downsampling)
+    chunk = max(1, round(chunk / unit)) * unit
+    chunks = max(1, round(left / chunk), -(-_look_back(config) // chunk))
+    return chunk, chunks * chunk
+
+
+def _look_back(config: ZipformerConfig) -> int:
+    """Frames at 50 Hz that the widest convolution sees before its own."""
+    stacks = zip(config.downsampling, config.kernels, strict=True)
+    return max(kernel // 2 * factor for factor, kernel in stacks)
 
 
 def start_state(

@@ -9,8 +9,8 @@ icefall arguments, grouped or flat), else from the arguments inside the checkpoi
     encoder.encoders.I.[encoder.]layers.X  stacks.I.layers.X
     encoder.encoders.I.X                   stacks.I.X              (downsample, out_combiner)
     encoder.downsample_output.X            downsample_output.X
-    ctc_output.1.X                         heads.ctc.projection.X
-    everything else                        left out and listed     (decoder, joiner, ...)
+    CTC output, decoder, joiner            heads.X                 (icefall_heads.py)
+    everything else                        left out and listed
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ from firstwords.features.fbank import FbankConfig
 from firstwords.heads.ctc import CtcConfig
 from firstwords.model.checkpoint import load_weights
 from firstwords.model.convert.icefall_file import read_settings, read_tokens, read_weights
+from firstwords.model.convert.icefall_heads import read_heads
 from firstwords.model.recipe import Recipe
 from firstwords.model.speech_model import SpeechModel
+from firstwords.search.interface import GreedyConfig, TransducerGreedyConfig
 from firstwords.text.characters import GraphemeConfig
 from firstwords.text.given import GivenTokenizer
 
@@ -41,7 +43,6 @@ _RENAME = (
     (re.compile(r"^encoder\.encoders\.(\d+)\."), r"stacks.\1."),
     (re.compile(r"^encoder\.downsample_output\."), "downsample_output."),
 )
-_CTC = {"ctc_output.1.weight": "projection.weight", "ctc_output.1.bias": "projection.bias"}
 _UNUSED = re.compile(r"^stacks\.\d+\.layers\.\d+\.bypass_scale$")  # stands in every file, no code reads it
 _CHANGED = "It is no Zipformer as published. Was it trained with changed code?"
 _MOST_PIECES = 1_000_000
@@ -79,7 +80,7 @@ def convert(
         checkpoint: the .pt file.
         config: a JSON file with the model's arguments.
         tokens: lines "piece id"; without it the pieces are called <1>, <2>, ...
-        new_head: a checkpoint without CTC output gets an untrained one instead of an error.
+        new_head: a checkpoint without CTC output gets an untrained one.
     """
     path = Path(checkpoint)
     weights, arguments, averaged = read_weights(path)
@@ -93,17 +94,17 @@ def convert(
         )
     notes: list[str] = []
     shape = encoder_config(weights, settings, source=str(path))
-    head = {ours: weights[theirs] for theirs, ours in _CTC.items() if theirs in weights}
-    left_out = [name for name in left_out if name not in _CTC]
-    if len(head) < len(_CTC) and not new_head:
+    heads = read_heads(weights, settings, source=str(path))
+    if not heads and not new_head:
         raise CheckpointError(
-            f"'{path}' has no CTC output (ctc_output.1); a transducer alone cannot be decoded yet.",
+            f"'{path}' has no CTC output (ctc_output.1) and no whole transducer (decoder, joiner).",
             mend="Add --new-head to take its encoder and an untrained output, for fine-tuning "
             "with 'firstwords train --from'.",
         )
-    pieces = read_tokens(Path(tokens) if tokens is not None else None, _vocabulary(weights, head, settings))
-    if len(head) < len(_CTC):
-        head = {}
+    pieces = read_tokens(Path(tokens) if tokens is not None else None, _vocabulary(weights, settings))
+    configs = {name: head.config for name, head in heads.items()}
+    if new_head and "ctc" not in heads:
+        configs["ctc"] = CtcConfig()
         notes.append("The CTC output is new and untrained: fine-tune before you transcribe.")
     if _number(settings, "blank_id", 0) != 0:
         raise CheckpointError(
@@ -116,12 +117,15 @@ def convert(
         features=FbankConfig(mels=mels),  # pyright: ignore[reportCallIssue]
         tokenizer=GraphemeConfig(bytes=False),
         encoder=shape,
-        heads={"ctc": CtcConfig()},
+        heads=dict(configs),
+        search=GreedyConfig() if "ctc" in configs else TransducerGreedyConfig(),
     )
     model = SpeechModel(recipe, len(pieces))
     load_weights(model.encoder, encoder, source=str(path), mend=_CHANGED)
-    if head:
-        load_weights(model.heads["ctc"], head, source=str(path), mend=_CHANGED)
+    for name, head in heads.items():
+        load_weights(model.heads[name], head.weights, source=str(path), mend=_CHANGED)
+    read = frozenset[str]().union(*(head.origins for head in heads.values()))
+    left_out = [name for name in left_out if name not in read]
     return Conversion(model.eval(), GivenTokenizer(pieces), averaged, tuple(sorted(left_out)), tuple(notes))
 
 
@@ -259,11 +263,9 @@ def _published_unmasked(dims: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(min(192, dim) for dim in dims)
 
 
-def _vocabulary(
-    weights: Mapping[str, Tensor], head: Mapping[str, Tensor], settings: Mapping[str, Any]
-) -> int:
+def _vocabulary(weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> int:
     for tensor in (
-        head.get("projection.bias"),
+        weights.get("ctc_output.1.bias"),
         weights.get("joiner.output_linear.bias"),
         weights.get("decoder.embedding.weight"),
     ):

@@ -117,6 +117,7 @@ class RecognitionTask(Task[Batch]):
             if losses:
                 parts["ctc"] = made.each.detach().sum()
         for name, loss in losses.items():
+            loss = loss.masked_fill(loss.isinf(), 0.0)  # no path of the transducer writes the text
             mean = loss.unflatten(0, (-1, len(batch.ids))).mean(dim=0)
             parts[name] = mean.detach().sum()
             each = each + self.speech.recipe.heads[name].weight * mean

@@ -1,0 +1,1 @@
+"""Transducer head: predictor, joiner, full and pruned loss; see the modules of this room."""
