@@ -18,6 +18,7 @@ from firstwords.encoders.conformer import Conformer, ConformerConfig
 from firstwords.encoders.dnn import Dnn, DnnConfig
 from firstwords.encoders.e_branchformer import EBranchformer, EBranchformerConfig
 from firstwords.encoders.encoder import Encoder
+from firstwords.encoders.listener import Listener, ListenerConfig
 from firstwords.encoders.lstm import Lstm, LstmConfig
 from firstwords.encoders.mobilenet import MobileNet, MobileNetConfig
 from firstwords.encoders.quartznet import QuartzNet, QuartzNetConfig
@@ -50,6 +51,8 @@ ENCODERS: dict[str, Callable[[], Encoder]] = {
     ),
     "zipformer, nano": lambda: Zipformer(ZipformerConfig.preset("nano"), MELS),
     "zipformer, causal": lambda: Zipformer(CAUSAL, MELS),
+    "listener": lambda: Listener(ListenerConfig(width=12), MELS),
+    "listener, three layers over one": lambda: Listener(ListenerConfig(width=10, bottom=1, layers=3), MELS),
     "quartznet": lambda: QuartzNet(QuartzNetConfig.preset("nano"), MELS),
     "quartznet, 50 Hz": lambda: QuartzNet(QuartzNetConfig.preset("nano").with_(subsampling=2), MELS),
     "mobilenet": lambda: MobileNet(MobileNetConfig.preset("nano"), MELS),

@@ -17,6 +17,7 @@ from firstwords.encoders.conformer import Conformer, ConformerConfig
 from firstwords.encoders.dnn import Dnn, DnnConfig
 from firstwords.encoders.e_branchformer import EBranchformer, EBranchformerConfig
 from firstwords.encoders.encoder import Encoder
+from firstwords.encoders.listener import Listener, ListenerConfig
 from firstwords.encoders.lstm import Lstm, LstmConfig
 from firstwords.encoders.mobilenet import MobileNet, MobileNetConfig
 from firstwords.encoders.quartznet import QuartzNet, QuartzNetConfig
@@ -28,6 +29,8 @@ from firstwords.encoders.zipformer.encoder import Zipformer
 from firstwords.features.fbank import Fbank, FbankConfig
 from firstwords.features.frontend import Frontend
 from firstwords.features.mfcc import Mfcc, MfccConfig
+from firstwords.heads.attention.speller import SpellerConfig, SpellerHead
+from firstwords.heads.attention.transformer import TransformerDecoderConfig, TransformerDecoderHead
 from firstwords.heads.ctc import CtcConfig, CtcHead
 from firstwords.heads.head import Head
 from firstwords.heads.transducer.head import TransducerConfig, TransducerHead
@@ -55,14 +58,22 @@ ENCODERS: dict[str, Kind] = {
     "transformer": Kind(TransformerConfig, Transformer),
     "squeezeformer": Kind(SqueezeformerConfig, Squeezeformer),
     "e_branchformer": Kind(EBranchformerConfig, EBranchformer),
+    "listener": Kind(ListenerConfig, Listener),
 }
 # build(config, dim, vocabulary) -> Head
 HEADS: dict[str, Kind] = {
     "ctc": Kind(CtcConfig, CtcHead),
+    "speller": Kind(SpellerConfig, SpellerHead),
+    "transformer_decoder": Kind(TransformerDecoderConfig, TransformerDecoderHead),
     "transducer": Kind(TransducerConfig, TransducerHead),
 }
 # The name under which a recipe holds a head: two heads of one name exclude each other.
-HEAD_NAMES: dict[str, str] = {"ctc": "ctc", "transducer": "transducer"}
+HEAD_NAMES: dict[str, str] = {
+    "ctc": "ctc",
+    "speller": "attention",
+    "transformer_decoder": "attention",
+    "transducer": "transducer",
+}
 
 
 def _head_kind(settings: Any) -> str:
@@ -85,9 +96,13 @@ EncoderSettings = (
     | ResNetConfig
     | LstmConfig
     | DnnConfig
+    | ListenerConfig
 )
 HeadSettings = Annotated[
-    Annotated[CtcConfig, Tag("ctc")] | Annotated[TransducerConfig, Tag("transducer")],
+    Annotated[CtcConfig, Tag("ctc")]
+    | Annotated[SpellerConfig, Tag("speller")]
+    | Annotated[TransformerDecoderConfig, Tag("transformer_decoder")]
+    | Annotated[TransducerConfig, Tag("transducer")],
     Discriminator(_head_kind),
 ]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, NonNegativeFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 
 from firstwords.config import Config
 from firstwords.search.hypothesis import Hypothesis
@@ -49,6 +49,35 @@ class CtcBeamConfig(Config):
     blank_penalty: NonNegativeFloat = 0.0  # taken off the blank's log-prob; lowers deletions, in nats
 
 
+class AttentionBeamConfig(Config):
+    """Beam search over the tokens of an attention decoder, together with CTC."""
+
+    kind: Literal["attention_beam"] = "attention_beam"
+    beam: PositiveInt = 10  # sentences kept after every token
+    n_best: PositiveInt = 10  # readings returned
+    ctc_weight: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.3  # of CTC against the decoder; 0: decoder alone
+    length_power: NonNegativeFloat = 0.6  # scores are divided by (tokens and end) to this power; 0: sums
+    coverage: NonNegativeFloat = 0.0  # nats for each frame with more than half a token's attention
+    max_length: NonNegativeFloat = 1.5  # tokens per encoded frame
+    min_length: NonNegativeFloat = 0.0  # tokens per encoded frame; above 0 nothing is ever heard as silence
+    end_margin: NonNegativeFloat = 10.0  # stop after three tokens whose ends are so many nats below the best
+
+    @model_validator(mode="after")
+    def lengths_are_ordered(self) -> AttentionBeamConfig:
+        if self.min_length > self.max_length:
+            raise ValueError(f"min_length = {self.min_length:g} is above max_length = {self.max_length:g}")
+        return self
+
+
+class RescoringConfig(Config):
+    """The readings of a CTC prefix beam search, put in order by an attention decoder as well."""
+
+    kind: Literal["rescoring"] = "rescoring"
+    beam: PositiveInt = 10  # of the CTC search
+    n_best: PositiveInt = 10  # readings that the decoder scores
+    ctc_weight: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3  # of CTC against the decoder
+
+
 class TransducerGreedyConfig(Config):
     """The most probable symbol at every point of one path through the transducer's lattice."""
 
@@ -67,6 +96,11 @@ class TransducerBeamConfig(Config):
 
 
 SearchConfig: TypeAlias = Annotated[
-    GreedyConfig | CtcBeamConfig | TransducerGreedyConfig | TransducerBeamConfig,
+    GreedyConfig
+    | CtcBeamConfig
+    | TransducerGreedyConfig
+    | TransducerBeamConfig
+    | AttentionBeamConfig
+    | RescoringConfig,
     Field(discriminator="kind"),
 ]

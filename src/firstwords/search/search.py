@@ -5,27 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast, final
 
-from firstwords.heads.head import FrameHead, Head
+from firstwords.heads.head import FrameHead, Head, TokenHead
 from firstwords.heads.transducer.head import TransducerHead
+from firstwords.search.attention_beam import AttentionBeamSearch
 from firstwords.search.ctc_beam import CtcBeamSearch
 from firstwords.search.greedy import GreedySearch
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import (
+    AttentionBeamConfig,
     CtcBeamConfig,
     EncodedSearch,
     GreedyConfig,
+    RescoringConfig,
     Search,
     SearchConfig,
     TransducerBeamConfig,
     TransducerGreedyConfig,
 )
+from firstwords.search.rescoring import RescoringSearch
 from firstwords.search.transducer_beam import TransducerBeamSearch
 from firstwords.search.transducer_greedy import TransducerGreedySearch
 from firstwords.tensors import Padded
 
 __all__ = [
+    "AttentionBeamConfig",
     "CtcBeamConfig",
     "GreedyConfig",
+    "RescoringConfig",
     "Search",
     "SearchConfig",
     "TransducerBeamConfig",
@@ -41,6 +47,10 @@ def needed_heads(config: SearchConfig) -> tuple[str, ...]:
     match config:
         case GreedyConfig() | CtcBeamConfig():
             return ("ctc",)
+        case AttentionBeamConfig():
+            return ("attention", "ctc") if config.ctc_weight > 0 else ("attention",)
+        case RescoringConfig():
+            return ("attention", "ctc")
         case TransducerGreedyConfig() | TransducerBeamConfig():
             return ("transducer",)
 
@@ -61,6 +71,12 @@ def build_encoded_search(
     match config:
         case GreedyConfig() | CtcBeamConfig():
             return FrameWise(cast("FrameHead", heads["ctc"]), build_search(config, frame_seconds))
+        case AttentionBeamConfig():
+            decoder, ctc = cast("TokenHead", heads["attention"]), cast("FrameHead | None", heads.get("ctc"))
+            return AttentionBeamSearch(config, decoder, ctc, frame_seconds)
+        case RescoringConfig():
+            decoder, ctc = cast("TokenHead", heads["attention"]), cast("FrameHead", heads["ctc"])
+            return RescoringSearch(config, decoder, ctc, frame_seconds)
         case TransducerGreedyConfig():
             return TransducerGreedySearch(config, cast("TransducerHead", heads["transducer"]), frame_seconds)
         case TransducerBeamConfig():

@@ -1,0 +1,64 @@
+"""Teacher forcing: what a decoder reads and what it must say, and the loss of it.
+
+The decoder knows the ids 1..V-1 of the tokenizer and one more, V, which marks both ends of a sentence; blank
+and padding (0) are neither read nor said. Its embeddings and outputs are therefore counted from 0 as
+id - 1 ("units"):
+
+    ids      a  b               V = 5, a = 2, b = 3
+    inputs   5  2  3            <sos> a b
+    outputs  2  3  5            a b <eos>
+    units    1  2  4
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from firstwords.heads.numeric import at_least_float32
+from firstwords.tensors import Padded, real_frames
+
+
+class Lesson(NamedTuple):
+    """Units read and units to be said, one more of each than tokens; beyond ``lengths`` stands the end."""
+
+    inputs: Int[Tensor, "batch tokens_and_end"]
+    outputs: Int[Tensor, "batch tokens_and_end"]
+    lengths: Int[Tensor, " batch"]
+
+
+def lesson_of(targets: Padded, vocabulary: int) -> Lesson:
+    """Target ids (B, U), 1..V-1 within each length -> the units a decoder reads and must say."""
+    ids, lengths = targets.values, targets.lengths
+    end = vocabulary - 1
+    units = torch.where(real_frames(lengths, ids.shape[1]), ids - 1, end)
+    ends = units.new_full((units.shape[0], 1), end)
+    return Lesson(torch.cat([ends, units], dim=1), torch.cat([units, ends], dim=1), lengths + 1)
+
+
+def units_of(last: Int[Tensor, " rows"], vocabulary: int) -> Int[Tensor, " rows"]:
+    """Ids in the convention of TokenScorer, where 0 starts a sentence -> units."""
+    return (last - 1) % vocabulary
+
+
+def log_probs_by_id(logits: Float[Tensor, "rows units"]) -> Float[Tensor, "rows vocabulary"]:
+    """Scores of units -> natural-log probabilities in the convention of TokenScorer: column 0 is the end."""
+    return at_least_float32(logits).log_softmax(dim=-1).roll(1, dims=-1)
+
+
+def sentence_loss(
+    logits: Float[Tensor, "batch tokens_and_end units"], lesson: Lesson, *, smoothing: float = 0.0
+) -> Float[Tensor, " batch"]:
+    """-Σ log P(unit | units before, audio) of each utterance, the end included, in nats and float32.
+
+    With ``smoothing`` s the target is (1 - s) on the unit plus s spread evenly over all units (Szegedy et
+    al., 2016, arXiv:1512.00567, section 7).
+    """
+    each = F.cross_entropy(
+        at_least_float32(logits).transpose(1, 2), lesson.outputs, reduction="none", label_smoothing=smoothing
+    )
+    return each.masked_fill(~real_frames(lesson.lengths, each.shape[1]), 0).sum(dim=1)

@@ -1,0 +1,236 @@
+"""The speller of LAS: an LSTM that writes token by token and looks at the frames between (attention).
+
+Chan et al., 2015, arXiv:1508.01211, section 3.2:
+
+    s_i = LSTM([embedding(y_{i-1}); c_{i-1}], s_{i-1})      c_i = Attend(s_i, frames)
+    P(y_i | y_<i, audio) = softmax(W [s_i; c_i] + b)        c_0 = 0
+
+Notable features. The attention may know where it looked before (mechanisms.py). Label smoothing, scheduled
+sampling (sampling.py) and guided attention (guided.py) act in training mode alone. Embeddings,
+their part of the first layer's gates and the outputs are computed for all tokens at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, NamedTuple, cast, final
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import Field, NonNegativeFloat, PositiveInt
+from torch import Tensor, nn
+
+from firstwords.config import Config
+from firstwords.heads.attention.guided import GuidedConfig, guided_loss, guided_weight
+from firstwords.heads.attention.mechanisms import (
+    Attention,
+    AttentionSettings,
+    LocationAttentionConfig,
+    Look,
+    Memory,
+)
+from firstwords.heads.attention.objective import Lesson, lesson_of, log_probs_by_id, sentence_loss, units_of
+from firstwords.heads.attention.recurrent import Linear, LstmCell, many_times
+from firstwords.heads.attention.sampling import SamplingConfig, predicted, sampling_share, toss
+from firstwords.heads.head import TokenHead
+from firstwords.heads.numeric import at_least_float32
+from firstwords.nn.scorer import AttentionScorer
+from firstwords.tensors import Padded, real_frames
+
+
+class SpellerConfig(Config):
+    """Settings of a speller and of the losses that go with it."""
+
+    kind: Literal["speller"] = "speller"
+    weight: NonNegativeFloat = 1.0  # factor on the loss of this head; 0.7 beside 0.3 for CTC
+    width: PositiveInt = 256  # of the LSTM and the embeddings
+    layers: PositiveInt = 2
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1  # on embeddings, between layers, before the output
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    attention: AttentionSettings = LocationAttentionConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    guided: GuidedConfig = GuidedConfig()
+
+
+class SpellerState(NamedTuple):
+    """Where R rows stand after some tokens. Every tensor begins with the rows, utterance by utterance."""
+
+    hidden: tuple[Float[Tensor, "rows width"], ...]  # of each layer
+    cell: tuple[Float[Tensor, "rows width"], ...]
+    context: Float[Tensor, "rows dim"]
+    weights: Float[Tensor, "rows heads time"]  # of the last token
+    past: Float[Tensor, "rows heads time"]
+
+
+class Spelled(NamedTuple):
+    """What the speller says for every token and the end, and what it looked at."""
+
+    logits: Float[Tensor, "batch tokens_and_end units"]
+    weights: Float[Tensor, "batch tokens_and_end heads time"]
+
+
+@final
+class SpellerHead(TokenHead):
+    """An LSTM decoder with attention.
+
+    Args:
+        dim: width of the encoder's output.
+        vocabulary: number of pieces, blank included.
+    """
+
+    def __init__(self, config: SpellerConfig, dim: int, vocabulary: int) -> None:
+        super().__init__()
+        self.config = config
+        self.vocabulary = vocabulary
+        self.embedding = nn.Embedding(vocabulary, config.width)
+        self.embedded_gates = nn.Linear(config.width, 4 * config.width, bias=False)  # of the first layer
+        self.cells = nn.ModuleList(
+            LstmCell(dim if n == 0 else config.width, config.width) for n in range(config.layers)
+        )
+        self.attend = Attention(config.attention, config.width, dim)
+        self.dropout = nn.Dropout(config.dropout)
+        self.output = nn.Linear(config.width + dim, vocabulary)
+        self.count = 0.0
+
+    def set_step(self, count: float) -> None:
+        """Scheduled sampling and guided attention follow ``count``, in batches of the reference recipe."""
+        self.count = count
+
+    def loss(self, encoded: Padded, targets: Padded) -> Float[Tensor, " batch"]:
+        """-log P(targets, end); in training smoothed, sampled and guided as the settings say."""
+        lesson = lesson_of(targets, self.vocabulary)
+        if not self.training:
+            return sentence_loss(self._spell(encoded, lesson).logits, lesson)
+        share = sampling_share(self.config.sampling, self.count)
+        spelled = self._spell(encoded, lesson, toss(share, lesson.inputs) if share else None)
+        loss = sentence_loss(spelled.logits, lesson, smoothing=self.config.label_smoothing)
+        if weight := guided_weight(self.config.guided, self.count):
+            attention = spelled.weights.mean(dim=2)
+            width = self.config.guided.width
+            loss = loss + weight * guided_loss(attention, lesson.lengths, encoded.lengths, width)
+        return loss
+
+    def log_likelihood(self, encoded: Padded, targets: Padded) -> Float[Tensor, " batch"]:
+        """Encoded (B, T, D) and target ids (B, U) -> log P(targets and then the end), in nats."""
+        lesson = lesson_of(targets, self.vocabulary)
+        return -sentence_loss(self._spell(encoded, lesson).logits, lesson)
+
+    def attention(self, encoded: Padded, targets: Padded) -> Padded:
+        """Weights (B, U + 1, T) while writing the targets and the end; zero beyond them."""
+        lesson = lesson_of(targets, self.vocabulary)
+        weights = self._spell(encoded, lesson).weights.mean(dim=2)[:, :, : encoded.values.shape[1]]
+        written = real_frames(lesson.lengths, weights.shape[1])
+        return Padded(weights.masked_fill(~written[..., None], 0), lesson.lengths)
+
+    def scorer(self, encoded: Padded) -> SpellerScorer:
+        """Encoded (B, T, D) -> a scorer whose rows are B times any number."""
+        return SpellerScorer(self, self.attend.memory(encoded))
+
+    def begin(self, memory: Memory, rows: int) -> SpellerState:
+        """The state before the first token: zeros, and even weights."""
+        frames = memory.frames
+        look = self.attend.start(memory, rows // max(frames.shape[0], 1))
+        zeros = at_least_float32(frames.new_zeros(rows, self.config.width))  # the cells add up many tokens
+        return SpellerState(
+            (zeros,) * self.config.layers,
+            (zeros,) * self.config.layers,
+            frames.new_zeros(rows, frames.shape[2]),
+            look.weights.flatten(0, 1),
+            look.past.flatten(0, 1),
+        )
+
+    def gates_of(self, units: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows gates"]:
+        """Units read -> their share of the first layer's gates."""
+        return self.embedded_gates(self.dropout(self.embedding(units)))
+
+    def readers(self) -> list[Linear]:
+        """The matrix of each layer, for all tokens of one pass."""
+        return [many_times(cast("LstmCell", cell).gates) for cell in self.cells]
+
+    def step(
+        self,
+        gates: Float[Tensor, "rows gates"],
+        memory: Memory,
+        state: SpellerState,
+        readers: Sequence[Linear],
+    ) -> tuple[Float[Tensor, "rows features"], SpellerState]:
+        """One token: the gates of what was read -> what the output layer sees, and the next state."""
+        below = state.context
+        hidden, cell = list(state.hidden), list(state.cell)
+        for n, layer in enumerate(self.cells):
+            below = below if n == 0 else self.dropout(below)
+            hidden[n], cell[n] = layer(below, hidden[n], cell[n], gates if n == 0 else None, readers[n])
+            below = hidden[n]
+        batch = memory.frames.shape[0]
+        before = Look(*(x.unflatten(0, (batch, -1)) for x in (state.weights, state.past)))
+        context, look = self.attend(below.unflatten(0, (batch, -1)), memory, before)
+        context = context.flatten(0, 1)
+        features = torch.cat([below, context.to(below.dtype)], dim=1)
+        weights, past = look.weights.flatten(0, 1), look.past.flatten(0, 1)
+        return features, SpellerState(tuple(hidden), tuple(cell), context, weights, past)
+
+    def _spell(
+        self, encoded: Padded, lesson: Lesson, coins: Bool[Tensor, "batch tokens_and_end"] | None = None
+    ) -> Spelled:
+        """Read the lesson's inputs, or one's own prediction where a coin says so."""
+        memory = self.attend.memory(encoded)
+        state = self.begin(memory, len(lesson.inputs))
+        gates = self.gates_of(lesson.inputs)
+        sampled = [False] * lesson.inputs.shape[1] if coins is None else coins.any(dim=0).tolist()
+        readers = self.readers()
+        features: list[Tensor] = []
+        weights: list[Tensor] = []
+        for i, known in enumerate(gates.unbind(dim=1)):
+            if coins is not None and sampled[i]:
+                with torch.no_grad():
+                    own = predicted(self.output(features[-1]), self.config.sampling.choice)
+                known = torch.where(coins[:, i, None], self.gates_of(own), known)
+            feature, state = self.step(known, memory, state, readers)
+            features.append(feature)
+            weights.append(state.weights)
+        logits = self.output(self.dropout(torch.stack(features, dim=1)))
+        return Spelled(logits, torch.stack(weights, dim=1))
+
+
+class Heard(NamedTuple):
+    """State of a search: the speller's, and how much attention every frame has had."""
+
+    speller: SpellerState
+    attended: Float[Tensor, "rows time"]
+
+
+@final
+class SpellerScorer(AttentionScorer[Heard]):
+    """A speller at work on one batch."""
+
+    def __init__(self, head: SpellerHead, memory: Memory) -> None:
+        self.head = head
+        self.memory = memory
+
+    def start(self, rows: int) -> Heard:
+        """The state before the first token."""
+        state = self.head.begin(self.memory, rows)
+        return Heard(state, torch.zeros_like(state.weights[:, 0]))
+
+    def score(
+        self, last: Int[Tensor, " rows"], state: Heard
+    ) -> tuple[Float[Tensor, "rows vocabulary"], Heard]:
+        """The tokens chosen last -> scores of the next ones."""
+        units = units_of(last.to(self.memory.frames.device), self.head.vocabulary)
+        gates = self.head.gates_of(units)
+        features, after = self.head.step(gates, self.memory, state.speller, self.head.readers())
+        scores = log_probs_by_id(self.head.output(self.head.dropout(features)))
+        return scores, Heard(after, state.attended + after.weights.mean(dim=1))
+
+    def reorder(self, state: Heard, kept: Int[Tensor, " kept"]) -> Heard:
+        """The state of the rows ``kept``."""
+        kept = kept.to(self.memory.frames.device)
+
+        def pick(part: Any) -> Any:
+            return part[kept] if isinstance(part, Tensor) else tuple(x[kept] for x in part)
+
+        return Heard(SpellerState(*(pick(part) for part in state.speller)), state.attended[kept])
+
+    def covered(self, state: Heard) -> Float[Tensor, " rows"]:
+        """Number of frames with more than half a token's attention."""
+        return (state.attended > 0.5).sum(dim=1).float()

@@ -1,0 +1,298 @@
+"""Transformer decoder: Vaswani et al., 2017, arXiv:1706.03762, section 3.
+
+Owns the decoder layer, the decoder and its scorer, which keeps the keys and values of the tokens before
+("cache"), so that a token costs one row of each layer and not the whole sentence again.
+
+Notable features. Norms stand before each part and once at the end (``norm = "pre"``, Xiong et al., 2020,
+arXiv:2002.04745) or after each sum as in the paper (``"post"``). Keys and values of the frames are computed
+once per utterance; the hypotheses of a search are queries of one attention, so the frames are not copied.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal, NamedTuple, cast, final
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from firstwords.config import Config
+from firstwords.errors import SearchError
+from firstwords.heads.attention.objective import lesson_of, log_probs_by_id, sentence_loss, units_of
+from firstwords.heads.head import TokenHead
+from firstwords.heads.numeric import at_least_float32
+from firstwords.nn.scorer import AttentionScorer
+from firstwords.tensors import Padded, real_frames
+
+ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "swish": nn.SiLU}
+
+
+class TransformerDecoderConfig(Config):
+    """Settings of a Transformer decoder; the defaults suit ten hours. The paper: 6 layers, 512, 2048."""
+
+    kind: Literal["transformer_decoder"] = "transformer_decoder"
+    weight: NonNegativeFloat = 1.0  # factor on the loss of this head; 0.7 beside 0.3 for CTC
+    width: PositiveInt = 192
+    layers: PositiveInt = 2
+    heads: PositiveInt = 4
+    feedforward: PositiveInt = 768
+    activation: Literal["relu", "gelu", "swish"] = "relu"
+    norm: Literal["pre", "post"] = "pre"
+    positions: Literal["sinusoidal", "learned"] = "sinusoidal"
+    most_tokens: PositiveInt = 1024  # of a sentence, with learned positions
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+
+    @model_validator(mode="after")
+    def width_splits(self) -> TransformerDecoderConfig:
+        if self.width % self.heads or self.width % 2:
+            raise ValueError(f"width = {self.width} must be even and a multiple of heads = {self.heads}")
+        return self
+
+
+class KeysValues(NamedTuple):
+    """Of the tokens so far (rows) or of the frames (utterances), one entry per attention head."""
+
+    keys: Float[Tensor, "rows heads sources head_dim"]
+    values: Float[Tensor, "rows heads sources head_dim"]
+
+
+class Sight(NamedTuple):
+    """The frames as one layer sees them."""
+
+    frames: KeysValues
+    real: Bool[Tensor, "batch time"]
+
+
+@final
+class SelfAttention(nn.Module):
+    """Each token looks at itself and the tokens before it."""
+
+    def __init__(self, config: TransformerDecoderConfig) -> None:
+        super().__init__()
+        self.heads, self.dropout = config.heads, config.dropout
+        self.read = nn.Linear(config.width, 3 * config.width)
+        self.write = nn.Linear(config.width, config.width)
+
+    def forward(
+        self, x: Float[Tensor, "rows tokens width"], past: KeysValues | None
+    ) -> tuple[Float[Tensor, "rows tokens width"], KeysValues]:
+        """A sentence (no past), or one token after those of the past -> output, keys and values of all."""
+        query, *own = self.read(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        now = KeysValues(*own)
+        if past is not None:
+            now = KeysValues(
+                torch.cat([past.keys, now.keys], dim=2), torch.cat([past.values, now.values], dim=2)
+            )
+        seen = F.scaled_dot_product_attention(
+            query, *now, is_causal=past is None, dropout_p=self.dropout if self.training else 0.0
+        )
+        return self.write(seen.transpose(1, 2).flatten(2)), now
+
+
+@final
+class FrameAttention(nn.Module):
+    """Each token looks at all frames of its utterance."""
+
+    def __init__(self, config: TransformerDecoderConfig, dim: int) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.ask = nn.Linear(config.width, config.width)
+        self.read = nn.Linear(dim, 2 * config.width)
+        self.write = nn.Linear(config.width, config.width)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def sight(self, encoded: Padded) -> Sight:
+        """Encoded (B, T, D) -> keys and values, once for all tokens."""
+        keys, values = self.read(encoded.values).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return Sight(KeysValues(keys, values), real_frames(encoded.lengths, encoded.values.shape[1]))
+
+    def forward(
+        self, x: Float[Tensor, "rows tokens width"], sight: Sight
+    ) -> tuple[Float[Tensor, "rows tokens width"], Float[Tensor, "rows tokens time"]]:
+        """Tokens of several rows per utterance -> output, and the weights averaged over the heads."""
+        keys, values = sight.frames
+        batch, time = sight.real.shape
+        query = self.ask(x).view(batch, -1, self.heads, keys.shape[3]).transpose(1, 2)
+        energies = at_least_float32(query @ keys.transpose(2, 3)) / math.sqrt(keys.shape[3])
+        hidden = ~sight.real[:, None, None]
+        lowest = torch.finfo(energies.dtype).min  # not -inf: an utterance without frames would give nan
+        weights = energies.masked_fill(hidden, lowest).softmax(dim=-1).masked_fill(hidden, 0)
+        seen = self.dropout(weights).to(values.dtype) @ values
+        out = self.write(seen.transpose(1, 2).reshape(x.shape))
+        return out, weights.mean(dim=1).view(*x.shape[:2], time)
+
+
+@final
+class DecoderLayer(nn.Module):
+    """Self-attention, attention to the frames, feed-forward, each added to what it reads (figure 1)."""
+
+    def __init__(self, config: TransformerDecoderConfig, dim: int) -> None:
+        super().__init__()
+        self.before = config.norm == "pre"
+        self.self_attention = SelfAttention(config)
+        self.frame_attention = FrameAttention(config, dim)
+        self.feedforward = nn.Sequential(
+            nn.Linear(config.width, config.feedforward),
+            ACTIVATIONS[config.activation](),
+            nn.Dropout(config.dropout),
+            nn.Linear(config.feedforward, config.width),
+        )
+        self.norms = nn.ModuleList(nn.LayerNorm(config.width) for _ in range(3))
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(
+        self, x: Float[Tensor, "rows tokens width"], sight: Sight, past: KeysValues | None
+    ) -> tuple[Float[Tensor, "rows tokens width"], KeysValues, Float[Tensor, "rows tokens time"]]:
+        """Tokens -> output, keys and values of all tokens so far, and what was looked at."""
+        added, now = self.self_attention(self._read(x, 0), past)
+        x = self._add(x, added, 0)
+        added, weights = self.frame_attention(self._read(x, 1), sight)
+        x = self._add(x, added, 1)
+        return self._add(x, self.feedforward(self._read(x, 2)), 2), now, weights
+
+    def _read(self, x: Tensor, part: int) -> Tensor:
+        return self.norms[part](x) if self.before else x
+
+    def _add(self, x: Tensor, added: Tensor, part: int) -> Tensor:
+        x = x + self.dropout(added)
+        return x if self.before else self.norms[part](x)
+
+
+class DecoderState(NamedTuple):
+    """Where R rows stand after some tokens."""
+
+    tokens: int
+    past: tuple[KeysValues, ...]  # of each layer; empty before the first token
+    attended: Float[Tensor, "rows time"]  # attention that each frame has had in the last layer
+
+
+@final
+class TransformerDecoderHead(TokenHead):
+    """A Transformer decoder.
+
+    Args:
+        dim: width of the encoder's output.
+        vocabulary: number of pieces, blank included.
+    """
+
+    def __init__(self, config: TransformerDecoderConfig, dim: int, vocabulary: int) -> None:
+        super().__init__()
+        self.config = config
+        self.vocabulary = vocabulary
+        self.embedding = nn.Embedding(vocabulary, config.width)
+        nn.init.normal_(self.embedding.weight, std=config.width**-0.5)  # times sqrt(width) in ``_embed``
+        learned = config.positions == "learned"
+        self.positions = nn.Embedding(config.most_tokens, config.width) if learned else None
+        self.dropout = nn.Dropout(config.dropout)
+        self.layers = nn.ModuleList(DecoderLayer(config, dim) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
+        self.output = nn.Linear(config.width, vocabulary)
+
+    def loss(self, encoded: Padded, targets: Padded) -> Float[Tensor, " batch"]:
+        """-log P(targets, end); in training with label smoothing."""
+        lesson = lesson_of(targets, self.vocabulary)
+        logits, _ = self._write(encoded, lesson.inputs)
+        return sentence_loss(logits, lesson, smoothing=self.config.label_smoothing if self.training else 0.0)
+
+    def log_likelihood(self, encoded: Padded, targets: Padded) -> Float[Tensor, " batch"]:
+        """Encoded (B, T, D) and target ids (B, U) -> log P(targets and then the end), in nats."""
+        lesson = lesson_of(targets, self.vocabulary)
+        logits, _ = self._write(encoded, lesson.inputs)
+        return -sentence_loss(logits, lesson)
+
+    def attention(self, encoded: Padded, targets: Padded) -> Padded:
+        """Weights of the last layer (B, U + 1, T) while writing the targets and the end; zero beyond them."""
+        lesson = lesson_of(targets, self.vocabulary)
+        _, weights = self._write(encoded, lesson.inputs)
+        written = real_frames(lesson.lengths, weights.shape[1])
+        return Padded(weights.masked_fill(~written[..., None], 0), lesson.lengths)
+
+    def scorer(self, encoded: Padded) -> TransformerScorer:
+        """Encoded (B, T, D) -> a scorer whose rows are B times any number."""
+        return TransformerScorer(self, self.sights(encoded))
+
+    def sights(self, encoded: Padded) -> tuple[Sight, ...]:
+        """Encoded (B, T, D) -> the frames as each layer sees them."""
+        return tuple(cast("DecoderLayer", layer).frame_attention.sight(encoded) for layer in self.layers)
+
+    def step(
+        self,
+        units: Int[Tensor, "rows tokens"],
+        sights: tuple[Sight, ...],
+        start: int,
+        past: tuple[KeysValues, ...],
+    ) -> tuple[Float[Tensor, "rows tokens units"], tuple[KeysValues, ...], Float[Tensor, "rows tokens time"]]:
+        """Units at the positions from ``start`` on -> logits, the new past, weights of the last layer."""
+        x = self._embed(units, start)
+        now: list[KeysValues] = []
+        weights = x.new_zeros(0)
+        for n, (layer, sight) in enumerate(zip(self.layers, sights, strict=True)):
+            x, own, weights = layer(x, sight, past[n] if past else None)
+            now.append(own)
+        return self.output(self.norm(x)), tuple(now), weights
+
+    def _write(
+        self, encoded: Padded, units: Int[Tensor, "batch tokens"]
+    ) -> tuple[Float[Tensor, "batch tokens units"], Float[Tensor, "batch tokens time"]]:
+        """All tokens at once. Padding stands behind every real token, which therefore never sees it."""
+        logits, _, weights = self.step(units, self.sights(encoded), 0, ())
+        return logits, weights
+
+    def _embed(self, units: Int[Tensor, "rows tokens"], start: int) -> Float[Tensor, "rows tokens width"]:
+        x = self.embedding(units) * math.sqrt(self.config.width)
+        end = start + units.shape[1]
+        if self.positions is None:
+            table = sinusoids(start, end, self.config.width, x)
+        elif end <= self.config.most_tokens:
+            table = self.positions.weight[start:end]
+        else:
+            raise SearchError(
+                f"A sentence of {end} tokens: this decoder has learned {self.config.most_tokens} positions.",
+                mend="Cut the recording, or train with a larger heads.<name>.most_tokens.",
+            )
+        return self.dropout(x + table)
+
+
+def sinusoids(start: int, end: int, width: int, like: Tensor) -> Float[Tensor, "tokens width"]:
+    """Sine of each position at width / 2 wavelengths from 2 pi to 20000 pi, then the cosine (section 3.5)."""
+    half = torch.arange(width // 2, device=like.device, dtype=torch.float32)
+    rates = torch.exp(half * (-2 * math.log(10000.0) / width))
+    angles = torch.arange(start, end, device=like.device, dtype=torch.float32)[:, None] * rates
+    return torch.cat([angles.sin(), angles.cos()], dim=1).to(like.dtype)
+
+
+@final
+class TransformerScorer(AttentionScorer[DecoderState]):
+    """A decoder at work on one batch."""
+
+    def __init__(self, head: TransformerDecoderHead, sights: tuple[Sight, ...]) -> None:
+        self.head = head
+        self.sights = sights
+        self.real = sights[0].real
+
+    def start(self, rows: int) -> DecoderState:
+        """The state before the first token."""
+        return DecoderState(0, (), torch.zeros(rows, self.real.shape[1], device=self.real.device))
+
+    def score(
+        self, last: Int[Tensor, " rows"], state: DecoderState
+    ) -> tuple[Float[Tensor, "rows vocabulary"], DecoderState]:
+        """The tokens chosen last -> scores of the next ones."""
+        units = units_of(last.to(self.real.device), self.head.vocabulary)
+        logits, past, weights = self.head.step(units[:, None], self.sights, state.tokens, state.past)
+        after = DecoderState(state.tokens + 1, past, state.attended + weights[:, 0])
+        return log_probs_by_id(logits[:, 0]), after
+
+    def reorder(self, state: DecoderState, kept: Int[Tensor, " kept"]) -> DecoderState:
+        """The state of the rows ``kept``."""
+        kept = kept.to(self.real.device)
+        past = tuple(KeysValues(layer.keys[kept], layer.values[kept]) for layer in state.past)
+        return DecoderState(state.tokens, past, state.attended[kept])
+
+    def covered(self, state: DecoderState) -> Float[Tensor, " rows"]:
+        """Number of frames with more than half a token's attention."""
+        return (state.attended > 0.5).sum(dim=1).float()

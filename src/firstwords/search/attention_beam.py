@@ -1,0 +1,102 @@
+"""One-pass joint decoding: an attention decoder and CTC choose every token together.
+
+Watanabe et al., 2017, "Hybrid CTC/attention architecture for end-to-end speech recognition", section IV-B:
+
+    log P = (1 - ctc_weight) log P_decoder + ctc_weight log P_ctc + other scorers
+
+CTC keeps the decoder from skipping and repeating, the decoder knows which tokens follow each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from firstwords.errors import SearchError
+from firstwords.heads.ctc import can_align
+from firstwords.heads.head import FrameHead, TokenHead
+from firstwords.heads.numeric import at_least_float32
+from firstwords.search.align import align_many
+from firstwords.search.ctc_common import rows_of
+from firstwords.search.ctc_prefix import CtcPrefixScorer
+from firstwords.search.hypothesis import Hypothesis
+from firstwords.search.interface import AttentionBeamConfig, EncodedSearch
+from firstwords.search.token_beam import Reading, TokenBeam, Weighted
+from firstwords.tensors import Padded, pad
+
+
+@final
+class AttentionBeamSearch(EncodedSearch):
+    """N-best readings of an attention decoder.
+
+    ``parts`` of a reading are the weighted shares in its score, each divided by the power of the length.
+    Confidences are the weighted geometric mean of the scorers' probabilities for each token. Times come from
+    the best CTC alignment of a reading; there are none without CTC, or where the reading has too many tokens
+    for the frames.
+
+    Args:
+        ctc: needed where ``ctc_weight`` is above 0; otherwise, if given, it is asked for times alone.
+        others: scorers that need no audio (language models), added with their own weights.
+    """
+
+    def __init__(
+        self,
+        config: AttentionBeamConfig,
+        decoder: TokenHead,
+        ctc: FrameHead | None,
+        frame_seconds: float,
+        others: Sequence[Weighted] = (),
+    ) -> None:
+        if ctc is None and config.ctc_weight > 0:
+            raise SearchError(
+                f"search.ctc_weight = {config.ctc_weight:g}, but the model has no CTC head.",
+                mend="Set search.ctc_weight = 0, or train with heads.ctc.",
+            )
+        self.config = config
+        self.decoder = decoder
+        self.ctc = ctc
+        self.frame_seconds = frame_seconds
+        self.others = tuple(others)
+
+    @torch.no_grad()
+    def __call__(self, encoded: Padded) -> list[list[Hypothesis]]:
+        encoded = Padded(at_least_float32(encoded.values), encoded.lengths)
+        log_probs = None if self.ctc is None else self.ctc.log_probs(encoded)
+        scorers = [Weighted("attention", 1 - self.config.ctc_weight, self.decoder.scorer(encoded))]
+        if log_probs is not None:
+            scorers.append(Weighted("ctc", self.config.ctc_weight, CtcPrefixScorer(log_probs)))
+        found = TokenBeam((*scorers, *self.others), encoded.lengths.to("cpu"), self.config).run()
+        if log_probs is None:
+            return [[_untimed(reading) for reading in readings] for readings in found]
+        return [
+            self._timed(readings, values) for readings, values in zip(found, rows_of(log_probs), strict=True)
+        ]
+
+    def _timed(self, readings: list[Reading], log_probs: NDArray[np.float64]) -> list[Hypothesis]:
+        """Readings of one utterance with the times of their best CTC alignments."""
+        targets = pad([torch.tensor(r.tokens, dtype=torch.int64) for r in readings])
+        fits = can_align(torch.full((len(readings),), len(log_probs)), targets).tolist()
+        aligned = iter(
+            align_many(log_probs, [r.tokens for r, fit in zip(readings, fits, strict=True) if fit])
+        )
+        timed: list[Hypothesis] = []
+        for reading, fit in zip(readings, fits, strict=True):
+            found = _untimed(reading)
+            if fit:
+                alignment = next(aligned)
+                found = replace(
+                    found,
+                    times=tuple(frame * self.frame_seconds for frame in alignment.first),
+                    ends=tuple((frame + 1) * self.frame_seconds for frame in alignment.last),
+                )
+            timed.append(found)
+        return timed
+
+
+def _untimed(reading: Reading) -> Hypothesis:
+    return Hypothesis(reading.tokens, reading.score, reading.parts, confidences=reading.confidences)

@@ -1,0 +1,60 @@
+"""The readings that CTC finds likely, put in order by an attention decoder: cheap, and one pass of it.
+
+The decoder reads each reading of the CTC prefix beam search as if it were the transcript (teacher forcing);
+Zhang et al., 2020, arXiv:2012.05481, section 2.3:
+
+    score = ctc_weight * log P_ctc(reading) + (1 - ctc_weight) * log P_decoder(reading, end)
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import final
+
+import torch
+from torch import Tensor
+
+from firstwords.heads.head import FrameHead, TokenHead
+from firstwords.heads.numeric import at_least_float32
+from firstwords.search.ctc_beam import CtcBeamSearch
+from firstwords.search.hypothesis import Hypothesis
+from firstwords.search.interface import CtcBeamConfig, EncodedSearch, RescoringConfig
+from firstwords.tensors import Padded, pad
+
+
+@final
+class RescoringSearch(EncodedSearch):
+    """N-best readings of CTC in the decoder's order; times and confidences are those of CTC."""
+
+    def __init__(
+        self, config: RescoringConfig, decoder: TokenHead, ctc: FrameHead, frame_seconds: float
+    ) -> None:
+        self.config = config
+        self.decoder = decoder
+        self.ctc = ctc
+        self.first_pass = CtcBeamSearch(CtcBeamConfig(beam=config.beam, n_best=config.n_best), frame_seconds)
+
+    @torch.no_grad()
+    def __call__(self, encoded: Padded) -> list[list[Hypothesis]]:
+        encoded = Padded(at_least_float32(encoded.values), encoded.lengths)
+        found = self.first_pass(self.ctc.log_probs(encoded))
+        return [self._rescored(readings, encoded, row) for row, readings in enumerate(found)]
+
+    def _rescored(self, readings: list[Hypothesis], encoded: Padded, row: int) -> list[Hypothesis]:
+        length = int(encoded.lengths[row])
+        device = encoded.values.device
+        frames = encoded.values[row : row + 1, :length].expand(len(readings), -1, -1)
+        tokens = pad([torch.tensor(r.tokens, dtype=torch.int64) for r in readings])
+        second = self.decoder.log_likelihood(
+            Padded(frames, torch.full((len(readings),), length, device=device)),
+            Padded(tokens.values.to(device), tokens.lengths.to(device)),
+        )
+        return _in_order(readings, second, self.config.ctc_weight)
+
+
+def _in_order(readings: list[Hypothesis], second: Tensor, ctc_weight: float) -> list[Hypothesis]:
+    scored: list[Hypothesis] = []
+    for reading, log_prob in zip(readings, second.tolist(), strict=True):
+        parts = {"ctc": ctc_weight * reading.score, "attention": (1 - ctc_weight) * log_prob}
+        scored.append(replace(reading, score=sum(parts.values()), parts=parts))
+    return sorted(scored, key=lambda r: -r.score)

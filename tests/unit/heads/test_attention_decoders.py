@@ -1,0 +1,186 @@
+"""Speller and Transformer decoder: causality, cache, attention pictures, gradients, number formats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from firstwords.errors import SearchError
+from firstwords.heads.attention.mechanisms import LocationAttentionConfig
+from firstwords.heads.attention.speller import SpellerConfig, SpellerHead
+from firstwords.heads.attention.transformer import (
+    TransformerDecoderConfig,
+    TransformerDecoderHead,
+    sinusoids,
+)
+from firstwords.heads.head import TokenHead
+from firstwords.tensors import Padded, pad
+
+DIM, VOCABULARY = 6, 5
+
+
+def speller(**settings: object) -> SpellerHead:
+    return SpellerHead(SpellerConfig.model_validate({"width": 8} | settings), DIM, VOCABULARY)
+
+
+def transformer(**settings: object) -> TransformerDecoderHead:
+    base = {"width": 8, "heads": 2, "feedforward": 16}
+    return TransformerDecoderHead(TransformerDecoderConfig.model_validate(base | settings), DIM, VOCABULARY)
+
+
+HEADS: dict[str, Callable[[], TokenHead]] = {
+    "speller": speller,
+    "speller, two heads": lambda: speller(attention={"kind": "additive", "heads": 2}, layers=1),
+    "speller, dot": lambda: speller(attention={"kind": "dot"}, layers=3),
+    "transformer": transformer,
+    "transformer, post": lambda: transformer(norm="post", activation="gelu", positions="learned"),
+    "transformer, swish": lambda: transformer(activation="swish", layers=1),
+}
+
+
+def make(name: str) -> TokenHead:
+    torch.manual_seed(4)
+    return HEADS[name]().eval()
+
+
+def utterances() -> tuple[Padded, Padded]:
+    values = torch.randn(3, 9, DIM, generator=torch.Generator().manual_seed(3))
+    encoded = pad([values[0], values[1, :6], values[2, :8]])
+    return encoded, pad([torch.tensor(t) for t in ([1, 2, 3, 4, 4], [4, 4], [2])])
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_parameter_gets_a_gradient(name: str) -> None:
+    head = make(name).train()
+    encoded, targets = utterances()
+    encoded.values.requires_grad_()
+    head.loss(encoded, targets).sum().backward()
+    for parameter_name, parameter in head.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        if not parameter_name.endswith("key.bias"):  # moves all energies alike where the network is linear
+            assert parameter.grad.any(), parameter_name
+    assert encoded.values.grad is not None
+    assert encoded.values.grad[1, :6].any()
+    assert not encoded.values.grad[1, 6:].any()
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_attention_rows_sum_to_one_over_real_frames(name: str) -> None:
+    head = make(name)
+    encoded, targets = utterances()
+    picture = head.attention(encoded, targets)
+    assert picture.lengths.tolist() == [6, 3, 2]
+    assert picture.values.shape == (3, 6, 9)
+    for row, (tokens, frames) in enumerate(zip((6, 3, 2), (9, 6, 8), strict=True)):
+        torch.testing.assert_close(picture.values[row, :tokens].sum(dim=1), torch.ones(tokens))
+        assert not picture.values[row, tokens:].any()
+        assert not picture.values[row, :, frames:].any()
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_the_picture_is_what_the_search_looked_at(name: str) -> None:
+    """Coverage counts frames whose summed weights exceed one half."""
+    head = make(name)
+    encoded, targets = utterances()
+    picture = head.attention(encoded, targets).values[0]
+    scorer = head.scorer(Padded(encoded.values[:1], encoded.lengths[:1]))
+    state = scorer.start(1)
+    for i, last in enumerate([0, *targets.values[0].tolist()]):
+        _, state = scorer.score(torch.tensor([last]), state)
+        assert scorer.covered(state).item() == (picture[: i + 1].sum(dim=0) > 0.5).sum().item()
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_losses_are_float32_under_autocast(name: str) -> None:
+    head = make(name).train()
+    encoded, targets = utterances()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = head.loss(encoded, targets)
+    assert loss.dtype is torch.float32
+    loss.sum().backward()
+    head.eval()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        scores, _ = (scorer := head.scorer(encoded)).score(torch.zeros(3, dtype=torch.int64), scorer.start(3))
+        half = head.loss(encoded, targets)
+    assert scores.dtype is torch.float32
+    torch.testing.assert_close(half, head.loss(encoded, targets), rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_later_tokens_never_change_earlier_predictions(name: str) -> None:
+    """log P(a b c ...) - log P(a b d ...) depends on nothing behind the difference: read it off prefixes."""
+    head = make(name)
+    encoded, _ = utterances()
+    one = Padded(encoded.values[:1], encoded.lengths[:1])
+    short, long = (head.attention(one, pad([torch.tensor(t)])).values[0] for t in ([1, 2], [1, 2, 4, 3]))
+    torch.testing.assert_close(short, long[:3])
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_no_frames_and_no_tokens(name: str) -> None:
+    head = make(name)
+    empty = pad([torch.tensor([], dtype=torch.int64), torch.tensor([1])])
+    for time in (0, 4):
+        encoded = Padded(torch.zeros(2, time, DIM), torch.tensor([0, 0]))
+        assert bool(head.loss(encoded, empty).isfinite().all())
+
+
+def test_sinusoids_as_published() -> None:
+    """PE(p, 2i) = sin(p / 10000^(2i / d)), PE(p, 2i + 1) = cos of the same; ours: sines, then cosines."""
+    table = sinusoids(3, 6, 8, torch.zeros(1, dtype=torch.float64))
+    for row, position in enumerate((3, 4, 5)):
+        for i in range(4):
+            angle = torch.tensor(position / 10000 ** (2 * i / 8))
+            assert table[row, i].item() == pytest.approx(angle.sin().item(), abs=1e-5)
+            assert table[row, 4 + i].item() == pytest.approx(angle.cos().item(), abs=1e-5)
+
+
+def test_more_tokens_than_learned_positions_are_refused() -> None:
+    head = transformer(positions="learned", most_tokens=4)
+    encoded, targets = utterances()
+    with pytest.raises(SearchError, match="learned 4 positions"):
+        head.loss(encoded, targets)
+
+
+def test_width_must_fit_the_heads() -> None:
+    with pytest.raises(ValueError, match="multiple of heads"):
+        TransformerDecoderConfig(width=10, heads=4)
+
+
+def test_post_norm_gradients_grow_towards_the_output_pre_norm_ones_do_not() -> None:
+    """Xiong et al., 2020, figure 3: at the start the last post-norm layers have the largest gradients."""
+    ratios: dict[str, float] = {}
+    for norm in ("pre", "post"):
+        torch.manual_seed(0)
+        head = TransformerDecoderHead(
+            TransformerDecoderConfig(width=32, heads=4, feedforward=64, layers=8, norm=norm, dropout=0.0),
+            DIM,
+            VOCABULARY,
+        )
+        head.loss(*utterances()).sum().backward()
+        sizes = [float(layer.feedforward[3].weight.grad.norm()) for layer in head.layers]
+        ratios[norm] = sizes[-1] / sizes[0]
+    assert ratios["post"] > 1 > ratios["pre"]
+
+
+def test_both_decoders_learn_a_batch_by_heart() -> None:
+    encoded, targets = utterances()
+    plain = {"width": 32, "dropout": 0.0, "label_smoothing": 0.0}
+    for build in (speller, transformer):
+        torch.manual_seed(0)
+        head = build(**plain)
+        for step in range(40):
+            head.zero_grad()
+            head.loss(encoded, targets).sum().backward()
+            with torch.no_grad():
+                for parameter in head.parameters():
+                    assert parameter.grad is not None
+                    parameter -= 0.02 * (1 - step / 40) * parameter.grad.sign()
+        assert head.eval().loss(encoded, targets).max().item() < 0.5
+
+
+def test_defaults_are_those_of_the_recipes() -> None:
+    assert isinstance(SpellerConfig().attention, LocationAttentionConfig)
+    assert TransformerDecoderConfig().norm == "pre"
