@@ -11,8 +11,10 @@ import pytest
 from firstwords.data.manifest import load_corpus
 from firstwords.errors import SearchError, UsageError
 from firstwords.inference.recognizer import Recognizer
+from firstwords.inference.sight import look
 from firstwords.model.checkpoint import load_model
 from firstwords.model.recipe import Recipe
+from firstwords.report.picture import draw
 from firstwords.training.log import read_log
 from firstwords.training.progress import Progress
 from firstwords.training.run import train_corpus
@@ -57,6 +59,28 @@ def test_a_transducer_alone_is_trained_loaded_and_read(corpus: Path, tmp_path: P
         recognizer.align(utterance.audio, "a e")
     with pytest.raises(SearchError, match="reads whole utterances"):
         list(recognizer.listen([np.zeros(16000, np.float32)]))
+
+
+@pytest.mark.parametrize("kind", ["transformer_decoder", "speller"])
+def test_an_attention_decoder_alone_is_read_with_the_times_of_its_looks(
+    kind: str, corpus: Path, tmp_path: Path
+) -> None:
+    recipe = recipe_of(
+        {"attention": {"kind": kind}},
+        {"kind": "attention_beam", "beam": 2, "ctc_weight": 0.0, "min_length": 0.1},
+    )
+    losses = [r["loss"] for r in fit(corpus, tmp_path / "model", recipe)]
+    assert losses[-1] < 0.8 * losses[0]
+    recognizer = Recognizer.load(tmp_path / "model")
+    utterance = load_corpus(corpus).split("test")[0]
+    seen = look(recognizer, utterance.audio)
+    assert seen.posteriors is None
+    assert seen.attention is not None
+    assert len(seen.attention) == len(seen.written)
+    np.testing.assert_allclose(seen.attention.sum(axis=1), 1.0, rtol=1e-4)
+    ends = [end for _, _, end in seen.words]
+    assert ends == sorted(ends)
+    assert draw(seen).count("<image") == 2
 
 
 def test_losses_of_several_heads_add_up_by_their_weights(corpus: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 from firstwords.audio.source import Samples
 from firstwords.audio.windows import Window, WindowConfig, cut_speech, join
 from firstwords.data.manifest import Utterance
+from firstwords.errors import UsageError
 from firstwords.inference.journal import Journal
 from firstwords.inference.transcript import Token
 
@@ -132,3 +133,10 @@ def utterance_groups(utterances: Iterable[Utterance], seconds: float) -> Iterato
         held += utterance.duration
     if group:
         yield group
+
+
+def window_config(seconds: float) -> WindowConfig:
+    """Seconds of a window, as users give them -> how to cut."""
+    if seconds < 2.0:
+        raise UsageError(f"A window of {seconds} s is too short.", mend="Use 10 to 60 seconds.")
+    return WindowConfig(seconds=seconds, overlap=min(1.5, seconds / 8))

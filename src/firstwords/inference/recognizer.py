@@ -23,7 +23,7 @@ import torch
 from firstwords import __version__
 from firstwords.audio.source import Samples
 from firstwords.audio.waveform import AudioReader, ChannelPolicy, resample
-from firstwords.audio.windows import WindowConfig, cut_windows
+from firstwords.audio.windows import cut_windows
 from firstwords.data.manifest import Utterance
 from firstwords.device import Compute, Precision, choose_compute
 from firstwords.errors import FirstwordsError, SearchError, UsageError
@@ -31,7 +31,7 @@ from firstwords.inference.events import Event
 from firstwords.inference.intake import Block
 from firstwords.inference.journal import Journal, recording_fingerprint
 from firstwords.inference.language import check_language
-from firstwords.inference.longform import is_silent, transcribe_blocks, utterance_groups
+from firstwords.inference.longform import is_silent, transcribe_blocks, utterance_groups, window_config
 from firstwords.inference.streaming import Listener, ListenOptions, open_listener
 from firstwords.inference.transcript import Token, Transcript, build_transcript
 from firstwords.model.checkpoint import LoadedModel, load_model, weights_digest
@@ -62,7 +62,7 @@ class Recognizer:
         self.sample_rate = loaded.recipe.data.sample_rate
         self._hop = round(self.model.frame_seconds * self.sample_rate)  # samples from frame to frame
         heads = dict(self.model.named_heads())
-        self._search = build_encoded_search(loaded.recipe.search, heads, self.model.frame_seconds)
+        self.search = build_encoded_search(loaded.recipe.search, heads, self.model.frame_seconds)
         self._speech_gate = loaded.speech_gate
 
     @classmethod
@@ -254,7 +254,7 @@ class Recognizer:
             blocks,
             self.sample_rate,
             self._decode_by_length,
-            _windows(window),
+            window_config(window),
             together=self._together,
             grid=self._hop,
             progress=progress,
@@ -345,7 +345,7 @@ class Recognizer:
         heard = [i for i, samples in enumerate(batch) if not is_silent(samples)]
         tokens: list[list[Token]] = [[] for _ in batch]
         if heard:
-            found = self._search(self._encode([batch[i] for i in heard]))
+            found = self.search(self._encode([batch[i] for i in heard]))
             for i, readings in zip(heard, found, strict=True):
                 if self._is_speech(readings[0]):
                     tokens[i] = self._timed(readings[0], len(batch[i]) / self.sample_rate)
@@ -387,7 +387,7 @@ class Recognizer:
             )
         hop = self._hop
         parts: list[npt.NDArray[np.float32]] = []
-        for one in cut_windows(blocks, self.sample_rate, _windows(window), grid=hop):
+        for one in cut_windows(blocks, self.sample_rate, window_config(window), grid=hop):
             scores = head.log_probs(self._encode([one.samples]))
             values = scores.values[0, : int(scores.lengths[0])].float().cpu().numpy()
             first = (one.keep_start - one.start_sample) // hop
@@ -396,9 +396,3 @@ class Recognizer:
         if not parts:
             return np.zeros((0, self.model.vocabulary), np.float32)
         return np.concatenate(parts)
-
-
-def _windows(seconds: float) -> WindowConfig:
-    if seconds < 2.0:
-        raise UsageError(f"A window of {seconds} s is too short.", mend="Use 10 to 60 seconds.")
-    return WindowConfig(seconds=seconds, overlap=min(1.5, seconds / 8))

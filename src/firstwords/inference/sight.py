@@ -16,6 +16,7 @@ import torch
 
 from firstwords.audio.waveform import ChannelPolicy, read
 from firstwords.errors import UsageError
+from firstwords.heads.head import TokenHead
 from firstwords.inference.recognizer import Recognizer
 from firstwords.tensors import Padded
 from firstwords.text.pieces import SPACE
@@ -32,7 +33,7 @@ class Sight:
         pieces: names of the vocabulary, blank first.
         words: (text, start, end) in seconds.
         posteriors: (T', V), ``encoded_shift`` seconds apart; None where no head is CTC.
-        attention: (U, T') of the pieces ``written``; None where no head attends.
+        attention: (U, T') of the pieces ``written`` and the end; None where no head attends.
     """
 
     title: str
@@ -57,6 +58,7 @@ def look(recognizer: Recognizer, audio: Path, *, start: float = 0.0, duration: f
             f"'{audio}': {seconds:.0f} s are too long for a picture (at most {LONGEST:.0f}).",
             mend="Name a stretch of it: --start 65 --duration 10",
         )
+    names = [piece.replace(SPACE, "\u2423") for piece in recognizer.tokenizer.pieces]
     transcript = recognizer.transcribe_samples(samples, rate, window=LONGEST)
     with torch.inference_mode():
         place = recognizer.compute.device
@@ -67,12 +69,23 @@ def look(recognizer: Recognizer, audio: Path, *, start: float = 0.0, duration: f
         if model.ctc is not None:
             scores = model.ctc.log_probs(encoded)
             posteriors = scores.values[0, : int(scores.lengths[0])].exp().float().cpu().numpy()
+        attention, written = None, ()
+        decoder = next((head for _, head in model.named_heads() if isinstance(head, TokenHead)), None)
+        best = recognizer.search(Padded(encoded.values.float(), encoded.lengths))[0][0]
+        if decoder is not None and best.tokens:
+            targets = Padded(
+                torch.tensor([best.tokens], device=place), torch.tensor([len(best.tokens)], device=place)
+            )
+            attention = decoder.attention(encoded, targets).values[0].float().cpu().numpy()
+            written = (*(names[token] for token in best.tokens), "<end>")
     return Sight(
         title=f"{audio.name}: {transcript.text or '(no speech found)'}",
         frames=frames.values[0, : int(frames.lengths[0])].float().cpu().numpy(),
         frame_shift=model.frontend.frame_shift,
         encoded_shift=model.frame_seconds,
-        pieces=[piece.replace(SPACE, "\u2423") for piece in recognizer.tokenizer.pieces],
+        pieces=names,
         words=[(w.word, w.start, w.end) for segment in transcript.segments for w in segment.words],
         posteriors=posteriors,
+        attention=attention,
+        written=written,
     )

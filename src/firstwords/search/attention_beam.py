@@ -36,8 +36,8 @@ class AttentionBeamSearch(EncodedSearch):
 
     ``parts`` of a reading are the weighted shares in its score, each divided by the power of the length.
     Confidences are the weighted geometric mean of the scorers' probabilities for each token. Times come from
-    the best CTC alignment of a reading; there are none without CTC, or where the reading has too many tokens
-    for the frames.
+    the best CTC alignment of a reading (none where it has too many tokens for the frames); without CTC the
+    best reading alone has some, from where the decoder looked.
 
     Args:
         ctc: needed where ``ctc_weight`` is above 0; otherwise, if given, it is asked for times alone.
@@ -72,10 +72,29 @@ class AttentionBeamSearch(EncodedSearch):
             scorers.append(Weighted("ctc", self.config.ctc_weight, CtcPrefixScorer(log_probs)))
         found = TokenBeam((*scorers, *self.others), encoded.lengths.to("cpu"), self.config).run()
         if log_probs is None:
-            return [[_untimed(reading) for reading in readings] for readings in found]
+            return self._looked(encoded, [[_untimed(reading) for reading in readings] for readings in found])
         return [
             self._timed(readings, values) for readings, values in zip(found, rows_of(log_probs), strict=True)
         ]
+
+    def _looked(self, encoded: Padded, found: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
+        """The best readings with the times at which the decoder looked hardest, made to rise."""
+        targets = pad([torch.tensor(readings[0].tokens, dtype=torch.int64) for readings in found])
+        device = encoded.values.device
+        weights = self.decoder.attention(
+            encoded, Padded(targets.values.to(device), targets.lengths.to(device))
+        ).values.cpu()
+        for row, readings in enumerate(found):
+            best = readings[0]
+            if not best.tokens:
+                continue
+            frames = weights[row, : len(best.tokens)].argmax(-1).cummax(0).values.tolist()
+            readings[0] = replace(
+                best,
+                times=tuple(frame * self.frame_seconds for frame in frames),
+                ends=tuple((frame + 1) * self.frame_seconds for frame in frames),
+            )
+        return found
 
     def _timed(self, readings: list[Reading], log_probs: NDArray[np.float64]) -> list[Hypothesis]:
         """Readings of one utterance with the times of their best CTC alignments."""

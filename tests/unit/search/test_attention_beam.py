@@ -154,9 +154,17 @@ def test_without_a_ctc_head() -> None:
     with pytest.raises(SearchError, match="no CTC head"):
         AttentionBeamSearch(AttentionBeamConfig(), decoder, None, SHIFT)
     search = AttentionBeamSearch(AttentionBeamConfig(ctc_weight=0.0), decoder, None, SHIFT)
-    (found,) = search(utterances(5))
-    assert found[0].times is None
+    encoded = utterances(9)
+    (found,) = search(encoded)
     assert list(found[0].parts) == ["attention"]
+    # The best reading has the frames at which the decoder looked hardest, in rising order; others have none.
+    best = found[0]
+    assert best.tokens
+    targets = Padded(torch.tensor([best.tokens]), torch.tensor([len(best.tokens)]))
+    looks = decoder.attention(encoded, targets).values[0, :-1].argmax(-1).tolist()
+    rising = [max(looks[: n + 1]) for n in range(len(looks))]
+    assert best.times == pytest.approx([frame * SHIFT for frame in rising])
+    assert all(reading.times is None for reading in found[1:])
 
 
 @pytest.mark.parametrize("name", DECODERS)
