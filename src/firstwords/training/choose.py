@@ -119,7 +119,7 @@ def choose_recipe(
     chosen = _named(size) or _size(material.hours, budget, gpu, cores, reasons)
     speech = budget * 60 * _speed(chosen, gpu, cores)  # seconds that can be encoded
     passes = speech / max(material.hours * 3600, 1.0)
-    views = 2 if passes >= CONSISTENCY_PASSES else 1
+    views = _views(speech, passes, gpu)
     batch = _batch_seconds(material, chosen, speech, views, gpu, cores)
     reasons.append(
         f"batches of {batch:g} s: about {speech / batch / views:.0f} steps, "
@@ -159,11 +159,17 @@ def choose_recipe(
     return Choice(recipe, tuple(reasons))
 
 
+def _views(speech: float, passes: float, gpu: bool) -> int:
+    """Two (CR-CTC) where there is time for enough passes, and for enough steps although each costs twice."""
+    steps = speech / (2 * LEAST_BATCH["cuda" if gpu else "cpu"])
+    return 2 if passes >= CONSISTENCY_PASSES and steps >= ENOUGH_STEPS else 1
+
+
 def _batch_seconds(material: Material, size: Size, speech: float, views: int, gpu: bool, cores: int) -> float:
     place = "cuda" if gpu else "cpu"
-    batch = min(max(speech / ENOUGH_STEPS, LEAST_BATCH[place]), GREATEST_BATCH[place])
+    batch = min(max(speech / views / ENOUGH_STEPS, LEAST_BATCH[place]), GREATEST_BATCH[place])
     if views == 2:
-        batch = batch / 2 if gpu else min(batch, CONSISTENCY_BATCH)
+        batch = min(batch, GREATEST_BATCH["cuda"] / 2 if gpu else CONSISTENCY_BATCH)
     # Two processes share a batch of a small model (crew.py): with less than this, half a batch is one
     # utterance, as long as it happens to be, and bfloat16 is slow for every new length (data/shapes.py).
     shares = 1.5 * min(cores, 2) if size in ("nano", "tiny") and not gpu and cores > 1 else 1.0
@@ -182,9 +188,7 @@ def _features(material: Material, reasons: list[str]) -> tuple[FbankConfig, Spec
     masks = SpecAugmentConfig()  # pyright: ignore[reportCallIssue]
     if material.sample_rate is None or material.sample_rate > TELEPHONE:
         return FbankConfig(), masks
-    reasons.append(
-        f"recordings of {material.sample_rate} Hz: features of what they hold, not of silence above"
-    )
+    reasons.append(f"features of the band that recordings of {material.sample_rate} Hz have")
     width = round(masks.frequency_width * TELEPHONE_MELS / FbankConfig().mels)
     return (
         FbankConfig(sample_rate=TELEPHONE, mels=TELEPHONE_MELS),

@@ -276,6 +276,10 @@ def test_an_hour_of_speech_gets_consistency_and_a_few_minutes_do_not() -> None:
         Material(hours=0.84, cores=2, noise=True), name="x", language="yo", minutes=6, device="cpu"
     ).recipe
     assert named.data.augment == choose.AugmentConfig()
+    few_steps = choose_recipe(  # 66 passes, but no 4000 steps of two views
+        Material(hours=0.3, cores=1, longest=2), name="x", language="en", minutes=9, device="cpu"
+    ).recipe
+    assert few_steps.heads["ctc"].model_dump()["consistency"] == 0.0
     assert not hour.training.sorted_first_epoch
     assert hour.encoder.dropout == (0.15, 0.1)
     assert taste.training.batch_seconds >= 60  # each of two processes gets more than one utterance
