@@ -65,7 +65,8 @@ def streaming_encoder(model: SpeechModel) -> StreamingEncoder[Any]:
     if not encoder.causal:
         raise SearchError(
             f"This model cannot stream: its encoder ('{kind}') is not causal: it hears what comes later.",
-            mend=_WHOLE + "train with --set encoder.causal=true.",
+            mend=_WHOLE
+            + f"train with --set encoder.{'bidirectional=false' if kind == 'lstm' else 'causal=true'}.",
         )
     if model.ctc is not None and model.ctc.config.self_conditioned:
         raise SearchError(

@@ -37,7 +37,7 @@ from firstwords.inference.transcript import Token, Transcript, build_transcript
 from firstwords.model.checkpoint import LoadedModel, load_model, weights_digest
 from firstwords.search.align import align as align_tokens
 from firstwords.search.hypothesis import Hypothesis
-from firstwords.search.search import build_encoded_search
+from firstwords.search.search import FrameWise, build_encoded_search
 from firstwords.tensors import Padded, pad
 from firstwords.text.normalize import normalizer
 
@@ -61,9 +61,11 @@ class Recognizer:
         self.compute = compute
         self.sample_rate = loaded.recipe.data.sample_rate
         self._hop = round(self.model.frame_seconds * self.sample_rate)  # samples from frame to frame
-        heads = dict(self.model.named_heads())
-        self.search = build_encoded_search(loaded.recipe.search, heads, self.model.frame_seconds)
+        shift, heads = self.model.frame_seconds, dict(self.model.named_heads())
+        self.search = build_encoded_search(loaded.recipe.search, heads, shift)
         self._speech_gate = loaded.speech_gate
+        # The gate was measured on what dev is read by (tasks/recognition.py): CTC where there is CTC.
+        self._gated = self.model.ctc is None or isinstance(self.search, FrameWise)
 
     @classmethod
     def load(
@@ -353,7 +355,8 @@ class Recognizer:
 
     def _is_speech(self, reading: Hypothesis) -> bool:
         """Is the model as sure of this text as it is of speech? See training/gate.py."""
-        return reading.confidence is None or reading.confidence >= self._speech_gate
+        sure = reading.confidence if self._gated else None
+        return sure is None or sure >= self._speech_gate
 
     def _timed(self, reading: Hypothesis, duration: float) -> list[Token]:
         count = len(reading.tokens)
@@ -393,6 +396,4 @@ class Recognizer:
             first = (one.keep_start - one.start_sample) // hop
             last = len(values) if one.is_last else (one.keep_end - one.start_sample) // hop
             parts.append(values[first:last])
-        if not parts:
-            return np.zeros((0, self.model.vocabulary), np.float32)
-        return np.concatenate(parts)
+        return np.concatenate(parts) if parts else np.zeros((0, self.model.vocabulary), np.float32)

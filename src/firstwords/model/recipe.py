@@ -7,6 +7,7 @@ with other defaults still rebuilds the same model.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, cast
 
@@ -69,7 +70,7 @@ class Recipe(Config):
             if name not in self.heads:
                 raise ValueError(
                     f"search.kind = '{self.search.kind}' needs heads.{name}, and there are only "
-                    f"{', '.join(f'heads.{own}' for own in self.heads)}"
+                    f"{', '.join(f'heads.{own}' for own in self.heads)}: set {_search_for(self.heads)}"
                 )
         return self
 
@@ -108,6 +109,15 @@ class Recipe(Config):
     def digest(self) -> str:
         """Changes whenever any setting changes; a run is resumed only under the same digest."""
         return hashlib.sha256(dump_config(self).encode()).hexdigest()
+
+
+def _search_for(heads: Mapping[str, object]) -> str:
+    """A search that the given heads can do, as a user would write it."""
+    if "ctc" in heads:
+        return 'search.kind = "greedy"'
+    if "transducer" in heads:
+        return 'search.kind = "transducer_greedy"'
+    return 'search.kind = "attention_beam" and search.ctc_weight = 0'
 
 
 def read_recipe(path: Path, *, overrides: tuple[str, ...] = ()) -> Recipe:

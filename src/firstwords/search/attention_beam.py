@@ -36,7 +36,7 @@ class AttentionBeamSearch(EncodedSearch):
 
     ``parts`` of a reading are the weighted shares in its score, each divided by the power of the length.
     Confidences are the weighted geometric mean of the scorers' probabilities for each token. Times come from
-    the best CTC alignment of a reading (none where it has too many tokens for the frames); without CTC the
+    the best CTC alignment of a reading; where there is none (no CTC, or too many tokens for the frames), the
     best reading alone has some, from where the decoder looked.
 
     Args:
@@ -73,12 +73,15 @@ class AttentionBeamSearch(EncodedSearch):
         found = TokenBeam((*scorers, *self.others), encoded.lengths.to("cpu"), self.config).run()
         if log_probs is None:
             return self._looked(encoded, [[_untimed(reading) for reading in readings] for readings in found])
-        return [
+        timed = [
             self._timed(readings, values) for readings, values in zip(found, rows_of(log_probs), strict=True)
         ]
+        return self._looked(encoded, timed)
 
     def _looked(self, encoded: Padded, found: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
-        """The best readings with the times at which the decoder looked hardest, made to rise."""
+        """Best readings without times get those at which the decoder looked hardest, made to rise."""
+        if all(readings[0].times is not None or not readings[0].tokens for readings in found):
+            return found
         targets = pad([torch.tensor(readings[0].tokens, dtype=torch.int64) for readings in found])
         device = encoded.values.device
         weights = self.decoder.attention(
@@ -86,13 +89,16 @@ class AttentionBeamSearch(EncodedSearch):
         ).values.cpu()
         for row, readings in enumerate(found):
             best = readings[0]
-            if not best.tokens:
+            if best.times is not None or not best.tokens:
                 continue
-            frames = weights[row, : len(best.tokens)].argmax(-1).cummax(0).values.tolist()
+            first = weights[row, : len(best.tokens)].argmax(-1).cummax(0).values.tolist()
+            after = [
+                min(frame + 1, later) for frame, later in zip(first, [*first[1:], first[-1] + 1], strict=True)
+            ]
             readings[0] = replace(
                 best,
-                times=tuple(frame * self.frame_seconds for frame in frames),
-                ends=tuple((frame + 1) * self.frame_seconds for frame in frames),
+                times=tuple(frame * self.frame_seconds for frame in first),
+                ends=tuple(frame * self.frame_seconds for frame in after),
             )
         return found
 

@@ -30,6 +30,7 @@ from firstwords.tensors import Padded
 __all__ = [
     "AttentionBeamConfig",
     "CtcBeamConfig",
+    "FrameWise",
     "GreedyConfig",
     "RescoringConfig",
     "Search",

@@ -27,19 +27,22 @@ def fitted_recipe(recipe: Recipe, start: LoadedModel) -> Recipe:
 
 
 def gentle(recipe: Recipe, start: LoadedModel) -> Recipe:
-    """A chosen recipe with the heads of the model and a quarter of the rate: what it learned is kept."""
+    """A chosen recipe with heads and search of the model, at a quarter of the rate: to keep what it knows."""
     training = recipe.training
     schedule = training.schedule.model_copy(update={"lr": training.schedule.lr / 4})
     training = training.model_copy(update={"schedule": schedule})
-    return recipe.model_copy(update={"heads": start.recipe.heads, "training": training})
+    return recipe.model_copy(
+        update={"heads": start.recipe.heads, "search": start.recipe.search, "training": training}
+    )
 
 
 def take_over(model: SpeechModel, tokenizer: Tokenizer, start: LoadedModel) -> tuple[bool, str]:
     """Copy what can be kept -> whether the head is new, and a sentence for the user.
 
-    The head is kept only when every piece stands at its old place: a vocabulary of the same size but other
-    letters would otherwise train from nonsense in silence (NeMo#15778). Other losses make no other head: it
-    keeps its weights, and parts it did not have before (``feedback``) begin small.
+    Heads are kept only when every piece stands at its old place: a vocabulary of the same size but other
+    letters would otherwise train from nonsense in silence (NeMo#15778); and each only when the start has one
+    of its kind and sizes. Other losses make no other head: it keeps its weights, and parts it did not have
+    before (``feedback``) begin small.
     """
     if model.recipe.encoder != start.recipe.encoder or model.recipe.features != start.recipe.features:
         raise CheckpointError(
@@ -48,11 +51,25 @@ def take_over(model: SpeechModel, tokenizer: Tokenizer, start: LoadedModel) -> t
         )
     same = tokenizer.piece_hash == start.tokenizer.piece_hash
     own, given = model.state_dict(), start.model.state_dict()
-    kept = {n: given[n] if n in given and (same or not n.startswith("heads.")) else own[n] for n in own}
+    new = [name for name in model.recipe.heads if not same or not _is_kept(name, model, start)]
+    anew = tuple(f"heads.{name}." for name in new)
+    kept = {n: own[n] if n not in given or n.startswith(anew) else given[n] for n in own}
     load_weights(model, kept, source=str(start.folder))
-    if same:
+    if not new:
         return False, f"Starting from '{start.folder}': encoder and head (the pieces are the same)."
+    if same:
+        return True, f"Starting from '{start.folder}': its encoder, with new: heads.{', heads.'.join(new)}."
     return True, (
         f"Starting from '{start.folder}': its encoder, with a new head for {len(tokenizer.pieces)} pieces "
         f"(the model had {len(start.tokenizer.pieces)})."
     )
+
+
+def _is_kept(name: str, model: SpeechModel, start: LoadedModel) -> bool:
+    """True where both models have this head, of one kind, and all tensors they share have the same shapes."""
+    ours, theirs = model.recipe.heads[name], start.recipe.heads.get(name)
+    if theirs is None or ours.kind != theirs.kind:
+        return False
+    given = start.model.heads[name].state_dict()
+    own = model.heads[name].state_dict()
+    return all(given[part].shape == tensor.shape for part, tensor in own.items() if part in given)

@@ -165,11 +165,14 @@ def _chosen(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress:
     material = Material(
         hours=sum(u.duration for u in train_part) / 3600,
         longest=max(u.duration for u in train_part),
-        crowded=sum(is_crowded(u, clean) for u in train_part) / len(train_part),
+        # With --from, features and encoder are those of the model.
+        crowded=0.0
+        if wanted.start is not None
+        else sum(is_crowded(u, clean) for u in train_part) / len(train_part),
         words=len(words) if words else None,
         rarest=min(words.values(), default=0),
         noise=_names_noise(wanted),
-        sample_rate=usual_rate(train_part),
+        sample_rate=None if wanted.start is not None else usual_rate(train_part),
         cores=torch.get_num_threads(),
     )
     choice = choose_recipe(

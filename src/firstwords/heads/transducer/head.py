@@ -16,7 +16,7 @@ from typing import Annotated, Literal, final
 
 import torch
 from jaxtyping import Float
-from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from firstwords.config import Config
@@ -43,7 +43,7 @@ class TransducerConfig(Config):
     loss: Literal["pruned", "full"] = "pruned"
     topology: Topology = "regular"  # how many tokens a frame may have; see lattice.py
     prune_range: Annotated[int, Field(ge=2)] = 5  # rows of the lattice that the joiner sees at each frame
-    simple_weight: NonNegativeFloat = 0.5  # of the simple loss, after the warm-up
+    simple_weight: PositiveFloat = 0.5  # of the simple loss, after the warm-up
     lm_scale: _Share = 0.25  # of the simple loss that knows only the history
     am_scale: _Share = 0.0  # of the simple loss that knows only the frame
     warmup: NonNegativeFloat = 2000.0  # reference batches; 0 = none

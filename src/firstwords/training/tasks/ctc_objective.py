@@ -27,7 +27,7 @@ _PRIOR_MEMORY = 0.95  # of the running label frequencies, per batch
 
 
 class CtcLoss(NamedTuple):
-    """Of each utterance, times the head's weight; parts of it before that, where there are several."""
+    """Of each utterance, times the head's weight; the parts of it before that."""
 
     each: Float[Tensor, " batch"]
     parts: Mapping[str, Float[Tensor, " batch"]]
@@ -63,12 +63,13 @@ class CtcObjective:
             self.head.config.intermediate_weight,
         )
         each = each.masked_fill(~fits, 0.0)
-        parts: dict[str, Tensor] = {}
         if self.two_views:
             rows = len(each) // 2
             each = 0.5 * (each[:rows] + each[rows:])
+        parts = {"ctc": each.detach()}
+        if self.two_views:
             consistency = 0.5 * consistency_loss(log_probs)
-            parts = {"ctc": each.detach(), "consistency": consistency.detach()}
+            parts["consistency"] = consistency.detach()
             each = each + self.head.config.consistency * min(1.0, warm) * consistency
         return CtcLoss(self.head.config.weight * each, parts, _blank_share(log_probs))
 

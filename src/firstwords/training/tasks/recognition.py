@@ -112,12 +112,12 @@ class RecognitionTask(Task[Batch]):
                 tapped, targets, warm=self.count / max(self.settings.consistency_warmup, 1.0)
             )
             each = each + made.each
-            parts = {name: part.sum() for name, part in made.parts.items()}
+            if losses or len(made.parts) > 1:
+                parts = {name: part.sum() for name, part in made.parts.items()}
             parts["blank"] = size * made.blank_share
-            if losses:
-                parts["ctc"] = made.each.detach().sum()
         for name, loss in losses.items():
-            loss = loss.masked_fill(loss.isinf(), 0.0)  # no path of the transducer writes the text
+            if name == "transducer":  # where none of its paths writes the text
+                loss = loss.masked_fill(loss.isinf(), 0.0)
             mean = loss.unflatten(0, (-1, len(batch.ids))).mean(dim=0)
             parts[name] = mean.detach().sum()
             each = each + self.speech.recipe.heads[name].weight * mean
