@@ -13,8 +13,6 @@ from __future__ import annotations
 import math
 from typing import Any, Literal, cast, final
 
-import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -22,6 +20,7 @@ from torch import Tensor, nn
 from firstwords.config import Config
 from firstwords.encoders.encoder import Encoder
 from firstwords.encoders.presets import preset_of
+from firstwords.nn.convolution import convolve
 from firstwords.nn.frames import enter, mask_of, strided
 from firstwords.nn.norms import MaskedBatchNorm
 from firstwords.tensors import Padded, zero_padding
@@ -85,11 +84,8 @@ class ImageConv(nn.Module):
         self, x: Float[Tensor, "batch time bins dim"], real: Bool[Tensor, "batch frames"] | None
     ) -> Float[Tensor, "batch frames outbins out"]:
         """``real`` of the output."""
-        layer = self.convolution
-        weight = layer.weight.contiguous(memory_format=torch.channels_last)
-        y = F.conv2d(x.permute(0, 3, 1, 2), weight, None, layer.stride, layer.padding)
-        y = y.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
-        return self.norm(y, real)
+        around = self.convolution.kernel_size[0] // 2
+        return self.norm(convolve(x, self.convolution, (around, around)), real)
 
 
 @final

@@ -22,10 +22,13 @@ def convolve_over_time(
     bias: Float[Tensor, " channels"] | None,
     padding: int = 0,
     stride: int = 1,
+    dilation: int = 1,
 ) -> Float[Tensor, "batch frames channels"]:
     """Depthwise convolution along time, zeros beyond both ends."""
     image = x.unsqueeze(2).permute(0, 3, 1, 2)  # (B, C, T, 1), channels last in memory
-    y = F.conv2d(image, weight.unsqueeze(-1), bias, (stride, 1), (padding, 0), groups=x.shape[2])
+    y = F.conv2d(
+        image, weight.unsqueeze(-1), bias, (stride, 1), (padding, 0), (dilation, 1), groups=x.shape[2]
+    )
     return y.permute(0, 2, 3, 1).squeeze(2)
 
 
