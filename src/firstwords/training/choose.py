@@ -197,12 +197,15 @@ def _features(material: Material, reasons: list[str]) -> tuple[FbankConfig, Spec
 
 
 def _pieces(material: Material, reasons: list[str]) -> GraphemeConfig | SubwordConfig:
-    if material.words is not None and material.words <= FEW_WORDS and material.rarest >= OFTEN:
+    words = material.words
+    # A whole word is one decision: sneezes are read as digits with all confidence (LOG.md, 2026-11-21: 72 of
+    # 80 clips of noise silent, with letters 80). Who names noise wants silence more than the last percent.
+    if words is not None and words <= FEW_WORDS and material.rarest >= OFTEN and not material.noise:
         reasons.append(
-            f"only {material.words} different words, each at least {material.rarest} times: "
+            f"only {words} different words, each at least {material.rarest} times: "
             "whole words as pieces (letters remain for others)"
         )
-        return SubwordConfig(model="bpe", vocabulary=PIECES_A_WORD * material.words)
+        return SubwordConfig(model="bpe", vocabulary=PIECES_A_WORD * words)
     reasons.append("graphemes as pieces: with so little text, longer pieces would be too rare to learn")
     return GraphemeConfig()
 

@@ -227,9 +227,15 @@ def test_fast_speech_gets_more_frames(corpora: Path) -> None:
 
 def test_few_words_that_are_heard_often_are_pieces() -> None:
     """Then letters need not fit into the frames; a word that is rare, or many words, and letters it is."""
-    for words, rarest, whole in ((10, 200, True), (10, 3, False), (400, 30, False), (None, 0, False)):
+    for words, rarest, noise, whole in (
+        (10, 200, False, True),
+        (10, 200, True, False),
+        (10, 3, False, False),
+        (400, 30, False, False),
+        (None, 0, False, False),
+    ):
         found = choose_recipe(
-            Material(hours=0.3, words=words, rarest=rarest, crowded=0.5),
+            Material(hours=0.3, words=words, rarest=rarest, noise=noise, crowded=0.5),
             name="x",
             language="en",
             minutes=5,
