@@ -39,7 +39,7 @@ TELEPHONE = 8000  # hertz: recordings with no more hold nothing in the upper hal
 TELEPHONE_MELS = 40
 CORPUS_SETTINGS = ("dropout", "output_downsampling")  # of an encoder: not part of its size
 # Of the utterances may be lost because their text does not fit into 25 frames a second. Digits, of which 7 %
-# do not fit, were read no better at 50 frames, and training took half as long again (LOG.md, 2026-11-21).
+# do not fit, were read no better at 50 in equal minutes, though ahead at equal updates (LOG.md, 2026-11-21).
 MOST_CROWDED = 0.1
 # Updates that a short run should have. Digits with noise in five minutes: 32 % CER on dev after 1500 updates
 # of 32 s, 2.9 to 3.8 after 3700 to 4800 of 22 or 16 s, all of them 35 passes (LOG.md, 2026-11-21).
@@ -206,7 +206,8 @@ def _pieces(material: Material, reasons: list[str]) -> GraphemeConfig | SubwordC
             "whole words as pieces (letters remain for others)"
         )
         return SubwordConfig(model="bpe", vocabulary=PIECES_A_WORD * words)
-    reasons.append("graphemes as pieces: with so little text, longer pieces would be too rare to learn")
+    why = "whole words would answer noise" if material.noise else "with little text, longer ones are too rare"
+    reasons.append(f"graphemes as pieces: {why}")
     return GraphemeConfig()
 
 
