@@ -1,6 +1,7 @@
 """Does a model keep silent when nobody speaks?
 
     python benchmarks/non_speech.py CORPUS NOISE [--minutes 6] [--runs-folder runs/non_speech]
+    python benchmarks/non_speech.py CORPUS NOISE --unheard fold4 --never fold5      for choosing settings
 
 Trains on CORPUS with the folds 1 to 4 of NOISE as noise and as negatives (empty transcripts), then
 transcribes fold 5, which training never heard, and digital silence. Both should give empty text. The error
@@ -21,8 +22,7 @@ from firstwords.inference.recognizer import Recognizer
 from firstwords.report.evaluate_model import evaluate_model
 from firstwords.training.run import train_corpus
 
-HEARD = ("fold1", "fold2", "fold3", "fold4")
-UNHEARD = "fold5"
+FOLDS = ("fold1", "fold2", "fold3", "fold4", "fold5")
 
 
 def main() -> None:
@@ -32,11 +32,15 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=6.0)
     parser.add_argument("--size", default="nano")
     parser.add_argument("--runs-folder", type=Path, default=Path("runs/non_speech"))
+    parser.add_argument("--unheard", choices=FOLDS, default="fold5", help="what the model is asked about")
+    parser.add_argument("--never", choices=FOLDS, help="one more fold that training does not hear")
     parser.add_argument("--set", action="append", default=[])
     options = parser.parse_args()
     folder: Path = options.runs_folder
     if not (folder / "corpus").exists():
         import_corpus(options.corpus, folder / "corpus")
+    unheard: str = options.unheard
+    heard_folds = [fold for fold in FOLDS if fold not in (unheard, options.never)]
     noise = options.noise.resolve().as_posix()
     train_corpus(
         folder / "corpus",
@@ -46,16 +50,16 @@ def main() -> None:
         overrides=[
             f'data.noise_folders=["{noise}"]',
             f'data.negative_folders=["{noise}"]',
-            f"data.noise_splits={list(HEARD)}",
+            f"data.noise_splits={heard_folds}",
             "data.negative_share=0.1",
             *options.set,
         ],
     )
     recognizer = Recognizer.load(folder / "model")
-    clips = load_corpus(options.noise).split(UNHEARD)
+    clips = load_corpus(options.noise).split(unheard)
     heard = [(u, t.text) for u, t in zip(clips, recognizer.transcribe_many(clips), strict=True) if t.text]
     print(machine_name())
-    print(f"{UNHEARD}: {len(clips) - len(heard)} of {len(clips)} clips give empty text")
+    print(f"{unheard}: {len(clips) - len(heard)} of {len(clips)} clips give empty text")
     for utterance, text in heard:
         print(f"  {utterance.id} ({utterance.labels.get('label', '')}): {text!r}")
     lengths = np.linspace(0.1, 20.0, 100)

@@ -20,8 +20,7 @@ from firstwords.audio.effects import change_speed, stretch_time
 from firstwords.audio.waveform import ChannelPolicy, read
 from firstwords.data.cache import AudioCache, quantize, restore
 from firstwords.data.manifest import Utterance
-from firstwords.data.places import NOTHING, Between, Item, hiss, pause
-from firstwords.data.sampler import speed_of
+from firstwords.data.places import LONGEST, NOTHING, Between, Item, around_sound, hiss, pause
 from firstwords.errors import AudioError
 
 SILENT_SHARE = 0.2  # of the negatives: no sound at all, or the hiss of a recorder
@@ -51,7 +50,6 @@ class ExampleSource:
     """Index and epoch -> example. Pickled as a whole to loader processes.
 
     Args:
-        speeds: one is drawn per utterance and epoch; (1.0,) changes nothing.
         keep_pitch: voices stay as high as they are at other speeds.
         augmentation: None: samples as they are (dev and test).
         negatives: recordings without speech; where there are none, ``noises`` serve.
@@ -65,7 +63,6 @@ class ExampleSource:
     sample_rate: int
     channels: ChannelPolicy
     seed: int
-    speeds: tuple[float, ...] = (1.0,)
     keep_pitch: bool = False
     augmentation: AugmentConfig | None = None
     noises: NoiseSource | None = None
@@ -75,12 +72,11 @@ class ExampleSource:
     speech_epochs: int = 0
     _told: int = field(default=0, init=False)  # of the unreadable noises
 
-    def load(self, epoch: int, index: int) -> LoadedExample | Unreadable:
-        """The example at ``index``, as it sounds in ``epoch``."""
+    def load(self, epoch: int, index: int, speed: float = 1.0) -> LoadedExample | Unreadable:
+        """The example at ``index``, as it sounds in ``epoch``, played at ``speed``."""
         item = self.items[index]
         draw = np.random.default_rng([self.seed, 3, epoch, index])
         key = int(draw.integers(1 << 62))
-        speed = speed_of(self.speeds, self.seed, epoch, index)
         name, text, tokens = item.id, item.text, item.tokens
         try:
             if item.audio is not None:
@@ -198,13 +194,14 @@ class ExampleSource:
         return level * np.concatenate(parts)
 
     def _stretch_of_negative(self, seconds: float, draw: np.random.Generator) -> np.ndarray:
-        """A random recording of non-speech, at most so long."""
+        """Part of a random recording of non-speech, at most so long, and rather where a sound is."""
         clip = self.negatives[int(draw.integers(len(self.negatives)))]
-        room = max(0.0, clip.duration - seconds)
-        return read(
+        span = min(clip.duration, max(seconds, LONGEST))  # recordings of hours are not read whole
+        samples = read(
             clip.audio,
             sample_rate=self.sample_rate,
             channels=self.channels,
-            start=clip.start + float(draw.uniform(0, room)),
-            duration=min(seconds, clip.duration),
+            start=clip.start + float(draw.uniform(0, clip.duration - span)),
+            duration=span,
         ).samples
+        return around_sound(draw, samples, round(seconds * self.sample_rate))

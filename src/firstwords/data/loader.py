@@ -20,7 +20,7 @@ import torch
 
 from firstwords.data.batch import Batch, Example, collate
 from firstwords.data.examples import ExampleSource, LoadedExample, Unreadable
-from firstwords.data.sampler import BucketSampler
+from firstwords.data.sampler import BucketSampler, Planned
 from firstwords.data.shapes import Shapes, pack
 from firstwords.data.worker import load_all, load_in_worker, start_worker
 from firstwords.errors import TrainingError
@@ -55,13 +55,13 @@ class Loader:
 
     def batches(self, after: int = 0) -> Iterator[tuple[int, Batch | None]]:
         """(number, batch) from number ``after`` on, without end; None where no utterance can be read."""
-        for number, indices, examples in self._examples(after):
-            yield number, self._collate(examples, indices)
+        for number, planned, examples in self._examples(after):
+            yield number, self._collate(examples, planned)
 
     def batch(self, number: int) -> Batch | None:
         """One batch by number, made in this process."""
-        epoch, indices = self._job(number)
-        return self._collate(load_all(self.source, epoch, indices), indices)
+        epoch, planned = self._job(number)
+        return self._collate(load_all(self.source, epoch, planned.indices, planned.speeds), planned)
 
     def close(self) -> None:
         """End the loader processes."""
@@ -77,29 +77,30 @@ class Loader:
     ) -> None:
         self.close()
 
-    def _job(self, number: int) -> tuple[int, list[int]]:
-        return self.sampler.epoch_of(number), self.sampler.batch(number)
+    def _job(self, number: int) -> tuple[int, Planned]:
+        return self.sampler.epoch_of(number), self.sampler.planned(number)
 
-    def _examples(self, after: int) -> Iterator[tuple[int, list[int], list[LoadedExample | Unreadable]]]:
+    def _examples(self, after: int) -> Iterator[tuple[int, Planned, list[LoadedExample | Unreadable]]]:
         if self.workers == 0:
             number = after
             while True:
                 started = time.perf_counter()
-                epoch, indices = self._job(number)
-                examples = load_all(self.source, epoch, indices)
+                epoch, planned = self._job(number)
+                examples = load_all(self.source, epoch, planned.indices, planned.speeds)
                 self.waited += time.perf_counter() - started
-                yield number, indices, examples
+                yield number, planned, examples
                 number += 1
         pool = self._started_pool()
-        waiting: deque[tuple[int, list[int], Future[list[LoadedExample | Unreadable]]]] = deque()
+        waiting: deque[tuple[int, Planned, Future[list[LoadedExample | Unreadable]]]] = deque()
         following = after
         while True:
             try:
                 while len(waiting) < self.workers * PREFETCH_PER_WORKER:
-                    epoch, indices = self._job(following)
-                    waiting.append((following, indices, pool.submit(load_in_worker, epoch, indices)))
+                    epoch, planned = self._job(following)
+                    job = pool.submit(load_in_worker, epoch, planned.indices, planned.speeds)
+                    waiting.append((following, planned, job))
                     following += 1
-                number, indices, future = waiting.popleft()
+                number, planned, future = waiting.popleft()
                 started = time.perf_counter()
                 examples = future.result()
             except BrokenProcessPool:
@@ -108,7 +109,7 @@ class Loader:
                     mend="Run the same command again with --workers 0 (it goes on where it was).",
                 ) from None
             self.waited += time.perf_counter() - started
-            yield number, indices, examples
+            yield number, planned, examples
 
     def _started_pool(self) -> ProcessPoolExecutor:
         if self._pool is None:
@@ -120,9 +121,7 @@ class Loader:
             )
         return self._pool
 
-    def _collate(
-        self, examples: Sequence[LoadedExample | Unreadable], indices: Sequence[int]
-    ) -> Batch | None:
+    def _collate(self, examples: Sequence[LoadedExample | Unreadable], planned: Planned) -> Batch | None:
         good: list[Example] = []
         known = len(self.skipped)
         for example in examples:
@@ -139,7 +138,7 @@ class Loader:
                 f"{self.skipped[name]}",
                 mend="Run 'firstwords check' on the corpus.",
             )
-        seconds = self.sampler.padded_seconds(indices) if self.few_shapes else 0.0
+        seconds = self.sampler.padded_seconds(planned) if self.few_shapes else 0.0
         return collate(good, samples=round(seconds * self.source.sample_rate)) if good else None
 
 
@@ -154,7 +153,7 @@ class ValidationLoader:
     """
 
     def __init__(self, source: ExampleSource, shapes: Shapes, *, few_shapes: bool = False) -> None:
-        if source.augmentation is not None or source.speeds != (1.0,):
+        if source.augmentation is not None:
             raise ValueError("validation audio is never augmented")
         self.source = source
         self.shapes = shapes

@@ -20,6 +20,8 @@ import numpy as np
 
 PAUSES = (0.05, 1.0)  # seconds between joined utterances; their logarithm is uniform
 LONGEST = 25.0  # seconds of a place: about a window of a long recording
+_SOUND_FRAME = 400  # samples over which loudness is told
+_ANYWHERE = 0.1  # of the mean loudness, added everywhere: quiet places too are heard now and then
 _FEWEST = 2.2  # median utterances that a joined place must have room for
 
 
@@ -87,6 +89,26 @@ def hiss(draw: np.random.Generator, count: int) -> np.ndarray:
     """Nothing at all, or the faint noise of a recorder (count,)."""
     level = 0.0 if draw.random() < 0.5 else 10 ** (draw.uniform(-80, -45) / 20)
     return (level * draw.standard_normal(count)).astype(np.float32)
+
+
+def around_sound(draw: np.random.Generator, samples: np.ndarray, count: int) -> np.ndarray:
+    """A stretch (count,) of samples (S,) around a place drawn by how loud it is there; all, if no longer.
+
+    A sneeze fills a twentieth of its recording: stretches drawn evenly would mostly be the silence around it,
+    and a model that never heard the sneeze itself answers it with a word (LOG.md, 2026-11-21).
+    """
+    if len(samples) <= count:
+        return samples
+    frame = min(count, _SOUND_FRAME) or 1
+    whole = len(samples) // frame
+    loudness = np.sqrt(
+        np.mean(samples[: whole * frame].reshape(whole, frame).astype(np.float64) ** 2, axis=1)
+    )
+    heard = np.cumsum(loudness + loudness.mean() * _ANYWHERE + np.finfo(np.float64).tiny)
+    place = int(np.searchsorted(heard, draw.random() * heard[-1])) * frame
+    start = place - int(draw.uniform(0, count))
+    start = min(max(start, 0), len(samples) - count)
+    return samples[start : start + count]
 
 
 def pause(draw: np.random.Generator, sample_rate: int) -> np.ndarray:

@@ -1,23 +1,25 @@
-"""Which utterances form the batch of a step: a pure function of (seed, epoch, step).
+"""Which utterances form the batch of a step, and how fast each is played: a function of (seed, epoch, step).
 
-Utterances are sorted into buckets of like length, shuffled within them, and cut from long to short into
-batches as large as the longest utterance allows (shapes.py). The buckets and so the cuts lie at the same
-places in every epoch: all have the same number of steps, and any step is found whatever was computed before,
-on however many workers. What changes from epoch to epoch is who shares a batch and in which order the batches
-come.
+Utterances are sorted into buckets of like length and shuffled within them; equal shares of a bucket are
+played at each speed. Shares are laid in a row from long to short, by the longest utterance that the bucket
+could put there, and the row is cut into batches as large as that length allows (shapes.py). So the cuts lie
+at the same places in every epoch: all have the same number of steps, and any step is found whatever was
+computed before, on however many workers. What changes from epoch to epoch is who is played at which speed,
+who shares a batch and in which order the batches come.
 
     seconds 9 9 8 8 | 3 3 2 2 1 1         two buckets, at most 18 seconds a batch (padding counted)
     batches [9 9] [8 8] [3 2 3 1 2 1]
 
-A batch holds so many seconds at the slowest speed. Utterances of minutes (attention grows with the square)
-and very long transcripts (the CTC lattice grows with the text) count for more, so neither fills the memory
-unforeseen (icefall#1844: one 162-second cut; icefall#521: one very long text).
+Utterances of minutes (attention grows with the square) and very long transcripts (the CTC lattice grows with
+the text) count for more, so neither fills the memory unforeseen (icefall#1844: one 162-second cut;
+icefall#521: one very long text).
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,9 +37,27 @@ def cost_of(duration: float, tokens: int = 0) -> float:
     return duration * (1 + duration / ATTENTION_SECONDS + tokens / LATTICE_TOKENS)
 
 
-def speed_of(speeds: Sequence[float], seed: int, epoch: int, index: int) -> float:
-    """The one of ``speeds`` at which an utterance is played in an epoch."""
-    return speeds[int(np.random.default_rng([seed, 1, epoch, index]).integers(len(speeds)))]
+class Planned(NamedTuple):
+    """One batch: utterances, the speed of each, and the seconds that none of them exceeds at its speed.
+
+    ``longest`` counts costly utterances as longer than they are.
+    """
+
+    indices: tuple[int, ...]
+    speeds: tuple[float, ...]
+    longest: float
+    cost: float  # cost-seconds, padding counted, were each utterance the costliest that could stand here
+
+
+class _Share(NamedTuple):
+    """Places in the row of an epoch: so many of a bucket, at one speed."""
+
+    bucket: int
+    first: int  # of the bucket, once shuffled
+    places: int  # how many
+    speed: float
+    longest: float  # seconds, as in Planned
+    cost: float  # cost-seconds of the costliest that could stand here
 
 
 class BucketSampler:
@@ -75,16 +95,15 @@ class BucketSampler:
         self.world_size = world_size
         self.rank = rank
         self.sorted_first_epoch = sorted_first_epoch
-        slowest = min(self.speeds)
         lengths = tokens if tokens is not None else [0] * len(durations)
-        self.costs = np.array(
-            [cost_of(seconds / slowest, count) for seconds, count in zip(durations, lengths, strict=True)]
-        )
         self.shapes = Shapes(batch_seconds, max_utterances)
-        self.lengths = np.maximum(np.asarray(durations, np.float64) / slowest, self.costs / USUAL_COST)
-        self._buckets = _buckets(self.lengths, batch_seconds)
-        self._cuts = _cuts(self._buckets, self.lengths, self.shapes)
-        self._cached: tuple[int, list[list[int]]] | None = None
+        slowest = min(self.speeds)
+        at_slowest = [_counted(d / slowest, n)[0] for d, n in zip(durations, lengths, strict=True)]
+        self._buckets = _buckets(np.array(at_slowest), batch_seconds)
+        self._row = _shares(self._buckets, durations, lengths, self.speeds)
+        self._cuts = _cuts(self._row, self.shapes)
+        self._share_at = np.repeat(np.arange(len(self._row)), [share.places for share in self._row])
+        self._cached: tuple[int, list[Planned]] | None = None
 
     @property
     def batches(self) -> int:
@@ -100,33 +119,27 @@ class BucketSampler:
         """The epoch that a step (counted from 0) belongs to."""
         return step // self.batches_in_epoch()
 
-    def batch(self, step: int) -> list[int]:
-        """Utterance indices of this process at ``step`` (counted from 0 over all epochs)."""
+    def planned(self, step: int) -> Planned:
+        """The batch of this process at ``step`` (counted from 0 over all epochs)."""
         epoch, place = divmod(step, self.batches_in_epoch())
-        batches = self._epoch(epoch)
-        return list(batches[(place * self.world_size + self.rank) % len(batches)])
-
-    def cost(self, indices: Sequence[int]) -> float:
-        """Cost-seconds of a batch, padding counted."""
-        return float(self.costs[list(indices)].max() * len(indices)) if indices else 0.0
-
-    def padded_seconds(self, indices: Sequence[int]) -> float:
-        """Length to which a batch is filled up where few shapes are wanted."""
-        return self.shapes.padded_seconds(len(indices), float(self.lengths[list(indices)].max()))
-
-    def speed(self, epoch: int, index: int) -> float:
-        """Playback speed of an utterance in an epoch."""
-        return speed_of(self.speeds, self.seed, epoch, index)
-
-    def _epoch(self, epoch: int) -> list[list[int]]:
         if self._cached is None or self._cached[0] != epoch:
             self._cached = (epoch, self._permute(epoch))
-        return self._cached[1]
+        batches = self._cached[1]
+        return batches[(place * self.world_size + self.rank) % len(batches)]
 
-    def _permute(self, epoch: int) -> list[list[int]]:
+    def batch(self, step: int) -> list[int]:
+        """Utterance indices of this process at ``step``."""
+        return list(self.planned(step).indices)
+
+    def padded_seconds(self, planned: Planned) -> float:
+        """Length to which a batch is filled up where few shapes are wanted."""
+        return self.shapes.padded_seconds(len(planned.indices), planned.longest)
+
+    def _permute(self, epoch: int) -> list[Planned]:
         draw = np.random.default_rng([self.seed, 2, epoch])
-        order = np.concatenate([draw.permutation(bucket) for bucket in self._buckets])
-        batches = [order[a:b].tolist() for a, b in itertools.pairwise(self._cuts)]  # from long to short
+        shuffled = [draw.permutation(bucket) for bucket in self._buckets]
+        order = np.concatenate([shuffled[s.bucket][s.first : s.first + s.places] for s in self._row])
+        batches = [self._batch(order, a, b) for a, b in itertools.pairwise(self._cuts)]  # from long to short
         if self.sorted_first_epoch and epoch == 0:
             return batches[::-1]
         # Neighbours of like length stay together, one for each process: nobody waits for a longer batch.
@@ -135,6 +148,18 @@ class BucketSampler:
         rest = [g for g in groups if len(g) < self.world_size]
         ordered = [full[i] for i in draw.permutation(len(full))] + rest
         return [batch for group in ordered for batch in group]
+
+    def _batch(self, order: np.ndarray, start: int, end: int) -> Planned:
+        shares = [self._row[n] for n in self._share_at[start:end]]
+        indices = tuple(order[start:end].tolist())
+        cost = max(share.cost for share in shares) * len(indices)
+        return Planned(indices, tuple(share.speed for share in shares), shares[0].longest, cost)
+
+
+def _counted(seconds: float, tokens: int) -> tuple[float, float]:
+    """Seconds as played, tokens -> seconds that it counts for, and its cost."""
+    cost = cost_of(seconds, tokens)
+    return max(seconds, cost / USUAL_COST), cost
 
 
 def _buckets(lengths: np.ndarray, batch_seconds: float) -> list[np.ndarray]:
@@ -148,12 +173,32 @@ def _buckets(lengths: np.ndarray, batch_seconds: float) -> list[np.ndarray]:
     return [order[bucket_of == b] for b in range(number) if np.any(bucket_of == b)]
 
 
-def _cuts(buckets: Sequence[np.ndarray], lengths: np.ndarray, shapes: Shapes) -> list[int]:
-    """Where batches begin and end in the concatenated buckets, whatever the order within each of them."""
-    ends = np.cumsum([len(bucket) for bucket in buckets])
-    rows = [shapes.rows(float(lengths[bucket[0]])) for bucket in buckets]
+def _shares(
+    buckets: Sequence[np.ndarray], durations: Sequence[float], tokens: Sequence[int], speeds: Sequence[float]
+) -> list[_Share]:
+    """Every bucket at every speed, from long to short; what cannot be shared equally goes to each in turn."""
+    shares: list[_Share] = []
+    turn = 0
+    for number, bucket in enumerate(buckets):
+        counts = [len(bucket) // len(speeds)] * len(speeds)
+        for _ in range(len(bucket) % len(speeds)):
+            counts[turn % len(speeds)] += 1
+            turn += 1
+        first = 0
+        for speed, count in zip(speeds, counts, strict=True):
+            if count:
+                counted = [_counted(durations[i] / speed, tokens[i]) for i in bucket]
+                longest, cost = max(length for length, _ in counted), max(cost for _, cost in counted)
+                shares.append(_Share(number, first, count, speed, longest, cost))
+            first += count
+    return sorted(shares, key=lambda share: -share.longest)
+
+
+def _cuts(row: Sequence[_Share], shapes: Shapes) -> list[int]:
+    """Where batches begin and end in the row, whoever stands there."""
+    ends = np.cumsum([share.places for share in row])
     cuts = [0]
     while cuts[-1] < ends[-1]:
-        bucket = int(np.searchsorted(ends, cuts[-1], side="right"))
-        cuts.append(min(int(ends[-1]), cuts[-1] + rows[bucket]))
+        share = row[int(np.searchsorted(ends, cuts[-1], side="right"))]
+        cuts.append(min(int(ends[-1]), cuts[-1] + shapes.rows(share.longest)))
     return cuts

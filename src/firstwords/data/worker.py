@@ -15,9 +15,12 @@ from multiprocessing.connection import wait
 from firstwords.data.examples import ExampleSource, LoadedExample, Unreadable
 
 
-def load_all(source: ExampleSource, epoch: int, indices: Sequence[int]) -> list[LoadedExample | Unreadable]:
+def load_all(
+    source: ExampleSource, epoch: int, indices: Sequence[int], speeds: Sequence[float] | None = None
+) -> list[LoadedExample | Unreadable]:
     """The utterances of one batch, in this process; noises that proved unreadable stand after them."""
-    examples = [source.load(epoch, index) for index in indices]
+    played = speeds if speeds is not None else [1.0] * len(indices)
+    examples = [source.load(epoch, index, speed) for index, speed in zip(indices, played, strict=True)]
     return examples + source.unreadable_noises()
 
 
@@ -41,6 +44,8 @@ def _end_with(sentinel: int) -> None:
     os._exit(1)
 
 
-def load_in_worker(epoch: int, indices: list[int]) -> list[LoadedExample | Unreadable]:
+def load_in_worker(
+    epoch: int, indices: Sequence[int], speeds: Sequence[float]
+) -> list[LoadedExample | Unreadable]:
     """The utterances of one batch, from this process's source."""
-    return load_all(_source[0], epoch, indices)
+    return load_all(_source[0], epoch, indices, speeds)

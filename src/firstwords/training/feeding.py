@@ -68,7 +68,6 @@ class Feeding:
             data.sample_rate,
             channel_policy(data.channels),
             self.recipe.seed,
-            speeds=data.speeds,
             keep_pitch=data.keep_pitch,
             augmentation=data.augment,
             noises=self.prepared.noises,

@@ -19,8 +19,8 @@ import numpy as np
 
 from firstwords.data.places import Item
 
-MAY_COST = 0.002  # of the words that were right on dev
-_PROBES = 64  # stretches of non-speech
+MAY_COST = 0.005  # of the words that were right on dev
+_PROBES = 128  # stretches of non-speech
 _PROBE_SECONDS = (0.5, 10.0)
 
 

@@ -269,9 +269,7 @@ class _Session:
         """Measure a few batches and one validation, then decide how long the run is."""
         began = time.monotonic()
         config = self.recipe.training
-        by_cost = sorted(
-            range(loader.batches_in_epoch), key=lambda n: (loader.sampler.cost(loader.sampler.batch(n)), n)
-        )
+        by_cost = sorted(range(loader.batches_in_epoch), key=lambda n: (loader.sampler.planned(n).cost, n))
         chosen = [by_cost[round(p * (len(by_cost) - 1))] for p in _PROBES]
         batches = [b for n in chosen if (b := loader.batch(n)) is not None]
         measured = measure(task, batches, lambda: self._optimizer(task.speech), self.compute.device)
@@ -284,8 +282,8 @@ class _Session:
             )
             loader.sampler = feeding.sampler(limit)
         dev.seconds = self._validation_seconds(task, dev)
-        costs = [loader.sampler.cost(loader.sampler.batch(n)) for n in range(loader.batches_in_epoch)]
-        mean_cost = sum(costs) / len(costs) * 0.97  # drawn speeds are on the whole faster than the slowest
+        costs = [loader.sampler.planned(n).cost for n in range(loader.batches_in_epoch)]
+        mean_cost = sum(costs) / len(costs)
         step = measured.seconds_per_cost * mean_cost * config.accumulate
         elapsed += time.monotonic() - began
         step, validation, elapsed = self.processes.same([step, dev.seconds, elapsed])

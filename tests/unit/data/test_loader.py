@@ -18,7 +18,7 @@ from firstwords.data.cache import AudioCache
 from firstwords.data.examples import ExampleSource, LoadedExample, Unreadable
 from firstwords.data.loader import Loader, ValidationLoader
 from firstwords.data.manifest import load_corpus
-from firstwords.data.places import Between, Item, joined_places, negative_places
+from firstwords.data.places import Between, Item, around_sound, joined_places, negative_places
 from firstwords.data.sampler import BucketSampler
 from firstwords.data.shapes import Shapes
 from firstwords.errors import TrainingError
@@ -55,7 +55,6 @@ def source(items: list[Item], *, cache: AudioCache | None = None, augmented: boo
         16000,
         "mix",
         seed=1,
-        speeds=(0.9, 1.0, 1.1) if augmented else (1.0,),
         augmentation=AugmentConfig() if augmented else None,
         noises=ColoredNoise(),
         cache=cache,
@@ -203,6 +202,26 @@ def test_negatives_change_from_epoch_to_epoch(items: list[Item]) -> None:
     assert not isinstance(made.load(0, 17), Unreadable)
     longest = max(i.duration for i in items)
     assert longest < 3.5 < min(len(h.samples) / 16000 for h in heard if isinstance(h, LoadedExample))
+
+
+def test_negatives_lie_where_a_sound_is() -> None:
+    recording = 1e-4 * np.random.default_rng(0).standard_normal(80000).astype(np.float32)
+    recording[60000:64000] += np.sin(np.arange(4000)).astype(np.float32)  # a twentieth of it
+
+    def heard(samples: np.ndarray) -> bool:
+        return bool(np.abs(samples).max() > 0.5)
+
+    stretches = [around_sound(np.random.default_rng(n), recording, 8000) for n in range(200)]
+    assert {len(s) for s in stretches} == {8000}
+    assert np.mean([heard(s) for s in stretches]) > 0.8  # drawn evenly: 0.15
+    even = [
+        around_sound(np.random.default_rng(n), np.ones(80000, np.float32) * recording[:1], 8000)
+        for n in range(3)
+    ]
+    assert all(len(s) == 8000 for s in even)
+    quiet = around_sound(np.random.default_rng(1), np.zeros(5000, np.float32), 10)
+    assert len(quiet) == 10
+    assert len(around_sound(np.random.default_rng(1), recording[:100], 8000)) == 100
 
 
 def test_joined_utterances_have_all_their_words_and_sounds(items: list[Item]) -> None:

@@ -16,12 +16,15 @@ def sampler(**changes: object) -> BucketSampler:
 
 
 def test_every_utterance_once_an_epoch_and_within_the_limit() -> None:
-    made = sampler()
+    made, seconds = sampler(), durations()
     steps = made.batches_in_epoch(0)
     for epoch in (0, 1, 5):
-        batches = [made.batch(epoch * steps + s) for s in range(steps)]
-        assert sorted(i for b in batches for i in b) == list(range(500))
-        assert max(len(b) * made.lengths[b].max() for b in batches) <= 60  # seconds, at the slowest speed
+        batches = [made.planned(epoch * steps + s) for s in range(steps)]
+        assert sorted(i for b in batches for i in b.indices) == list(range(500))
+        for batch in batches:
+            played = [seconds[i] / speed for i, speed in zip(batch.indices, batch.speeds, strict=True)]
+            assert max(played) <= batch.longest
+            assert len(batch.indices) * batch.longest <= 60
 
 
 def test_a_step_is_the_same_whatever_came_before() -> None:
@@ -45,10 +48,14 @@ def test_padding_is_little() -> None:
     made, seconds = sampler(), durations()
     steps = made.batches_in_epoch(0)
     real = padded = 0.0
+    filled = 0.0
     for step in range(steps):
-        lengths = [seconds[i] for i in made.batch(step)]
+        batch = made.planned(step)
+        lengths = [seconds[i] / speed for i, speed in zip(batch.indices, batch.speeds, strict=True)]
         real, padded = real + sum(lengths), padded + max(lengths) * len(lengths)
+        filled += made.padded_seconds(batch) * len(lengths)
     assert real / padded > 0.9
+    assert real / filled > 0.85  # in few shapes
 
 
 def test_first_epoch_from_short_to_long() -> None:
@@ -72,7 +79,7 @@ def test_processes_share_the_epoch_of_one(world_size: int) -> None:
     assert {tuple(sorted(b)) for b in batches} == {
         tuple(sorted(alone.batch(s))) for s in range(alone.batches)
     }
-    spread = [np.ptp([r.cost(r.batch(s)) / len(r.batch(s)) for r in ranks]) for s in range(steps - 1)]
+    spread = [np.ptp([r.planned(s).cost / len(r.batch(s)) for r in ranks]) for s in range(steps - 1)]
     assert np.mean(spread) < 2  # seconds per utterance
 
 
@@ -89,11 +96,31 @@ def test_one_utterance_longer_than_a_batch() -> None:
     assert sorted(map(tuple, (made.batch(0), made.batch(1)))) == [(0,), (1,)]
 
 
-def test_speed_is_a_function_of_epoch_and_utterance() -> None:
+def test_speeds_are_shared_out_equally_and_anew_in_each_epoch() -> None:
+    def epoch_of(made: BucketSampler, epoch: int) -> dict[int, float]:
+        steps = made.batches_in_epoch(0)
+        batches = [made.planned(epoch * steps + s) for s in range(steps)]
+        return {i: s for b in batches for i, s in zip(b.indices, b.speeds, strict=True)}
+
     made = sampler()
-    drawn = [made.speed(e, i) for e in range(20) for i in range(20)]
-    assert drawn == [sampler().speed(e, i) for e in range(20) for i in range(20)]
-    assert {s: drawn.count(s) > 90 for s in (0.9, 1.0, 1.1)} == {0.9: True, 1.0: True, 1.1: True}
+    epochs = [epoch_of(made, e) for e in range(30)]
+    assert epochs[7] == epoch_of(sampler(), 7)
+    for epoch in epochs:
+        drawn = list(epoch.values())
+        assert {s: 160 <= drawn.count(s) <= 173 for s in (0.9, 1.0, 1.1)} == dict.fromkeys(
+            (0.9, 1.0, 1.1), True
+        )
+    heard = [[epoch[i] for epoch in epochs].count(1.0) for i in range(500)]
+    assert 8 < np.mean(heard) < 12
+    assert min(heard) >= 1  # nobody is bound to one speed
+    assert max(heard) <= 25
+
+
+def test_no_more_speeds_than_utterances() -> None:
+    made = BucketSampler([3.0, 1.0], batch_seconds=60, seed=1, speeds=(0.9, 1.0, 1.1))
+    seen = {(made.planned(e).indices, made.planned(e).speeds) for e in range(12)}
+    assert all(sorted(indices) == [0, 1] for indices, _ in seen)
+    assert len(seen) > 1
 
 
 def test_no_utterances() -> None:
