@@ -21,6 +21,7 @@ from firstwords.model.speech_model import SpeechModel
 from firstwords.report.picture import draw
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.search import GreedyConfig
+from firstwords.search.speech_gate import SpeechGate
 from firstwords.training.fine_tune import gentle, load_start, take_over
 from firstwords.training.log import read_log
 from firstwords.training.progress import Progress
@@ -126,7 +127,7 @@ def test_starting_from_a_model_keeps_its_heads_and_search_and_names_new_ones(
 def test_the_gate_of_ctc_does_not_judge_another_search(corpus: Path, tmp_path: Path) -> None:
     heads = {"ctc": {"kind": "ctc"}, "transducer": TRANSDUCER}
     fit(corpus, tmp_path / "model", recipe_of(heads, {"kind": "transducer_greedy"}, steps=4))
-    strict = replace(load_model(tmp_path / "model", device="cpu"), speech_gate=0.9)
+    strict = replace(load_model(tmp_path / "model", device="cpu"), speech_gate=SpeechGate(0.9))
     compute = Compute(torch.device("cpu"), torch.float32, "test")
     unsure = Hypothesis((1,), 0.0, {}, confidences=(0.5,))
     assert Recognizer(strict, compute)._is_speech(unsure)

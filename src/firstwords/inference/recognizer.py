@@ -355,8 +355,7 @@ class Recognizer:
 
     def _is_speech(self, reading: Hypothesis) -> bool:
         """Is the model as sure of this text as it is of speech? See training/gate.py."""
-        sure = reading.confidence if self._gated else None
-        return sure is None or sure >= self._speech_gate
+        return not self._gated or self._speech_gate.is_speech(reading, self.tokenizer)
 
     def _timed(self, reading: Hypothesis, duration: float) -> list[Token]:
         count = len(reading.tokens)

@@ -28,6 +28,7 @@ from firstwords.inference.transcript import Token, Word, build_transcript
 from firstwords.model.speech_model import SpeechModel
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import CtcBeamConfig, GreedyConfig
+from firstwords.search.speech_gate import OPEN, SpeechGate
 from firstwords.search.streaming import StreamingSearch, build_streaming_search
 from firstwords.text.pieces import SPACE
 from firstwords.text.tokenizer import Tokenizer
@@ -57,7 +58,7 @@ def open_listener(
     tokenizer: Tokenizer,
     *,
     device: torch.device,
-    speech_gate: float = 0.0,
+    speech_gate: SpeechGate = OPEN,
     sample_rate: int | None = None,
     chunk_ms: float = 640.0,
     left_ms: float | None = None,
@@ -99,7 +100,7 @@ class Listener:
     Args:
         sample_rate: of the blocks, in hertz.
         context: chunk and left context; see ``choose_context``.
-        speech_gate: text of less mean confidence is no speech.
+        speech_gate: final text that does not pass is none.
         partials: give partial text too.
         clock: seconds that only grow, for the latency report.
     """
@@ -114,7 +115,7 @@ class Listener:
         device: torch.device,
         sample_rate: int,
         endpoints: EndpointConfig | None = None,
-        speech_gate: float = 0.0,
+        speech_gate: SpeechGate = OPEN,
         partials: bool = True,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -230,8 +231,7 @@ class Listener:
     def _final(self, count: int, reason: Reason, moment: Callable[[], float]) -> Final:
         reading = self._search.commit(count)
         appeared, self._appeared = self._appeared[:count], self._appeared[count:]
-        sure = reading.confidence
-        is_speech = self._peak > SILENT_PEAK and (sure is None or sure >= self._speech_gate)
+        is_speech = self._peak > SILENT_PEAK and self._speech_gate.is_speech(reading, self._tokenizer)
         heard = self._taken / self._rate
         tokens = _tokens(reading) if is_speech else ()
         transcript = build_transcript(

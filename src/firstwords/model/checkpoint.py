@@ -19,6 +19,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -30,6 +31,7 @@ from firstwords.files import staged, unwritable, write_atomically, written_aside
 from firstwords.model.recipe import FORMAT, Recipe, read_recipe, write_recipe
 from firstwords.model.selfcheck import run_check, write_check
 from firstwords.model.speech_model import SpeechModel
+from firstwords.search.speech_gate import OPEN, SpeechGate
 from firstwords.text.load import load_tokenizer
 from firstwords.text.tokenizer import Tokenizer
 
@@ -44,11 +46,11 @@ class LoadedModel:
     recipe: Recipe
     tokenizer: Tokenizer
     model: SpeechModel
-    speech_gate: float = 0.0  # text of less mean confidence is no speech
+    speech_gate: SpeechGate = OPEN
 
 
 def save_model(
-    folder: Path, model: SpeechModel, tokenizer: Tokenizer, *, card: str, speech_gate: float = 0.0
+    folder: Path, model: SpeechModel, tokenizer: Tokenizer, *, card: str, speech_gate: SpeechGate = OPEN
 ) -> None:
     """Write (or replace) everything a folder needs to transcribe: all of it, or WriteError and nothing."""
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
@@ -57,8 +59,10 @@ def save_model(
         "recipe": model.recipe.digest,
         "pieces": tokenizer.piece_hash,
         "vocabulary": str(model.vocabulary),
-        "speech_gate": f"{speech_gate:.4f}",
+        "speech_gate": f"{speech_gate.threshold:.4f}",
     }
+    if speech_gate.words:
+        header["words"] = json.dumps(sorted(speech_gate.words), ensure_ascii=False)
     with staged(folder, last=(WEIGHTS,)) as new:
         write_recipe(new / RECIPE, model.recipe)
         tokenizer.save(new / TOKENIZER)
@@ -117,7 +121,8 @@ def load_model(
     model.to(place).eval()
     if check:
         run_check(folder, model)
-    return LoadedModel(folder, recipe, tokenizer, model, _number(header.get("speech_gate"), folder))
+    gate = SpeechGate(_number(header.get("speech_gate"), folder), _words(header.get("words"), folder))
+    return LoadedModel(folder, recipe, tokenizer, model, gate)
 
 
 def stranger(folder: Path, recipe: Recipe, tokenizer: Tokenizer, header: Mapping[str, str]) -> str | None:
@@ -125,6 +130,19 @@ def stranger(folder: Path, recipe: Recipe, tokenizer: Tokenizer, header: Mapping
     if header.get("recipe") not in (recipe.digest, _digest(folder / RECIPE)):
         return RECIPE
     return TOKENIZER if header.get("pieces") != tokenizer.piece_hash else None
+
+
+def _words(text: str | None, folder: Path) -> frozenset[str]:
+    try:
+        words: object = json.loads(text) if text is not None else []
+    except ValueError:
+        words = None
+    if not isinstance(words, list):
+        raise CheckpointError(
+            f"'{folder}': the header of {WEIGHTS} holds '{text}' where a list of words belongs.",
+            mend="Was the file edited? Copy the whole folder again.",
+        )
+    return frozenset(str(word) for word in cast("list[object]", words))
 
 
 def _number(text: str | None, folder: Path) -> float:

@@ -19,6 +19,7 @@ from firstwords.features.fbank import FbankConfig
 from firstwords.features.specaugment import SpecAugmentConfig
 from firstwords.heads.ctc import CtcConfig
 from firstwords.model.recipe import Recipe
+from firstwords.search.speech_gate import FEW_WORDS, OFTEN
 from firstwords.text.characters import GraphemeConfig
 from firstwords.text.normalize import normalizers_for
 from firstwords.text.subwords import SubwordConfig
@@ -32,8 +33,6 @@ SIZES: tuple[Size, ...] = ("nano", "tiny", "S", "M", "L", "kws")
 _CPU_SPEED: dict[Size, float] = {"nano": 130, "tiny": 100, "S": 12, "M": 5, "L": 2, "kws": 70}
 _GPU_SPEED: dict[Size, float] = {"nano": 4000, "tiny": 3000, "S": 1500, "M": 800, "L": 400, "kws": 3000}
 
-FEW_WORDS = 50  # different words up to which each is a piece of its own, ...
-OFTEN = 20  # ... where each stands in the texts at least so often
 PIECES_A_WORD = 30  # asked of BPE, more than a word has merges: every word becomes whole
 TELEPHONE = 8000  # hertz: recordings with no more hold nothing in the upper half of the usual 80 bands
 TELEPHONE_MELS = 40

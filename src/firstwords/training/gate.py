@@ -25,14 +25,14 @@ _PROBE_SECONDS = (0.5, 10.0)
 
 
 class Heard(NamedTuple):
-    """One decoded utterance: mean confidence of its tokens, and how many of its words are right."""
+    """One decoded utterance: how sure the model is of it, and how many of its words are right."""
 
-    confidence: float
+    confidence: float  # ``SpeechGate.sureness``
     right: int
 
 
 def choose_gate(speech: Iterable[Heard], noise: Iterable[float]) -> float:
-    """Answers to dev utterances and confidences of answers to noise -> the gate, 0 (none) to 1.
+    """Answers to dev utterances and sureness of answers to noise -> the threshold, 0 (none) to 1.
 
     Args:
         speech: utterances that got any text.

@@ -19,6 +19,7 @@ from firstwords.errors import ConfigError, CorpusError
 from firstwords.heads.ctc import frames_needed
 from firstwords.model.recipe import Recipe
 from firstwords.model.speech_model import SpeechModel
+from firstwords.search.speech_gate import closed_vocabulary
 from firstwords.tensors import Padded
 from firstwords.text.normalize import normalizer
 from firstwords.text.tokenizer import Tokenizer
@@ -38,6 +39,7 @@ class Prepared:
     negatives: list[Utterance] = field(default_factory=list[Utterance])
     noises: NoiseSource = field(default_factory=ColoredNoise)
     between: Between = NOTHING
+    words: frozenset[str] = frozenset()  # of a closed vocabulary
     left_out: dict[str, str] = field(default_factory=dict[str, str])  # id -> reason
     notes: list[str] = field(default_factory=list[str])
 
@@ -150,6 +152,8 @@ def prepare(
         prepared.noises = FolderNoise(_noise_clips(recipe))
     prepared.train = items + _places(items, recipe, batch_share * recipe.training.batch_seconds)
     prepared.between = _between(items, tokenizer)
+    if recipe.text.closed:
+        prepared.words = closed_vocabulary(item.text for item in items if item.text)
     for reason, number in Counter(left_out.values()).most_common():
         ids = [name for name, why in left_out.items() if why == reason]
         shown = ", ".join(ids[:5]) + (", ..." if number > 5 else "")

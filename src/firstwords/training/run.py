@@ -26,6 +26,7 @@ from firstwords.features.specaugment import SpecAugment
 from firstwords.model.checkpoint import RECIPE, TOKENIZER, LoadedModel, save_model
 from firstwords.model.recipe import Recipe, read_recipe
 from firstwords.model.speech_model import SpeechModel
+from firstwords.search.speech_gate import SpeechGate
 from firstwords.text.load import load_tokenizer
 from firstwords.text.normalize import normalizer
 from firstwords.text.tokenizer import Tokenizer
@@ -175,6 +176,7 @@ class _Session:
             settings=RecognitionSettings(
                 scoring=normalizer(recipe.text.scoring), consistency_warmup=config.consistency_warmup
             ),
+            words=prepared.words,
         )
         self.progress.say(
             f"{model.num_parameters / 1e6:.2f} M parameters, {len(tokenizer.pieces)} pieces; "
@@ -214,7 +216,7 @@ class _Session:
 
             def publish(validation: Validation, step: int) -> None:
                 card = write_card(facts, validation, step=step, elapsed=run.counters.elapsed)
-                gate = choose_gate(task.heard, task.answers(non_speech))
+                gate = SpeechGate(choose_gate(task.heard, task.answers(non_speech)), prepared.words)
                 save_model(self.folder, model, tokenizer, card=card, speech_gate=gate)
 
             run = Run(

@@ -45,10 +45,14 @@ class DataConfig(Config):
 
 
 class TextConfig(Config):
-    """Names of the normalizers: one for what is learned, one for what is scored."""
+    """Names of the normalizers: one for what is learned, one for what is scored; and which words there are.
+
+    ``closed``: see search/speech_gate.py. Set it to false where words will be said that the corpus lacks.
+    """
 
     normalizer: str = "default"
     scoring: str = "score_default"
+    closed: bool = True  # where training texts have few words, each often, others count as doubtful speech
 
 
 class TrainingConfig(Config):

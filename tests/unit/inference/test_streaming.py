@@ -21,6 +21,7 @@ from firstwords.inference.events import Event, Final, Partial
 from firstwords.inference.recognizer import Recognizer
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.search import build_search
+from firstwords.search.speech_gate import SpeechGate
 from firstwords.tensors import pad
 from nonsense_model import make_nonsense_model
 from streaming_model import make_causal_model, talk
@@ -178,7 +179,7 @@ def test_silence_and_doubt_give_no_text(recognizer: Recognizer, folder: Path) ->
     quiet = run(recognizer, np.zeros(3 * RATE, np.float32), [], partials=False)
     assert [event.text for event in finals(quiet)] in ([], [""] * len(quiet))
     doubting = Recognizer.load(folder, device="cpu")
-    doubting._speech_gate = 1.1
+    doubting._speech_gate = SpeechGate(1.1)
     assert not any(final.text for final in finals(run(doubting, SOUND, [])))
 
 

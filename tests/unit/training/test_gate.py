@@ -10,6 +10,7 @@ from firstwords.data.batch import Batch
 from firstwords.errors import CheckpointError
 from firstwords.inference.recognizer import Recognizer
 from firstwords.model.checkpoint import load_model, save_model
+from firstwords.search.speech_gate import SpeechGate
 from firstwords.training.gate import Heard, choose_gate, noise_probes
 from nonsense_model import make_nonsense_model
 
@@ -57,8 +58,8 @@ def test_text_below_the_gate_is_no_speech(tmp_path: Path) -> None:
     samples = np.random.default_rng(0).normal(0, 0.1, 16000 * 3).astype(np.float32)
     assert Recognizer.load(folder).transcribe_samples(samples, 16000).text
     loaded = load_model(folder)
-    save_model(folder, loaded.model, loaded.tokenizer, card="", speech_gate=1.0)
-    assert load_model(folder).speech_gate == 1.0
+    save_model(folder, loaded.model, loaded.tokenizer, card="", speech_gate=SpeechGate(1.0))
+    assert load_model(folder).speech_gate == SpeechGate(1.0)
     assert Recognizer.load(folder).transcribe_samples(samples, 16000).text == ""
 
 

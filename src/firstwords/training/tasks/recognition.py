@@ -26,6 +26,7 @@ from firstwords.model.speech_model import SpeechModel
 from firstwords.scoring.error_rate import ErrorRate, grapheme_errors, word_errors
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.search import GreedyConfig, build_encoded_search
+from firstwords.search.speech_gate import SpeechGate
 from firstwords.tensors import Padded
 from firstwords.text.tokenizer import Tokenizer
 from firstwords.training.gate import Heard
@@ -57,6 +58,7 @@ class RecognitionTask(Task[Batch]):
 
     Args:
         masking: SpecAugment on the features; None: features as they are.
+        words: all there are; none: any (search/speech_gate.py).
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class RecognitionTask(Task[Batch]):
         compute: Compute,
         masking: SpecAugment | None,
         settings: RecognitionSettings,
+        words: frozenset[str] = frozenset(),
     ) -> None:
         self.model: nn.Module = model
         self.speech = model
@@ -81,6 +84,7 @@ class RecognitionTask(Task[Batch]):
         self._search = build_encoded_search(search, dict(model.named_heads()), model.frame_seconds)
         self.count = 0.0
         self.heard: list[Heard] = []  # of the last validation
+        self._gate = SpeechGate(words=words)
 
     def set_step(self, step: int, count: float) -> None:
         """Regularisers follow ``count``; the encoder is frozen for the first steps of a fine-tuning."""
@@ -144,8 +148,8 @@ class RecognitionTask(Task[Batch]):
                     raw += grapheme_errors(reference, text)
                     errors = word_errors(score(reference), score(text))
                     words += errors
-                    if found.confidence is not None:
-                        self.heard.append(Heard(found.confidence, errors.hits))
+                    if (sure := self._gate.sureness(found, self.tokenizer)) is not None:
+                        self.heard.append(Heard(sure, errors.hits))
                     graphemes += grapheme_errors(score(reference), score(text))
                     samples.append(Sample(name, reference, text))
         self.model.train(training)
@@ -162,13 +166,14 @@ class RecognitionTask(Task[Batch]):
         return Validation(graphemes.rate, numbers, _spread([s for s in samples if s.reference], SAMPLES))
 
     def answers(self, non_speech: Iterable[Batch]) -> list[float]:
-        """Confidences of the texts that non-speech gets; none where the model keeps silent."""
+        """How sure the model is of the texts that non-speech gets; none where it keeps silent."""
         training = self.model.training
         self.model.eval()
         with torch.inference_mode():
-            found = [hypothesis.confidence for batch in non_speech for hypothesis in self._decode(batch)]
+            readings = [reading for batch in non_speech for reading in self._decode(batch)]
         self.model.train(training)
-        return [confidence for confidence in found if confidence is not None]
+        found = [self._gate.sureness(reading, self.tokenizer) for reading in readings]
+        return [sure for sure in found if sure is not None]
 
     def watch(self, step: int, progress: float, loss: float, means: Mapping[str, float]) -> Advice | None:
         """Is the model stuck on blanks, or does the loss grow? See monitor.py."""
