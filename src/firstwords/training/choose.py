@@ -79,6 +79,7 @@ class Material:
         words: distinct words of the training texts; None: not counted.
         rarest: how often the rarest of them stands there.
         noise: True where the user names recordings of noise: they are mixed in, however short the run.
+        usual_encoder: False where the user names another kind, or one that streams.
         sample_rate: hertz that nearly all recordings have at most; None: not looked up.
         cores: of the processor that training may use.
     """
@@ -89,6 +90,7 @@ class Material:
     words: int | None = None
     rarest: int = 0
     noise: bool = False
+    usual_encoder: bool = True
     sample_rate: int | None = None
     cores: int | None = None
 
@@ -145,7 +147,7 @@ def choose_recipe(
         features=features,
         tokenizer=tokenizer,
         encoder=encoder,
-        heads={"ctc": _ctc(views)},
+        heads={"ctc": _ctc(views, material)},
         data=DataConfig(sample_rate=features.sample_rate, augment=augment),
         training=TrainingConfig(
             minutes=budget,
@@ -159,9 +161,11 @@ def choose_recipe(
     return Choice(recipe, tuple(reasons))
 
 
-def _ctc(views: int) -> CtcConfig:
+def _ctc(views: int, material: Material) -> CtcConfig:
     if views == 1:
         return CtcConfig()
+    if not material.usual_encoder:  # it may have no stacks, or stream, which predictions fed back prevent
+        return CtcConfig(consistency=CONSISTENCY)
     # Yoruba, dev CER: 16.1 % after 82 encoded passes with these taps, 16.8 % after 164 without; one run each
     # (LOG.md, 2026-11-21).
     return CtcConfig(consistency=CONSISTENCY, intermediate=TAPPED_STACKS, self_conditioned=True)

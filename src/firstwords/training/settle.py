@@ -145,6 +145,12 @@ def _names_noise(wanted: Wanted) -> bool:
     return isinstance(data, dict) and bool(cast("dict[str, object]", data).get("noise_folders"))
 
 
+def _names_encoder(wanted: Wanted) -> bool:
+    """True where the assignments ask for another kind of encoder, or one that streams."""
+    encoder = override({}, wanted.overrides).get("encoder")
+    return isinstance(encoder, dict) and not {"kind", "causal"}.isdisjoint(cast("dict[str, object]", encoder))
+
+
 def usual_rate(utterances: Sequence[Utterance]) -> int | None:
     """Hertz that nine of ten recordings have at most, by the headers of some; None where none can be read."""
     paths = list(dict.fromkeys(u.audio for u in utterances))
@@ -172,6 +178,7 @@ def _chosen(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress:
         words=len(words) if words else None,
         rarest=min(words.values(), default=0),
         noise=_names_noise(wanted),
+        usual_encoder=not _names_encoder(wanted),
         sample_rate=None if wanted.start is not None else usual_rate(train_part),
         cores=torch.get_num_threads(),
     )

@@ -15,7 +15,7 @@ from firstwords.errors import ConfigError, CorpusError, UsageError
 from firstwords.tensors import Padded
 from firstwords.text.load import train_tokenizer
 from firstwords.text.subwords import SubwordConfig
-from firstwords.training import choose, memory
+from firstwords.training import choose, memory, settle
 from firstwords.training.choose import Material, choose_recipe
 from firstwords.training.measure import Measured, measure
 from firstwords.training.prepare import (
@@ -26,7 +26,7 @@ from firstwords.training.prepare import (
     split_corpus,
     training_texts,
 )
-from firstwords.training.settle import is_crowded, usual_rate
+from firstwords.training.settle import Wanted, is_crowded, usual_rate
 from firstwords.training.trainer import make_optimizer
 from tone_corpus import make_tone_corpus, tone_recipe
 
@@ -276,6 +276,12 @@ def test_an_hour_of_speech_gets_consistency_and_a_few_minutes_do_not() -> None:
         Material(hours=0.84, cores=2), name="x", language="yo", minutes=600, device="cpu"
     ).recipe
     assert [r.heads["ctc"].consistency for r in (hour, taste, long)] == [0.2, 0.0, 0.2]
+    assert [r.heads["ctc"].intermediate for r in (hour, taste, long)] == [(2, 3), (), (2, 3)]
+    assert [r.heads["ctc"].self_conditioned for r in (hour, taste)] == [True, False]
+    streaming = choose_recipe(
+        Material(hours=0.84, cores=2, usual_encoder=False), name="x", language="yo", minutes=60, device="cpu"
+    ).recipe.heads["ctc"]
+    assert (streaming.consistency, streaming.intermediate, streaming.self_conditioned) == (0.2, (), False)
     assert [r.data.augment.noise.probability for r in (hour, taste)] == [0.0, 0.0]
     assert long.data.augment.noise.probability > 0
     named = choose_recipe(
@@ -331,3 +337,18 @@ def test_memory_is_told_where_the_system_tells_it() -> None:
     peak = memory.peak_bytes(torch.device("cpu"))
     if used is not None and peak is not None:
         assert peak - used > 0.8 * block.numel()
+
+
+@pytest.mark.parametrize(
+    ("assignments", "usual"),
+    [
+        ([], True),
+        (["encoder.dropout=[0.2,0.1]", "data.speeds=[1.0]"], True),
+        (["encoder.causal=true"], False),
+        (['encoder.kind="quartznet"'], False),
+        (['encoder={kind="lstm"}'], False),
+    ],
+)
+def test_an_encoder_that_is_named_gets_no_taps(assignments: list[str], usual: bool) -> None:
+    wanted = Wanted(None, None, None, tuple(assignments), None)
+    assert settle._names_encoder(wanted) is not usual
