@@ -85,7 +85,7 @@ class Recipe(Config):
         ):
             raise ValueError(
                 f"heads.ctc.intermediate = {list(head.intermediate)}: an encoder of kind "
-                f"'{self.encoder.kind}' has no stacks to look into; set it to [] and self_conditioned to false"
+                f"'{self.encoder.kind}' has no stacks to look into; set it to [], self_conditioned to false"
             )
         return self
 
