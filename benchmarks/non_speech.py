@@ -51,7 +51,6 @@ def main() -> None:
             f'data.noise_folders=["{noise}"]',
             f'data.negative_folders=["{noise}"]',
             f"data.noise_splits={heard_folds}",
-            "data.negative_share=0.1",
             *options.set,
         ],
     )

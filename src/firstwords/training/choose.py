@@ -50,6 +50,8 @@ CONSISTENCY_BATCH = 40.0  # seconds; both views of it are encoded
 # runs on yoruba were made without, and with them the quickstart's noisy corpus was learned badly.
 ROBUST_PASSES = 300.0
 LIGHT_DROPOUT = (0.15, 0.1)  # of models this small, against 0.3 to 0.1
+# Digits: of 320 clips of noise 14 got a text and none a word; with 10 %, 61 to 77 (LOG.md, 2026-11-21).
+NEGATIVE_SHARE = 0.25
 CONSISTENCY = 0.2  # weight, as published
 TAPPED_STACKS = (2, 3)  # the middle of a Zipformer: their predictions are fed back (heads/intermediate.py)
 PASSES = 15.0  # over the data: fewer, and a smaller model learns more in the same time
@@ -79,6 +81,7 @@ class Material:
         words: distinct words of the training texts; None: not counted.
         rarest: how often the rarest of them stands there.
         noise: True where the user names recordings of noise: they are mixed in, however short the run.
+        negatives: True where the user names recordings of non-speech.
         usual_encoder: False where the user names another kind, or one that streams.
         sample_rate: hertz that nearly all recordings have at most; None: not looked up.
         cores: of the processor that training may use.
@@ -90,9 +93,15 @@ class Material:
     words: int | None = None
     rarest: int = 0
     noise: bool = False
+    negatives: bool = False
     usual_encoder: bool = True
     sample_rate: int | None = None
     cores: int | None = None
+
+    @property
+    def closed(self) -> bool:
+        """True where there are few words and each is frequent."""
+        return self.words is not None and self.words <= FEW_WORDS and self.rarest >= OFTEN
 
 
 def choose_recipe(
@@ -148,7 +157,9 @@ def choose_recipe(
         tokenizer=tokenizer,
         encoder=encoder,
         heads={"ctc": _ctc(views, material)},
-        data=DataConfig(sample_rate=features.sample_rate, augment=augment),
+        data=DataConfig(
+            sample_rate=features.sample_rate, augment=augment, negative_share=_negatives(material, reasons)
+        ),
         training=TrainingConfig(
             minutes=budget,
             batch_seconds=batch / parts,
@@ -159,6 +170,15 @@ def choose_recipe(
         ),
     )
     return Choice(recipe, tuple(reasons))
+
+
+def _negatives(material: Material, reasons: list[str]) -> float:
+    """Of the utterances of an epoch; short ones (digits, commands) leave room for many."""
+    usual = DataConfig().negative_share
+    if not material.negatives or not material.closed:
+        return usual
+    reasons.append(f"few words, and non-speech is named: {NEGATIVE_SHARE:.0%} of the utterances are that")
+    return NEGATIVE_SHARE
 
 
 def _ctc(views: int, material: Material) -> CtcConfig:
@@ -212,7 +232,7 @@ def _pieces(material: Material, reasons: list[str]) -> GraphemeConfig | SubwordC
     words = material.words
     # A whole word is one decision: sneezes are read as digits with all confidence (LOG.md, 2026-11-21: 72 of
     # 80 clips of noise silent, with letters 80). Who names noise wants silence more than the last percent.
-    if words is not None and words <= FEW_WORDS and material.rarest >= OFTEN and not material.noise:
+    if words is not None and material.closed and not material.noise:
         reasons.append(
             f"only {words} different words, each at least {material.rarest} times: "
             "whole words as pieces (letters remain for others)"

@@ -83,8 +83,8 @@ class Feeding:
         return self._plain(self.prepared.dev, self._cache(self.prepared.dev, shared=False))
 
     def non_speech(self) -> ValidationLoader:
-        """Stretches of non-speech that the gate is measured on."""
-        return self._plain(noise_probes(self.recipe.seed), None)
+        """Non-speech that the gate is measured on."""
+        return self._plain(noise_probes(self.recipe.seed, self.prepared.negatives), None)
 
     def workers(self, asked: int | Literal["auto"] | None) -> int:
         """Loader processes."""

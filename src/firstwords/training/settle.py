@@ -138,11 +138,11 @@ def is_crowded(utterance: Utterance, normalize: Callable[[str], str]) -> bool:
     return needed > _FASTEST * (utterance.duration - _EDGES)
 
 
-def _names_noise(wanted: Wanted) -> bool:
-    """True where the assignments name folders of noise; what is wrong in them is said later."""
+def _names_folders(wanted: Wanted, key: str) -> bool:
+    """True where the assignments name folders of noise or negatives; what is wrong in them is said later."""
     values = override({}, wanted.overrides)
     data = values.get("data")
-    return isinstance(data, dict) and bool(cast("dict[str, object]", data).get("noise_folders"))
+    return isinstance(data, dict) and bool(cast("dict[str, object]", data).get(key))
 
 
 def _names_encoder(wanted: Wanted) -> bool:
@@ -177,7 +177,8 @@ def _chosen(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress:
         else sum(is_crowded(u, clean) for u in train_part) / len(train_part),
         words=len(words) if words else None,
         rarest=min(words.values(), default=0),
-        noise=_names_noise(wanted),
+        noise=_names_folders(wanted, "noise_folders"),
+        negatives=_names_folders(wanted, "negative_folders"),
         usual_encoder=not _names_encoder(wanted),
         sample_rate=None if wanted.start is not None else usual_rate(train_part),
         cores=torch.get_num_threads(),

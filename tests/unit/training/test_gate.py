@@ -7,6 +7,7 @@ import pytest
 from test_recognition import batch_of, recognition_task
 
 from firstwords.data.batch import Batch
+from firstwords.data.manifest import Utterance
 from firstwords.errors import CheckpointError
 from firstwords.inference.recognizer import Recognizer
 from firstwords.model.checkpoint import load_model, save_model
@@ -19,8 +20,8 @@ def test_the_gate_lies_between_noise_and_speech() -> None:
     speech = [Heard(c, 3) for c in (0.7, 0.75, 0.9, 0.95)]
     assert choose_gate(speech, [0.3, 0.5]) == pytest.approx(0.6)
     assert choose_gate(speech, []) == pytest.approx(0.35)  # half of the way where noise gets no answer
-    assert choose_gate(speech, [0.5, 0.99]) == pytest.approx(0.6)  # what sounds like speech cannot be helped
-    assert choose_gate(speech, [0.8, 0.99]) == pytest.approx(0.35)
+    assert choose_gate(speech, [0.5, 0.99]) == pytest.approx(0.7)  # what sounds like speech cannot be helped
+    assert choose_gate(speech, [0.8]) == pytest.approx(0.7)
 
 
 def test_the_gate_costs_hardly_any_right_word() -> None:
@@ -36,11 +37,21 @@ def test_a_model_that_is_never_right_has_no_gate() -> None:
 
 
 def test_probes_are_stretches_of_all_lengths() -> None:
-    probes = noise_probes(1)
-    assert probes == noise_probes(1) != noise_probes(2)
+    probes = noise_probes(1, [])
+    assert probes == noise_probes(1, []) != noise_probes(2, [])
     assert min(p.duration for p in probes) < 1.5
     assert max(p.duration for p in probes) > 8
     assert all(p.audio is None and not p.joined for p in probes)
+
+
+def test_recordings_are_probes_as_they_are() -> None:
+    clips = [Utterance(id=f"c{n}", audio=Path(f"c{n}.wav"), duration=1.0 + n, start=0.5) for n in range(300)]
+    probes = noise_probes(1, clips)
+    heard = [p for p in probes if p.audio is not None]
+    assert len(heard) == 192 == len({p.audio for p in heard})
+    assert all(p.start == 0.5 and p.text == "" and p.duration <= 10 for p in heard)
+    assert probes == noise_probes(1, clips)
+    assert len(noise_probes(1, clips[:3])) == len(noise_probes(1, [])) + 3
 
 
 def test_validation_remembers_how_sure_each_utterance_was() -> None:

@@ -352,3 +352,15 @@ def test_memory_is_told_where_the_system_tells_it() -> None:
 def test_an_encoder_that_is_named_gets_no_taps(assignments: list[str], usual: bool) -> None:
     wanted = Wanted(None, None, None, tuple(assignments), None)
     assert settle._names_encoder(wanted) is not usual
+
+
+@pytest.mark.parametrize(
+    ("negatives", "words", "rarest", "share"),
+    [(True, 10, 240, 0.25), (False, 10, 240, 0.05), (True, 900, 1, 0.05), (True, None, 0, 0.05)],
+)
+def test_few_words_leave_room_for_negatives(
+    negatives: bool, words: int | None, rarest: int, share: float
+) -> None:
+    material = Material(hours=0.3, words=words, rarest=rarest, negatives=negatives, cores=2)
+    recipe = choose_recipe(material, name="x", language="en", minutes=8, device="cpu").recipe
+    assert recipe.data.negative_share == share
