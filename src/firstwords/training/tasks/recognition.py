@@ -9,12 +9,13 @@ The encoder runs in the number format of the machine (autocast), losses in float
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from firstwords.data.batch import Batch
@@ -22,10 +23,12 @@ from firstwords.data.sampler import cost_of
 from firstwords.device import Compute
 from firstwords.encoders.zipformer.constraints import Whiten
 from firstwords.features.specaugment import SpecAugment
+from firstwords.heads.head import TokenHead
 from firstwords.model.speech_model import SpeechModel
 from firstwords.scoring.error_rate import ErrorRate, grapheme_errors, word_errors
 from firstwords.search.hypothesis import Hypothesis
-from firstwords.search.search import GreedyConfig, build_encoded_search
+from firstwords.search.search import AttentionBeamConfig, build_encoded_search, quick_search
+from firstwords.search.token_beam import PATIENCE
 from firstwords.tensors import Padded
 from firstwords.text.tokenizer import Tokenizer
 from firstwords.training.gate import Heard
@@ -76,9 +79,10 @@ class RecognitionTask(Task[Batch]):
         self.masking = masking
         self.settings = settings
         self.monitor = BlankMonitor()
-        # Dev is read greedily where that is possible: it is for choosing weights, not for the last word.
-        search = GreedyConfig() if self.ctc is not None else model.recipe.search
-        self._search = build_encoded_search(search, dict(model.named_heads()), model.frame_seconds)
+        # Dev is for choosing weights, not for the last word: read with the heads of the recipe's search,
+        # but quickly. The card names this search.
+        self.dev_search = quick_search(model.recipe.search)
+        self._search = build_encoded_search(self.dev_search, dict(model.named_heads()), model.frame_seconds)
         self.count = 0.0
         self.heard: list[Heard] = []  # of the last validation
 
@@ -116,15 +120,22 @@ class RecognitionTask(Task[Batch]):
                 parts = {name: part.sum() for name, part in made.parts.items()}
             parts["blank"] = size * made.blank_share
         for name, loss in losses.items():
-            if name == "transducer":  # where none of its paths writes the text
-                loss = loss.masked_fill(loss.isinf(), 0.0)
+            loss = loss.masked_fill(self._impossible(name, loss, targets), 0.0)
             mean = loss.unflatten(0, (-1, len(batch.ids))).mean(dim=0)
             parts[name] = mean.detach().sum()
             each = each + self.speech.recipe.heads[name].weight * mean
         return Loss(each.sum(), parts, size, each.detach())
 
+    def _impossible(self, name: str, loss: Tensor, targets: Padded) -> Bool[Tensor, " rows"]:
+        """Utterances that a head cannot write: joined ones may have more text than any single one."""
+        head = self.speech.heads[name]
+        if isinstance(head, TokenHead):
+            most = head.longest
+            return torch.zeros_like(loss, dtype=torch.bool) if most is None else targets.lengths > most
+        return loss.isinf()  # a transducer none of whose paths writes the text
+
     def validate(self, batches: Iterable[Batch]) -> Validation:
-        """Greedy decoding -> CER (the objective) and WER after the scoring normalizer, both raw ones too."""
+        """Quick decoding -> CER (the objective) and WER after the scoring normalizer, both raw ones too."""
         training = self.model.training
         self.model.eval()
         score = self.settings.scoring
@@ -160,6 +171,46 @@ class RecognitionTask(Task[Batch]):
         if silent:
             numbers["false_alarms"] = false_alarms / silent
         return Validation(graphemes.rate, numbers, _spread([s for s in samples if s.reference], SAMPLES))
+
+    def validation_seconds(self, batches: Iterable[Batch]) -> float:
+        """Dev batches -> wall clock of a validation when the model is trained.
+
+        Frame by frame an untrained model reads as slowly as a trained one. An untrained attention decoder
+        ends its sentences after a few tokens; what longer ones cost is measured on the batch with most of
+        them, whose search is made to go on to the length of the transcripts.
+        """
+        work: list[int] = []
+        largest: list[Batch] = []  # at most one
+
+        def noted() -> Iterator[Batch]:
+            for batch in batches:
+                work.append(len(batch.ids) * _steps(batch))
+                if work[-1] == max(work):
+                    largest[:] = [batch]
+                yield batch
+
+        started = time.monotonic()
+        self.validate(noted())
+        seconds = time.monotonic() - started
+        if not isinstance(self.dev_search, AttentionBeamConfig) or not largest:
+            return seconds
+        (batch,) = largest
+        training = self.model.training
+        self.model.eval()
+        with torch.inference_mode():
+            encoded = self._encoded(batch)
+            frames = max(1, int(encoded.lengths.max()))
+            patient = self.dev_search.with_(
+                max_length=_steps(batch) / frames, min_length=0.0, end_margin=float("inf")
+            )
+            heads = dict(self.speech.named_heads())
+            took: list[float] = []
+            for search in (self._search, build_encoded_search(patient, heads, self.speech.frame_seconds)):
+                started = time.monotonic()
+                search(encoded)
+                took.append(time.monotonic() - started)
+        self.model.train(training)
+        return seconds + max(0.0, took[1] - took[0]) * sum(work) / max(work)
 
     def answers(self, non_speech: Iterable[Batch]) -> list[float]:
         """Confidences of the texts that non-speech gets; none where the model keeps silent."""
@@ -234,10 +285,17 @@ class RecognitionTask(Task[Batch]):
         return torch.autocast(self.compute.device.type, self.compute.dtype, enabled=self.compute.autocast)
 
     def _decode(self, batch: Batch) -> list[Hypothesis]:
+        return [readings[0] for readings in self._search(self._encoded(batch))]
+
+    def _encoded(self, batch: Batch) -> Padded:
         with self._autocast():
             encoded = self.speech.encode(self._on_device(batch.audio))
-        found = self._search(Padded(encoded.values.float(), encoded.lengths))
-        return [readings[0] for readings in found]
+        return Padded(encoded.values.float(), encoded.lengths)
+
+
+def _steps(batch: Batch) -> int:
+    """Tokens that a search over a batch goes through: the longest transcript and the wait after it."""
+    return int(batch.targets.lengths.max()) + PATIENCE
 
 
 def _twice(padded: Padded) -> Padded:
