@@ -238,7 +238,7 @@ def _frames_needed(heads: Mapping[str, HeadSettings], tokens: Sequence[int]) -> 
     """Fewest encoded frames in which every head can write the tokens; 0 where none needs any.
 
     CTC needs a frame for each and one between equal neighbours, a transducer whose tokens take frames one
-    for each.
+    for each, and one for the last blank where its durations are above 0.
     """
     needed = 0
     for head in heads.values():
@@ -247,6 +247,8 @@ def _frames_needed(heads: Mapping[str, HeadSettings], tokens: Sequence[int]) -> 
             needed = max(needed, int(frames_needed(Padded(ids, _length(tokens)))))
         elif isinstance(head, TransducerConfig) and head.topology != "regular":
             needed = max(needed, len(tokens))
+        elif isinstance(head, TransducerConfig) and head.durations is not None and 0 not in head.durations:
+            needed = max(needed, len(tokens) + 1)
     return needed
 
 
