@@ -108,11 +108,11 @@ def _said(head: Head, encoded: Padded, vocabulary: int) -> Tensor:
         predicted = head.predictor(Padded(tokens[None], torch.tensor([count], device=device)))[0]
         places = torch.linspace(0, int(encoded.lengths[0]) - 1, PLACES).long().to(device)
         frames = head.joiner.encoder_proj(encoded.values[0, places])
-        rows = head.joiner.predictor_proj(predicted)
-        scores = [head.next_log_probs(frames, rows)]
+        history = head.joiner.predictor_proj(predicted)
+        found = [head.next_log_probs(frames, history)]
         if head.config.durations is not None:  # in front: only the first columns are kept
-            scores.insert(0, head.duration_log_probs(frames, rows))
-        return torch.cat(scores, dim=1)
+            found.insert(0, head.duration_log_probs(frames, history))
+        return torch.cat(found, dim=1)
     assert isinstance(head, FrameHead)
     return head.log_probs(encoded).values[0, :PLACES]
 
