@@ -6,7 +6,7 @@ Owns the module and ``joint_scores``, which computes the log-probabilities of ne
 nodes of a band: R rows beside each frame, beginning at a row of the frame's own. The whole lattice is the
 band of all U + 1 rows. ``timed_scores`` adds the log-probabilities of durations (durations.py). Nodes are
 computed in blocks; the gradient of a block goes straight into the small gradients of frames, predictor
-outputs and weights, so that nothing V wide is kept but, if wished, the logits.
+outputs and weights, so that nothing V wide is kept but, if wished, the probabilities.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ def joint_scores(
 ) -> tuple[Float[Tensor, "batch time band"], Float[Tensor, "batch time band"]]:
     """Log-probabilities of ``labels`` and of blank at rows starts .. starts + band - 1 of every frame.
 
-    Zero at padded frames, of no meaning at rows that are not there. ``keep`` holds the logits for the
-    gradient; else they are computed twice.
+    Zero at padded frames, of no meaning at rows that are not there. ``keep`` holds the probabilities for
+    the gradient; else they are computed twice.
     """
     output = joiner.output
     token, blank, _ = _scores_of(
@@ -180,46 +180,52 @@ class _JointScores(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor]:
         keep = keep and any(ctx.needs_input_grad[:4])
         exact = torch.promote_types(frames.dtype, torch.float32)
-        token, blank, normalizer = (frames.new_empty(places.shape, dtype=exact) for _ in range(3))
+        token, blank = (frames.new_empty(places.shape, dtype=exact) for _ in range(2))
         rest = token.new_empty((*places.shape, len(weight) - vocabulary))
         kept: list[Tensor] = []
         for part in _blocks(places, weight):
             logits = _logits(_hidden(frames[part], rows, places[part]), weight, bias)
-            if keep:
-                kept.append(logits)
             if rest.shape[2]:
                 log_probs = logits[:, vocabulary:].to(exact).log_softmax(dim=1)
                 rest[part] = log_probs.view(*places[part].shape, -1)
-            sums = log_normalizers(logits[:, :vocabulary])
+            logits = logits[:, :vocabulary]
+            shares = logits.softmax(dim=1, dtype=exact)
+            # One pass of exponentials gives both: the largest share is that of the largest score.
+            sums = logits.amax(dim=1).to(exact) - shares.amax(dim=1).log()
             shape = places[part].shape
-            normalizer[part] = sums.view(shape)
             token[part] = (logits.gather(1, labels[part].reshape(-1, 1))[:, 0] - sums).view(shape)
             blank[part] = (logits[:, BLANK] - sums).view(shape)
-        ctx.save_for_backward(frames, rows, weight, bias, places, labels, normalizer, rest, *kept)
+            if keep:
+                kept.append(shares.to(frames.dtype))
+        ctx.save_for_backward(frames, rows, weight, bias, places, labels, rest, *kept)
         ctx.vocabulary = vocabulary
         return token, blank, rest
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        frames, rows, weight, bias, places, labels, normalizer, rest, *kept = ctx.saved_tensors
-        by_rest = grads[2]
+        frames, rows, weight, bias, places, labels, rest, *kept = ctx.saved_tensors
+        by_rest, vocabulary = grads[2], ctx.vocabulary
+        exact = grads[0].dtype
         small = weight.to(frames.dtype)
         d_frames = torch.zeros_like(frames)
-        d_rows = torch.zeros_like(rows, dtype=normalizer.dtype)
-        d_weight = torch.zeros_like(weight, dtype=normalizer.dtype)
-        d_bias = torch.zeros_like(bias, dtype=normalizer.dtype)
+        d_rows = torch.zeros_like(rows, dtype=exact)
+        d_weight = torch.zeros_like(weight, dtype=exact)
+        d_bias = torch.zeros_like(bias, dtype=exact)
         for i, part in enumerate(_blocks(places, weight)):
             hidden = _hidden(frames[part], rows, places[part])
-            logits = kept[i] if kept else _logits(hidden, weight, bias)
             by_token, by_blank = (grad[part].reshape(-1, 1) for grad in grads[:2])
-            grad = (logits - normalizer[part].reshape(-1, 1)).exp_().mul_(-(by_token + by_blank))
+            if kept:
+                grad = kept[i] * -(by_token + by_blank)
+            else:
+                logits = _logits(hidden, weight[:vocabulary], bias[:vocabulary])
+                grad = logits.softmax(dim=1, dtype=exact).mul_(-(by_token + by_blank))
             grad.scatter_add_(1, labels[part].reshape(-1, 1), by_token)
             grad[:, BLANK : BLANK + 1] += by_blank
             if rest.shape[2]:
                 by_other = by_rest[part].flatten(0, 1)
                 shares = rest[part].flatten(0, 1).exp()
-                grad[:, ctx.vocabulary :] = by_other - shares * by_other.sum(dim=1, keepdim=True)
+                grad = torch.cat((grad, by_other - shares * by_other.sum(dim=1, keepdim=True)), dim=1)
             d_bias += grad.sum(dim=0)
             grad = grad.to(frames.dtype)
             d_weight += grad.t() @ hidden
@@ -237,7 +243,14 @@ def _blocks(places: Int[Tensor, "frames band"], weight: Float[Tensor, "vocabular
 
 def _hidden(frames: Tensor, rows: Tensor, places: Tensor) -> Float[Tensor, "nodes dim"]:
     hidden = rows.index_select(0, places.reshape(-1)).view(*places.shape, -1)
-    return hidden.add_(frames[:, None]).tanh_().flatten(0, 1)
+    return _tanh(hidden.add_(frames[:, None])).flatten(0, 1)
+
+
+def _tanh(x: Tensor) -> Tensor:
+    """In place. By the sigmoid where that is five times as fast (an error of at most 2e-7)."""
+    if x.device.type == "cpu" and x.dtype == torch.float32:
+        return x.mul_(2).sigmoid_().mul_(2).sub_(1)
+    return x.tanh_()
 
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor) -> Float[Tensor, "nodes vocabulary"]:
