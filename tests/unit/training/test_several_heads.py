@@ -104,9 +104,20 @@ def test_dev_is_read_with_the_heads_of_the_recipes_search() -> None:
         task.speech.heads["transducer"].joiner.output.bias[0] = -1e4
     numbers = task.validate([batch_of([(1.0, 3), (0.8, 2)])]).numbers
     assert numbers["empty"] == 0
+    assert not task.heard  # the gate judges what CTC says
     other = task_of(recipe_with({"kind": "greedy"}, ctc={}, transducer={}))
     other.speech.load_state_dict(task.speech.state_dict())
     assert other.validate([batch_of([(1.0, 3), (0.8, 2)])]).numbers["empty"] == 1
+    with torch.no_grad():
+        for some in (task, other):
+            assert some.speech.ctc is not None
+            some.speech.ctc.projection.bias[0] = -1e4
+    batch = batch_of([(1.0, 3), (0.8, 2)])
+    task.validate([batch])
+    other.validate([batch])
+    assert len(task.heard) == 2
+    assert task.heard == other.heard
+    assert task.answers([batch]) == other.answers([batch])
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ from firstwords.heads.head import TokenHead
 from firstwords.model.speech_model import SpeechModel
 from firstwords.scoring.error_rate import ErrorRate, grapheme_errors, word_errors
 from firstwords.search.hypothesis import Hypothesis
-from firstwords.search.search import AttentionBeamConfig, build_encoded_search, quick_search
+from firstwords.search.search import AttentionBeamConfig, GreedyConfig, build_encoded_search, quick_search
 from firstwords.search.token_beam import PATIENCE
 from firstwords.tensors import Padded
 from firstwords.text.tokenizer import Tokenizer
@@ -82,7 +82,12 @@ class RecognitionTask(Task[Batch]):
         # Dev is for choosing weights, not for the last word: read with the heads of the recipe's search,
         # but quickly. The card names this search.
         self.dev_search = quick_search(model.recipe.search)
-        self._search = build_encoded_search(self.dev_search, dict(model.named_heads()), model.frame_seconds)
+        heads = dict(model.named_heads())
+        self._search = build_encoded_search(self.dev_search, heads, model.frame_seconds)
+        # The gate judges what CTC says where there is CTC: streams and recognizers rely on that.
+        self._gate_search = self._search
+        if self.ctc is not None and not isinstance(self.dev_search, GreedyConfig):
+            self._gate_search = build_encoded_search(GreedyConfig(), heads, model.frame_seconds)
         self.count = 0.0
         self.heard: list[Heard] = []  # of the last validation
 
@@ -145,7 +150,11 @@ class RecognitionTask(Task[Batch]):
         self.heard = []
         with torch.inference_mode():
             for batch in batches:
-                for name, reference, found in zip(batch.ids, batch.texts, self._decode(batch), strict=True):
+                encoded = self._encoded(batch)
+                read = _best(self._search(encoded))
+                same = self._gate_search is self._search
+                gated = read if same else _best(self._gate_search(encoded))
+                for name, reference, found, judged in zip(batch.ids, batch.texts, read, gated, strict=True):
                     text = self.tokenizer.decode(found.tokens)
                     utterances += 1
                     if not reference:
@@ -155,8 +164,13 @@ class RecognitionTask(Task[Batch]):
                     raw += grapheme_errors(reference, text)
                     errors = word_errors(score(reference), score(text))
                     words += errors
-                    if found.confidence is not None:
-                        self.heard.append(Heard(found.confidence, errors.hits))
+                    if judged.confidence is not None:
+                        hits = errors.hits
+                        if not same:
+                            hits = word_errors(
+                                score(reference), score(self.tokenizer.decode(judged.tokens))
+                            ).hits
+                        self.heard.append(Heard(judged.confidence, hits))
                     graphemes += grapheme_errors(score(reference), score(text))
                     samples.append(Sample(name, reference, text))
         self.model.train(training)
@@ -217,7 +231,11 @@ class RecognitionTask(Task[Batch]):
         training = self.model.training
         self.model.eval()
         with torch.inference_mode():
-            found = [hypothesis.confidence for batch in non_speech for hypothesis in self._decode(batch)]
+            found = [
+                hypothesis.confidence
+                for batch in non_speech
+                for hypothesis in _best(self._gate_search(self._encoded(batch)))
+            ]
         self.model.train(training)
         return [confidence for confidence in found if confidence is not None]
 
@@ -284,13 +302,14 @@ class RecognitionTask(Task[Batch]):
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.compute.device.type, self.compute.dtype, enabled=self.compute.autocast)
 
-    def _decode(self, batch: Batch) -> list[Hypothesis]:
-        return [readings[0] for readings in self._search(self._encoded(batch))]
-
     def _encoded(self, batch: Batch) -> Padded:
         with self._autocast():
             encoded = self.speech.encode(self._on_device(batch.audio))
         return Padded(encoded.values.float(), encoded.lengths)
+
+
+def _best(found: list[list[Hypothesis]]) -> list[Hypothesis]:
+    return [readings[0] for readings in found]
 
 
 def _steps(batch: Batch) -> int:
