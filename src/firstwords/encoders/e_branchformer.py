@@ -8,27 +8,21 @@ Differs from the papers: no dropout on attention weights.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
-from typing import Any, Literal, NamedTuple, cast, final
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, cast, final
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from firstwords.config import Config
-from firstwords.encoders.encoder import Encoder
-from firstwords.encoders.layers import Condition, Taps, run_layers
-from firstwords.encoders.presets import preset_of
+from firstwords.encoders.stack import AttentionStack, StackConfig, View
 from firstwords.nn.attention import RelativeSelfAttention
 from firstwords.nn.convolution import DepthwiseOverTime
 from firstwords.nn.dropout import Dropout
 from firstwords.nn.feedforward import FeedForward
-from firstwords.nn.positions import distances
-from firstwords.nn.subsampling import Subsampling, SubsamplingConfig
-from firstwords.tensors import Padded, is_full, real_frames, zero_padding
+from firstwords.nn.subsampling import SubsamplingConfig
 
 _PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
@@ -44,18 +38,17 @@ _PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-class EBranchformerConfig(Config):
+class EBranchformerConfig(StackConfig):
     """Sizes and choices.
 
     >>> EBranchformerConfig.preset("L").layers
     17
     """
 
-    kind: Literal["e_branchformer"] = "e_branchformer"
-    dim: int = Field(default=256, ge=2)  # model width; even
-    layers: int = Field(default=12, ge=1)
-    heads: int = Field(default=4, ge=1)
-    feedforward: int = Field(default=1024, ge=1)  # hidden width
+    called: ClassVar[str] = "E-Branchformer"
+    presets: ClassVar[Mapping[str, dict[str, Any]]] = _PRESETS  # tiny has 2 M parameters
+
+    kind: Literal["e_branchformer"] = "e_branchformer"  # pyright: ignore[reportIncompatibleVariableOverride]
     gate_width: int = Field(default=1024, ge=2)  # hidden width of the gated branch, both halves; even
     kernel: int = Field(default=31, ge=1)  # of the gate, in frames after subsampling; odd
     merge_kernel: int = Field(default=31, ge=1)  # of the merge; odd
@@ -63,27 +56,13 @@ class EBranchformerConfig(Config):
     layer_drop: float = Field(default=0.0, ge=0, lt=1)  # of the last layer; earlier ones less
     subsampling: SubsamplingConfig = SubsamplingConfig()
 
-    @classmethod
-    def preset(cls, name: str) -> EBranchformerConfig:
-        """The settings called tiny (2 M parameters), base (12 layers of 256) or L (17 of 512)."""
-        return cls.model_validate(preset_of(name, _PRESETS, "E-Branchformer"))
-
     @model_validator(mode="after")
     def sizes_fit(self) -> EBranchformerConfig:
-        if self.dim % self.heads or self.dim % 2:
-            raise ValueError(f"dim = {self.dim} must be even and a multiple of heads = {self.heads}.")
         if self.gate_width % 2:
             raise ValueError(f"gate_width = {self.gate_width} must be even.")
         if self.kernel % 2 == 0 or self.merge_kernel % 2 == 0:
             raise ValueError(f"kernel = {self.kernel} and merge_kernel = {self.merge_kernel} must be odd.")
         return self
-
-
-class View(NamedTuple):
-    """What a layer may look at; ``real`` is None where every frame is."""
-
-    positions: Float[Tensor, "offsets dim"]
-    real: Bool[Tensor, "batch time"] | None
 
 
 @final
@@ -131,9 +110,8 @@ class EBranchformerLayer(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def forward(self, x: Float[Tensor, "batch time dim"], view: View) -> Float[Tensor, "batch time dim"]:
-        hidden = None if view.real is None else ~view.real[:, None, None]
         x = torch.add(x, self.dropout(self.feed_in(self.feed_in_norm(x))), alpha=0.5)
-        far = self.attention(self.attention_norm(x), view.positions, hidden)
+        far = self.attention(self.attention_norm(x), view.positions, view.hidden)
         near = self.gate(self.gate_norm(x), view.real)
         both = self.dropout(torch.cat((far, near), dim=2))
         x = x + self.dropout(self.merge_proj(both + self.merge_convolution(both, view.real)))
@@ -141,38 +119,10 @@ class EBranchformerLayer(nn.Module):
 
 
 @final
-class EBranchformer(Encoder):
+class EBranchformer(AttentionStack):
     """Frames (B, T, input_dim) -> (B, about T / subsampling, dim)."""
 
     def __init__(self, config: EBranchformerConfig, input_dim: int = 80) -> None:
-        super().__init__()
+        super().__init__(config, input_dim)
         self.config = config
-        self.dim, self.subsampling = config.dim, config.subsampling.factor
-        self.embed = Subsampling(config.subsampling, input_dim, config.dim)
-        self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(EBranchformerLayer(config) for _ in range(config.layers))
-
-    def output_lengths(self, lengths: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
-        return self.embed.output_lengths(lengths)
-
-    def forward(self, frames: Padded) -> Padded:
-        return self.forward_with_intermediate(frames, ())[0]
-
-    def forward_with_intermediate(
-        self, frames: Padded, layers: Sequence[int], condition: Condition | None = None
-    ) -> tuple[Padded, list[Padded]]:
-        """See ``heads/intermediate.py``; ``layers`` are numbered from 0."""
-        taps = Taps(layers, len(self.layers), condition)
-        x, lengths = self.embed(frames)
-        time = x.shape[1]
-        real = None if is_full(lengths, time) else real_frames(lengths, time)
-
-        def output(x: Tensor) -> Padded:
-            encoded = Padded(x, lengths)
-            return encoded if real is None else zero_padding(encoded)
-
-        view = View(distances(time, time, self.dim, x), real)
-        drop = self.config.layer_drop if self.training else 0.0
-        calls = [partial(layer, view=view) for layer in self.layers]
-        x = run_layers(self.dropout(x), calls, taps, output, drop=drop)
-        return output(x), taps.taken

@@ -13,26 +13,22 @@ on attention weights, and subsampling and reduction never look beyond an utteran
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, Literal, NamedTuple, cast, final
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, final
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from firstwords.config import Config
-from firstwords.encoders.encoder import Encoder
 from firstwords.encoders.layers import Condition, Taps, run_layers
-from firstwords.encoders.presets import preset_of
+from firstwords.encoders.stack import AttentionStack, StackConfig, View, view_of
 from firstwords.nn.attention import RelativeSelfAttention
 from firstwords.nn.convolution import ConvolutionModule, convolve_over_time
 from firstwords.nn.dropout import Dropout
 from firstwords.nn.feedforward import FeedForward
-from firstwords.nn.positions import distances
-from firstwords.nn.subsampling import Subsampling, SubsamplingConfig
-from firstwords.tensors import Padded, is_full, real_frames, zero_padding
+from firstwords.nn.subsampling import SubsamplingConfig
+from firstwords.tensors import Padded
 
 
 def _published(layers: int, dim: int, heads: int) -> dict[str, Any]:
@@ -67,18 +63,18 @@ _PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-class SqueezeformerConfig(Config):
+class SqueezeformerConfig(StackConfig):
     """Sizes and choices.
 
     >>> SqueezeformerConfig.preset("XS").recover_at
     15
     """
 
-    kind: Literal["squeezeformer"] = "squeezeformer"
-    dim: int = Field(default=256, ge=2)  # model width; even
+    called: ClassVar[str] = "Squeezeformer"
+    presets: ClassVar[Mapping[str, dict[str, Any]]] = _PRESETS  # tiny has 2 M parameters
+
+    kind: Literal["squeezeformer"] = "squeezeformer"  # pyright: ignore[reportIncompatibleVariableOverride]
     layers: int = Field(default=12, ge=2)
-    heads: int = Field(default=4, ge=1)
-    feedforward: int = Field(default=1024, ge=1)  # hidden width
     kernel: int = Field(default=31, ge=1)  # depthwise convolution, in frames of the layer; odd
     convolution_norm: Literal["layer", "batch"] = "layer"  # after the depthwise convolution
     reduce_at: int = Field(default=5, ge=0)  # the first layer at half the rate
@@ -87,15 +83,8 @@ class SqueezeformerConfig(Config):
     layer_drop: float = Field(default=0.0, ge=0, lt=1)  # of the last layer; earlier ones less
     subsampling: SubsamplingConfig = SubsamplingConfig(separable=True)
 
-    @classmethod
-    def preset(cls, name: str) -> SqueezeformerConfig:
-        """The settings called tiny (2 M parameters), XS, S, SM, M, ML or L."""
-        return cls.model_validate(preset_of(name, _PRESETS, "Squeezeformer"))
-
     @model_validator(mode="after")
     def sizes_fit(self) -> SqueezeformerConfig:
-        if self.dim % self.heads or self.dim % 2:
-            raise ValueError(f"dim = {self.dim} must be even and a multiple of heads = {self.heads}.")
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel = {self.kernel} must be odd.")
         if not self.reduce_at < self.recover_at <= self.layers:
@@ -104,13 +93,6 @@ class SqueezeformerConfig(Config):
                 f"and that at most layers = {self.layers}."
             )
         return self
-
-
-class View(NamedTuple):
-    """What a layer may look at, at its rate; ``real`` is None where every frame is."""
-
-    positions: Float[Tensor, "offsets dim"]
-    real: Bool[Tensor, "batch time"] | None
 
 
 @final
@@ -149,8 +131,7 @@ class SqueezeformerLayer(nn.Module):
         self.feed_after_convolution = Scaled(feed(), dim, dropout)
 
     def forward(self, x: Float[Tensor, "batch time dim"], view: View) -> Float[Tensor, "batch time dim"]:
-        hidden = None if view.real is None else ~view.real[:, None, None]
-        x = self.feed_after_attention(self.attention(x, view.positions, hidden))
+        x = self.feed_after_attention(self.attention(x, view.positions, view.hidden))
         return self.feed_after_convolution(self.convolution(x, view.real))
 
 
@@ -174,24 +155,15 @@ class TimeReduction(nn.Module):
 
 
 @final
-class Squeezeformer(Encoder):
+class Squeezeformer(AttentionStack):
     """Frames (B, T, input_dim) -> (B, about T / subsampling, dim)."""
 
     def __init__(self, config: SqueezeformerConfig, input_dim: int = 80) -> None:
-        super().__init__()
+        super().__init__(config, input_dim)
         self.config = config
-        self.dim, self.subsampling = config.dim, config.subsampling.factor
-        self.embed = Subsampling(config.subsampling, input_dim, config.dim)
-        self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(SqueezeformerLayer(config) for _ in range(config.layers))
         self.reduction = TimeReduction(config.dim)
         self.recovery = nn.Linear(config.dim, config.dim)
-
-    def output_lengths(self, lengths: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
-        return self.embed.output_lengths(lengths)
-
-    def forward(self, frames: Padded) -> Padded:
-        return self.forward_with_intermediate(frames, ())[0]
 
     def forward_with_intermediate(
         self, frames: Padded, layers: Sequence[int], condition: Condition | None = None
@@ -203,27 +175,24 @@ class Squeezeformer(Encoder):
         """
         taps = Taps(layers, len(self.layers), condition)
         x, lengths = self.embed(frames)
-        view, half = self._view(x, lengths), self._view(x[:, ::2], (lengths + 1) // 2)
-        first, last = self.config.reduce_at, self.config.recover_at
-        drop = self.config.layer_drop if self.training else 0.0
+        view, half = view_of(x, lengths), view_of(x[:, ::2], (lengths + 1) // 2)
+        first, last, drop = self.config.reduce_at, self.config.recover_at, self.drop
 
         def output(x: Tensor) -> Padded:
-            encoded = Padded(x, lengths)
-            return encoded if view.real is None else zero_padding(encoded)
+            return self.output(x, lengths, view)
 
-        x = run_layers(self.dropout(x), self._calls(0, first, view), taps, output, drop=drop)
+        x = run_layers(self.enter(x), self.calls(view, 0, first), taps, output, drop=drop)
         saved = x
         x = run_layers(
             self.reduction(x, view.real),
-            self._calls(first, last, half),
+            self.calls(half, first, last),
             taps,
             lambda x: output(self._recover(x, saved)),
             first=first,
             stride=2,
             drop=drop,
         )
-        calls = self._calls(last, len(self.layers), view)
-        x = run_layers(self._recover(x, saved), calls, taps, output, first=last, drop=drop)
+        x = run_layers(self._recover(x, saved), self.calls(view, last), taps, output, first=last, drop=drop)
         return output(x), taps.taken
 
     def _recover(
@@ -231,12 +200,3 @@ class Squeezeformer(Encoder):
     ) -> Float[Tensor, "batch time dim"]:
         """Each frame twice, added to what was saved (paper, section 3.1.1)."""
         return saved + self.recovery(x).repeat_interleave(2, dim=1)[:, : saved.shape[1]]
-
-    def _view(self, x: Tensor, lengths: Tensor) -> View:
-        time = x.shape[1]
-        real = None if is_full(lengths, time) else real_frames(lengths, time)
-        return View(distances(time, time, self.dim, x), real)
-
-    def _calls(self, first: int, last: int, view: View) -> list[Callable[[Tensor], Tensor]]:
-        layers = list(self.layers)[first:last]
-        return [partial(cast("SqueezeformerLayer", layer), view=view) for layer in layers]

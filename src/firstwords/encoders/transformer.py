@@ -7,24 +7,21 @@ the same end. ``norm = "pre"`` (arXiv:2002.04745) trains without a long warm-up;
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Literal, final
+from typing import Any, ClassVar, Literal, final
 
 from jaxtyping import Bool, Float, Int
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
-from firstwords.config import Config
-from firstwords.encoders.encoder import Encoder
-from firstwords.encoders.layers import Condition, Taps, run_layers
-from firstwords.encoders.presets import preset_of
+from firstwords.encoders.stack import AttentionStack, StackConfig, View
 from firstwords.nn.attention import SelfAttention
 from firstwords.nn.dropout import Dropout
 from firstwords.nn.feedforward import FeedForward
 from firstwords.nn.positions import LearnedPositions, SinusoidalPositions
-from firstwords.nn.subsampling import Subsampling, SubsamplingConfig
-from firstwords.tensors import Padded, is_full, real_frames, zero_padding
+from firstwords.nn.subsampling import SubsamplingConfig
+from firstwords.tensors import Padded
 
 _PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
@@ -37,17 +34,17 @@ _PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-class TransformerConfig(Config):
+class TransformerConfig(StackConfig):
     """Sizes and choices.
 
     >>> TransformerConfig.preset("tiny").layers
     8
     """
 
-    kind: Literal["transformer"] = "transformer"
-    dim: int = Field(default=256, ge=2)  # model width; even
-    layers: int = Field(default=12, ge=1)
-    heads: int = Field(default=4, ge=1)
+    called: ClassVar[str] = "Transformer"
+    presets: ClassVar[Mapping[str, dict[str, Any]]] = _PRESETS  # tiny has 2 M parameters, base 18 M
+
+    kind: Literal["transformer"] = "transformer"  # pyright: ignore[reportIncompatibleVariableOverride]
     feedforward: int = Field(default=2048, ge=1)  # hidden width
     norm: Literal["pre", "post"] = "pre"  # before or after each module
     positions: Literal["sinusoidal", "learned"] = "sinusoidal"
@@ -55,17 +52,6 @@ class TransformerConfig(Config):
     dropout: float = Field(default=0.1, ge=0, lt=1)
     layer_drop: float = Field(default=0.0, ge=0, lt=1)  # of the last layer; earlier ones less
     subsampling: SubsamplingConfig = SubsamplingConfig()
-
-    @classmethod
-    def preset(cls, name: str) -> TransformerConfig:
-        """The settings called tiny (2 M parameters) or base (12 layers of 256: 18 M)."""
-        return cls.model_validate(preset_of(name, _PRESETS, "Transformer"))
-
-    @model_validator(mode="after")
-    def dim_splits_into_heads(self) -> TransformerConfig:
-        if self.dim % self.heads or self.dim % 2:
-            raise ValueError(f"dim = {self.dim} must be even and a multiple of heads = {self.heads}.")
-        return self
 
 
 @final
@@ -94,41 +80,24 @@ class TransformerLayer(nn.Module):
 
 
 @final
-class Transformer(Encoder):
+class Transformer(AttentionStack):
     """Frames (B, T, input_dim) -> (B, about T / subsampling, dim)."""
 
     def __init__(self, config: TransformerConfig, input_dim: int = 80) -> None:
-        super().__init__()
+        super().__init__(config, input_dim)
         self.config = config
-        self.dim, self.subsampling = config.dim, config.subsampling.factor
-        self.embed = Subsampling(config.subsampling, input_dim, config.dim)
         learned = config.positions == "learned"
         self.positions = LearnedPositions(config.max_frames, config.dim) if learned else SinusoidalPositions()
-        self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.dim) if config.norm == "pre" else nn.Identity()
 
-    def output_lengths(self, lengths: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
-        return self.embed.output_lengths(lengths)
+    def enter(self, x: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch time dim"]:
+        return self.dropout(self.positions(x))
 
-    def forward(self, frames: Padded) -> Padded:
-        return self.forward_with_intermediate(frames, ())[0]
+    def calls(self, view: View, first: int = 0, last: int | None = None) -> list[Callable[[Tensor], Tensor]]:
+        return [partial(layer, hidden=view.hidden) for layer in list(self.layers)[first:last]]
 
-    def forward_with_intermediate(
-        self, frames: Padded, layers: Sequence[int], condition: Condition | None = None
-    ) -> tuple[Padded, list[Padded]]:
-        """See ``heads/intermediate.py``; ``layers`` are numbered from 0."""
-        taps = Taps(layers, len(self.layers), condition)
-        x, lengths = self.embed(frames)
-        full = is_full(lengths, x.shape[1])
-        hidden = None if full else ~real_frames(lengths, x.shape[1])[:, None, None]
-
-        def output(x: Tensor) -> Padded:
-            encoded = Padded(self.norm(x), lengths)
-            return encoded if full else zero_padding(encoded)
-
-        x = self.dropout(self.positions(x))
-        drop = self.config.layer_drop if self.training else 0.0
-        calls = [partial(layer, hidden=hidden) for layer in self.layers]
-        x = run_layers(x, calls, taps, output, drop=drop)
-        return output(x), taps.taken
+    def output(
+        self, x: Float[Tensor, "batch time dim"], lengths: Int[Tensor, " batch"], view: View
+    ) -> Padded:
+        return super().output(self.norm(x), lengths, view)

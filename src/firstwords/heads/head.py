@@ -43,6 +43,7 @@ class TokenHead(Head, ABC):
     """
 
     vocabulary: int  # pieces, blank included
+    longest: int | None  # tokens of a sentence, its end not counted; None: any number
 
     @abstractmethod
     def log_likelihood(self, encoded: Padded, targets: Padded) -> Float[Tensor, " batch"]:

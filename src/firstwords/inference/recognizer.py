@@ -64,7 +64,7 @@ class Recognizer:
         shift, heads = self.model.frame_seconds, dict(self.model.named_heads())
         self.search = build_encoded_search(loaded.recipe.search, heads, shift)
         self._speech_gate = loaded.speech_gate
-        # The gate was measured on what dev is read by (tasks/recognition.py): CTC where there is CTC.
+        # The gate was measured on CTC where there is CTC (tasks/recognition.py).
         self._gated = self.model.ctc is None or isinstance(self.search, FrameWise)
 
     @classmethod

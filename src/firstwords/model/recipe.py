@@ -18,6 +18,7 @@ from firstwords.errors import ConfigError
 from firstwords.features.fbank import FbankConfig
 from firstwords.files import write_atomically
 from firstwords.heads.ctc import CtcConfig
+from firstwords.heads.transducer.head import TransducerConfig
 from firstwords.model.kinds import ENCODERS, HEAD_NAMES, EncoderSettings, FrontendSettings, HeadSettings
 from firstwords.search.search import GreedyConfig, SearchConfig, needed_heads
 from firstwords.text.characters import GraphemeConfig
@@ -72,6 +73,21 @@ class Recipe(Config):
                     f"search.kind = '{self.search.kind}' needs heads.{name}, and there are only "
                     f"{', '.join(f'heads.{own}' for own in self.heads)}: set {_search_for(self.heads)}"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def the_search_can_skip_frames(self) -> Self:
+        head = self.heads.get("transducer")
+        if (
+            isinstance(head, TransducerConfig)
+            and head.durations is not None
+            and self.search.kind == "transducer_beam"
+        ):
+            raise ValueError(
+                "search.kind = 'transducer_beam' goes through all frames one by one and cannot skip any, as "
+                f"heads.transducer.durations = {list(head.durations)} want: set "
+                'search.kind = "transducer_greedy"'
+            )
         return self
 
     @model_validator(mode="after")

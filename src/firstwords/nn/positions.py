@@ -16,10 +16,18 @@ from torch import Tensor, nn
 from firstwords.errors import ConfigError
 
 
-def sinusoids(places: Float[Tensor, " count"], dim: int) -> Float[Tensor, "count dim"]:
-    """Places -> sin(p w_0), cos(p w_0), sin(p w_1), … with w_i = 10000^(-2 i / dim); ``dim`` is even."""
+def sinusoids(
+    places: Float[Tensor, " count"], dim: int, *, halves: bool = False
+) -> Float[Tensor, "count dim"]:
+    """Places -> sin(p w_0), cos(p w_0), sin(p w_1), … with w_i = 10000^(-2 i / dim); ``dim`` is even.
+
+    Args:
+        halves: all sines first, then all cosines.
+    """
     powers = torch.arange(0, dim, 2, device=places.device, dtype=torch.float32) * (-math.log(10000.0) / dim)
     angles = places[:, None] * powers.exp()
+    if halves:
+        return torch.cat((angles.sin(), angles.cos()), dim=1)
     return torch.stack((angles.sin(), angles.cos()), dim=2).flatten(1)
 
 

@@ -70,7 +70,10 @@ class AttentionBeamSearch(EncodedSearch):
         scorers = [Weighted("attention", 1 - self.config.ctc_weight, self.decoder.scorer(encoded))]
         if log_probs is not None:
             scorers.append(Weighted("ctc", self.config.ctc_weight, CtcPrefixScorer(log_probs)))
-        found = TokenBeam((*scorers, *self.others), encoded.lengths.to("cpu"), self.config).run()
+        beam = TokenBeam(
+            (*scorers, *self.others), encoded.lengths.to("cpu"), self.config, most=self.decoder.longest
+        )
+        found = beam.run()
         if log_probs is None:
             return self._looked(encoded, [[_untimed(reading) for reading in readings] for readings in found])
         timed = [

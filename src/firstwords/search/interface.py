@@ -82,7 +82,7 @@ class TransducerGreedyConfig(Config):
     """The most probable symbol at every point of one path through the transducer's lattice."""
 
     kind: Literal["transducer_greedy"] = "transducer_greedy"
-    symbols_per_frame: PositiveInt = 1  # then the next frame follows, blank or not; published: 1
+    symbols_per_frame: PositiveInt = 1  # then the next frame follows, blank or not; published: 1, TDT: 10
 
 
 class TransducerBeamConfig(Config):

@@ -55,6 +55,8 @@ class RescoringSearch(EncodedSearch):
 def _in_order(readings: list[Hypothesis], second: Tensor, ctc_weight: float) -> list[Hypothesis]:
     scored: list[Hypothesis] = []
     for reading, log_prob in zip(readings, second.tolist(), strict=True):
-        parts = {"ctc": ctc_weight * reading.score, "attention": (1 - ctc_weight) * log_prob}
+        # A reading longer than any the decoder can write has probability 0, which times 0 is no number.
+        said = (1 - ctc_weight) * log_prob if ctc_weight < 1 else 0.0
+        parts = {"ctc": ctc_weight * reading.score, "attention": said}
         scored.append(replace(reading, score=sum(parts.values()), parts=parts))
     return sorted(scored, key=lambda r: -r.score)

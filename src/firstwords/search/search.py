@@ -40,6 +40,8 @@ __all__ = [
     "build_encoded_search",
     "build_search",
     "needed_heads",
+    "quick_search",
+    "search_words",
 ]
 
 
@@ -54,6 +56,35 @@ def needed_heads(config: SearchConfig) -> tuple[str, ...]:
             return ("attention", "ctc")
         case TransducerGreedyConfig() | TransducerBeamConfig():
             return ("transducer",)
+
+
+_NARROW = 2  # readings of a quick search that asks an attention decoder: the fewest among which it can choose
+
+
+def quick_search(config: SearchConfig) -> SearchConfig:
+    """The cheapest search that asks the same heads for its tokens: to compare weights, not to read for users.
+
+    Its errors are those of the heads that users will hear; a wide beam would tell the same order of weights
+    at several times the cost.
+    """
+    match config:
+        case GreedyConfig() | CtcBeamConfig():
+            return GreedyConfig()
+        case TransducerGreedyConfig():
+            return config
+        case TransducerBeamConfig():
+            return TransducerGreedyConfig()
+        case AttentionBeamConfig() | RescoringConfig():
+            return config.with_(beam=min(_NARROW, config.beam), n_best=min(_NARROW, config.n_best))
+
+
+def search_words(config: SearchConfig) -> str:
+    """Settings -> what a reader has to know of a search, for example "attention_beam, beam 2"."""
+    match config:
+        case GreedyConfig() | TransducerGreedyConfig():
+            return config.kind
+        case CtcBeamConfig() | TransducerBeamConfig() | AttentionBeamConfig() | RescoringConfig():
+            return f"{config.kind}, beam {config.beam}"
 
 
 def build_search(config: GreedyConfig | CtcBeamConfig, frame_seconds: float) -> Search:

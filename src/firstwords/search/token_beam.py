@@ -67,14 +67,22 @@ class TokenBeam:
     Args:
         scorers: at least one; those of weight 0 are left out.
         frames: encoded frames of each utterance, for the bounds on the length.
+        most: no sentence has more tokens, whatever the frames allow; None: they alone decide.
     """
 
     def __init__(
-        self, scorers: Sequence[Weighted], frames: Int[Tensor, " batch"], config: AttentionBeamConfig
+        self,
+        scorers: Sequence[Weighted],
+        frames: Int[Tensor, " batch"],
+        config: AttentionBeamConfig,
+        *,
+        most: int | None = None,
     ) -> None:
         self.scorers = [s for s in scorers if s.weight != 0]
         self.config = config
         self.longest = (frames * config.max_length).ceil().long()
+        if most is not None:
+            self.longest = self.longest.clamp_max(most)
         self.shortest = (frames * config.min_length).ceil().long().minimum(self.longest)
         self.batch = len(frames)
         self.ended: list[list[Reading]] = [[] for _ in range(self.batch)]

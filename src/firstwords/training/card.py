@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from firstwords import __version__
 from firstwords.model.recipe import Recipe
+from firstwords.search.search import quick_search, search_words
 from firstwords.training.tasks.task import Validation
 
 
@@ -28,14 +29,20 @@ class CardFacts:
 def write_card(facts: CardFacts, validation: Validation, *, step: int, elapsed: float) -> str:
     """Facts and the dev result of the weights beside it -> Markdown."""
     numbers = validation.numbers
+    search = search_words(quick_search(facts.recipe.search))
+    wanted = search_words(facts.recipe.search)
     rows = [
         ("language", facts.recipe.language),
         ("model", f"{facts.recipe.encoder.kind}, {facts.parameters / 1e6:.2f} M parameters"),
         ("pieces", str(facts.pieces)),
         ("training speech", f"{facts.hours:.2f} h, {facts.utterances} utterances, {facts.speakers} speakers"),
-        ("dev CER", f"{100 * numbers['cer']:.1f} % (greedy, normalizer '{facts.recipe.text.scoring}')"),
+        (
+            "dev CER",
+            f"{100 * numbers['cer']:.1f} % (search {search}; normalizer '{facts.recipe.text.scoring}')",
+        ),
         ("dev WER", f"{100 * numbers['wer']:.1f} %"),
         ("dev set", f"{numbers['utterances']:.0f} utterances, {numbers['words']:.0f} words"),
+        ("search of the recipe", wanted),
         ("trained", f"{step} steps, {elapsed / 60:.1f} min on {facts.machine}"),
         ("date", datetime.now(UTC).date().isoformat()),
         ("firstwords", __version__),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +16,10 @@ from firstwords.audio.waveform import ChannelPolicy
 from firstwords.data.manifest import MANIFEST, QUARANTINE, Corpus, Utterance, load_corpus
 from firstwords.data.places import LONGEST, NOTHING, Between, Item, joined_places, negative_places
 from firstwords.errors import ConfigError, CorpusError
-from firstwords.heads.ctc import frames_needed
+from firstwords.heads.ctc import CtcConfig, frames_needed
+from firstwords.heads.head import TokenHead
+from firstwords.heads.transducer.head import TransducerConfig
+from firstwords.model.kinds import HeadSettings
 from firstwords.model.recipe import Recipe
 from firstwords.model.speech_model import SpeechModel
 from firstwords.search.speech_gate import closed_vocabulary
@@ -125,7 +128,7 @@ def prepare(
     train, dev, notes = split_corpus(corpus, recipe.seed)
     left_out: dict[str, str] = {}
     take = _Taker(recipe, tokenizer, model, left_out)
-    items = take.items(train, aligned="ctc" in recipe.heads)
+    items = take.items(train, taught=True)
     if not items:
         reasons = Counter(left_out.values()).most_common(3)
         raise CorpusError(
@@ -133,7 +136,7 @@ def prepare(
             + "; ".join(f"{reason} ({count})" for reason, count in reasons),
             mend="Run 'firstwords check' on the corpus.",
         )
-    validation = take.items(dev, aligned=False)
+    validation = take.items(dev, taught=False)
     validation = _within(validation, recipe.training.max_validation_seconds, recipe.seed)
     if not validation:
         raise CorpusError(
@@ -192,18 +195,21 @@ class _Taker:
         self.normalize = normalizer(recipe.text.normalizer)
         self.tokenizer = tokenizer
         self.frames: Callable[[float], int] = lambda seconds: encoded_frames(model, seconds)
+        self.heads = recipe.heads
+        lengths = [head.longest for _, head in model.named_heads() if isinstance(head, TokenHead)]
+        self.longest = min((n for n in lengths if n is not None), default=None)
         self.left_out = left_out
 
-    def items(self, utterances: Sequence[Utterance], *, aligned: bool) -> list[Item]:
+    def items(self, utterances: Sequence[Utterance], *, taught: bool) -> list[Item]:
         """Those that can be used.
 
         Args:
-            aligned: False: text may be too long for an alignment. Dev is only read, and to leave out what
-                a model cannot get right would make its error rate look better than it is.
+            taught: False: text may be too long for a head. Dev is only read, and to leave out what a model
+                cannot get right would make its error rate look better than it is.
         """
-        return [item for u in utterances if (item := self._item(u, aligned=aligned)) is not None]
+        return [item for u in utterances if (item := self._item(u, taught=taught)) is not None]
 
-    def _item(self, utterance: Utterance, *, aligned: bool) -> Item | None:
+    def _item(self, utterance: Utterance, *, taught: bool) -> Item | None:
         reason = None
         text, tokens = "", ()
         if utterance.text is None:
@@ -215,13 +221,39 @@ class _Taker:
         else:
             text = self.normalize(utterance.text)
             tokens = tuple(self.tokenizer.encode(text))
-            needed = int(frames_needed(Padded(torch.tensor([tokens], dtype=torch.int64), _length(tokens))))
-            if aligned and needed > self.frames(utterance.duration):
-                reason = "with more text than fits into the audio (no alignment exists)"
+            if taught:
+                reason = self._too_long(tokens, utterance.duration)
         if reason is not None:
             self.left_out[utterance.id] = reason
             return None
         return Item(utterance.id, utterance.audio, utterance.start, utterance.duration, text, tokens)
+
+    def _too_long(self, tokens: Sequence[int], seconds: float) -> str | None:
+        """Why no head, or not every head, can write so many tokens."""
+        needed = _frames_needed(self.heads, tokens)
+        if needed and needed > self.frames(seconds):
+            return "with more text than fits into the audio (no alignment exists)"
+        if self.longest is not None and len(tokens) > self.longest:
+            return f"with more than {self.longest} tokens and the end (heads.attention.most_tokens)"
+        return None
+
+
+def _frames_needed(heads: Mapping[str, HeadSettings], tokens: Sequence[int]) -> int:
+    """Fewest encoded frames in which every head can write the tokens; 0 where none needs any.
+
+    CTC needs a frame for each and one between equal neighbours, a transducer whose tokens take frames one
+    for each, and one for the last blank where its durations are above 0.
+    """
+    needed = 0
+    for head in heads.values():
+        if isinstance(head, CtcConfig):
+            ids = torch.tensor([tokens], dtype=torch.int64)
+            needed = max(needed, int(frames_needed(Padded(ids, _length(tokens)))))
+        elif isinstance(head, TransducerConfig) and head.topology != "regular":
+            needed = max(needed, len(tokens))
+        elif isinstance(head, TransducerConfig) and head.durations is not None and 0 not in head.durations:
+            needed = max(needed, len(tokens) + 1)
+    return needed
 
 
 def _length(tokens: Sequence[int]) -> Tensor:

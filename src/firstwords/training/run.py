@@ -283,7 +283,7 @@ class _Session:
                 "fit into the memory."
             )
             loader.sampler = feeding.sampler(limit)
-        dev.seconds = self._validation_seconds(task, dev)
+        dev.seconds = task.validation_seconds(dev)
         costs = [loader.sampler.planned(n).cost for n in range(loader.batches_in_epoch)]
         mean_cost = sum(costs) / len(costs)
         step = measured.seconds_per_cost * mean_cost * config.accumulate
@@ -308,12 +308,6 @@ class _Session:
             f"{validation:.1f} s a validation."
         )
         return plan
-
-    def _validation_seconds(self, task: RecognitionTask, dev: ValidationLoader) -> float:
-        """Expected wall clock of one validation: an untrained model decodes as fast as a trained one."""
-        started = time.monotonic()
-        task.validate(dev)
-        return time.monotonic() - started
 
     def _facts(self, prepared: Prepared, model: SpeechModel, tokenizer: Tokenizer) -> CardFacts:
         used = {item.id for item in prepared.train}

@@ -55,7 +55,7 @@ class Counters:
     best_step: int = 0
     without_gain: int = 0  # validations since the best
     validated: int = -1  # step of the last validation
-    validation_seconds: float = 0.0  # wall clock of one validation
+    validation_seconds: float = 0.0  # wall clock of one validation, publishing included
 
 
 @dataclass
@@ -169,9 +169,12 @@ class Run:
 
     def replan(self, validation_seconds: float) -> None:
         """With a time budget: fit the steps left to the time left, at fixed points of the run."""
-        # A resumed run has not validated yet: what it cost before is in the checkpoint.
-        validation_seconds = validation_seconds or self.counters.validation_seconds
-        self.counters.validation_seconds = validation_seconds
+        # Before the first validation (and its publishing) there is an estimate; a resumed run has none, but
+        # what it cost before is in the checkpoint.
+        counters = self.counters
+        if validation_seconds and counters.validated < 0:
+            counters.validation_seconds = validation_seconds
+        validation_seconds = counters.validation_seconds
         if self.plan.minutes is None or not self.plan.crosses(self.step, REPLAN_AT) or not self._pace:
             return
         pace = sum(self._pace) / len(self._pace)
@@ -292,6 +295,7 @@ class Run:
 
     def validate(self, task: Task[BatchT], batches: Iterable[BatchT]) -> None:
         """Dev error of the weights; in the averaged part of the run of the average, at the end of both."""
+        began = time.monotonic()
         average = self.average.snapshot().values if self.average.count > 1 else None
         self.counters.validated = self.step
         gained = False
@@ -303,6 +307,7 @@ class Run:
             gained |= self._judge(task, task.validate(batches), "averaged")
             set_weights(task.model, own)
         self.counters.without_gain = 0 if gained else self.counters.without_gain + 1
+        self.counters.validation_seconds = time.monotonic() - began
         self._step_started = self._account(self._step_started)
 
     def _account(self, since: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -131,9 +131,13 @@ def _differences(old: object, new: object, at: str = "") -> Iterator[str]:
         yield f"{at.rstrip('.')} was {old}, now {new}"
 
 
-def is_crowded(utterance: Utterance, normalize: Callable[[str], str]) -> bool:
-    """True where letters and the blanks between equal ones fill more than 25 frames a second, played fast."""
-    letters = graphemes(normalize(utterance.text or ""))
+def is_crowded(utterance: Utterance, text: str) -> bool:
+    """True where letters and the blanks between equal ones fill more than 25 frames a second, played fast.
+
+    Args:
+        text: of the utterance, normalized.
+    """
+    letters = graphemes(text)
     needed = len(letters) + sum(a == b for a, b in pairwise(letters))
     return needed > _FASTEST * (utterance.duration - _EDGES)
 
@@ -166,7 +170,7 @@ def _chosen(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress:
     languages = [u.language for u in train_part if u.language]
     language = max(set(languages), key=languages.count) if languages else "und"
     clean = normalizer(normalizers_for(language)[0])
-    texts = [clean(u.text) for u in train_part if u.text]
+    texts = [clean(u.text or "") for u in train_part]
     words = Counter(word for text in texts for word in text.split())
     material = Material(
         hours=sum(u.duration for u in train_part) / 3600,
@@ -174,7 +178,7 @@ def _chosen(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress:
         # With --from, features and encoder are those of the model.
         crowded=0.0
         if wanted.start is not None
-        else sum(is_crowded(u, clean) for u in train_part) / len(train_part),
+        else sum(map(is_crowded, train_part, texts)) / len(train_part),
         words=len(words) if words else None,
         rarest=min(words.values(), default=0),
         noise=_names_folders(wanted, "noise_folders"),

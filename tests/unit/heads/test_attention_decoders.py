@@ -137,11 +137,25 @@ def test_sinusoids_as_published() -> None:
             assert table[row, 4 + i].item() == pytest.approx(angle.cos().item(), abs=1e-5)
 
 
-def test_more_tokens_than_learned_positions_are_refused() -> None:
-    head = transformer(positions="learned", most_tokens=4)
+def test_more_tokens_than_learned_positions_have_probability_zero() -> None:
+    """Four positions hold three tokens and the end; the other rows of the batch are what they are alone."""
+    head = transformer(positions="learned", most_tokens=4).eval()
+    assert head.longest == 3
     encoded, targets = utterances()
+    fits = targets.lengths <= 3
+    assert fits.any()
+    assert not fits.all()
+    loss = head.loss(encoded, targets)
+    assert loss.isinf().tolist() == (~fits).tolist()
+    assert (-head.log_likelihood(encoded, targets)).tolist() == pytest.approx(loss.tolist())
+    loss[fits].sum().backward(retain_graph=True)
+    alone = [p.grad.clone() for p in head.parameters() if p.grad is not None]
+    head.zero_grad()
+    loss.sum().backward()
+    for grad, expected in zip((p.grad for p in head.parameters()), alone, strict=True):
+        torch.testing.assert_close(grad, expected)
     with pytest.raises(SearchError, match="learned 4 positions"):
-        head.loss(encoded, targets)
+        head.attention(encoded, targets)
 
 
 def test_width_must_fit_the_heads() -> None:

@@ -85,6 +85,26 @@ def test_a_wide_beam_is_exhaustive_search(name: str, weight: float) -> None:
         assert [h.score for h in found[n]] == pytest.approx([expected[h.tokens] for h in found[n]])
 
 
+def test_no_sentence_is_longer_than_the_decoder_can_write() -> None:
+    """Four learned positions: all sentences of up to three tokens are found, and none is longer."""
+    _, ctc = make("transformer")
+    config = TransformerDecoderConfig(width=8, heads=2, feedforward=16, positions="learned", most_tokens=4)
+    decoder = TransformerDecoderHead(config, DIM, VOCABULARY).double().eval()
+    encoded = utterances(5)
+    wide = AttentionBeamConfig(beam=100, n_best=200, ctc_weight=0.3, end_margin=math.inf)
+    (found,) = AttentionBeamSearch(wide, decoder, ctc, SHIFT)(encoded)
+    every = {tokens for k in range(4) for tokens in itertools.product((1, 2, 3), repeat=k)}
+    assert {reading.tokens for reading in found} == every
+    for weight in (0.3, 1.0):
+        rescoring = RescoringConfig(beam=20, n_best=20, ctc_weight=weight)
+        (found,) = RescoringSearch(rescoring, decoder, ctc, SHIFT)(encoded)
+        lengths = [len(reading.tokens) for reading in found]
+        assert min(lengths) <= 3 < max(lengths)
+        possible = [reading.score > -math.inf for reading in found]
+        assert possible == ([n <= 3 for n in lengths] if weight < 1 else [True] * len(found))
+        assert possible == sorted(possible, reverse=True)
+
+
 @pytest.mark.parametrize("name", DECODERS)
 def test_what_every_search_promises(name: str) -> None:
     decoder, ctc = make(name)

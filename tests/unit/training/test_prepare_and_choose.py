@@ -208,7 +208,7 @@ def test_a_large_model_divides_its_batches_on_a_cpu() -> None:
 def test_fast_speech_gets_more_frames(corpora: Path) -> None:
     """Single digits, said in a quarter of a second, are crowded; but they are read well at 25 frames."""
     shares = {
-        name: np.mean([is_crowded(u, str) for u in load_corpus(corpora / name).split("train")])
+        name: np.mean([is_crowded(u, u.text or "") for u in load_corpus(corpora / name).split("train")])
         for name in ("digits_en", "yoruba")
     }
     assert 0.02 < shares["digits_en"] < choose.MOST_CROWDED

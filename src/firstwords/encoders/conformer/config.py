@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from firstwords.config import Config
-from firstwords.encoders.presets import preset_of
+from firstwords.encoders.stack import StackConfig
 from firstwords.nn.subsampling import SubsamplingConfig
 
 _FAST = {"factor": 8, "channels": 256, "separable": True}
@@ -27,18 +27,19 @@ _PRESETS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-class ConformerConfig(Config):
+class ConformerConfig(StackConfig):
     """Sizes and choices.
 
     >>> ConformerConfig.preset("S").layers
     16
     """
 
-    kind: Literal["conformer"] = "conformer"
-    dim: int = Field(default=256, ge=2)  # model width; even
-    layers: int = Field(default=12, ge=1)
-    heads: int = Field(default=4, ge=1)
-    feedforward: int = Field(default=1024, ge=1)  # hidden width
+    called: ClassVar[str] = "Conformer"
+    presets: ClassVar[Mapping[str, dict[str, Any]]] = (
+        _PRESETS  # tiny has 2 M parameters, fast-L is the FastConformer
+    )
+
+    kind: Literal["conformer"] = "conformer"  # pyright: ignore[reportIncompatibleVariableOverride]
     kernel: int = Field(default=31, ge=1)  # depthwise convolution, in frames after subsampling; odd
     convolution_norm: Literal["layer", "batch"] = "layer"  # after the depthwise convolution
     dropout: float = Field(default=0.1, ge=0, lt=1)
@@ -49,15 +50,8 @@ class ConformerConfig(Config):
     full_share: float = Field(default=0.5, ge=0, le=1)  # of the batches: one chunk of everything
     left_chunks: tuple[int, ...] = (-1,)  # one is drawn for a batch in chunks; -1 is all of them
 
-    @classmethod
-    def preset(cls, name: str) -> ConformerConfig:
-        """The settings called tiny (2 M parameters), S, M, L or fast-L (FastConformer)."""
-        return cls.model_validate(preset_of(name, _PRESETS, "Conformer"))
-
     @model_validator(mode="after")
     def sizes_fit(self) -> ConformerConfig:
-        if self.dim % self.heads or self.dim % 2:
-            raise ValueError(f"dim = {self.dim} must be even and a multiple of heads = {self.heads}.")
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel = {self.kernel} must be odd.")
         if not self.left_chunks or any(n < 1 and n != -1 for n in self.left_chunks):

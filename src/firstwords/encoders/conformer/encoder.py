@@ -11,17 +11,17 @@ statistics never count padding; no dropout on attention weights.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
-from typing import NamedTuple, cast, final
+from typing import cast, final
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from firstwords.encoders.conformer.config import ConformerConfig
 from firstwords.encoders.conformer.streaming import ConformerCache, ConformerState, start_state
 from firstwords.encoders.encoder import StreamingEncoder
-from firstwords.encoders.layers import Condition, Taps, run_layers
+from firstwords.encoders.layers import Condition, Taps
+from firstwords.encoders.stack import AttentionStack, View, view_of
 from firstwords.errors import ConfigError
 from firstwords.nn.attention import RelativeSelfAttention
 from firstwords.nn.chunks import chunk_mask, left_chunks, unseen
@@ -29,16 +29,7 @@ from firstwords.nn.convolution import ConvolutionModule
 from firstwords.nn.dropout import Dropout
 from firstwords.nn.feedforward import FeedForward
 from firstwords.nn.positions import distances
-from firstwords.nn.subsampling import Subsampling
-from firstwords.tensors import Padded, is_full, real_frames, zero_padding
-
-
-class View(NamedTuple):
-    """What a layer may look at; ``hidden`` and ``real`` are None where nothing is hidden or padded."""
-
-    positions: Float[Tensor, "offsets dim"]
-    hidden: Bool[Tensor, "#batch 1 #rows sources"] | None
-    real: Bool[Tensor, "batch time"] | None
+from firstwords.tensors import Padded, real_frames, zero_padding
 
 
 @final
@@ -88,19 +79,13 @@ class ConformerLayer(nn.Module):
 
 
 @final
-class Conformer(StreamingEncoder[ConformerState]):
+class Conformer(AttentionStack, StreamingEncoder[ConformerState]):
     """Frames (B, T, input_dim) -> (B, about T / subsampling, dim)."""
 
     def __init__(self, config: ConformerConfig, input_dim: int = 80) -> None:
-        super().__init__()
+        super().__init__(config, input_dim)
         self.config = config
-        self.dim, self.subsampling = config.dim, config.subsampling.factor
-        self.embed = Subsampling(config.subsampling, input_dim, config.dim)
-        self.dropout = Dropout(config.dropout)
         self.layers = nn.ModuleList(ConformerLayer(config) for _ in range(config.layers))
-
-    def output_lengths(self, lengths: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
-        return self.embed.output_lengths(lengths)
 
     def forward(self, frames: Padded, *, chunk: int | None = None, left: int | None = None) -> Padded:
         """``chunk`` and ``left`` context in output frames, for causal models (-1: unlimited).
@@ -122,22 +107,12 @@ class Conformer(StreamingEncoder[ConformerState]):
         taps = Taps(layers, len(self.layers), condition)
         chunk, left = self._choose_context(chunk, left)
         x, lengths = self.embed(frames)
-        time = x.shape[1]
-        real = None if is_full(lengths, time) else real_frames(lengths, time)
-        hidden = None if real is None else ~real[:, None, None]
-        if 0 < chunk < time:
-            later = chunk_mask(time, chunk, left_chunks(chunk, left), x.device)
-            hidden = later[None, None] if hidden is None else hidden | later
-
-        def output(x: Tensor) -> Padded:
-            encoded = Padded(x, lengths)
-            return encoded if real is None else zero_padding(encoded)
-
-        view = View(distances(time, time, self.dim, x), hidden, real)
-        drop = self.config.layer_drop if self.training else 0.0
-        calls = [partial(layer, view=view) for layer in self.layers]
-        x = run_layers(self.dropout(x), calls, taps, output, drop=drop)
-        return output(x), taps.taken
+        view = view_of(x, lengths)
+        if 0 < chunk < x.shape[1]:
+            later = chunk_mask(x.shape[1], chunk, left_chunks(chunk, left), x.device)
+            hidden = later[None, None] if view.hidden is None else view.hidden | later
+            view = view._replace(hidden=hidden)
+        return self.through(x, lengths, view, taps)
 
     @property
     def causal(self) -> bool:

@@ -8,10 +8,13 @@ id - 1 ("units"):
     inputs   5  2  3            <sos> a b
     outputs  2  3  5            a b <eos>
     units    1  2  4
+
+``TaughtHead`` is what all such decoders do with a lesson; a decoder itself says only how it writes one.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
@@ -19,6 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from firstwords.heads.head import TokenHead
 from firstwords.heads.numeric import at_least_float32
 from firstwords.tensors import Padded, real_frames
 
@@ -62,3 +66,53 @@ def sentence_loss(
         at_least_float32(logits).transpose(1, 2), lesson.outputs, reduction="none", label_smoothing=smoothing
     )
     return each.masked_fill(~real_frames(lesson.lengths, each.shape[1]), 0).sum(dim=1)
+
+
+class Written(NamedTuple):
+    """What a decoder says for every token and the end, and what it looked at (mean over attention heads)."""
+
+    logits: Float[Tensor, "batch tokens_and_end units"]
+    weights: Float[Tensor, "batch tokens_and_end time"]
+
+
+class TaughtHead(TokenHead, ABC):
+    """A decoder that is taught with lessons.
+
+    A sentence of more than ``longest`` tokens has probability 0: its loss is inf and its gradient zero, so
+    that the caller can name and skip it without spoiling the batch.
+    """
+
+    @abstractmethod
+    def write(self, encoded: Padded, lesson: Lesson) -> Written:
+        """Encoded (B, T, D) and the units to read -> what is said for each."""
+
+    @abstractmethod
+    def lesson_loss(self, encoded: Padded, lesson: Lesson) -> Float[Tensor, " batch"]:
+        """-log P(lesson), and what helps training while the module is in training mode."""
+
+    def loss(self, encoded: Padded, targets: Padded) -> Float[Tensor, " batch"]:
+        """-log P(targets, end); in training smoothed, sampled and guided as the settings say."""
+        lesson = lesson_of(self._cut(targets), self.vocabulary)
+        return self._possible(self.lesson_loss(encoded, lesson), targets)
+
+    def log_likelihood(self, encoded: Padded, targets: Padded) -> Float[Tensor, " batch"]:
+        """Encoded (B, T, D) and target ids (B, U) -> log P(targets and then the end), in nats."""
+        lesson = lesson_of(self._cut(targets), self.vocabulary)
+        return -self._possible(sentence_loss(self.write(encoded, lesson).logits, lesson), targets)
+
+    def attention(self, encoded: Padded, targets: Padded) -> Padded:
+        """Weights (B, U + 1, T) while writing the targets and the end; zero beyond them."""
+        lesson = lesson_of(targets, self.vocabulary)
+        weights = self.write(encoded, lesson).weights[:, :, : encoded.values.shape[1]]
+        written = real_frames(lesson.lengths, weights.shape[1])
+        return Padded(weights.masked_fill(~written[..., None], 0), lesson.lengths)
+
+    def _cut(self, targets: Padded) -> Padded:
+        if self.longest is None:
+            return targets
+        return Padded(targets.values[:, : self.longest], targets.lengths.clamp_max(self.longest))
+
+    def _possible(self, loss: Float[Tensor, " batch"], targets: Padded) -> Float[Tensor, " batch"]:
+        if self.longest is None:
+            return loss
+        return loss.masked_fill(targets.lengths.to(loss.device) > self.longest, torch.inf)

@@ -29,13 +29,19 @@ from firstwords.heads.attention.mechanisms import (
     Look,
     Memory,
 )
-from firstwords.heads.attention.objective import Lesson, lesson_of, log_probs_by_id, sentence_loss, units_of
+from firstwords.heads.attention.objective import (
+    Lesson,
+    TaughtHead,
+    Written,
+    log_probs_by_id,
+    sentence_loss,
+    units_of,
+)
 from firstwords.heads.attention.recurrent import Linear, LstmCell, many_times
 from firstwords.heads.attention.sampling import SamplingConfig, predicted, sampling_share, toss
-from firstwords.heads.head import TokenHead
 from firstwords.heads.numeric import at_least_float32
 from firstwords.nn.scorer import AttentionScorer
-from firstwords.tensors import Padded, real_frames
+from firstwords.tensors import Padded
 
 
 class SpellerConfig(Config):
@@ -62,15 +68,8 @@ class SpellerState(NamedTuple):
     past: Float[Tensor, "rows heads time"]
 
 
-class Spelled(NamedTuple):
-    """What the speller says for every token and the end, and what it looked at."""
-
-    logits: Float[Tensor, "batch tokens_and_end units"]
-    weights: Float[Tensor, "batch tokens_and_end heads time"]
-
-
 @final
-class SpellerHead(TokenHead):
+class SpellerHead(TaughtHead):
     """An LSTM decoder with attention.
 
     Args:
@@ -82,6 +81,7 @@ class SpellerHead(TokenHead):
         super().__init__()
         self.config = config
         self.vocabulary = vocabulary
+        self.longest = None
         self.embedding = nn.Embedding(vocabulary, config.width)
         self.embedded_gates = nn.Linear(config.width, 4 * config.width, bias=False)  # of the first layer
         self.cells = nn.ModuleList(
@@ -96,31 +96,17 @@ class SpellerHead(TokenHead):
         """Scheduled sampling and guided attention follow ``count``, in batches of the reference recipe."""
         self.count = count
 
-    def loss(self, encoded: Padded, targets: Padded) -> Float[Tensor, " batch"]:
-        """-log P(targets, end); in training smoothed, sampled and guided as the settings say."""
-        lesson = lesson_of(targets, self.vocabulary)
+    def lesson_loss(self, encoded: Padded, lesson: Lesson) -> Float[Tensor, " batch"]:
+        """-log P(lesson); in training smoothed, sampled and guided as the settings say."""
         if not self.training:
-            return sentence_loss(self._spell(encoded, lesson).logits, lesson)
+            return sentence_loss(self.write(encoded, lesson).logits, lesson)
         share = sampling_share(self.config.sampling, self.count)
-        spelled = self._spell(encoded, lesson, toss(share, lesson.inputs) if share else None)
-        loss = sentence_loss(spelled.logits, lesson, smoothing=self.config.label_smoothing)
+        written = self.write(encoded, lesson, toss(share, lesson.inputs) if share else None)
+        loss = sentence_loss(written.logits, lesson, smoothing=self.config.label_smoothing)
         if weight := guided_weight(self.config.guided, self.count):
-            attention = spelled.weights.mean(dim=2)
             width = self.config.guided.width
-            loss = loss + weight * guided_loss(attention, lesson.lengths, encoded.lengths, width)
+            loss = loss + weight * guided_loss(written.weights, lesson.lengths, encoded.lengths, width)
         return loss
-
-    def log_likelihood(self, encoded: Padded, targets: Padded) -> Float[Tensor, " batch"]:
-        """Encoded (B, T, D) and target ids (B, U) -> log P(targets and then the end), in nats."""
-        lesson = lesson_of(targets, self.vocabulary)
-        return -sentence_loss(self._spell(encoded, lesson).logits, lesson)
-
-    def attention(self, encoded: Padded, targets: Padded) -> Padded:
-        """Weights (B, U + 1, T) while writing the targets and the end; zero beyond them."""
-        lesson = lesson_of(targets, self.vocabulary)
-        weights = self._spell(encoded, lesson).weights.mean(dim=2)[:, :, : encoded.values.shape[1]]
-        written = real_frames(lesson.lengths, weights.shape[1])
-        return Padded(weights.masked_fill(~written[..., None], 0), lesson.lengths)
 
     def scorer(self, encoded: Padded) -> SpellerScorer:
         """Encoded (B, T, D) -> a scorer whose rows are B times any number."""
@@ -169,9 +155,9 @@ class SpellerHead(TokenHead):
         weights, past = look.weights.flatten(0, 1), look.past.flatten(0, 1)
         return features, SpellerState(tuple(hidden), tuple(cell), context, weights, past)
 
-    def _spell(
+    def write(
         self, encoded: Padded, lesson: Lesson, coins: Bool[Tensor, "batch tokens_and_end"] | None = None
-    ) -> Spelled:
+    ) -> Written:
         """Read the lesson's inputs, or one's own prediction where a coin says so."""
         memory = self.attend.memory(encoded)
         state = self.begin(memory, len(lesson.inputs))
@@ -189,7 +175,7 @@ class SpellerHead(TokenHead):
             features.append(feature)
             weights.append(state.weights)
         logits = self.output(self.dropout(torch.stack(features, dim=1)))
-        return Spelled(logits, torch.stack(weights, dim=1))
+        return Written(logits, torch.stack(weights, dim=1).mean(dim=2))
 
 
 class Heard(NamedTuple):

@@ -21,9 +21,16 @@ from torch.nn import functional as F
 
 from firstwords.config import Config
 from firstwords.errors import SearchError
-from firstwords.heads.attention.objective import lesson_of, log_probs_by_id, sentence_loss, units_of
-from firstwords.heads.head import TokenHead
+from firstwords.heads.attention.objective import (
+    Lesson,
+    TaughtHead,
+    Written,
+    log_probs_by_id,
+    sentence_loss,
+    units_of,
+)
 from firstwords.heads.numeric import at_least_float32
+from firstwords.nn import positions
 from firstwords.nn.scorer import AttentionScorer
 from firstwords.tensors import Padded, real_frames
 
@@ -42,7 +49,7 @@ class TransformerDecoderConfig(Config):
     activation: Literal["relu", "gelu", "swish"] = "relu"
     norm: Literal["pre", "post"] = "pre"
     positions: Literal["sinusoidal", "learned"] = "sinusoidal"
-    most_tokens: PositiveInt = 1024  # of a sentence, with learned positions
+    most_tokens: PositiveInt = 1024  # of a sentence and its end, with learned positions
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
 
@@ -171,7 +178,7 @@ class DecoderState(NamedTuple):
 
 
 @final
-class TransformerDecoderHead(TokenHead):
+class TransformerDecoderHead(TaughtHead):
     """A Transformer decoder.
 
     Args:
@@ -183,33 +190,28 @@ class TransformerDecoderHead(TokenHead):
         super().__init__()
         self.config = config
         self.vocabulary = vocabulary
+        learned = config.positions == "learned"
+        self.longest = config.most_tokens - 1 if learned else None  # the end has a position too
         self.embedding = nn.Embedding(vocabulary, config.width)
         nn.init.normal_(self.embedding.weight, std=config.width**-0.5)  # times sqrt(width) in ``_embed``
-        learned = config.positions == "learned"
         self.positions = nn.Embedding(config.most_tokens, config.width) if learned else None
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(DecoderLayer(config, dim) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
         self.output = nn.Linear(config.width, vocabulary)
 
-    def loss(self, encoded: Padded, targets: Padded) -> Float[Tensor, " batch"]:
-        """-log P(targets, end); in training with label smoothing."""
-        lesson = lesson_of(targets, self.vocabulary)
-        logits, _ = self._write(encoded, lesson.inputs)
-        return sentence_loss(logits, lesson, smoothing=self.config.label_smoothing if self.training else 0.0)
+    def lesson_loss(self, encoded: Padded, lesson: Lesson) -> Float[Tensor, " batch"]:
+        """-log P(lesson); in training with label smoothing."""
+        smoothing = self.config.label_smoothing if self.training else 0.0
+        return sentence_loss(self.write(encoded, lesson).logits, lesson, smoothing=smoothing)
 
-    def log_likelihood(self, encoded: Padded, targets: Padded) -> Float[Tensor, " batch"]:
-        """Encoded (B, T, D) and target ids (B, U) -> log P(targets and then the end), in nats."""
-        lesson = lesson_of(targets, self.vocabulary)
-        logits, _ = self._write(encoded, lesson.inputs)
-        return -sentence_loss(logits, lesson)
+    def write(self, encoded: Padded, lesson: Lesson) -> Written:
+        """All tokens at once; weights of the last layer.
 
-    def attention(self, encoded: Padded, targets: Padded) -> Padded:
-        """Weights of the last layer (B, U + 1, T) while writing the targets and the end; zero beyond them."""
-        lesson = lesson_of(targets, self.vocabulary)
-        _, weights = self._write(encoded, lesson.inputs)
-        written = real_frames(lesson.lengths, weights.shape[1])
-        return Padded(weights.masked_fill(~written[..., None], 0), lesson.lengths)
+        Padding stands behind every real token, which therefore never sees it.
+        """
+        logits, _, weights = self.step(lesson.inputs, self.sights(encoded), 0, ())
+        return Written(logits, weights)
 
     def scorer(self, encoded: Padded) -> TransformerScorer:
         """Encoded (B, T, D) -> a scorer whose rows are B times any number."""
@@ -235,13 +237,6 @@ class TransformerDecoderHead(TokenHead):
             now.append(own)
         return self.output(self.norm(x)), tuple(now), weights
 
-    def _write(
-        self, encoded: Padded, units: Int[Tensor, "batch tokens"]
-    ) -> tuple[Float[Tensor, "batch tokens units"], Float[Tensor, "batch tokens time"]]:
-        """All tokens at once. Padding stands behind every real token, which therefore never sees it."""
-        logits, _, weights = self.step(units, self.sights(encoded), 0, ())
-        return logits, weights
-
     def _embed(self, units: Int[Tensor, "rows tokens"], start: int) -> Float[Tensor, "rows tokens width"]:
         x = self.embedding(units) * math.sqrt(self.config.width)
         end = start + units.shape[1]
@@ -258,11 +253,9 @@ class TransformerDecoderHead(TokenHead):
 
 
 def sinusoids(start: int, end: int, width: int, like: Tensor) -> Float[Tensor, "tokens width"]:
-    """Sine of each position at width / 2 wavelengths from 2 pi to 20000 pi, then the cosine (section 3.5)."""
-    half = torch.arange(width // 2, device=like.device, dtype=torch.float32)
-    rates = torch.exp(half * (-2 * math.log(10000.0) / width))
-    angles = torch.arange(start, end, device=like.device, dtype=torch.float32)[:, None] * rates
-    return torch.cat([angles.sin(), angles.cos()], dim=1).to(like.dtype)
+    """Encodings of the positions ``start`` to ``end`` - 1: all sines, then all cosines."""
+    places = torch.arange(start, end, device=like.device, dtype=torch.float32)
+    return positions.sinusoids(places, width, halves=True).to(like.dtype)
 
 
 @final

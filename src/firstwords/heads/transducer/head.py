@@ -4,6 +4,7 @@ Graves, 2012, arXiv:1211.3711; pruned as in Kuang et al., 2022, arXiv:2206.13236
 
     full      -log P(target)
     pruned    a * simple + b * pruned
+    with durations, full: that of a token-and-duration transducer (durations.py)
 
 where a falls from 1 to ``simple_weight`` and b rises from 0.1 to 1, both linearly over ``warmup`` reference
 batches: ranges of a young model are worth little. Outside training, and as long as nobody told it the
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from firstwords.config import Config
 from firstwords.heads.head import Head
 from firstwords.heads.numeric import at_least_float32
+from firstwords.heads.transducer.durations import joint_tdt_loss
 from firstwords.heads.transducer.joiner import Joiner, shrink
 from firstwords.heads.transducer.lattice import Topology
 from firstwords.heads.transducer.predictor import PredictorConfig, StatelessConfig, build_predictor
@@ -47,6 +49,29 @@ class TransducerConfig(Config):
     lm_scale: _Share = 0.25  # of the simple loss that knows only the history
     am_scale: _Share = 0.0  # of the simple loss that knows only the frame
     warmup: NonNegativeFloat = 2000.0  # reference batches; 0 = none
+    # Frames by which a symbol goes on (TDT, durations.py), for example [0, 1, 2, 3, 4]; None: always one
+    durations: tuple[Annotated[int, Field(ge=0)], ...] | None = None
+
+    @model_validator(mode="after")
+    def durations_can_be_taught(self) -> TransducerConfig:
+        if self.durations is None:
+            return self
+        if list(self.durations) != sorted(set(self.durations)) or 1 not in self.durations:
+            raise ValueError(
+                f"durations = {list(self.durations)} must rise and hold 1, for example [0, 1, 2, 3, 4]: "
+                "without 1 some recordings could not be filled"
+            )
+        if self.loss != "full":
+            raise ValueError(
+                'durations need loss = "full": the ranges of the pruned loss come from paths that cannot '
+                "skip frames"
+            )
+        if self.topology != "regular":
+            raise ValueError(
+                f'durations need topology = "regular", not "{self.topology}": they themselves say how many '
+                "frames a token takes"
+            )
+        return self
 
     @model_validator(mode="after")
     def shares_leave_something(self) -> TransducerConfig:
@@ -72,7 +97,9 @@ class TransducerHead(Head):
         self.config = config
         self.vocabulary = vocabulary
         self.predictor = build_predictor(config.predictor, vocabulary)
-        self.joiner = Joiner(dim, self.predictor.dim, config.joiner_dim, vocabulary)
+        self.joiner = Joiner(
+            dim, self.predictor.dim, config.joiner_dim, vocabulary, len(config.durations or ())
+        )
         self.simple_encoder = self.simple_predictor = None
         if config.loss == "pruned":
             self.simple_encoder = nn.Linear(dim, vocabulary)
@@ -98,8 +125,11 @@ class TransducerHead(Head):
         """Encoded (B, T, D) and target ids (B, U) -> one loss per utterance, in nats.
 
         inf, with a gradient of zero, for an utterance without frames; under the topologies that allow one
-        token per frame also for one with more tokens than frames.
+        token per frame, and with durations above 0 only, also for one with too many tokens.
         """
+        if self.config.durations is not None:
+            predicted = self.predictor(targets)
+            return joint_tdt_loss(self.joiner, encoded, predicted, targets, self.config.durations)
         if self.config.loss == "full":
             predicted = self.predictor(targets)
             return joint_rnnt_loss(self.joiner, encoded, predicted, targets, topology=self.config.topology)
@@ -137,3 +167,9 @@ class TransducerHead(Head):
     ) -> Tensor:
         """Frames and predictor outputs after their projections -> (..., V) natural-log probabilities."""
         return at_least_float32(self.joiner.join(encoded, predicted)).log_softmax(dim=-1)
+
+    def duration_log_probs(
+        self, encoded: Float[Tensor, "*#shape joint"], predicted: Float[Tensor, "*#shape joint"]
+    ) -> Tensor:
+        """The same inputs -> (..., durations) natural-log probabilities; only where there are durations."""
+        return at_least_float32(self.joiner.join_durations(encoded, predicted)).log_softmax(dim=-1)

@@ -9,12 +9,13 @@ The encoder runs in the number format of the machine (autocast), losses in float
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, final
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from firstwords.data.batch import Batch
@@ -22,11 +23,13 @@ from firstwords.data.sampler import cost_of
 from firstwords.device import Compute
 from firstwords.encoders.zipformer.constraints import Whiten
 from firstwords.features.specaugment import SpecAugment
+from firstwords.heads.head import TokenHead
 from firstwords.model.speech_model import SpeechModel
 from firstwords.scoring.error_rate import ErrorRate, grapheme_errors, word_errors
 from firstwords.search.hypothesis import Hypothesis
-from firstwords.search.search import GreedyConfig, build_encoded_search
+from firstwords.search.search import AttentionBeamConfig, GreedyConfig, build_encoded_search, quick_search
 from firstwords.search.speech_gate import SpeechGate
+from firstwords.search.token_beam import PATIENCE
 from firstwords.tensors import Padded
 from firstwords.text.tokenizer import Tokenizer
 from firstwords.training.gate import Heard
@@ -79,9 +82,15 @@ class RecognitionTask(Task[Batch]):
         self.masking = masking
         self.settings = settings
         self.monitor = BlankMonitor()
-        # Dev is read greedily where that is possible: it is for choosing weights, not for the last word.
-        search = GreedyConfig() if self.ctc is not None else model.recipe.search
-        self._search = build_encoded_search(search, dict(model.named_heads()), model.frame_seconds)
+        # Dev is for choosing weights, not for the last word: read with the heads of the recipe's search,
+        # but quickly. The card names this search.
+        self.dev_search = quick_search(model.recipe.search)
+        heads = dict(model.named_heads())
+        self._search = build_encoded_search(self.dev_search, heads, model.frame_seconds)
+        # The gate judges what CTC says where there is CTC: streams and recognizers rely on that.
+        self._gate_search = self._search
+        if self.ctc is not None and not isinstance(self.dev_search, GreedyConfig):
+            self._gate_search = build_encoded_search(GreedyConfig(), heads, model.frame_seconds)
         self.count = 0.0
         self.heard: list[Heard] = []  # of the last validation
         self._gate = SpeechGate(words=words)
@@ -120,15 +129,22 @@ class RecognitionTask(Task[Batch]):
                 parts = {name: part.sum() for name, part in made.parts.items()}
             parts["blank"] = size * made.blank_share
         for name, loss in losses.items():
-            if name == "transducer":  # where none of its paths writes the text
-                loss = loss.masked_fill(loss.isinf(), 0.0)
+            loss = loss.masked_fill(self._impossible(name, loss, targets), 0.0)
             mean = loss.unflatten(0, (-1, len(batch.ids))).mean(dim=0)
             parts[name] = mean.detach().sum()
             each = each + self.speech.recipe.heads[name].weight * mean
         return Loss(each.sum(), parts, size, each.detach())
 
+    def _impossible(self, name: str, loss: Tensor, targets: Padded) -> Bool[Tensor, " rows"]:
+        """Utterances that a head cannot write: joined ones may have more text than any single one."""
+        head = self.speech.heads[name]
+        if isinstance(head, TokenHead):
+            most = head.longest
+            return torch.zeros_like(loss, dtype=torch.bool) if most is None else targets.lengths > most
+        return loss.isinf()  # a transducer none of whose paths writes the text
+
     def validate(self, batches: Iterable[Batch]) -> Validation:
-        """Greedy decoding -> CER (the objective) and WER after the scoring normalizer, both raw ones too."""
+        """Quick decoding -> CER (the objective) and WER after the scoring normalizer, both raw ones too."""
         training = self.model.training
         self.model.eval()
         score = self.settings.scoring
@@ -138,7 +154,11 @@ class RecognitionTask(Task[Batch]):
         self.heard = []
         with torch.inference_mode():
             for batch in batches:
-                for name, reference, found in zip(batch.ids, batch.texts, self._decode(batch), strict=True):
+                encoded = self._encoded(batch)
+                read = _best(self._search(encoded))
+                same = self._gate_search is self._search
+                gated = read if same else _best(self._gate_search(encoded))
+                for name, reference, found, judged in zip(batch.ids, batch.texts, read, gated, strict=True):
                     text = self.tokenizer.decode(found.tokens)
                     utterances += 1
                     if not reference:
@@ -148,8 +168,13 @@ class RecognitionTask(Task[Batch]):
                     raw += grapheme_errors(reference, text)
                     errors = word_errors(score(reference), score(text))
                     words += errors
-                    if (sure := self._gate.sureness(found, self.tokenizer)) is not None:
-                        self.heard.append(Heard(sure, errors.hits))
+                    if (sure := self._gate.sureness(judged, self.tokenizer)) is not None:
+                        hits = errors.hits
+                        if not same:
+                            hits = word_errors(
+                                score(reference), score(self.tokenizer.decode(judged.tokens))
+                            ).hits
+                        self.heard.append(Heard(sure, hits))
                     graphemes += grapheme_errors(score(reference), score(text))
                     samples.append(Sample(name, reference, text))
         self.model.train(training)
@@ -165,12 +190,54 @@ class RecognitionTask(Task[Batch]):
             numbers["false_alarms"] = false_alarms / silent
         return Validation(graphemes.rate, numbers, _spread([s for s in samples if s.reference], SAMPLES))
 
+    def validation_seconds(self, batches: Iterable[Batch]) -> float:
+        """Dev batches -> wall clock of a validation when the model is trained.
+
+        Frame by frame an untrained model reads as slowly as a trained one. An untrained attention decoder
+        ends its sentences after a few tokens; what longer ones cost is measured on the batch with most of
+        them, whose search is made to go on to the length of the transcripts.
+        """
+        work: list[int] = []
+        largest: list[Batch] = []  # at most one
+
+        def noted() -> Iterator[Batch]:
+            for batch in batches:
+                work.append(len(batch.ids) * _steps(batch))
+                if work[-1] == max(work):
+                    largest[:] = [batch]
+                yield batch
+
+        started = time.monotonic()
+        self.validate(noted())
+        seconds = time.monotonic() - started
+        if not isinstance(self.dev_search, AttentionBeamConfig) or not largest:
+            return seconds
+        (batch,) = largest
+        training = self.model.training
+        self.model.eval()
+        with torch.inference_mode():
+            encoded = self._encoded(batch)
+            frames = max(1, int(encoded.lengths.max()))
+            patient = self.dev_search.with_(
+                max_length=_steps(batch) / frames, min_length=0.0, end_margin=float("inf")
+            )
+            heads = dict(self.speech.named_heads())
+            took: list[float] = []
+            for search in (self._search, build_encoded_search(patient, heads, self.speech.frame_seconds)):
+                started = time.monotonic()
+                search(encoded)
+                took.append(time.monotonic() - started)
+        self.model.train(training)
+        return seconds + max(0.0, took[1] - took[0]) * sum(work) / max(work)
+
     def answers(self, non_speech: Iterable[Batch]) -> list[float]:
         """How sure the model is of the texts that non-speech gets; none where it keeps silent."""
         training = self.model.training
         self.model.eval()
         with torch.inference_mode():
-            readings = [reading for batch in non_speech for reading in self._decode(batch)]
+            readings = [
+                reading for batch in non_speech for reading in _best(self._gate_search(self._encoded(batch)))
+            ]
         self.model.train(training)
         found = [self._gate.sureness(reading, self.tokenizer) for reading in readings]
         return [sure for sure in found if sure is not None]
@@ -238,11 +305,19 @@ class RecognitionTask(Task[Batch]):
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.compute.device.type, self.compute.dtype, enabled=self.compute.autocast)
 
-    def _decode(self, batch: Batch) -> list[Hypothesis]:
+    def _encoded(self, batch: Batch) -> Padded:
         with self._autocast():
             encoded = self.speech.encode(self._on_device(batch.audio))
-        found = self._search(Padded(encoded.values.float(), encoded.lengths))
-        return [readings[0] for readings in found]
+        return Padded(encoded.values.float(), encoded.lengths)
+
+
+def _best(found: list[list[Hypothesis]]) -> list[Hypothesis]:
+    return [readings[0] for readings in found]
+
+
+def _steps(batch: Batch) -> int:
+    """Tokens that a search over a batch goes through: the longest transcript and the wait after it."""
+    return int(batch.targets.lengths.max()) + PATIENCE
 
 
 def _twice(padded: Padded) -> Padded:
