@@ -17,9 +17,7 @@ if TYPE_CHECKING:
     from firstwords.lm.language_model import NgramHeader, NgramLanguageModel
     from firstwords.text.tokenizer import Tokenizer
 
-app = typer.Typer(
-    help="Language models: train, measure, import and export ARPA.", no_args_is_help=True
-)
+app = typer.Typer(help="Language models: train, measure, import and export ARPA.", no_args_is_help=True)
 
 _Text = Annotated[
     list[Path],
@@ -193,6 +191,7 @@ def _header(
     unit: str, order: int, source: Path | None, normalizer: str | None
 ) -> tuple[NgramHeader, Tokenizer | None]:
     """What the options say the model is, and the tokenizer where its pieces are the units."""
+    from firstwords.config import read_toml
     from firstwords.lm.language_model import NgramHeader
     from firstwords.lm.ngram_text import UNITS
     from firstwords.text.load import load_tokenizer
@@ -209,9 +208,10 @@ def _header(
             raise TextError(f"'{source}' is not a folder.", mend="Give --tokenizer the folder of a model.")
         pieces = load_tokenizer(source / "tokenizer" if (source / "tokenizer").is_dir() else source)
         if normalizer is None and (source / "recipe.toml").is_file():
-            from firstwords.model.recipe import read_recipe
-
-            normalizer = read_recipe(source / "recipe.toml").text.normalizer
+            # one line of a resolved recipe; reading it as a Recipe would load every architecture
+            settings = read_toml(source / "recipe.toml").get("text")
+            named_there = settings.get("normalizer") if isinstance(settings, dict) else None
+            normalizer = str(named_there) if named_there is not None else None
     normalizer = normalizer or "default"
     named(normalizer)
     if chosen != "piece":

@@ -70,9 +70,7 @@ def test_text_of_dev_is_refused_dropped_or_kept(tmp_path: Path, text: Path) -> N
     record = {"id": "u1", "audio": "a.wav", "duration": 1, "text": "so, it is!", "split": "dev"}
     (tmp_path / "c" / "manifest.jsonl").write_text(json.dumps(record) + "\n", encoding="utf-8")
     train = ["train", text, "--to", tmp_path / "lm", "--exclude", tmp_path / "c"]
-    with pytest.raises(
-        TextError, match=r"(?s)1 line of the text stands in dev or test.*line 62 .* is 'u1' \(dev"
-    ):
+    with pytest.raises(TextError, match=r"(?s)1 line of .* stands in dev or test.*line 62 .* is 'u1' \(dev"):
         lm(*train)
     assert not (tmp_path / "lm").exists()
     assert "1 lines that stand in dev or test: left out" in lm(*train, "--drop-leaks")

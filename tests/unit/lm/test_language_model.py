@@ -164,9 +164,7 @@ def test_what_stands_in_dev_or_test_is_found(tmp_path: Path) -> None:
         assert found.leaks.count == 2
         return [found.words[i] for i in found.tokens]
 
-    with pytest.raises(
-        TextError, match=r"(?s)2 lines of .* stand in dev or test:.*line 2: 'good night' is 'e'"
-    ):
+    with pytest.raises(TextError, match=r"(?s)2 lines .* stand in dev or test:.*line 2: 'good night' is 'e'"):
         read("refuse")
     assert read("drop") == ["<s>", "good", "day", "</s>", "<s>", "so", "it", "is", "good", "night", "</s>"]
     assert read("allow").count("<s>") == 4
