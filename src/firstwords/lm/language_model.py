@@ -74,19 +74,19 @@ class NgramLanguageModel:
         """Refuse a model whose words are not what normalizer ``name`` writes."""
         if name == self.header.normalizer:
             return
-        if self.header.unit == "piece":
-            changed = ["made of pieces"] if self.header.normalizer != "none" else []
-        else:
-            normalize = normalizer(name)
-            changed = [
-                w for w in self.model.words[3:] if w != SPACE and _changed(normalize, w, self.header.unit)
-            ]
-        if changed:
-            raise CheckpointError(
-                f"{self.name} was made from text of normalizer '{self.header.normalizer}', '{name}' is used "
-                f"here ({len(changed):,} of its words would be written otherwise, '{changed[0]}' for one).",
-                mend=f"Make it anew: 'firstwords lm train TEXT --to LM --normalizer {name}'.",
-            )
+        why = ""
+        if self.header.unit != "piece":
+            normalize, unit = normalizer(name), self.header.unit
+            words = (w for w in self.model.words[3:] if w != SPACE)
+            changed = [w for w in words if _changed(normalize, w, unit)]
+            if not changed:
+                return
+            why = f" ({len(changed):,} of its words would be written otherwise, '{changed[0]}' for one)"
+        raise CheckpointError(
+            f"{self.name} was made from text of normalizer '{self.header.normalizer}', '{name}' is used "
+            f"here{why}.",
+            mend=f"Make it anew: 'firstwords lm train TEXT --to LM --normalizer {name}'.",
+        )
 
     def columns(self, tokenizer: Tokenizer) -> Int64[np.ndarray, " vocabulary"]:
         """Tokenizer id -> word id, </s> for 0 and <unk> for pieces the model does not know.

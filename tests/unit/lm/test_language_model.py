@@ -94,6 +94,9 @@ def test_another_vocabulary_or_normalizer_is_refused() -> None:
     train(TEXT, "word").check_normalizer("score_default")  # writes these words alike
     with pytest.raises(CheckpointError, match=r"'strip_diacritics' is used here \(1 of its words"):
         train(["ọ̀ a b"], "word").check_normalizer("strip_diacritics")
+    with pytest.raises(CheckpointError, match="'keep_case' is used here"):
+        train(TEXT, "piece", 3, TOKENIZER).check_normalizer("keep_case")
+    train(TEXT, "piece", 3, TOKENIZER).check_normalizer("default")
 
 
 def test_units() -> None:
