@@ -12,7 +12,6 @@ scorer's step on rows it has met (what a search pays).
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,10 +56,11 @@ def repeated(files: list[Path], words: int) -> list[str]:
 
 
 @contextmanager
-def timed(found: dict[str, list[float]], name: str) -> Iterator[None]:
+def timed(name: str) -> Iterator[None]:
     clock, processor = time.perf_counter(), time.process_time()
     yield
-    found[name] = [round(time.perf_counter() - clock, 3), round(time.process_time() - processor, 3)]
+    seconds = time.perf_counter() - clock, time.process_time() - processor
+    print(f"{seconds[0]:8.2f} s on the clock, {seconds[1]:7.2f} s of the processor: {name}", flush=True)
 
 
 def main() -> None:
@@ -69,38 +69,35 @@ def main() -> None:
     parser.add_argument("--text", type=Path, nargs="*")
     options = parser.parse_args()
     texts = repeated(options.text, options.words) if options.text else drawn(options.words)
-    found: dict[str, list[float]] = {}
-    sizes: dict[str, list[int]] = {}
     models: dict[str, NgramLanguageModel] = {}
     plans: tuple[tuple[Unit, int], ...] = (("word", 3), ("char", 6))
     for unit, order in plans:
-        with timed(found, f"{unit}: normalize and number"):
+        with timed(f"{unit}: normalize and number"):
             lines = (Line(text, "", 0) for text in texts)
             text = gather(lines, split=splitter(unit), normalize=normalizer("default"))
-        with timed(found, f"{unit}: estimate {order}-gram"):
+        with timed(f"{unit}: estimate {order}-gram"):
             model = estimate_ngram(text.tokens, text.words, order).model
         models[unit] = NgramLanguageModel(NgramHeader(unit=unit, order=order), model)
-        sizes[unit] = [len(text.tokens) - 2 * text.sentences, *model.counts]
+        print(f"    {len(text.tokens) - 2 * text.sentences:,} units, n-grams {model.counts}", flush=True)
     ids = [models["word"].model.word_ids(text.split()) for text in texts[:2000]]
-    with timed(found, f"word: {sum(map(len, ids)) + len(ids)} scores, 2000 sentences at once"):
+    with timed(f"word: {sum(map(len, ids)) + len(ids)} scores, 2000 sentences at once"):
         score_sentences(models["word"].model, ids)
 
     letters = models["char"]
     states = np.flatnonzero(letters.model.next_state == np.arange(len(letters.model.parent)))
     some = np.random.default_rng(0).choice(states, 2000)
-    with timed(found, f"char: 2000 rows of {len(letters.model.words)} words, nothing cached"):
+    with timed(f"char: 2000 rows of {len(letters.model.words)} words, nothing cached"):
         letters.model.rows(some)
     tokenizer = GraphemeTokenizer.train(texts[:2000])
     scorer = NgramScorer(letters, tokenizer)
     tokens = [tokenizer.encode(text)[:60] for text in texts[:64] if len(text) >= 60][:32]
     steps = torch.tensor([row for row in tokens if len(row) == 60]).T
     for name in ("first time", "met before"):
-        with timed(found, f"char: scorer, 60 steps of {steps.shape[1]} rows x {scorer.vocabulary}, {name}"):
+        with timed(f"char: scorer, 60 steps of {steps.shape[1]} rows x {scorer.vocabulary}, {name}"):
             state, last = scorer.start(steps.shape[1]), torch.zeros(steps.shape[1], dtype=torch.int64)
             for following in steps:
                 _, state = scorer.score(last, state)
                 last = following
-    print(json.dumps({"seconds: clock, processor": found, "units and n-grams": sizes}, indent=1))
 
 
 if __name__ == "__main__":
