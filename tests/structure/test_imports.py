@@ -24,6 +24,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("data",),
     ("tensors", "device"),
     ("features", "nn"),
+    ("lm",),  # asked through nn/scorer
     ("training.settings",),  # recipes need them; they hold the settings of SpecAugment
     ("encoders",),
     ("heads",),  # intermediate CTC taps an encoder
@@ -51,6 +52,8 @@ TORCH_FREE = (
     "firstwords.data.split",
     "firstwords.data.corpora",
     "firstwords.training.schedule",
+    "firstwords.lm.perplexity",
+    "firstwords.lm.ngram_arpa",
     "firstwords.cli.main",
 )
 TENSOR_USERS_IN_DATA = {"data.batch", "data.loader"}

@@ -22,6 +22,7 @@ from firstwords.cli import (
     import_,
     info,
     inspect,
+    lm,
     quickstart,
     train,
     transcribe,
@@ -46,6 +47,7 @@ app.command("info")(info.run)
 app.command("inspect")(inspect.run)
 app.command("convert")(convert.run)
 app.command("doctor")(doctor.run)
+app.add_typer(lm.app, name="lm")
 
 
 def _print_version(wanted: bool) -> None:

@@ -1,0 +1,1 @@
+"""Language models: how probable is a text, before anything is heard?"""

@@ -1,0 +1,282 @@
+"""A language model as one folder, beside a model (``lm/``) or on its own: enough to score a text.
+
+    lm.toml                what it is: kind, unit, order, normalizer, pieces; format = 1
+    words.txt              n-gram: one word, letter or piece a line, line number - 1 = id
+    ngrams.safetensors     n-gram: the trie of ngram.py; its header names the two files above
+    tokenizer/             unit = "piece": the tokenizer whose pieces these are
+
+Loading runs no code from the folder and downloads nothing. The weights are put in their place last, and carry
+the fingerprints of what they belong to: a copy stopped half-way is noticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Int64
+from pydantic import Field
+
+from firstwords.config import Config, dump_config, read_config, read_toml
+from firstwords.errors import CheckpointError, ConfigError, DependencyError, TextError
+from firstwords.files import staged, write_atomically
+from firstwords.lm.ngram import SPECIAL, Level, NgramModel
+from firstwords.lm.ngram_text import Unit, splitter
+from firstwords.text.graphemes import graphemes
+from firstwords.text.load import load_tokenizer
+from firstwords.text.normalize import Normalizer, normalizer
+from firstwords.text.pieces import BYTES, SPACE
+from firstwords.text.tokenizer import Tokenizer
+
+HEADER, WORDS, WEIGHTS, TOKENIZER = "lm.toml", "words.txt", "ngrams.safetensors", "tokenizer"
+_COPY = "Was the copy interrupted, or a file edited? Copy the whole folder again."
+
+
+class NgramHeader(Config):
+    """What an n-gram model is; ``lm.toml``."""
+
+    format: Literal[1] = 1
+    kind: Literal["ngram"] = "ngram"
+    unit: Unit
+    order: int = Field(ge=1, le=20)
+    normalizer: str = "default"  # what text went through before it was counted
+    pieces: str = ""  # unit = "piece": the hash of the tokenizer's pieces
+
+
+@dataclass(frozen=True)
+class NgramLanguageModel:
+    """An n-gram model and the way from text to its words."""
+
+    header: NgramHeader
+    model: NgramModel
+    tokenizer: Tokenizer | None = None
+    name: str = "the language model"  # for messages
+
+    def units(self, text: str) -> list[str]:
+        """Text -> its words, letters or pieces, after the model's own normalizer."""
+        return splitter(self.header.unit, self.tokenizer)(normalizer(self.header.normalizer)(text))
+
+    def encode(self, text: str) -> Int64[np.ndarray, " words"]:
+        """Text -> ids of its words; those the model does not know are <unk>."""
+        return self.model.word_ids(self.units(text))
+
+    def log_prob(self, text: str) -> float:
+        """log P(text and its end), in nats."""
+        return float(self.model.sentence(self.encode(text)).sum())
+
+    def check_normalizer(self, name: str) -> None:
+        """Refuse a model whose words are not what normalizer ``name`` writes."""
+        if name == self.header.normalizer:
+            return
+        why = ""
+        if self.header.unit != "piece":
+            normalize, unit = normalizer(name), self.header.unit
+            words = (w for w in self.model.words[3:] if w != SPACE)
+            changed = [w for w in words if _changed(normalize, w, unit)]
+            if not changed:
+                return
+            why = f" ({len(changed):,} of its words would be written otherwise, '{changed[0]}' for one)"
+        raise CheckpointError(
+            f"{self.name} was made from text of normalizer '{self.header.normalizer}', '{name}' is used "
+            f"here{why}.",
+            mend=f"Make it anew: 'firstwords lm train TEXT --to LM --normalizer {name}'.",
+        )
+
+    def columns(self, tokenizer: Tokenizer) -> Int64[np.ndarray, " vocabulary"]:
+        """Tokenizer id -> word id, </s> for 0 and <unk> for pieces the model does not know.
+
+        A model whose words cannot be the tokenizer's pieces is refused.
+        """
+        self._check_pieces(tokenizer)
+        known = self.model.id_of
+        ids = [known.get(p, 0) if p not in SPECIAL else 0 for p in tokenizer.pieces[1:]]
+        if not any(ids):
+            raise CheckpointError(
+                f"{self.name} knows none of the {len(ids)} pieces of this tokenizer: another vocabulary.",
+                mend="Make it anew: 'firstwords lm train TEXT --to LM --unit piece --tokenizer MODEL'.",
+            )
+        return np.array([known["</s>"], *ids], dtype=np.int64)
+
+    def _check_pieces(self, tokenizer: Tokenizer) -> None:
+        anew = "Make it anew: 'firstwords lm train TEXT --to LM --unit piece --tokenizer MODEL'."
+        unit = self.header.unit
+        if unit == "word":
+            raise CheckpointError(
+                f"{self.name} knows whole words; token by token it cannot be asked.", mend=anew
+            )
+        if unit == "piece" and self.header.pieces != tokenizer.piece_hash:
+            raise CheckpointError(
+                f"{self.name} was made for the pieces of another tokenizer (their fingerprints differ).",
+                mend=anew,
+            )
+        if unit == "char":
+            text = (p for p in tokenizer.pieces[1:] if p not in BYTES and p not in SPECIAL)
+            long = next((p for p in text if len(graphemes(p)) > 1), None)
+            if long is not None:
+                raise CheckpointError(
+                    f"{self.name} knows single letters, this tokenizer has pieces of several ('{long}').",
+                    mend=anew,
+                )
+
+
+def save_language_model(folder: Path, lm: NgramLanguageModel) -> None:
+    """Write (or replace) the folder of a language model: all of it, or WriteError and nothing."""
+    library = _safetensors()
+    model = lm.model
+    words = "".join(f"{word}\n" for word in model.words).encode()
+    header = dump_config(lm.header).encode()
+    tensors = {
+        "counts": np.array(model.counts, dtype=np.int64),
+        "parent": model.parent[1:].astype(np.int32),
+        "word": model.word[1:],
+        "log_prob": model.log_prob[1:],
+        "backoff": model.backoff[1:],
+    }
+    content = library.save(tensors, metadata={"fingerprint": _fingerprint(header, words)})
+    with staged(folder, last=(WEIGHTS,)) as new:
+        write_atomically(new / HEADER, header)
+        write_atomically(new / WORDS, words)
+        if lm.tokenizer is not None:
+            lm.tokenizer.save(new / TOKENIZER)
+        write_atomically(new / WEIGHTS, content)
+
+
+def load_language_model(folder: Path | str) -> NgramLanguageModel:
+    """Folder of a language model -> the model; what is missing or of other files is a CheckpointError."""
+    folder = Path(folder)
+    header = read_header(folder)
+    words = _read(folder, WORDS)
+    names = words.decode(errors="replace").removesuffix("\n").split("\n")
+    tokenizer = load_tokenizer(folder / TOKENIZER) if header.unit == "piece" else None
+    if tokenizer is not None and tokenizer.piece_hash != header.pieces:
+        raise CheckpointError(f"'{folder}': {TOKENIZER} is of another model than {HEADER}.", mend=_COPY)
+    tensors, fingerprint = _tensors(folder)
+    if fingerprint != _fingerprint(_read(folder, HEADER), words):
+        raise CheckpointError(
+            f"'{folder}': {WEIGHTS} was not saved with these {HEADER} and {WORDS} (fingerprints differ).",
+            mend=_COPY,
+        )
+    levels = _levels(tensors, len(names), header.order)
+    if levels is None or tuple(names[:3]) != SPECIAL:
+        raise CheckpointError(f"'{folder}': {WEIGHTS} holds no n-grams of these words.", mend=_COPY)
+    return NgramLanguageModel(header, NgramModel(names, levels), tokenizer, name=f"'{folder}'")
+
+
+def read_header(folder: Path) -> NgramHeader:
+    """``lm.toml`` of a folder."""
+    if not (folder / HEADER).is_file():
+        found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) if folder.is_dir() else ""
+        raise CheckpointError(
+            f"'{folder}' is no language model: {HEADER} is missing (found: {found or 'nothing'}).",
+            mend="Make one: 'firstwords lm train TEXT --to LM', or 'firstwords lm import ARPA --to LM'.",
+        )
+    try:
+        values = read_toml(folder / HEADER)
+        for key, known in (("format", 1), ("kind", "ngram")):
+            if values.get(key) != known:
+                raise CheckpointError(
+                    f"'{folder / HEADER}': {key} is {values.get(key)!r}; this version reads {known!r}.",
+                    mend="Update firstwords.",
+                )
+        header = read_config(folder / HEADER, NgramHeader, name="lm")
+        normalizer(header.normalizer)
+    except (ConfigError, TextError) as error:
+        raise CheckpointError(error.what, mend=error.mend) from None
+    return header
+
+
+def word_check(header: NgramHeader, tokenizer: Tokenizer | None) -> Callable[[str], str | None]:
+    """The function word of an imported file -> why it cannot be one of this model, or None."""
+    normalize = normalizer(header.normalizer)
+    pieces = frozenset(() if tokenizer is None else tokenizer.pieces[1:])
+
+    def check(word: str) -> str | None:
+        if header.unit == "piece":
+            return None if word in pieces else f"'{word}' is no piece of the tokenizer."
+        if header.unit == "char" and len(graphemes(word)) > 1:
+            return f"'{word}' is more than one letter, but the unit is char."
+        if word != SPACE and _changed(normalize, word, header.unit):
+            better = normalize(word)
+            return f"'{word}' is not text of normalizer '{header.normalizer}', which writes '{better}'."
+        return None
+
+    return check
+
+
+def _changed(normalize: Normalizer, word: str, unit: Unit) -> bool:
+    """Whether a word cannot stand in normalized text; a letter stands between others."""
+    return normalize(f"a{word}a") != f"a{word}a" if unit == "char" else normalize(word) != word
+
+
+def _fingerprint(header: bytes, words: bytes) -> str:
+    digest = hashlib.sha256(header.replace(b"\r\n", b"\n"))
+    digest.update(words)
+    return digest.hexdigest()
+
+
+def _read(folder: Path, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"'{folder}': {name} cannot be read: {error.strerror or error}.", mend=_COPY
+        ) from None
+
+
+def _tensors(folder: Path) -> tuple[dict[str, np.ndarray], str]:
+    content = _read(folder, WEIGHTS)
+    library = _safetensors()
+    try:
+        size = int.from_bytes(content[:8], "little")
+        metadata = json.loads(content[8 : 8 + size]).get("__metadata__", {})
+        return library.load(content), str(metadata.get("fingerprint"))
+    except (ValueError, AttributeError, KeyError, RecursionError, _fault()) as error:
+        raise CheckpointError(f"'{folder / WEIGHTS}' is no safetensors file: {error}.", mend=_COPY) from None
+
+
+def _levels(tensors: dict[str, np.ndarray], words: int, order: int) -> list[Level] | None:
+    """The stored trie by orders; None where it is none."""
+    kinds = {"counts": "i8", "parent": "i4", "word": "i4", "log_prob": "f4", "backoff": "f4"}
+    if any(n not in tensors or tensors[n].dtype != t or tensors[n].ndim != 1 for n, t in kinds.items()):
+        return None
+    counts, parent, word = tensors["counts"], tensors["parent"].astype(np.int64), tensors["word"]
+    log_prob, backoff = tensors["log_prob"].astype(np.float64), tensors["backoff"].astype(np.float64)
+    if len(counts) != order or (counts < 0).any() or counts[0] != words or words < 3:
+        return None
+    if any(len(part) != counts.sum() for part in (parent, word, log_prob, backoff)):
+        return None
+    if not (np.isfinite(log_prob).all() and np.isfinite(backoff).all() and (log_prob <= 0).all()):
+        return None
+    if (word < 0).any() or (word >= words).any() or (np.diff(parent * words + word) <= 0).any():
+        return None
+    levels: list[Level] = []
+    first, below = 0, (0, 1)  # nodes of the order below
+    for count in counts.tolist():
+        part = slice(first, first + count)
+        if count and not (below[0] <= parent[part].min() and parent[part].max() < below[1]):
+            return None
+        levels.append(Level(parent[part] - below[0], word[part], log_prob[part], backoff[part]))
+        below, first = (first + 1, first + count + 1), first + count
+    return levels
+
+
+def _safetensors() -> ModuleType:
+    try:
+        import safetensors.numpy
+    except ImportError:
+        raise DependencyError(
+            "Language models need the package 'safetensors'.", mend='pip install "firstwords[train]"'
+        ) from None
+    return safetensors.numpy
+
+
+def _fault() -> type[Exception]:
+    from safetensors import SafetensorError
+
+    return SafetensorError

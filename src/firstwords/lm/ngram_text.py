@@ -1,0 +1,236 @@
+"""Text for a language model: files and corpora in, ids of words, letters or pieces out.
+
+One sentence a line. A corpus folder gives the transcripts of its train split. What stands in dev or test is
+found on the way: a language model that has read the answers makes every figure measured with it worthless.
+Two texts are the same when they score as the same (normalizer score_default); a sentence inside a longer
+line is not found.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+import numpy as np
+from jaxtyping import Int32
+
+from firstwords.data.manifest import MANIFEST, Corpus, load_corpus
+from firstwords.data.rules import is_evaluation, is_training
+from firstwords.errors import TextError, UsageError
+from firstwords.lm.ngram import BEGIN, END, SPECIAL
+from firstwords.lm.ngram_estimate import number_words
+from firstwords.text.graphemes import graphemes
+from firstwords.text.normalize import Normalizer, normalizer
+from firstwords.text.pieces import SPACE
+from firstwords.text.tokenizer import Tokenizer
+
+Unit = Literal["char", "piece", "word"]
+UNITS: tuple[Unit, ...] = get_args(Unit)
+_ENDINGS = (".txt", ".txt.gz")
+_SHOWN = 5
+
+
+class Line(NamedTuple):
+    """One sentence and where it stands; ``size`` bytes were read for it."""
+
+    text: str
+    where: str
+    size: int
+
+
+@dataclass
+class Leaks:
+    """Sentences that stand in dev or test: how many lines, the first of them, and what was read in all."""
+
+    count: int = 0
+    examples: list[str] = field(default_factory=list[str])
+
+
+@dataclass(frozen=True)
+class TrainingText:
+    """Sentences as one row of ids, from <s> to </s> each."""
+
+    tokens: Int32[np.ndarray, " tokens"]
+    words: list[str]
+    sentences: int
+    empty: int  # lines without text after normalization
+    leaks: Leaks
+
+
+def splitter(unit: Unit, tokenizer: Tokenizer | None = None) -> Callable[[str], list[str]]:
+    """Unit -> the function normalized text -> its words, letters (space is ▁) or pieces."""
+    if unit == "word":
+        return str.split
+    if unit == "char":
+        return _letters
+    if tokenizer is None:
+        raise UsageError(
+            "a language model of pieces needs the tokenizer they come from.",
+            mend="Add --tokenizer MODEL, the folder of a trained model.",
+        )
+    pieces = tokenizer.pieces
+    encode = tokenizer.encode
+    return lambda text: [pieces[i] for i in encode(text)]
+
+
+def _letters(text: str) -> list[str]:
+    return [SPACE if c.isspace() or c < " " else c for c in graphemes(text)]
+
+
+def text_files(sources: Sequence[Path]) -> list[Path]:
+    """Files, folders and corpora -> files to read, each once; a corpus stands as its manifest."""
+    found: list[Path] = []
+    for source in sources:
+        if (source / MANIFEST).is_file():
+            found.append(source / MANIFEST)
+        elif source.is_dir():
+            inside = sorted(p for p in source.rglob("*") if p.is_file() and p.name.endswith(_ENDINGS))
+            if not inside:
+                raise TextError(
+                    f"'{source}' holds no text: no {MANIFEST}, no file ending in {' or '.join(_ENDINGS)}.",
+                    mend="Give a text file with one sentence a line.",
+                )
+            found += inside
+        elif source.is_file():
+            found.append(source)
+        else:
+            raise TextError(f"'{source}' does not exist.", mend="Check the path of the text.")
+    return list(dict.fromkeys(path.absolute() for path in found))
+
+
+def read_lines(files: Iterable[Path]) -> Iterator[Line]:
+    """Text files and manifests -> their sentences, one by one."""
+    for path in files:
+        if path.name == MANIFEST:
+            yield from _transcripts(path)
+        else:
+            yield from _file_lines(path)
+
+
+def _transcripts(path: Path) -> Iterator[Line]:
+    corpus = load_corpus(path)
+    spoken = [u for u in corpus.usable if u.text is not None and is_training(u.split)]
+    if not spoken:
+        raise TextError(
+            f"'{path.parent}' has no transcripts in a train split "
+            f"(splits: {', '.join(corpus.splits) or 'none'}).",
+            mend="Give text files, or a corpus with a train split.",
+        )
+    size = path.stat().st_size // len(spoken)
+    for utterance in spoken:
+        yield Line(utterance.text or "", f"utterance '{utterance.id}' of '{path.parent}'", size)
+
+
+def _file_lines(path: Path) -> Iterator[Line]:
+    number = 0
+    try:
+        opened = gzip.open if path.suffix == ".gz" else open
+        with opened(path, "rb") as file:
+            for number, raw in enumerate(file, start=1):
+                line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
+                yield Line(line.rstrip(b"\r\n").decode(), f"line {number} of '{path}'", len(raw))
+    except UnicodeDecodeError as error:
+        raise TextError(
+            f"line {number} of '{path}' is not UTF-8: {error.reason} (byte {error.start + 1}).",
+            mend="Save the file as UTF-8.",
+        ) from None
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise TextError(
+            f"'{path}' is no whole gzip file (after line {number}): {error}.", mend="Copy it again."
+        ) from None
+    except OSError as error:
+        raise TextError(
+            f"'{path}' cannot be read: {error.strerror or error}.", mend="Check the path and your rights."
+        ) from None
+
+
+def held_out(corpora: Iterable[Corpus]) -> dict[str, str]:
+    """Corpora -> what their dev and test utterances score as, and the name of one that does."""
+    score = normalizer("score_default")
+    found: dict[str, str] = {}
+    for corpus in corpora:
+        for u in corpus.utterances:
+            if u.text is not None and is_evaluation(u.split) and (text := score(u.text)):
+                found.setdefault(text, f"'{u.id}' ({u.split} of '{corpus.folder}')")
+    return found
+
+
+def measured_corpora(files: Iterable[Path], exclude: Iterable[Path] = ()) -> list[Corpus]:
+    """The corpora whose dev and test must not be read: those named, and those the text comes from."""
+    folders = [path.parent for path in files if path.name == MANIFEST]
+    folders += [path.absolute() for path in exclude]
+    return [load_corpus(folder) for folder in dict.fromkeys(folders)]
+
+
+def gather(
+    lines: Iterable[Line],
+    *,
+    split: Callable[[str], list[str]],
+    normalize: Normalizer,
+    held: dict[str, str] | None = None,
+    leaks: Literal["refuse", "drop", "allow"] = "refuse",
+    progress: Callable[[int], None] | None = None,
+) -> TrainingText:
+    """Sentences -> ids; the vocabulary is what occurs.
+
+    Args:
+        split: normalized text -> units.
+        held: what dev and test say (``held_out``); found in the text, it is refused, dropped or allowed.
+        progress: told the number of bytes read since it was told last.
+    """
+    score = normalizer("score_default")
+    ids: dict[str, int] = {}
+    tokens = array("i")
+    found = Leaks()
+    sentences = empty = 0
+    for line in lines:
+        if progress is not None:
+            progress(line.size)
+        text = normalize(line.text)
+        if held and (whose := held.get(score(text))):
+            found.count += 1
+            if len(found.examples) < _SHOWN:
+                found.examples.append(f"{line.where}: '{text[:60]}' is {whose}")
+            if leaks != "allow":
+                continue
+        units = split(text)
+        if not units:
+            empty += 1
+            continue
+        for mark in SPECIAL:
+            if mark in units:
+                raise TextError(
+                    f"{line.where} holds {mark}, which marks sentences and unknown words in language models.",
+                    mend="Take it out: one sentence a line needs no marks.",
+                )
+        sentences += 1
+        tokens.append(BEGIN)
+        tokens.extend(ids.setdefault(unit, len(ids) + len(SPECIAL)) for unit in units)
+        tokens.append(END)
+    if found.count and leaks == "refuse":
+        raise _leaking(found)
+    if not sentences:
+        raise TextError(
+            f"there is no text to make a language model from ({empty} empty lines).",
+            mend="Give text files with one sentence a line; if all lines were dropped, other ones.",
+        )
+    words, new = number_words(list(ids))
+    renumbered = np.concatenate([np.arange(len(SPECIAL), dtype=np.int32), new])
+    return TrainingText(renumbered[np.frombuffer(tokens, dtype=np.int32)], words, sentences, empty, found)
+
+
+def _leaking(leaks: Leaks) -> TextError:
+    shown = "".join(f"\n    {example}" for example in leaks.examples)
+    more = f"\n    ... and {leaks.count - len(leaks.examples)} more" if leaks.count > _SHOWN else ""
+    lines = "line of the text stands" if leaks.count == 1 else "lines of the text stand"
+    return TextError(
+        f"{leaks.count} {lines} in dev or test:{shown}{more}",
+        mend="Results measured with such a model look better than they are. --drop-leaks leaves these lines "
+        "out, --allow-leak keeps them, as is right where a few sentences are said again and again (digits, "
+        "commands).",
+    )
