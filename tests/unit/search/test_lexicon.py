@@ -23,7 +23,7 @@ PIECES = WordBoundaries.of(["<blank>", "▁a", "b", "▁c", "▁"])
 
 
 class WordBigram:
-    """log P(next word | last) from a random table; row 0 is the start, column 0 the end, the last row unknown."""
+    """log P(next word | last) from a random table; row 0: start, column 0: end, last row: unknown."""
 
     oov = -7.5
 
