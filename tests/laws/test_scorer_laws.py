@@ -30,13 +30,14 @@ BOUNDARIES = WordBoundaries.of(["<blank>", "▁", "a", "b", "c"])
 class Unigram:
     """Three words, whatever stood before."""
 
-    oov = -6.0
-
     def start(self) -> int:
         return 0
 
     def scores(self, history: int) -> np.ndarray:
         return np.log(np.array([0.4, 0.3, 0.2, 0.1])) + 0.01 * history
+
+    def oov(self, history: int) -> float:
+        return -6.0
 
     def advance(self, history: int, word: int) -> int:
         return word + 1

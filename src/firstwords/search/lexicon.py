@@ -44,17 +44,16 @@ _KEPT = 4096  # histories and rows whose numbers are kept
 class WordModel(Protocol[History]):
     """A language model over words, numbered from 1; 0 is the end of the sentence, as in token scorers."""
 
-    @property
-    def oov(self) -> float:
-        """Natural-log probability of a word that is none of its own, wherever it stands."""
-        ...
-
     def start(self) -> History:
         """Nothing said yet."""
         ...
 
     def scores(self, history: History) -> NDArray[np.floating]:
         """(words + 1,) natural-log probabilities of what comes next, the end first."""
+        ...
+
+    def oov(self, history: History) -> float:
+        """Natural-log probability that a word which is none of its own comes next."""
         ...
 
     def advance(self, history: History, word: int) -> History:
@@ -173,7 +172,7 @@ class LexiconScorer(TokenScorer[tuple[Place[Any], ...]]):
         if place.node == _OUTSIDE:
             return np.full(self.boundaries.vocabulary, self.letter)
         lent = self._lent(place)
-        leaving = self.model.oov + self.letter * (place.length + 1) - lent
+        leaving = self.model.oov(place.history) + self.letter * (place.length + 1) - lent
         found = np.full(self.boundaries.vocabulary, leaving)
         for token, node in self._tree.children[place.node].items():
             found[token] = self._ahead(place.history, node) - lent
@@ -186,7 +185,7 @@ class LexiconScorer(TokenScorer[tuple[Place[Any], ...]]):
         word = self._tree.ending[place.node]
         if word:
             return float(self._of(place.history)[1][word]) - self._lent(place)
-        return self.model.oov + self.letter * place.length - self._lent(place)
+        return self.model.oov(place.history) + self.letter * place.length - self._lent(place)
 
     def _lent(self, place: Place[Any]) -> float:
         return self._ahead(place.history, place.node) if place.length else 0.0
@@ -197,7 +196,7 @@ class LexiconScorer(TokenScorer[tuple[Place[Any], ...]]):
         below = spelled[self._tree.first[node] : self._tree.last[node]]
         best = float(below.max())
         if best == NEVER:
-            return self.model.oov
+            return self.model.oov(history)
         return best if self.look_ahead == "best" else best + float(np.log(np.exp(below - best).sum()))
 
     def _of(self, history: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

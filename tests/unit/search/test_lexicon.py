@@ -25,8 +25,6 @@ PIECES = WordBoundaries.of(["<blank>", "▁a", "b", "▁c", "▁"])
 class WordBigram:
     """log P(next word | last) from a random table; row 0: start, column 0: end, last row: unknown."""
 
-    oov = -7.5
-
     def __init__(self, words: int, seed: int = 0) -> None:
         table = np.random.default_rng(seed).standard_normal((words + 2, words + 1)) * 1.5
         self.table = table - np.log(np.exp(table).sum(axis=1, keepdims=True))
@@ -39,6 +37,9 @@ class WordBigram:
         self.asked += 1
         return self.table[history]
 
+    def oov(self, history: int) -> float:
+        return -7.5 - 0.1 * history
+
     def advance(self, history: int, word: int) -> int:
         return len(self.table) - 1 if word == UNKNOWN else word
 
@@ -47,7 +48,7 @@ def sentence(model: WordBigram, words: list[tuple[int, int]], letter: float) -> 
     """(word or UNKNOWN, tokens) one after the other and the end -> what the model says."""
     history, total = 0, 0.0
     for word, length in words:
-        total += model.oov + letter * length if word == UNKNOWN else model.table[history, word]
+        total += model.oov(history) + letter * length if word == UNKNOWN else model.table[history, word]
         history = model.advance(history, word)
     return total + float(model.table[history, 0])
 
@@ -96,11 +97,11 @@ def test_what_is_lent_is_the_best_word_that_may_come() -> None:
         scorer = LexiconScorer(model, spelled, WordBoundaries.of(LETTERS.pieces), look_ahead=kind)  # type: ignore[arg-type]
         first, state = scorer.score(torch.tensor([0]), scorer.start(1))
         assert first[0, 2:4].exp().tolist() == pytest.approx([lent, 0.4])
-        assert first[0, 4] == pytest.approx(model.oov - 1.0)  # no word begins with c
+        assert first[0, 4] == pytest.approx(model.oov(0) - 1.0)  # no word begins with c
         assert first[0, 0].exp() == pytest.approx(0.1)
         second, state = scorer.score(torch.tensor([2]), state)
         assert second[0, 3:].exp().tolist() == pytest.approx([0.2 / lent, 0.3 / lent])
-        assert second[0, 1] == pytest.approx(model.oov - 1.0 - math.log(lent))  # "a" is no word
+        assert second[0, 1] == pytest.approx(model.oov(0) - 1.0 - math.log(lent))  # "a" is no word
 
 
 def test_a_model_is_asked_once_for_each_history() -> None:
