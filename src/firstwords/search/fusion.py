@@ -32,6 +32,7 @@ from firstwords.search.interface import LanguageModelConfig
 LANGUAGE_MODEL = "language_model"  # name of that scorer
 END = 0  # column of the scores, and the token that starts a sentence
 NEVER = float("-inf")
+_FIRST: NDArray[np.int64] = np.zeros(1, dtype=np.int64)
 _SPARE = 4  # rows kept for each living sentence before those of the dead are cleared away
 
 
@@ -203,6 +204,9 @@ class Companion:
 
     def move(self, origins: NDArray[np.int64], tokens: NDArray[np.int64]) -> None:
         """Slot i goes on from what slot origins[i] was, grown by tokens[i] unless that is 0."""
+        if len(origins) == len(tokens) == 1 and tokens[0]:
+            self._move_one(int(origins[0]), tokens)
+            return
         place = self._place[origins]
         (grown,) = tokens.nonzero()
         self.shares = self.shares[origins]
@@ -215,6 +219,15 @@ class Companion:
             state = self._ask(tokens[grown], state)
             self._state = self._sum.join([self._state, state])
         self._place = place
+
+    def _move_one(self, origin: int, tokens: NDArray[np.int64]) -> None:
+        """``move`` where one sentence is left and grows: nothing else need be kept."""
+        row = self._place[[origin]]
+        self.shares = self.shares[[origin]] + self._share(row, tokens)
+        state = self._state if self._used == 1 else self._sum.reorder(self._state, torch.from_numpy(row))
+        self._used = 0
+        self._state = self._ask(tokens, state)
+        self._place = _FIRST
 
     def rebase(self, slot: int) -> None:
         """Count the shares of all slots from those of this one on."""

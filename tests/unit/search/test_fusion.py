@@ -463,3 +463,22 @@ def test_other_utterances_of_the_batch_do_not_matter(config: SearchConfig) -> No
         assert [r.tokens for r in together[n]] == [r.tokens for r in alone]
         assert [r.score for r in together[n]] == pytest.approx([r.score for r in alone], rel=1e-4)
         assert all("language_model" in r.parts for r in alone)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"tokens_per_frame": 3}, {"token_threshold": 0.1}, {"blank_penalty": 0.7}]
+)
+def test_what_the_ear_rules_out_is_not_tried(changes: dict[str, float]) -> None:
+    """Pruning and the blank's penalty are those of the posterior, as without scorers."""
+    log_probs = posterior(9, 6, 2)
+    seen = log_probs.copy()
+    if "tokens_per_frame" in changes:
+        seen[seen < np.sort(seen, axis=1)[:, [3]]] = NEVER
+    if "token_threshold" in changes:
+        seen[:, 1:][seen[:, 1:] < math.log(0.1)] = NEVER
+    seen[:, 0] -= changes.get("blank_penalty", 0.0)
+    _, _, scorers = two(6)
+    config = CtcBeamConfig.model_validate({"beam": 4, **changes})
+    found = prefix_readings(log_probs, config, scorers)
+    assert {r.tokens: r.score for r in found} == pytest.approx(slow_beam(seen, 4, scorers))
+    assert seen.tolist() != log_probs.tolist()
