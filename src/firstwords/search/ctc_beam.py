@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple, final
 
 import numpy as np
@@ -30,7 +31,7 @@ from numpy.typing import NDArray
 
 from firstwords.errors import SearchError
 from firstwords.search.align import align_many
-from firstwords.search.ctc_common import BLANK, rows_of
+from firstwords.search.ctc_common import BLANK, hypothesis_from_path, rows_of
 from firstwords.search.fusion import Companion, Weighted
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import CtcBeamConfig, Search
@@ -59,6 +60,12 @@ class CtcBeamSearch(Search):
     def _search(self, log_probs: Floats, row: int) -> list[Hypothesis]:
         check_numbers(log_probs, f"Row {row} of the batch")
         found = prefix_readings(log_probs, self.config, self.scorers)[: self.config.n_best]
+        if self.scorers and len(found) == 1 and len(log_probs):
+            # Where the reading is that of the best path, no alignment is better than that path.
+            path = log_probs.argmax(axis=1)
+            plain = hypothesis_from_path(path, log_probs.max(axis=1), self.frame_seconds)
+            if plain.tokens == found[0].tokens:
+                return [replace(plain, score=found[0].score, parts=found[0].parts)]
         alignments = align_many(log_probs, [reading.tokens for reading in found])
         return [
             Hypothesis(

@@ -17,6 +17,7 @@ from firstwords.heads.ctc import CtcConfig, CtcHead
 from firstwords.heads.transducer.head import TransducerConfig, TransducerHead
 from firstwords.heads.transducer.rnnt import rnnt_loss
 from firstwords.nn.scorer import TokenScorer
+from firstwords.search.align import align
 from firstwords.search.ctc_beam import CtcBeamSearch, PrefixBeam, prefix_readings
 from firstwords.search.fusion import Companion, Scorers, TokenBonus, Weighted, WeightedSum, weigh
 from firstwords.search.interface import (
@@ -482,3 +483,18 @@ def test_what_the_ear_rules_out_is_not_tried(changes: dict[str, float]) -> None:
     found = prefix_readings(log_probs, config, scorers)
     assert {r.tokens: r.score for r in found} == pytest.approx(slow_beam(seen, 4, scorers))
     assert seen.tolist() != log_probs.tolist()
+
+
+@pytest.mark.parametrize("spread", [0.5, 40.0])
+def test_times_are_those_of_the_best_alignment(spread: float) -> None:
+    """Whether the reading is that of the best path (sure frames) or not (unsure ones)."""
+    log_probs = posterior(25, 6, 4, spread=spread)
+    scorers = [Weighted("lm", 0.3, TrigramScorer(6, 1))]
+    (found,) = build_search(GreedyConfig(), 0.04, scorers)(pad([torch.from_numpy(log_probs)]))[0]
+    (plain,) = build_search(GreedyConfig(), 0.04)(pad([torch.from_numpy(log_probs)]))[0]
+    assert (found.tokens == plain.tokens) == (spread > 1)
+    expected = align(log_probs, found.tokens)
+    assert len(found.tokens) > 3
+    assert found.times == pytest.approx([0.04 * frame for frame in expected.first])
+    assert found.ends == pytest.approx([0.04 * (frame + 1) for frame in expected.last])
+    assert found.confidences == pytest.approx(expected.confidences)
