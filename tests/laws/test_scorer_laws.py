@@ -1,108 +1,115 @@
-"""Laws of language models as scorers: the whole sentence at once = token by token, rows sum to one.
-
-Those of attention decoders and of the CTC prefix are held with their heads and searches.
-"""
+"""Laws of scorers of next tokens: each row is its own; ``reorder`` and ``join`` commute with ``score``."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
 
-from firstwords.lm.ngram_scorer import NgramScorer
+from firstwords.heads.transducer.head import TransducerConfig, TransducerHead
 from firstwords.nn.scorer import TokenScorer
-from firstwords.text.characters import GraphemeConfig, GraphemeTokenizer
-from firstwords.text.tokenizer import Tokenizer
-from small_ngrams import draw_text, train
+from firstwords.search.biasing import Phrase, PhraseScorer
+from firstwords.search.ctc_prefix import CtcPrefixScorer
+from firstwords.search.fusion import TokenBonus, Weighted, WeightedSum
+from firstwords.search.lexicon import LexiconScorer
+from firstwords.search.transducer_common import InternalModel
+from firstwords.search.words import WordBoundaries
+from firstwords.tensors import Padded
+from toy_scorers import TrigramScorer
 
-TEXT = [s.replace(" ", "") for s in draw_text(1, "abcd", 60)] + ["ab cd", "a b ọ̀"]
-TOKENIZER = GraphemeTokenizer.train([*TEXT, "xyz"], GraphemeConfig(min_count=1))
+VOCABULARY = 5
+BOUNDARIES = WordBoundaries.of(["<blank>", "▁", "a", "b", "c"])
 
 
-def scorer(unit: Any, order: int, cache_bytes: int = 1 << 20) -> NgramScorer:
-    tokenizer: Tokenizer | None = TOKENIZER if unit == "piece" else None
-    return NgramScorer(train(TEXT, unit, order, tokenizer), TOKENIZER, cache_bytes=cache_bytes)
+class Unigram:
+    """Three words, whatever stood before."""
+
+    def start(self) -> int:
+        return 0
+
+    def scores(self, history: int) -> np.ndarray:
+        return np.log(np.array([0.4, 0.3, 0.2, 0.1])) + 0.01 * history
+
+    def oov(self, history: int) -> float:
+        return -6.0
+
+    def advance(self, history: int, word: int) -> int:
+        return word + 1
+
+
+def _transducer() -> InternalModel:
+    torch.manual_seed(3)
+    return InternalModel(TransducerHead(TransducerConfig(joiner_dim=8), 4, VOCABULARY).double().eval())
+
+
+def _prefixes() -> CtcPrefixScorer:
+    values = torch.randn(1, 9, VOCABULARY, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    return CtcPrefixScorer(Padded(values.log_softmax(-1), torch.tensor([9])))
+
+
+def _phrases() -> PhraseScorer:
+    return PhraseScorer([Phrase((2, 3), 1.0), Phrase((3, 1, 2), 0.5)], BOUNDARIES)
+
+
+def _words() -> LexiconScorer:
+    return LexiconScorer(Unigram(), [((2, 3), 1), ((2,), 2), ((4, 2), 3)], BOUNDARIES)
+
+
+def _sum() -> WeightedSum:
+    parts = [Weighted("a", 0.5, TrigramScorer(VOCABULARY, 1)), Weighted("b", -0.2, _phrases())]
+    return WeightedSum([*parts, Weighted("c", 1.0, TokenBonus(VOCABULARY)), Weighted("d", 1.0, _words())], 5)
 
 
 SCORERS: dict[str, Callable[[], TokenScorer[Any]]] = {
-    "ngram, char": lambda: scorer("char", 3),
-    "ngram, piece": lambda: scorer("piece", 4),
-    "ngram, order 1": lambda: scorer("char", 1),
-    "ngram, cache of one row": lambda: scorer("char", 3, cache_bytes=1),
-    "ngram, cache of seven rows": lambda: scorer("char", 4, cache_bytes=7 * 12 * len(TOKENIZER.pieces)),
+    "CTC prefixes": _prefixes,
+    "phrases": _phrases,
+    "words": _words,
+    "a transducer's own": _transducer,
+    "tokens counted": lambda: TokenBonus(VOCABULARY),
+    "a sum": _sum,
 }
 
 
-def walk(scorer: TokenScorer[Any], tokens: list[list[int]]) -> tuple[torch.Tensor, Any]:
-    """Scores after the last of equally many tokens of each row, and the state."""
-    state, last = scorer.start(len(tokens)), torch.zeros(len(tokens), dtype=torch.int64)
-    scores, state = scorer.score(last, state)
-    for column in zip(*tokens, strict=True):
-        scores, state = scorer.score(torch.tensor(column), state)
+def read(scorer: TokenScorer[Any], sentences: Tensor) -> tuple[Tensor, Any]:
+    """(rows, U) tokens -> the scores after them, and the state before the last of them."""
+    state = scorer.start(len(sentences))
+    last = torch.zeros(len(sentences), dtype=torch.int64)
+    scores, after = scorer.score(last, state)
+    for last in sentences.T:
+        state = after
+        scores, after = scorer.score(last, state)
     return scores, state
 
 
 @pytest.mark.parametrize("name", SCORERS)
-def test_rows_sum_to_one(name: str) -> None:
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 2**16), length=st.integers(1, 4), rows=st.integers(1, 4))
+def test_what_every_scorer_promises(name: str, seed: int, length: int, rows: int) -> None:
     scorer = SCORERS[name]()
-    for tokens in ([[], []], [[2, 3, 2], [4, 2, 3]], [[len(TOKENIZER.pieces) - 1, 2], [1, 1]]):
-        scores = walk(scorer, tokens)[0]
-        assert scores.shape == (2, len(TOKENIZER.pieces))
-        assert scores.exp().sum(dim=1).tolist() == pytest.approx([1.0, 1.0], abs=1e-5)
+    generator = torch.Generator().manual_seed(seed)
+    sentences = torch.randint(1, VOCABULARY, (rows, length), generator=generator)
+    together, state = read(scorer, sentences)
+    assert together.shape == (rows, VOCABULARY)
+    assert not together.isnan().any()
+    for row in range(rows):
+        torch.testing.assert_close(together[row : row + 1], read(scorer, sentences[row : row + 1])[0])
+    kept = torch.randint(0, rows, (3,), generator=generator)
+    last = sentences[:, -1]
+    torch.testing.assert_close(scorer.score(last[kept], scorer.reorder(state, kept))[0], together[kept])
+    cut = int(torch.randint(0, rows + 1, (1,), generator=generator))
+    parts = [scorer.reorder(state, torch.arange(0, cut)), scorer.reorder(state, torch.arange(cut, rows))]
+    torch.testing.assert_close(scorer.score(last, scorer.join(parts))[0], together)
+    torch.testing.assert_close(scorer.score(last, state)[0], together)  # a scorer itself changes nothing
 
 
-@pytest.mark.parametrize("name", SCORERS)
-def test_rows_are_scored_alone(name: str) -> None:
-    """A row beside others = the same row alone; asked twice = asked once."""
-    scorer = SCORERS[name]()
-    rows = [[2, 3, 4, 1, 2], [4, 4, 2, 2, 3], [2, 3, 4, 1, 2], [6, 1, 1, 5, 5]]
-    together = walk(scorer, rows)[0]
-    for row, tokens in enumerate(rows):
-        torch.testing.assert_close(walk(scorer, [tokens])[0][0], together[row])
-        torch.testing.assert_close(walk(SCORERS[name](), [tokens])[0][0], together[row])
-
-
-@pytest.mark.parametrize("name", SCORERS)
-def test_reorder_commutes_with_score(name: str) -> None:
-    scorer = SCORERS[name]()
-    _, state = walk(scorer, [[2, 3], [4, 2], [5, 5]])
-    kept, last = torch.tensor([2, 0, 0, 1]), torch.tensor([3, 2, 4])
-    before, _ = scorer.score(last, state)
-    after, _ = scorer.score(last[kept], scorer.reorder(state, kept))
-    torch.testing.assert_close(after, before[kept])
-
-
-@pytest.mark.parametrize("unit", ["char", "piece"])
-def test_token_by_token_is_the_sentence_at_once(unit: Any) -> None:
-    """Against the model's own words, whose rows lose only <unk>: all letters are known here."""
-    text = ["".join(s.split()) for s in TEXT]
-    tokenizer = GraphemeTokenizer.train(text, GraphemeConfig(min_count=1, bytes=False))
-    lm = train([*text, "a b"], unit, 4, tokenizer if unit == "piece" else None)
-    scorer = NgramScorer(lm, tokenizer)
-    for sentence in ("abca", "a", "dọ̀a b", "cccccc"):
-        tokens = [*tokenizer.encode(sentence), 0]
-        state, last, found = scorer.start(1), torch.tensor([0]), 0.0
-        states, unknown = [lm.model.begin], 0.0
-        for token in tokens:
-            scores, state = scorer.score(last, state)
-            found += scores[0, token].item()
-            states.append(int(state[0]))
-            lost = lm.model.rows(state.numpy())[0][0][0]  # <unk> after this state, shared out
-            unknown -= math.log1p(-math.exp(lost))
-            last = torch.tensor([token])
-        assert found == pytest.approx(lm.log_prob(sentence) + unknown, abs=1e-4)
-        assert unknown > 0
-
-
-def test_pieces_the_model_does_not_know_share_one_unknown() -> None:
-    lm = train(TEXT, "char")
-    scores, _ = (scorer := NgramScorer(lm, TOKENIZER)).score(torch.tensor([0]), scorer.start(1))
-    x, y = TOKENIZER.encode("xy")
-    missing = [i for i, p in enumerate(TOKENIZER.pieces) if i and p not in lm.model.id_of]
-    assert x in missing
-    assert scores[0, x] == scores[0, y]
-    row = lm.model.rows(torch.tensor([lm.model.begin]).numpy())[0][0]
-    assert scores[0, missing].exp().sum().item() == pytest.approx(math.exp(row[0]), rel=1e-5)
+@pytest.mark.parametrize("name", ["CTC prefixes", "a transducer's own"])
+def test_rows_of_normalized_models_sum_to_one(name: str) -> None:
+    scores, _ = read(SCORERS[name](), torch.tensor([[2, 3], [1, 1]]))
+    own = scores[:, 1:] if name == "a transducer's own" else scores  # it says nothing of the end
+    assert own.exp().sum(1).tolist() == pytest.approx([1.0, 1.0])

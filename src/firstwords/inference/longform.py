@@ -10,7 +10,7 @@ their tokens agree (audio/windows.py), so that no word is lost or doubled at a c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -133,6 +133,22 @@ def utterance_groups(utterances: Iterable[Utterance], seconds: float) -> Iterato
         held += utterance.duration
     if group:
         yield group
+
+
+def batches_by_length(lengths: Mapping[int, int], most: float) -> Iterator[list[int]]:
+    """Lengths in samples by number -> numbers, batched so that padding is little and no batch too big.
+
+    Args:
+        most: samples of a batch, padding counted; a longer one is a batch by itself.
+    """
+    batch: list[int] = []
+    for i in sorted(lengths, key=lambda i: -lengths[i]):
+        if batch and (len(batch) + 1) * lengths[batch[0]] > most:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
 
 
 def window_config(seconds: float) -> WindowConfig:

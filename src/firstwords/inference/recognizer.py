@@ -31,11 +31,18 @@ from firstwords.inference.events import Event
 from firstwords.inference.intake import Block
 from firstwords.inference.journal import Journal, recording_fingerprint
 from firstwords.inference.language import check_language
-from firstwords.inference.longform import is_silent, transcribe_blocks, utterance_groups, window_config
+from firstwords.inference.longform import (
+    batches_by_length,
+    is_silent,
+    transcribe_blocks,
+    utterance_groups,
+    window_config,
+)
 from firstwords.inference.streaming import Listener, ListenOptions, open_listener
-from firstwords.inference.transcript import Token, Transcript, build_transcript
+from firstwords.inference.transcript import Token, Transcript, build_transcript, timed_tokens
 from firstwords.model.checkpoint import LoadedModel, load_model, weights_digest
 from firstwords.search.align import align as align_tokens
+from firstwords.search.fusion import NO_SCORERS, Scorers
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.search import FrameWise, build_encoded_search
 from firstwords.tensors import Padded, pad
@@ -55,14 +62,15 @@ _LARGE = 10_000_000  # parameters, from which on bfloat16 is worth it
 class Recognizer:
     """A loaded model and everything needed to use it. Use ``Recognizer.load``."""
 
-    def __init__(self, loaded: LoadedModel, compute: Compute) -> None:
+    def __init__(self, loaded: LoadedModel, compute: Compute, scorers: Scorers = NO_SCORERS) -> None:
         self.recipe, self.tokenizer, self.folder = loaded.recipe, loaded.tokenizer, loaded.folder
         self.model = loaded.model.to(compute.device).eval()
         self.compute = compute
         self.sample_rate = loaded.recipe.data.sample_rate
         self._hop = round(self.model.frame_seconds * self.sample_rate)  # samples from frame to frame
         shift, heads = self.model.frame_seconds, dict(self.model.named_heads())
-        self.search = build_encoded_search(loaded.recipe.search, heads, shift)
+        self.search = build_encoded_search(loaded.recipe.search, heads, shift, scorers)
+        self._scorers = scorers
         self._speech_gate = loaded.speech_gate
         # The gate was measured on CTC where there is CTC (tasks/recognition.py).
         self._gated = self.model.ctc is None or isinstance(self.search, FrameWise)
@@ -75,6 +83,7 @@ class Recognizer:
         device: str = "auto",
         check: bool = False,
         precision: Precision = "auto",
+        scorers: Scorers = NO_SCORERS,
     ) -> Recognizer:
         """Model folder -> Recognizer.
 
@@ -84,12 +93,13 @@ class Recognizer:
             precision: "bf16" is twice as fast where the processor or GPU has it, but a few letters may then
                 depend on what else is in the batch; "auto" takes it for models of ten million parameters
                 and more, smaller ones are fast enough.
+            scorers: language model and phrases, weighted by ``search.language_model`` of the recipe.
         """
         compute = choose_compute(device, precision)
         loaded = load_model(folder, device=compute.device, check=check)
         if precision == "auto" and sum(p.numel() for p in loaded.model.parameters()) < _LARGE:
             compute = choose_compute(device, "fp32")
-        return cls(loaded, compute)
+        return cls(loaded, compute, scorers)
 
     @property
     def frame_seconds(self) -> float:
@@ -176,8 +186,14 @@ class Recognizer:
 
     def listener(self, **options: Unpack[ListenOptions]) -> Listener:
         """A stream to feed block by block (inference/streaming.py); the model must be causal."""
-        place, gate = self.compute.device, self._speech_gate
-        return open_listener(self.model, self.tokenizer, device=place, speech_gate=gate, **options)
+        return open_listener(
+            self.model,
+            self.tokenizer,
+            device=self.compute.device,
+            speech_gate=self._speech_gate,
+            scorers=self._scorers,
+            **options,
+        )
 
     def listen(self, source: Iterable[Block], **options: Unpack[ListenOptions]) -> Iterator[Event]:
         """Blocks of samples as they come -> partial and final text.
@@ -227,7 +243,8 @@ class Recognizer:
     def _fingerprint(self) -> str:
         """Of all that this model's tokens depend on."""
         weights = weights_digest(self.model.state_dict())
-        return " ".join((self.recipe.digest, self.tokenizer.piece_hash, weights, str(self._speech_gate)))
+        known = (self.recipe.digest, self.tokenizer.piece_hash, weights, self._speech_gate.identity)
+        return " ".join((*known, self._scorers.identity)).rstrip()
 
     def _identity(self, audio: Path, start: float, duration: float | None, window: float) -> dict[str, str]:
         """What a journal belongs to, each thing in the words a user is told that it has changed."""
@@ -292,7 +309,8 @@ class Recognizer:
                 results[i] = found
             else:
                 audio[i] = found
-        for batch in self._batches({i: len(samples) for i, (samples, _) in audio.items()}):
+        lengths = {i: len(samples) for i, (samples, _) in audio.items()}
+        for batch in batches_by_length(lengths, self._together * self.sample_rate):
             for i, tokens in zip(batch, self._decode([audio[i][0] for i in batch]), strict=True):
                 samples, repairs = audio.pop(i)
                 duration = len(samples) / self.sample_rate
@@ -321,22 +339,11 @@ class Recognizer:
         except FirstwordsError as error:
             return error
 
-    def _batches(self, lengths: dict[int, int]) -> Iterator[list[int]]:
-        """Lengths in samples by number -> numbers, batched so that padding is little and no batch too big."""
-        most = _BATCH_SECONDS.get(self.compute.device.type, 60.0) * self.sample_rate
-        batch: list[int] = []
-        for i in sorted(lengths, key=lambda i: -lengths[i]):
-            if batch and (len(batch) + 1) * lengths[batch[0]] > most:
-                yield batch
-                batch = []
-            batch.append(i)
-        if batch:
-            yield batch
-
     def _decode_by_length(self, stretches: Sequence[Samples]) -> list[list[Token]]:
         """Stretches of any lengths -> the tokens of each; decoded in batches with little padding."""
         tokens: list[list[Token]] = [[] for _ in stretches]
-        for batch in self._batches({i: len(samples) for i, samples in enumerate(stretches)}):
+        lengths = {i: len(samples) for i, samples in enumerate(stretches)}
+        for batch in batches_by_length(lengths, self._together * self.sample_rate):
             for i, found in zip(batch, self._decode([stretches[i] for i in batch]), strict=True):
                 tokens[i] = found
         return tokens
@@ -350,23 +357,12 @@ class Recognizer:
             found = self.search(self._encode([batch[i] for i in heard]))
             for i, readings in zip(heard, found, strict=True):
                 if self._is_speech(readings[0]):
-                    tokens[i] = self._timed(readings[0], len(batch[i]) / self.sample_rate)
+                    tokens[i] = timed_tokens(readings[0], len(batch[i]) / self.sample_rate)
         return tokens
 
     def _is_speech(self, reading: Hypothesis) -> bool:
         """Is the model as sure of this text as it is of speech? See training/gate.py."""
         return not self._gated or self._speech_gate.is_speech(reading, self.tokenizer)
-
-    def _timed(self, reading: Hypothesis, duration: float) -> list[Token]:
-        count = len(reading.tokens)
-        times = reading.times or (0.0,) * count
-        ends = reading.ends or times
-        sure = reading.confidences or (0.0,) * count
-        return [
-            Token(*facts)
-            for facts in zip(reading.tokens, times, ends, sure, strict=True)
-            if facts[1] < duration
-        ]
 
     def _encode(self, batch: Sequence[Samples]) -> Padded:
         """Stretches of samples -> (B, T, D) encoded frames."""

@@ -26,6 +26,7 @@ from firstwords.inference.latency import LatencyMeter, LatencyReport
 from firstwords.inference.longform import SILENT_PEAK
 from firstwords.inference.transcript import Token, Word, build_transcript
 from firstwords.model.speech_model import SpeechModel
+from firstwords.search.fusion import NO_SCORERS, Scorers, weigh
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import CtcBeamConfig, GreedyConfig
 from firstwords.search.speech_gate import OPEN, SpeechGate
@@ -59,6 +60,7 @@ def open_listener(
     *,
     device: torch.device,
     speech_gate: SpeechGate = OPEN,
+    scorers: Scorers = NO_SCORERS,
     sample_rate: int | None = None,
     chunk_ms: float = 640.0,
     left_ms: float | None = None,
@@ -70,7 +72,7 @@ def open_listener(
     return Listener(
         model,
         tokenizer,
-        _search(model),
+        _search(model, scorers),
         context=choose_context(model, chunk_ms=chunk_ms, left_ms=left_ms),
         device=device,
         sample_rate=sample_rate or recipe.data.sample_rate,
@@ -80,7 +82,7 @@ def open_listener(
     )
 
 
-def _search(model: SpeechModel) -> StreamingSearch:
+def _search(model: SpeechModel, scorers: Scorers) -> StreamingSearch:
     """The recipe's search; where that needs whole utterances, the greedy one of the CTC head beside it."""
     if model.ctc is None:
         raise SearchError(
@@ -89,8 +91,10 @@ def _search(model: SpeechModel) -> StreamingSearch:
             mend="Transcribe whole recordings (without --stream), or train with [heads.ctc] in the recipe.",
         )
     config = model.recipe.search
-    frame_wise = config if isinstance(config, GreedyConfig | CtcBeamConfig) else GreedyConfig()
-    return build_streaming_search(frame_wise, model.ctc.log_probs, model.frame_seconds)
+    greedy = GreedyConfig(language_model=config.language_model)
+    frame_wise = config if isinstance(config, GreedyConfig | CtcBeamConfig) else greedy
+    weighed = weigh(scorers, config.language_model, model.ctc.vocabulary)
+    return build_streaming_search(frame_wise, model.ctc.log_probs, model.frame_seconds, weighed)
 
 
 @final

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from itertools import groupby, pairwise
 from typing import Any
 
+from firstwords.search.hypothesis import Hypothesis
 from firstwords.text.pieces import SPACE
 from firstwords.text.tokenizer import Tokenizer
 
@@ -33,6 +34,17 @@ class Token:
     end: float
     confidence: float
     breaks: bool = False  # a new word begins here although no space says so
+
+
+def timed_tokens(reading: Hypothesis, duration: float) -> list[Token]:
+    """A reading of so many seconds -> its tokens; what begins behind the end is padding."""
+    count = len(reading.tokens)
+    times = reading.times or (0.0,) * count
+    ends = reading.ends or times
+    sure = reading.confidences or (0.0,) * count
+    return [
+        Token(*facts) for facts in zip(reading.tokens, times, ends, sure, strict=True) if facts[1] < duration
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,16 +10,20 @@ and 0 as the last token is its start:
     last a        ->  log P(end)  log P(a)  log P(b)      after "a"
 
 Laws (tests/laws): token by token equals the whole sentence at once; the rows of a normalized model sum to
-one; ``reorder`` commutes with ``score``.
+one; ``reorder`` commutes with ``score``, and so does ``join``.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Generic, TypeVar
+from collections.abc import Sequence
+from typing import Any, Generic, TypeVar, cast
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from firstwords.errors import SearchError
 
 State = TypeVar("State")
 
@@ -46,6 +50,29 @@ class TokenScorer(ABC, Generic[State]):
     @abstractmethod
     def reorder(self, state: State, kept: Int[Tensor, " kept"]) -> State:
         """The state of the rows ``kept``, in their order; a row may be kept several times or not at all."""
+
+    def join(self, states: Sequence[State]) -> State:
+        """The rows of all these states as one, for searches in which some sentences grow while others wait.
+
+        Right as it is for states that are a tensor with one entry per row, or a (named) tuple of such; a
+        scorer with another kind of state says how, if it shall be used in such a search.
+        """
+        return cast("State", _joined(self, cast("Sequence[Any]", states)))
+
+
+def _joined(scorer: object, states: Sequence[Any]) -> Any:
+    first = states[0]
+    if isinstance(first, Tensor):
+        return torch.cat(cast("list[Tensor]", list(states)))
+    if isinstance(first, tuple):
+        parts = [_joined(scorer, part) for part in zip(*states, strict=True)]
+        kind = type(cast("tuple[Any, ...]", first))
+        return kind(*parts) if hasattr(first, "_fields") else tuple(parts)
+    raise SearchError(
+        f"{type(scorer).__name__} cannot take part in a search frame by frame: its state is "
+        f"{type(first).__name__}, not tensors with one entry per row.",
+        mend="Give it a method 'join', or use it with search.kind = 'attention_beam'.",
+    )
 
 
 class AttentionScorer(TokenScorer[State], ABC):

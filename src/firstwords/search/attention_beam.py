@@ -5,6 +5,9 @@ Watanabe et al., 2017, "Hybrid CTC/attention architecture for end-to-end speech 
     log P = (1 - ctc_weight) log P_decoder + ctc_weight log P_ctc + other scorers
 
 CTC keeps the decoder from skipping and repeating, the decoder knows which tokens follow each other.
+
+What the decoder knows of text alone is estimated by showing it an encoding of zeros (Meng et al., 2020,
+arXiv:2011.01991, section 3.2), and taken off where a language model takes its place (``internal_weight``).
 """
 
 from __future__ import annotations
@@ -24,9 +27,10 @@ from firstwords.heads.numeric import at_least_float32
 from firstwords.search.align import align_many
 from firstwords.search.ctc_common import rows_of
 from firstwords.search.ctc_prefix import CtcPrefixScorer
+from firstwords.search.fusion import LANGUAGE_MODEL, Weighted
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import AttentionBeamConfig, EncodedSearch
-from firstwords.search.token_beam import Reading, TokenBeam, Weighted
+from firstwords.search.token_beam import Reading, TokenBeam
 from firstwords.tensors import Padded, pad
 
 
@@ -35,13 +39,13 @@ class AttentionBeamSearch(EncodedSearch):
     """N-best readings of an attention decoder.
 
     ``parts`` of a reading are the weighted shares in its score, each divided by the power of the length.
-    Confidences are the weighted geometric mean of the scorers' probabilities for each token. Times come from
-    the best CTC alignment of a reading; where there is none (no CTC, or too many tokens for the frames), the
-    best reading alone has some, from where the decoder looked.
+    Confidences are the weighted geometric mean of the decoder's and of CTC's probabilities for each token.
+    Times come from the best CTC alignment of a reading; where there is none (no CTC, or too many tokens for
+    the frames), the best reading alone has some, from where the decoder looked.
 
     Args:
         ctc: needed where ``ctc_weight`` is above 0; otherwise, if given, it is asked for times alone.
-        others: scorers that need no audio (language models), added with their own weights.
+        others: scorers that need no audio (language models, phrases), added with their own weights.
     """
 
     def __init__(
@@ -70,16 +74,23 @@ class AttentionBeamSearch(EncodedSearch):
         scorers = [Weighted("attention", 1 - self.config.ctc_weight, self.decoder.scorer(encoded))]
         if log_probs is not None:
             scorers.append(Weighted("ctc", self.config.ctc_weight, CtcPrefixScorer(log_probs)))
-        beam = TokenBeam(
-            (*scorers, *self.others), encoded.lengths.to("cpu"), self.config, most=self.decoder.longest
-        )
-        found = beam.run()
+        all_scorers = (*scorers, *self._others(encoded))
+        most = self.decoder.longest
+        found = TokenBeam(all_scorers, encoded.lengths.to("cpu"), self.config, most=most).run()
         if log_probs is None:
             return self._looked(encoded, [[_untimed(reading) for reading in readings] for readings in found])
         timed = [
             self._timed(readings, values) for readings, values in zip(found, rows_of(log_probs), strict=True)
         ]
         return self._looked(encoded, timed)
+
+    def _others(self, encoded: Padded) -> tuple[Weighted, ...]:
+        """What needs no audio, the decoder's own model of text among it where that is taken off."""
+        weight = self.config.language_model.internal_weight
+        if weight == 0 or not any(one.name == LANGUAGE_MODEL for one in self.others):
+            return self.others
+        deaf = self.decoder.scorer(Padded(torch.zeros_like(encoded.values), encoded.lengths))
+        return *self.others, Weighted("internal", -weight, deaf, hears=False)
 
     def _looked(self, encoded: Padded, found: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
         """Best readings without times get those at which the decoder looked hardest, made to rise."""

@@ -13,19 +13,26 @@ scores are exact within the beam, in float64.
 Fast because the loop is over frames alone, and because only 2 * beam + 1 tokens per frame can matter: a
 prefix has at most ``beam`` places to fill, at most ``beam`` of its continuations are already prefixes of
 their own, and one token is its last.
+
+With scorers (fusion.py) a prefix is worth the probability of its paths and the scorers' weighted shares,
+which are added once, when it grows; at the end come their shares of the end of the sentence. All tokens are
+then tried for every prefix. A beam of 1 follows one prefix; what greedy search with a language model means.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import final
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from firstwords.errors import SearchError
 from firstwords.search.align import align_many
-from firstwords.search.ctc_common import BLANK, rows_of
+from firstwords.search.ctc_common import BLANK, hypothesis_from_path, rows_of
+from firstwords.search.fusion import Companion, Weighted
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import CtcBeamConfig, Search
 from firstwords.tensors import Padded
@@ -36,40 +43,67 @@ Ints = NDArray[np.int64]
 
 @final
 class CtcBeamSearch(Search):
-    """N-best readings; times and confidences come from the best alignment of each reading."""
+    """N-best readings; times and confidences come from the best alignment of each reading.
 
-    def __init__(self, config: CtcBeamConfig, frame_seconds: float) -> None:
+    Args:
+        scorers: language models and what else needs no audio; ``parts`` show their weighted shares.
+    """
+
+    def __init__(self, config: CtcBeamConfig, frame_seconds: float, scorers: Sequence[Weighted] = ()) -> None:
         self.config = config
         self.frame_seconds = frame_seconds
+        self.scorers = tuple(scorers)
 
     def __call__(self, log_probs: Padded) -> list[list[Hypothesis]]:
         return [self._search(values, row) for row, values in enumerate(rows_of(log_probs))]
 
     def _search(self, log_probs: Floats, row: int) -> list[Hypothesis]:
         check_numbers(log_probs, f"Row {row} of the batch")
-        found = prefix_beam(log_probs, self.config)[: self.config.n_best]
-        alignments = align_many(log_probs, [tokens for tokens, _ in found])
+        found = prefix_readings(log_probs, self.config, self.scorers)[: self.config.n_best]
+        if self.scorers and len(found) == 1 and len(log_probs):
+            # Where the reading is that of the best path, no alignment is better than that path.
+            path = log_probs.argmax(axis=1)
+            plain = hypothesis_from_path(path, log_probs.max(axis=1), self.frame_seconds)
+            if plain.tokens == found[0].tokens:
+                return [replace(plain, score=found[0].score, parts=found[0].parts)]
+        alignments = align_many(log_probs, [reading.tokens for reading in found])
         return [
             Hypothesis(
-                tokens=tokens,
-                score=score,
-                parts={"ctc": score},
+                tokens=reading.tokens,
+                score=reading.score,
+                parts=reading.parts,
                 times=tuple(frame * self.frame_seconds for frame in alignment.first),
                 ends=tuple((frame + 1) * self.frame_seconds for frame in alignment.last),
                 confidences=alignment.confidences,
             )
-            for (tokens, score), alignment in zip(found, alignments, strict=True)
+            for reading, alignment in zip(found, alignments, strict=True)
         ]
 
 
-def prefix_beam(log_probs: Floats, config: CtcBeamConfig) -> list[tuple[tuple[int, ...], float]]:
-    """(T, V) natural-log probabilities -> label sequences and their log-probability, best first.
+class PrefixReading(NamedTuple):
+    """A label sequence that has ended; ``score`` is the sum of ``parts``, natural log."""
 
-    With a ``blank_penalty`` the score is that of the penalised posteriors.
+    tokens: tuple[int, ...]
+    score: float
+    parts: dict[str, float]
+
+
+def prefix_readings(
+    log_probs: Floats, config: CtcBeamConfig, scorers: Sequence[Weighted] = ()
+) -> list[PrefixReading]:
+    """(T, V) natural-log probabilities -> what they may read as, best first.
+
+    With a ``blank_penalty`` the share of CTC is that of the penalised posteriors.
     """
-    beam = PrefixBeam(config.beam)
+    companion = Companion(scorers, 1, config.beam, log_probs.shape[1]) if scorers else None
+    beam = PrefixBeam(config.beam, companion)
     beam.read(log_probs, config)
-    return beam.readings()
+    return beam.ended()
+
+
+def prefix_beam(log_probs: Floats, config: CtcBeamConfig) -> list[tuple[tuple[int, ...], float]]:
+    """``prefix_readings`` by CTC alone, as label sequences and their log-probability."""
+    return [(reading.tokens, reading.score) for reading in prefix_readings(log_probs, config)]
 
 
 def check_numbers(log_probs: Floats, name: str) -> None:
@@ -109,8 +143,9 @@ class PrefixBeam:
     Node 0 is the empty prefix; the arrays hold one entry per living prefix, best first.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, companion: Companion | None = None) -> None:
         self.width = width
+        self.companion = companion  # its slots are the living prefixes
         self._tokens: list[int] = [BLANK]  # node -> its last token
         self._parents: list[int] = [-1]  # node -> the node without that token
         self._children: dict[tuple[int, int], int] = {}
@@ -123,9 +158,14 @@ class PrefixBeam:
     def read(self, log_probs: Floats, config: CtcBeamConfig) -> None:
         """The next frames (T, V), natural-log probabilities."""
         scores = _prepare(log_probs, config)
-        choices = _choices(scores, 2 * config.beam + 1)
-        for frame, tokens in zip(scores, choices, strict=True):
-            self.advance(frame, tokens)
+        if self.companion is None:
+            for frame, tokens in zip(scores, _choices(scores, 2 * config.beam + 1), strict=True):
+                self.advance(frame, tokens)
+        elif self.width == 1:
+            self._follow(scores, self.companion)
+        else:
+            for frame in scores:
+                self.advance_together(frame, self.companion)
 
     def advance(self, scores: Floats, choices: Ints) -> None:
         """One frame: log-probabilities of all symbols, and the tokens by which prefixes may grow."""
@@ -161,13 +201,86 @@ class PrefixBeam:
             np.where(grown, candidates[kept], staying_token[origin]),
         )
 
+    def advance_together(self, scores: Floats, companion: Companion) -> None:
+        """One frame with scorers: each prefix has an order of tokens of its own, so all are tried."""
+        living, vocabulary = len(self.nodes), len(scores)
+        every = np.arange(living)
+        total = np.logaddexp(self.blank, self.token)
+        staying_blank = total + scores[BLANK]
+        staying_token = self.token + scores[self._last]
+        so_far = companion.totals()
+
+        # growing[k, c]: as in ``advance``, the scorers' shares included.
+        growing = companion.scores
+        again = growing[every, self._last] + (self.blank + so_far) + scores[self._last]
+        growing += scores
+        growing += (total + so_far)[:, None]
+        growing[every, self._last] = again
+        growing[:, BLANK] = -np.inf
+        longer, shorter = np.nonzero(self._above[:, None] == self.nodes)
+        if len(longer):
+            added = self._last[longer]
+            before = np.where(added == self._last[shorter], self.blank[shorter], total[shorter])
+            staying_token[longer] = np.logaddexp(staying_token[longer], before + scores[added])
+            growing[shorter, added] = -np.inf
+
+        # The best of staying and of each row are candidates: what is below their width-th is not among the
+        # best, and hardly anything is left to sort.
+        staying = np.logaddexp(staying_blank, staying_token) + so_far
+        least = -np.inf
+        if 2 * living >= self.width:
+            least = -np.sort(-np.concatenate((staying, growing.max(axis=1))))[self.width - 1]
+        (flat,) = np.nonzero(growing.ravel() >= max(least, np.finfo(np.float64).min))
+        candidates = np.concatenate((staying, growing.ravel()[flat]))
+        kept = np.argsort(-candidates, kind="stable")[: self.width]
+        kept = kept[candidates[kept] > -np.inf]
+        grown = kept >= living
+        origin, new_token = kept.copy(), np.full(len(kept), -1, dtype=np.int64)
+        origin[grown], new_token[grown] = np.divmod(flat[kept[grown] - living], vocabulary)
+        before = np.where(new_token == self._last[origin], self.blank[origin], total[origin])
+        self._keep(
+            origin,
+            new_token,
+            np.where(grown, -np.inf, staying_blank[origin]),
+            np.where(grown, before + scores[new_token], staying_token[origin]),
+        )
+        companion.move(origin, np.maximum(new_token, BLANK))
+
+    def _follow(self, frames: Floats, companion: Companion) -> None:
+        """Frames of a beam of 1: the same as ``advance_together``, without looking where no token can win."""
+        peaks = frames[:, BLANK + 1 :].max(axis=1, initial=-np.inf).tolist()
+        node, last = int(self.nodes[0]), int(self._last[0])
+        blank, token = float(self.blank[0]), float(self.token[0])
+        ahead = companion.scores[0]
+        most = float(ahead[BLANK + 1 :].max(initial=-np.inf))
+        for scores, peak in zip(frames, peaks, strict=True):
+            total = _add(blank, token)
+            staying_blank, staying_token = total + float(scores[BLANK]), token + float(scores[last])
+            staying = _add(staying_blank, staying_token)
+            chosen, best = -1, staying
+            if total + peak + most > staying:
+                growing = ahead + scores
+                if last != BLANK:
+                    growing[last] += blank - total
+                found = int(growing[BLANK + 1 :].argmax()) + BLANK + 1
+                if total + growing[found] > staying:
+                    chosen, best = found, total + float(growing[found])
+            if best == -math.inf:
+                raise _impossible()
+            if chosen < 0:
+                blank, token = staying_blank, staying_token
+                continue
+            blank, token = -math.inf, (blank if chosen == last else total) + float(scores[chosen])
+            node, last = self._child(node, chosen), chosen
+            companion.move(np.zeros(1, dtype=np.int64), np.array([chosen]))
+            ahead = companion.scores[0]
+            most = float(ahead[BLANK + 1 :].max(initial=-np.inf))
+        self._place([node], np.array([blank]), np.array([token]))
+
     def _keep(self, origin: Ints, grown_by: Ints, blank: Floats, token: Floats) -> None:
         """Living prefixes become those at ``origin``, each grown by a token unless that is -1."""
         if len(origin) == 0:
-            raise SearchError(
-                "No symbol is possible at some frame: all log-probabilities there are minus infinity.",
-                mend="Lower token_threshold, or raise tokens_per_frame.",
-            )
+            raise _impossible()
         nodes = self.nodes[origin].tolist()
         for place, added in enumerate(grown_by.tolist()):
             if added >= 0:
@@ -198,9 +311,12 @@ class PrefixBeam:
         """
         spelled = [self._spell(int(node)) for node in self.nodes]
         total = np.logaddexp(self.blank, self.token)
-        best = int(np.argsort(-total, kind="stable")[0])
+        best = int(self._order()[0])
         root = spelled[best][:count]
         kept = [k for k, tokens in enumerate(spelled) if tokens[:count] == root and fits(tokens[count:])]
+        if self.companion is not None:
+            self.companion.rebase(best)
+            self.companion.move(np.array(kept, dtype=np.int64), np.zeros(len(kept), dtype=np.int64))
         self._tokens = [root[-1] if root else self._tokens[0]]
         self._parents, self._children = [-1], {}
         nodes = [0] * len(kept)
@@ -210,10 +326,33 @@ class PrefixBeam:
         self._place(nodes, self.blank[kept] - total[best], self.token[kept] - total[best])
 
     def readings(self) -> list[tuple[tuple[int, ...], float]]:
-        """Label sequences and log-probabilities of the living prefixes, best first."""
+        """Label sequences of the living prefixes and their log-probabilities by CTC, best first."""
         total = np.logaddexp(self.blank, self.token)
-        order = np.argsort(-total, kind="stable").tolist()
-        return [(self._spell(int(self.nodes[k])), float(total[k])) for k in order]
+        return [(self._spell(int(self.nodes[k])), float(total[k])) for k in self._order().tolist()]
+
+    def ended(self) -> list[PrefixReading]:
+        """The living prefixes as whole sentences, best first."""
+        total = np.logaddexp(self.blank, self.token)
+        names: tuple[str, ...] = ()
+        shares = np.zeros((len(total), 0))
+        if self.companion is not None:
+            names, shares = self.companion.names, self.companion.ended()
+        scores = total + shares.sum(axis=1)
+        return [
+            PrefixReading(
+                self._spell(int(self.nodes[k])),
+                float(scores[k]),
+                {"ctc": float(total[k])} | dict(zip(names, shares[k].tolist(), strict=True)),
+            )
+            for k in np.argsort(-scores, kind="stable").tolist()
+        ]
+
+    def _order(self) -> Ints:
+        """The living prefixes, best first, as if the sentence went on."""
+        total = np.logaddexp(self.blank, self.token)
+        if self.companion is not None:
+            total = total + self.companion.totals()
+        return np.argsort(-total, kind="stable")
 
     def _spell(self, node: int) -> tuple[int, ...]:
         tokens: list[int] = []
@@ -221,3 +360,16 @@ class PrefixBeam:
             tokens.append(self._tokens[node])
             node = self._parents[node]
         return tuple(reversed(tokens))
+
+
+def _add(a: float, b: float) -> float:
+    """log(exp(a) + exp(b))"""
+    high, low = (a, b) if a >= b else (b, a)
+    return high if low == -math.inf else high + math.log1p(math.exp(low - high))
+
+
+def _impossible() -> SearchError:
+    return SearchError(
+        "No symbol is possible at some frame: all log-probabilities there are minus infinity.",
+        mend="Lower token_threshold, or raise tokens_per_frame.",
+    )

@@ -9,11 +9,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
+from pydantic import Field, FiniteFloat, NonNegativeFloat, PositiveInt, model_validator
 
 from firstwords.config import Config
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.tensors import Padded
+
+Weight: TypeAlias = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 
 
 class Search(ABC):
@@ -32,10 +34,20 @@ class EncodedSearch(ABC):
         """(B, T, D) encoded frames -> for each utterance at least one reading, best first."""
 
 
+class LanguageModelConfig(Config):
+    """Weights of a language model in a search; they do nothing where there is none."""
+
+    weight: Weight = 0.3  # of its log-probabilities
+    bonus: FiniteFloat = 0.0  # nats per token; above 0 against deletions, which every weight brings
+    source_weight: Weight = 0.0  # of a model of the training transcripts, taken off (density ratio)
+    internal_weight: Weight = 0.0  # of what the decoder or transducer itself knows of text, taken off
+
+
 class GreedyConfig(Config):
-    """The most probable symbol of every frame."""
+    """The most probable symbol of every frame; with a language model, the one most probable prefix."""
 
     kind: Literal["greedy"] = "greedy"
+    language_model: LanguageModelConfig = LanguageModelConfig()
 
 
 class CtcBeamConfig(Config):
@@ -47,6 +59,7 @@ class CtcBeamConfig(Config):
     token_threshold: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0  # least posterior for a token to be tried
     tokens_per_frame: PositiveInt | None = None  # symbols tried per frame, the blank counted; icefall: beam
     blank_penalty: NonNegativeFloat = 0.0  # taken off the blank's log-prob; lowers deletions, in nats
+    language_model: LanguageModelConfig = LanguageModelConfig()
 
 
 class AttentionBeamConfig(Config):
@@ -61,6 +74,7 @@ class AttentionBeamConfig(Config):
     max_length: NonNegativeFloat = 1.5  # tokens per encoded frame
     min_length: NonNegativeFloat = 0.0  # tokens per encoded frame; above 0 nothing is ever heard as silence
     end_margin: NonNegativeFloat = 10.0  # stop after three tokens whose ends are so many nats below the best
+    language_model: LanguageModelConfig = LanguageModelConfig()
 
     @model_validator(mode="after")
     def lengths_are_ordered(self) -> AttentionBeamConfig:
@@ -76,6 +90,7 @@ class RescoringConfig(Config):
     beam: PositiveInt = 10  # of the CTC search
     n_best: PositiveInt = 10  # readings that the decoder scores
     ctc_weight: Annotated[float, Field(ge=0.0, le=1.0)] = 0.3  # of CTC against the decoder
+    language_model: LanguageModelConfig = LanguageModelConfig()
 
 
 class TransducerGreedyConfig(Config):
@@ -83,6 +98,7 @@ class TransducerGreedyConfig(Config):
 
     kind: Literal["transducer_greedy"] = "transducer_greedy"
     symbols_per_frame: PositiveInt = 1  # then the next frame follows, blank or not; published: 1, TDT: 10
+    language_model: LanguageModelConfig = LanguageModelConfig()
 
 
 class TransducerBeamConfig(Config):
@@ -93,6 +109,7 @@ class TransducerBeamConfig(Config):
     n_best: PositiveInt = 4  # readings returned, at most ``beam``
     length_normalized: bool = True  # order them by score per token, those of the start counted; icefall: true
     blank_penalty: NonNegativeFloat = 0.0  # taken off the blank's log-prob; lowers deletions, in nats
+    language_model: LanguageModelConfig = LanguageModelConfig()
 
 
 SearchConfig: TypeAlias = Annotated[

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast, final
 
 from firstwords.heads.head import FrameHead, Head, TokenHead
 from firstwords.heads.transducer.head import TransducerHead
 from firstwords.search.attention_beam import AttentionBeamSearch
 from firstwords.search.ctc_beam import CtcBeamSearch
+from firstwords.search.fusion import NO_SCORERS, Scorers, Weighted, weigh
 from firstwords.search.greedy import GreedySearch
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import (
@@ -33,6 +34,7 @@ __all__ = [
     "FrameWise",
     "GreedyConfig",
     "RescoringConfig",
+    "Scorers",
     "Search",
     "SearchConfig",
     "TransducerBeamConfig",
@@ -87,32 +89,46 @@ def search_words(config: SearchConfig) -> str:
             return f"{config.kind}, beam {config.beam}"
 
 
-def build_search(config: GreedyConfig | CtcBeamConfig, frame_seconds: float) -> Search:
-    """Settings and the seconds between two encoded frames -> a search over frame-wise scores."""
+def build_search(
+    config: GreedyConfig | CtcBeamConfig, frame_seconds: float, scorers: Sequence[Weighted] = ()
+) -> Search:
+    """Settings, the seconds between two encoded frames and what helps -> a search over frame-wise scores.
+
+    Greedy search with scorers is prefix beam search with a beam of 1.
+    """
     match config:
         case GreedyConfig():
-            return GreedySearch(frame_seconds)
+            if not scorers:
+                return GreedySearch(frame_seconds)
+            return CtcBeamSearch(CtcBeamConfig(beam=1, n_best=1), frame_seconds, scorers)
         case CtcBeamConfig():
-            return CtcBeamSearch(config, frame_seconds)
+            return CtcBeamSearch(config, frame_seconds, scorers)
 
 
 def build_encoded_search(
-    config: SearchConfig, heads: Mapping[str, Head], frame_seconds: float
+    config: SearchConfig, heads: Mapping[str, Head], frame_seconds: float, scorers: Scorers = NO_SCORERS
 ) -> EncodedSearch:
     """Settings and the heads of a model, which hold all that ``needed_heads`` names -> a search."""
+
+    def weighed(vocabulary: int) -> tuple[Weighted, ...]:
+        return weigh(scorers, config.language_model, vocabulary)
+
     match config:
         case GreedyConfig() | CtcBeamConfig():
-            return FrameWise(cast("FrameHead", heads["ctc"]), build_search(config, frame_seconds))
+            ctc = cast("FrameHead", heads["ctc"])
+            return FrameWise(ctc, build_search(config, frame_seconds, weighed(ctc.vocabulary)))
         case AttentionBeamConfig():
             decoder, ctc = cast("TokenHead", heads["attention"]), cast("FrameHead | None", heads.get("ctc"))
-            return AttentionBeamSearch(config, decoder, ctc, frame_seconds)
+            return AttentionBeamSearch(config, decoder, ctc, frame_seconds, weighed(decoder.vocabulary))
         case RescoringConfig():
             decoder, ctc = cast("TokenHead", heads["attention"]), cast("FrameHead", heads["ctc"])
-            return RescoringSearch(config, decoder, ctc, frame_seconds)
+            return RescoringSearch(config, decoder, ctc, frame_seconds, weighed(ctc.vocabulary))
         case TransducerGreedyConfig():
-            return TransducerGreedySearch(config, cast("TransducerHead", heads["transducer"]), frame_seconds)
+            head = cast("TransducerHead", heads["transducer"])
+            return TransducerGreedySearch(config, head, frame_seconds, weighed(head.vocabulary))
         case TransducerBeamConfig():
-            return TransducerBeamSearch(config, cast("TransducerHead", heads["transducer"]), frame_seconds)
+            head = cast("TransducerHead", heads["transducer"])
+            return TransducerBeamSearch(config, head, frame_seconds, weighed(head.vocabulary))
 
 
 @final

@@ -33,6 +33,11 @@ class SpeechGate:
     threshold: float = 0.0
     words: frozenset[str] = field(default_factory=frozenset[str])
 
+    @property
+    def identity(self) -> str:
+        """The same words in every process, for what must notice another gate."""
+        return " ".join((str(self.threshold), *sorted(self.words)))
+
     def sureness(self, reading: Hypothesis, tokenizer: Tokenizer) -> float | None:
         """Mean confidence of the tokens, of which those outside ``words`` count as 0.
 

@@ -13,7 +13,7 @@ Memory grows with what is not committed yet, and with nothing else.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import final
@@ -25,6 +25,7 @@ from torch import Tensor
 from firstwords.search.align import Alignment, align_many, fewest_frames
 from firstwords.search.ctc_beam import Floats, PrefixBeam, check_numbers
 from firstwords.search.ctc_common import BLANK, find_runs, rows_of
+from firstwords.search.fusion import Companion, Weighted
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import CtcBeamConfig, GreedyConfig
 from firstwords.tensors import Padded
@@ -61,14 +62,19 @@ class StreamingSearch(ABC):
 
 
 def build_streaming_search(
-    config: GreedyConfig | CtcBeamConfig, score: Score, frame_seconds: float
+    config: GreedyConfig | CtcBeamConfig,
+    score: Score,
+    frame_seconds: float,
+    scorers: Sequence[Weighted] = (),
 ) -> StreamingSearch:
-    """A recipe's search -> the same for a stream."""
+    """A recipe's search -> the same for a stream. Scorers take part, but for the end of the sentence."""
     match config:
         case GreedyConfig():
-            return CtcGreedyStream(score, frame_seconds)
+            if not scorers:
+                return CtcGreedyStream(score, frame_seconds)
+            return CtcBeamStream(CtcBeamConfig(beam=1, n_best=1), score, frame_seconds, scorers)
         case CtcBeamConfig():
-            return CtcBeamStream(config, score, frame_seconds)
+            return CtcBeamStream(config, score, frame_seconds, scorers)
 
 
 @dataclass
@@ -142,9 +148,12 @@ class CtcGreedyStream(StreamingSearch):
 class CtcBeamStream(StreamingSearch):
     """Prefix beam search; times and confidences come from the best alignment, as in ``CtcBeamSearch``."""
 
-    def __init__(self, config: CtcBeamConfig, score: Score, frame_seconds: float) -> None:
+    def __init__(
+        self, config: CtcBeamConfig, score: Score, frame_seconds: float, scorers: Sequence[Weighted] = ()
+    ) -> None:
         self.frame_seconds, self.frames = frame_seconds, 0
         self._config, self._score = config, score
+        self._scorers = tuple(scorers)
         self._beam = PrefixBeam(config.beam)
         self._held: list[Floats] = []  # the last log-probabilities: those that the alignment still needs
         # The last committed token where frames that are held may still be its own; it has the first of them.
@@ -156,6 +165,8 @@ class CtcBeamStream(StreamingSearch):
             return
         (log_probs,) = rows_of(self._score(_one(encoded)))
         check_numbers(log_probs, f"The stream from {self.seconds:.1f} s on")
+        if self._scorers and self._beam.companion is None:  # how many tokens there are is known only now
+            self._beam.companion = Companion(self._scorers, 1, self._config.beam, log_probs.shape[1])
         self._beam.read(log_probs, self._config)
         self._held.append(log_probs)
         self.frames += len(log_probs)

@@ -27,20 +27,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from firstwords.errors import SearchError
-from firstwords.nn.scorer import AttentionScorer, TokenScorer
+from firstwords.nn.scorer import AttentionScorer
+from firstwords.search.fusion import END, NEVER, Weighted, check_vocabulary, weighted
 from firstwords.search.interface import AttentionBeamConfig
 
-END = 0  # column of the scores, and the token that starts a sentence
 PATIENCE = 3  # tokens without a good end before an utterance is done
-NEVER = float("-inf")
-
-
-class Weighted(NamedTuple):
-    """A scorer, its share of the score, and the name under which a reading shows it."""
-
-    name: str
-    weight: float
-    scorer: TokenScorer[Any]
 
 
 class Reading(NamedTuple):
@@ -57,7 +48,7 @@ class Sentences(NamedTuple):
 
     tokens: Int[Tensor, "batch beam tokens"]
     sums: Float[Tensor, "batch beam scorers"]  # weighted
-    agreed: Float[Tensor, "batch beam tokens"]  # weighted mean log-probability of each token
+    agreed: Float[Tensor, "batch beam tokens"]  # weighted mean log-probability of each token, by what hears
 
 
 @final
@@ -65,7 +56,7 @@ class TokenBeam:
     """One search over one batch.
 
     Args:
-        scorers: at least one; those of weight 0 are left out.
+        scorers: at least one that hears; those of weight 0 are left out.
         frames: encoded frames of each utterance, for the bounds on the length.
         most: no sentence has more tokens, whatever the frames allow; None: they alone decide.
     """
@@ -79,6 +70,7 @@ class TokenBeam:
         most: int | None = None,
     ) -> None:
         self.scorers = [s for s in scorers if s.weight != 0]
+        self.hearing = torch.tensor([s.hears for s in self.scorers])
         self.config = config
         self.longest = (frames * config.max_length).ceil().long()
         if most is not None:
@@ -117,13 +109,14 @@ class TokenBeam:
         after: list[Any] = []
         for scorer, state in zip(self.scorers, states, strict=True):
             scores, state = scorer.scorer.score(last.flatten(), state)
-            found.append(scorer.weight * scores.to("cpu", torch.float64))
+            found.append(weighted(scorer.weight, scores.to("cpu", torch.float64)))
+            check_vocabulary(scorer.name, scores.shape[1], found[0].shape[1])
             after.append(state)
         each = torch.stack(found, dim=1)
         if bool(each.isnan().any()):
             raise SearchError(
                 "A decoder's log-probabilities are not numbers.",
-                mend="The model has diverged: use an earlier checkpoint.",
+                mend="The model (or a language model beside it) has diverged: use an earlier checkpoint.",
             )
         return each.unflatten(0, (self.batch, -1)), after
 
@@ -131,7 +124,7 @@ class TokenBeam:
         """What the frames covered so far are worth."""
         total: Tensor | float = 0.0
         for scorer, state in zip(self.scorers, states, strict=True):
-            if self.config.coverage and isinstance(scorer.scorer, AttentionScorer):
+            if self.config.coverage and scorer.hears and isinstance(scorer.scorer, AttentionScorer):
                 covered = scorer.scorer.covered(state).to("cpu", torch.float64)
                 total = total + self.config.coverage * covered.unflatten(0, (self.batch, -1))
         return total
@@ -197,8 +190,8 @@ class TokenBeam:
         above, token = order // tokens, order % tokens
         rows = torch.arange(self.batch)[:, None]
         added = scores[rows, above, :, token]
-        weight = sum(scorer.weight for scorer in self.scorers)
-        agreed = added.sum(dim=2, keepdim=True) / weight
+        weight = sum(scorer.weight for scorer in self.scorers if scorer.hears)
+        agreed = added[:, :, self.hearing].sum(dim=2, keepdim=True) / weight
         sentences = Sentences(
             torch.cat([living.tokens[rows, above], token[..., None] + END + 1], dim=2),
             living.sums[rows, above] + added,

@@ -4,15 +4,18 @@ Kang et al., 2023, arXiv:2211.00484. After each frame a history has stayed (blan
 all histories of all utterances are scored together. Histories with the same tokens are one: their
 probabilities are added. What is searched is the "modified" lattice of heads/transducer/lattice.py, and with a
 beam wide enough the score of a reading is the sum over all its paths there.
+
+Scorers (fusion.py) add their share when a history grows by a token; the blank costs nothing there.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import final
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -21,15 +24,23 @@ from firstwords.errors import SearchError
 from firstwords.heads.transducer.head import TransducerHead
 from firstwords.heads.transducer.joiner import BLANK
 from firstwords.heads.transducer.lattice import exact_dtype
+from firstwords.search.fusion import Companion, Weighted
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import EncodedSearch, TransducerBeamConfig
-from firstwords.search.transducer_common import Emission, Histories, reading
+from firstwords.search.transducer_common import (
+    Emission,
+    Histories,
+    added_by,
+    companion_of,
+    reading,
+    shares_of,
+)
 from firstwords.tensors import Padded
 
 
 @dataclass
 class _Beam:
-    """A history of one utterance: its tokens, how the most probable path wrote them, and its score."""
+    """A history of one utterance: tokens, how the most probable path wrote them, the transducer's score."""
 
     tokens: tuple[int, ...]
     written: _Chain | None
@@ -58,10 +69,17 @@ class _Chain:
 class TransducerBeamSearch(EncodedSearch):
     """N-best readings; times and confidences are those of the best path of each."""
 
-    def __init__(self, config: TransducerBeamConfig, head: TransducerHead, frame_seconds: float) -> None:
+    def __init__(
+        self,
+        config: TransducerBeamConfig,
+        head: TransducerHead,
+        frame_seconds: float,
+        scorers: Sequence[Weighted] = (),
+    ) -> None:
         self.config = config
         self.head = head
         self.frame_seconds = frame_seconds
+        self.scorers = tuple(scorers)
 
     @torch.no_grad()
     def __call__(self, encoded: Padded) -> list[list[Hypothesis]]:
@@ -70,12 +88,15 @@ class TransducerBeamSearch(EncodedSearch):
         frames = self.head.joiner.encoder_proj(encoded.values)
         lengths = encoded.lengths.tolist()
         histories = Histories.start(self.head, len(lengths) * width)
+        companion = companion_of(
+            self.head, self.scorers, self.config.language_model.internal_weight, len(lengths) * width
+        )
         beams = [[_Beam((), None, 0.0)] for _ in lengths]
         for frame in range(max(lengths, default=0)):
             joint = histories.projected.unflatten(0, (-1, width))
             log_probs = self.head.next_log_probs(frames[:, frame, None], joint)
             log_probs[:, :, BLANK] -= self.config.blank_penalty
-            best = _best(log_probs, beams, width)
+            best = _best(log_probs, beams, width, companion)
             for row, (candidates, own) in enumerate(zip(best, beams, strict=True)):
                 if frame < lengths[row]:
                     beams[row] = _grown(own, candidates, frame, row)
@@ -86,29 +107,48 @@ class TransducerBeamSearch(EncodedSearch):
             histories.take(torch.tensor(origins, device=device))
             added = torch.tensor(tokens, device=device)
             histories.grow(added, added != BLANK)
-        return [self._readings(own) for own in beams]
+            if companion is not None:
+                companion.move(np.array(origins, dtype=np.int64), np.array(tokens, dtype=np.int64))
+        shares = shares_of(companion, len(lengths) * width)
+        return [self._readings(own, shares[row * width :]) for row, own in enumerate(beams)]
 
-    def _readings(self, beams: list[_Beam]) -> list[Hypothesis]:
-        def rank(beam: _Beam) -> float:
-            counted = len(beam.tokens) + self.head.predictor.context
-            return beam.score / counted if self.config.length_normalized else beam.score
+    def _readings(self, beams: list[_Beam], shares: list[dict[str, float]]) -> list[Hypothesis]:
+        def rank(found: Hypothesis) -> float:
+            counted = len(found.tokens) + self.head.predictor.context
+            return found.score / counted if self.config.length_normalized else found.score
 
-        chosen = sorted(beams, key=rank, reverse=True)[: self.config.n_best]
-        return [
-            reading(beam.written.forwards() if beam.written else [], beam.score, self.frame_seconds)
-            for beam in chosen
+        found = [
+            reading(
+                beam.written.forwards() if beam.written else [],
+                {"transducer": beam.score} | share,
+                self.frame_seconds,
+            )
+            for beam, share in zip(beams, shares, strict=False)
         ]
+        return sorted(found, key=rank, reverse=True)[: self.config.n_best]
 
 
 def _best(
-    log_probs: Float[Tensor, "batch beam vocabulary"], beams: list[list[_Beam]], width: int
+    log_probs: Float[Tensor, "batch beam vocabulary"],
+    beams: list[list[_Beam]],
+    width: int,
+    companion: Companion | None,
 ) -> list[list[tuple[float, int, int, float]]]:
-    """For each utterance its best continuations: score, slot, symbol, log-probability of the symbol alone."""
+    """For each utterance its best continuations: score, slot, symbol, log-probability of the symbol alone.
+
+    They are chosen by score and the shares of the scorers together; the score is the transducer's.
+    """
     scores = [[beam.score for beam in own] + [-math.inf] * (width - len(own)) for own in beams]
     before = torch.tensor(scores, dtype=exact_dtype(log_probs.device), device=log_probs.device)
     vocabulary = log_probs.shape[2]
     total = (before[:, :, None] + log_probs).flatten(1)
-    values, places = total.topk(min(width, total.shape[1]), dim=1)
+    if companion is None:
+        values, places = total.topk(min(width, total.shape[1]), dim=1)
+    else:
+        shares = added_by(companion, total) + torch.from_numpy(companion.totals()).to(total)[:, None]
+        together = total + shares.unflatten(0, log_probs.shape[:2]).flatten(1)
+        values, places = together.topk(min(width, total.shape[1]), dim=1)
+        values = total.gather(1, places).masked_fill(values == -math.inf, -math.inf)
     alone = log_probs.flatten(1).gather(1, places)
     return [
         [

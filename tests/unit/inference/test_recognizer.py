@@ -12,8 +12,10 @@ from firstwords.data.manifest import Utterance
 from firstwords.errors import AudioError, CheckpointError, SearchError, UsageError
 from firstwords.inference.recognizer import Recognizer
 from firstwords.inference.transcript import Transcript
+from firstwords.search.fusion import Scorers
 from nonsense_model import make_nonsense_model
 from tone_corpus import RATE, random_text, sing
+from toy_scorers import TrigramScorer
 
 
 @pytest.fixture(scope="module")
@@ -79,6 +81,19 @@ def test_files_and_samples_agree(recognizer: Recognizer, clips: list[Utterance])
 def test_the_shortest_recordings(recognizer: Recognizer, samples: int) -> None:
     sound = 0.1 * np.random.default_rng(0).standard_normal(samples)
     assert recognizer.transcribe_samples(sound, RATE).duration == round(samples / RATE, 3)
+
+
+def test_a_language_model_takes_part(folder: Path, recognizer: Recognizer, clips: list[Utterance]) -> None:
+    """One that knows a single letter leaves no other in the text; a journal knows which one it was."""
+    pieces = recognizer.tokenizer.pieces
+    lm = TrigramScorer(len(pieces), 0)
+    lm.table[:] = -np.inf
+    lm.table[:, :, [0, pieces.index("a")]] = np.log(0.5)
+    fused = Recognizer.load(folder, device="cpu", scorers=Scorers(lm, identity="only a"))
+    plain = recognizer.transcribe(clips[1].audio).text
+    assert set(fused.transcribe(clips[1].audio).text) == {"a"}
+    assert set(plain) - {"a", " "}
+    assert fused._fingerprint == f"{recognizer._fingerprint} only a"
 
 
 def test_errors_stand_in_their_places(recognizer: Recognizer, clips: list[Utterance], tmp_path: Path) -> None:

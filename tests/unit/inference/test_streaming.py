@@ -19,6 +19,7 @@ from firstwords.inference.encoding_stream import Context, EncodingStream, choose
 from firstwords.inference.endpointing import EndpointConfig
 from firstwords.inference.events import Event, Final, Partial
 from firstwords.inference.recognizer import Recognizer
+from firstwords.search.fusion import Scorers
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.search import build_search
 from firstwords.search.speech_gate import SpeechGate
@@ -26,6 +27,7 @@ from firstwords.tensors import pad
 from nonsense_model import make_nonsense_model
 from streaming_model import make_causal_model, talk
 from tone_corpus import RATE
+from toy_scorers import TrigramScorer
 
 WHOLE = EndpointConfig(trailing_silence=None, trailing_blank=None, no_speech=600, longest=600)
 SOUND = talk(9.3)
@@ -67,6 +69,18 @@ def run(recognizer: Recognizer, samples: np.ndarray, cuts: list[int], **options:
 
 def finals(events: list[Event]) -> list[Final]:
     return [event for event in events if isinstance(event, Final)]
+
+
+def test_scorers_take_part(recognizer: Recognizer) -> None:
+    """Greedy search with a language model that knows a single letter."""
+    pieces = recognizer.tokenizer.pieces
+    lm = TrigramScorer(len(pieces), 0)
+    lm.table[:] = -np.inf
+    lm.table[:, :, [0, pieces.index("a")]] = np.log(0.5)
+    fused = Recognizer.load(recognizer.folder, device="cpu", scorers=Scorers(lm))
+    samples = SOUND[: 6 * RATE]
+    assert set("".join(event.text for event in finals(run(recognizer, samples, [])))) - {"a", " "}
+    assert set("".join(event.text for event in finals(run(fused, samples, [RATE, 2 * RATE])))) == {"a"}
 
 
 @pytest.mark.parametrize(("chunk_ms", "left_ms"), [(320, 1280), (640, 1280), (1280, 1280), (640, None)])

@@ -45,6 +45,11 @@ def test_what_is_not_known_passes() -> None:
         assert gate.is_speech(Hypothesis((1, 2), 0.0, {}), TOKENIZER)  # a search without confidences
 
 
+def test_the_identity_is_in_order() -> None:
+    assert SpeechGate(0.5, DIGITS).identity == "0.5 one three two"
+    assert OPEN.identity == "0.0"
+
+
 def test_few_and_frequent_words_are_a_closed_vocabulary() -> None:
     assert closed_vocabulary(["one two", "two"] * 20) == {"one", "two"}
     assert closed_vocabulary(["one two", "two"] * 19) == frozenset()

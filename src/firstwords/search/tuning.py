@@ -1,0 +1,191 @@
+"""Weights of a language model, chosen on dev by the error rate; never on test.
+
+The recogniser is run once. What is tried again and again works on what it left: the log-probabilities of
+every utterance (``by_search``: exact, a search for every setting) or its n-best readings (``by_n_best``:
+quick, and blind to what is not among them).
+
+    weight   0     0.1   0.2   0.4 ...       coarse: one coordinate after the other, until neither helps
+    bonus    0     0.5   1     2 ...         fine: between the neighbours of the best
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firstwords.errors import SearchError
+from firstwords.nn.scorer import TokenScorer
+from firstwords.scoring.error_rate import ErrorRate, word_errors
+from firstwords.search.ctc_beam import prefix_readings
+from firstwords.search.fusion import Scorers, weigh
+from firstwords.search.hypothesis import Hypothesis
+from firstwords.search.interface import CtcBeamConfig
+
+WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0)  # published optima lie between 0.2 and 2
+BONUSES = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+_FINE = 2  # times that the steps are halved
+
+
+class Setting(NamedTuple):
+    """``search.language_model.weight`` and ``search.language_model.bonus`` (nats per token)."""
+
+    weight: float
+    bonus: float
+
+
+Reader = Callable[[Setting], Sequence[str]]  # texts of the dev utterances, in the order of the references
+Errors = Callable[[str, str], ErrorRate]  # of a reference and a hypothesis
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The best setting, its error rate, and all that was tried in the order of the trials."""
+
+    setting: Setting
+    rate: ErrorRate
+    tried: dict[Setting, ErrorRate]
+
+    @property
+    def without(self) -> ErrorRate:
+        """The error rate without a language model."""
+        return self.tried[Setting(0.0, 0.0)]
+
+
+def tune(
+    read: Reader,
+    references: Sequence[str],
+    *,
+    split: str,
+    weights: Sequence[float] = WEIGHTS,
+    bonuses: Sequence[float] = BONUSES,
+    errors: Errors = word_errors,
+) -> Tuned:
+    """The setting with the fewest errors; of equals the one with the smaller weight, then bonus.
+
+    Args:
+        read: pure: the same setting gives the same texts, normalized for scoring as the references are.
+        split: name of what the utterances belong to; one that is called test is refused.
+        errors: ``word_errors`` for WER, ``grapheme_errors`` for CER.
+    """
+    check_split(split)
+    if not any(references):
+        raise SearchError(
+            f"Split '{split}' has no reference text to tune by.", mend="Give dev utterances with transcripts."
+        )
+    tried: dict[Setting, ErrorRate] = {}
+
+    def rate(setting: Setting) -> tuple[int, float, float]:
+        if setting not in tried:
+            texts = read(setting)
+            tried[setting] = ErrorRate.total(
+                errors(reference, text) for reference, text in zip(references, texts, strict=True)
+            )
+        return tried[setting].errors, setting.weight, abs(setting.bonus)
+
+    best = Setting(0.0, 0.0)
+    rate(best)
+    best = _descend(rate, min(best, Setting(0.3, 0.0), key=rate), sorted(weights), sorted(bonuses))
+    for halving in range(1, _FINE + 1):
+        best = _descend(
+            rate,
+            best,
+            [w for w in _between(weights, best.weight, halving) if w >= 0],
+            _between(bonuses, best.bonus, halving),
+        )
+    return Tuned(best, tried[best], tried)
+
+
+def check_split(split: str) -> None:
+    """SearchError for a split that is kept for the last word: 'test', 'test-clean', 'fr_test' ..."""
+    if any(part.startswith("test") for part in re.split(r"[^a-z]+", split.lower())):
+        raise SearchError(
+            f"Weights are not tuned on '{split}': what is chosen on test says nothing of new speech.",
+            mend="Tune on dev (--split dev), then evaluate on test once.",
+        )
+
+
+def by_search(
+    log_probs: Sequence[NDArray[np.float64]],
+    language_model: TokenScorer[Any],
+    config: CtcBeamConfig,
+    text: Callable[[Sequence[int]], str],
+) -> Reader:
+    """CTC log-probabilities (T, V) of every utterance -> what the search reads with a setting.
+
+    Args:
+        config: of the search; weight and bonus of its language model are those of the setting.
+        text: tokens -> text, normalized for scoring.
+    """
+
+    def read(setting: Setting) -> list[str]:
+        own = config.language_model.with_(weight=setting.weight, bonus=setting.bonus)
+        found: list[str] = []
+        for one in log_probs:
+            scorers = weigh(Scorers(language_model), own, one.shape[1])
+            found.append(text(prefix_readings(one, config, scorers)[0].tokens))
+        return found
+
+    return read
+
+
+def by_n_best(
+    readings: Sequence[Sequence[Hypothesis]],
+    log_probs: Sequence[Sequence[float]],
+    text: Callable[[Sequence[int]], str],
+) -> Reader:
+    """N-best readings of every utterance -> the best of them with a setting.
+
+    Args:
+        readings: made without a language model.
+        log_probs: that of the language model for each reading and its end.
+        text: tokens -> text, normalized for scoring.
+    """
+    tables = [
+        (
+            np.array([reading.score for reading in own]),
+            np.array(scores),
+            np.array([len(reading.tokens) for reading in own]),
+            [text(reading.tokens) for reading in own],
+        )
+        for own, scores in zip(readings, log_probs, strict=True)
+    ]
+
+    def read(setting: Setting) -> list[str]:
+        # 0 times what is impossible is nothing, as in a search without a language model.
+        return [
+            texts[
+                int(
+                    np.argmax(
+                        heard + (setting.weight * said if setting.weight else 0.0) + setting.bonus * count
+                    )
+                )
+            ]
+            for heard, said, count, texts in tables
+        ]
+
+    return read
+
+
+def _descend(
+    rate: Callable[[Setting], Any], best: Setting, weights: Sequence[float], bonuses: Sequence[float]
+) -> Setting:
+    """The best along one coordinate, then along the other, until neither brings anything."""
+    while True:
+        before = best
+        best = min((best, *(best._replace(weight=weight) for weight in weights)), key=rate)
+        best = min((best, *(best._replace(bonus=bonus) for bonus in bonuses)), key=rate)
+        if best == before:
+            return best
+
+
+def _between(values: Sequence[float], at: float, halving: int) -> list[float]:
+    """A step to each side of a value, as long as those to its neighbours halved so often."""
+    below = max((v for v in values if v < at - 1e-9), default=at)
+    above = min((v for v in values if v > at + 1e-9), default=at)
+    share = 0.5**halving
+    return [round(at - share * (at - below), 6), round(at + share * (above - at), 6)]

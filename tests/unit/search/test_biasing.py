@@ -1,0 +1,124 @@
+"""Phrase boosting: over a whole sentence exactly the complete occurrences count."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from firstwords.errors import SearchError
+from firstwords.search.biasing import Phrase, PhraseScorer, phrase_scorer
+from firstwords.search.ctc_beam import prefix_readings
+from firstwords.search.fusion import Weighted
+from firstwords.search.interface import CtcBeamConfig
+from firstwords.search.words import WordBoundaries
+from firstwords.text.characters import GraphemeTokenizer
+from toy_scorers import sentence_score, sentences
+
+LETTERS = WordBoundaries.of(["<blank>", "▁", "a", "b"])
+PIECES = WordBoundaries.of(["<blank>", "▁a", "b", "▁c"])
+
+CASES: list[tuple[list[Phrase], WordBoundaries, bool]] = [
+    ([Phrase((2, 3), 1.0)], LETTERS, True),
+    ([Phrase((2, 3), 1.0), Phrase((2, 3, 1, 2), 0.5), Phrase((2,), 2.0)], LETTERS, True),
+    ([Phrase((3, 1, 2), 1.5), Phrase((2, 1, 3), 0.7)], LETTERS, True),
+    ([Phrase((2, 3), 1.0)], LETTERS, False),
+    ([Phrase((2, 2), 1.0), Phrase((2, 3, 2), 0.3), Phrase((3,), 2.5)], LETTERS, False),
+    ([Phrase((2, 3, 3), 1.0), Phrase((3, 3, 2), 2.0), Phrase((3, 2), 0.5)], LETTERS, False),
+    ([Phrase((1, 2), 1.0), Phrase((3,), 0.5), Phrase((1,), 0.2)], PIECES, True),
+    ([Phrase((1, 2, 3), 1.0), Phrase((3, 2), 2.0)], PIECES, True),
+    ([Phrase((2, 3), 1.0)], PIECES, False),
+]
+
+
+def complete(
+    tokens: tuple[int, ...], phrases: list[Phrase], boundaries: WordBoundaries, whole: bool
+) -> float:
+    """By definition: every token in an occurrence earns the highest weight of the phrases it lies in."""
+    earned = [0.0] * len(tokens)
+    for phrase in phrases:
+        size = len(phrase.tokens)
+        for at in range(len(tokens) - size + 1):
+            if tokens[at : at + size] != phrase.tokens:
+                continue
+            end = at + size
+            begins = at == 0 or boundaries.parts[tokens[at - 1]] or boundaries.begins[tokens[at]]
+            ends = end == len(tokens) or boundaries.parts[tokens[end]] or boundaries.begins[tokens[end]]
+            if not whole or (begins and ends):
+                earned[at:end] = [max(old, phrase.weight) for old in earned[at:end]]
+    return sum(earned)
+
+
+@pytest.mark.parametrize("case", range(len(CASES)))
+def test_every_sentence_earns_its_complete_phrases(case: int) -> None:
+    phrases, boundaries, whole = CASES[case]
+    scorer = PhraseScorer(phrases, boundaries, whole_words=whole)
+    some = 0
+    for tokens in sentences(4, 6):
+        expected = complete(tokens, phrases, boundaries, whole)
+        assert sentence_score(scorer, tokens) == pytest.approx(expected, abs=1e-9), tokens
+        some += expected > 0
+    assert some > 20
+
+
+def test_bonus_is_lent_token_by_token_and_taken_back() -> None:
+    """The drawing in the module's head: anna, and and."""
+    tokenizer = GraphemeTokenizer(["<blank>", "▁", "a", "d", "n"])
+    scorer = phrase_scorer({"anna": 1.0}, tokenizer)
+
+    def bonuses(text: str) -> list[float]:
+        state, last, found = scorer.start(1), 0, []
+        for token in (*tokenizer.encode(text), 0):
+            scores, state = scorer.score(torch.tensor([last]), state)
+            found.append(float(scores[0, token]))
+            last = token
+        return found
+
+    assert bonuses("anna ") == [1, 1, 1, 1, 0, 0]
+    assert bonuses("and") == [1, 1, -2, 0]
+    assert bonuses("ann") == [1, 1, 1, -3]
+    assert bonuses("annan") == [1, 1, 1, 1, -4, 0]
+    assert bonuses("nanna") == [0, 0, 0, 0, 0, 0]
+    assert bonuses("na anna") == [0, 0, 0, 1, 1, 1, 1, 0]
+
+
+def test_rows_go_their_own_ways() -> None:
+    scorer = PhraseScorer([Phrase((2, 3), 1.0)], LETTERS)
+    _, state = scorer.score(torch.tensor([0, 0]), scorer.start(2))
+    scores, state = scorer.score(torch.tensor([2, 3]), state)
+    assert scores.tolist() == [[-1, -1, -1, 1], [0, 0, 0, 0]]
+    swapped, _ = scorer.score(torch.tensor([3, 3]), scorer.reorder(state, torch.tensor([1, 0])))
+    assert swapped.tolist() == [[0, 0, 0, 0], [0, 0, -2, -2]]
+    joined = scorer.join([scorer.start(1), state])
+    assert scorer.score(torch.tensor([0, 3, 3]), joined)[0][:, 2].tolist() == [1, -2, 0]
+
+
+def test_a_boosted_phrase_is_read() -> None:
+    """The ear is undecided between ab and bb."""
+    frames = np.log(np.array([[0.1, 0.1, 0.38, 0.42], [0.94, 0.02, 0.02, 0.02], [0.1, 0.05, 0.05, 0.8]]))
+    scorer = PhraseScorer([Phrase((2, 3), 0.5)], LETTERS)
+    assert prefix_readings(frames, CtcBeamConfig(beam=8))[0].tokens == (3, 3)
+    best = prefix_readings(frames, CtcBeamConfig(beam=8), [Weighted("phrases", 1.0, scorer)])[0]
+    assert best.tokens == (2, 3)
+    assert best.parts["phrases"] == pytest.approx(1.0)
+
+
+def test_phrases_that_cannot_be_are_errors() -> None:
+    for tokens in ((), (0,), (2, 4)):
+        with pytest.raises(SearchError, match="tokens 1 to 3"):
+            PhraseScorer([Phrase(tokens, 1.0)], LETTERS)
+    for weight in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(SearchError, match="not above 0"):
+            PhraseScorer([Phrase((2,), weight)], LETTERS)
+    with pytest.raises(SearchError, match="no letters"):
+        phrase_scorer({" ": 1.0}, GraphemeTokenizer(["<blank>", "▁", "a"]))
+
+
+def test_no_phrases_and_no_rows() -> None:
+    scorer = PhraseScorer([], LETTERS)
+    assert all(sentence_score(scorer, tokens) == 0.0 for tokens in sentences(4, 3))
+    scores, state = scorer.score(torch.zeros(0, dtype=torch.int64), scorer.start(0))
+    assert scores.shape == (0, 4)
+    assert state.shape == (0,)
