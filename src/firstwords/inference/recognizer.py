@@ -31,9 +31,16 @@ from firstwords.inference.events import Event
 from firstwords.inference.intake import Block
 from firstwords.inference.journal import Journal, recording_fingerprint
 from firstwords.inference.language import check_language
-from firstwords.inference.longform import is_silent, transcribe_blocks, utterance_groups, window_config
+from firstwords.inference.longform import (
+    by_length,
+    is_silent,
+    transcribe_blocks,
+    utterance_groups,
+    window_config,
+)
+from firstwords.inference.second_pass import SecondPass
 from firstwords.inference.streaming import Listener, ListenOptions, open_listener
-from firstwords.inference.transcript import Token, Transcript, build_transcript
+from firstwords.inference.transcript import Token, Transcript, build_transcript, tokens_of
 from firstwords.model.checkpoint import LoadedModel, load_model, weights_digest
 from firstwords.search.align import align as align_tokens
 from firstwords.search.hypothesis import Hypothesis
@@ -63,6 +70,7 @@ class Recognizer:
         self._hop = round(self.model.frame_seconds * self.sample_rate)  # samples from frame to frame
         shift, heads = self.model.frame_seconds, dict(self.model.named_heads())
         self.search = build_encoded_search(loaded.recipe.search, heads, shift)
+        self.second_pass: SecondPass | None = None  # set it to have readings chosen by a language model
         self._speech_gate = loaded.speech_gate
         # The gate was measured on what dev is read by (tasks/recognition.py): CTC where there is CTC.
         self._gated = self.model.ctc is None or isinstance(self.search, FrameWise)
@@ -238,6 +246,7 @@ class Recognizer:
             "stretch of it": f"{start} {duration}",
             "window": f"{window} {self._together}",
             "device": f"{self.compute.device.type} {self.compute.dtype}",
+            "second pass": "" if self.second_pass is None else self.second_pass.identity,
         }
 
     @property
@@ -261,6 +270,7 @@ class Recognizer:
             grid=self._hop,
             progress=progress,
             journal=journal,
+            told=None if self.second_pass is None else self.second_pass.begin,
         )
 
     def _transcript(
@@ -323,51 +333,41 @@ class Recognizer:
 
     def _batches(self, lengths: dict[int, int]) -> Iterator[list[int]]:
         """Lengths in samples by number -> numbers, batched so that padding is little and no batch too big."""
-        most = _BATCH_SECONDS.get(self.compute.device.type, 60.0) * self.sample_rate
-        batch: list[int] = []
-        for i in sorted(lengths, key=lambda i: -lengths[i]):
-            if batch and (len(batch) + 1) * lengths[batch[0]] > most:
-                yield batch
-                batch = []
-            batch.append(i)
-        if batch:
-            yield batch
+        return by_length(lengths, self._together * self.sample_rate)
 
     def _decode_by_length(self, stretches: Sequence[Samples]) -> list[list[Token]]:
-        """Stretches of any lengths -> the tokens of each; decoded in batches with little padding."""
-        tokens: list[list[Token]] = [[] for _ in stretches]
+        """Stretches in order of time -> the tokens of each; decoded in batches with little padding."""
+        readings: list[list[Hypothesis]] = [[] for _ in stretches]
         for batch in self._batches({i: len(samples) for i, samples in enumerate(stretches)}):
-            for i, found in zip(batch, self._decode([stretches[i] for i in batch]), strict=True):
-                tokens[i] = found
-        return tokens
+            for i, found in zip(batch, self._read([stretches[i] for i in batch]), strict=True):
+                readings[i] = found
+        if self.second_pass is not None:
+            readings = self.second_pass.in_order(readings)
+        return tokens_of(readings, [len(samples) / self.sample_rate for samples in stretches])
+
+    def _decode(self, batch: Sequence[Samples]) -> list[list[Token]]:
+        """Stretches of samples that have nothing to do with each other -> the tokens of each."""
+        found = self._read(batch)
+        if self.second_pass is not None:
+            found = [self.second_pass.alone(readings) for readings in found]
+        return tokens_of(found, [len(samples) / self.sample_rate for samples in batch])
 
     @torch.inference_mode()
-    def _decode(self, batch: Sequence[Samples]) -> list[list[Token]]:
-        """Stretches of samples -> the tokens of each, by the recipe's search."""
+    def _read(self, batch: Sequence[Samples]) -> list[list[Hypothesis]]:
+        """Stretches of samples -> the readings of each by the recipe's search; none where nobody speaks."""
         heard = [i for i, samples in enumerate(batch) if not is_silent(samples)]
-        tokens: list[list[Token]] = [[] for _ in batch]
+        readings_of: list[list[Hypothesis]] = [[] for _ in batch]
         if heard:
             found = self.search(self._encode([batch[i] for i in heard]))
             for i, readings in zip(heard, found, strict=True):
                 if self._is_speech(readings[0]):
-                    tokens[i] = self._timed(readings[0], len(batch[i]) / self.sample_rate)
-        return tokens
+                    readings_of[i] = readings
+        return readings_of
 
     def _is_speech(self, reading: Hypothesis) -> bool:
         """Is the model as sure of this text as it is of speech? See training/gate.py."""
         sure = reading.confidence if self._gated else None
         return sure is None or sure >= self._speech_gate
-
-    def _timed(self, reading: Hypothesis, duration: float) -> list[Token]:
-        count = len(reading.tokens)
-        times = reading.times or (0.0,) * count
-        ends = reading.ends or times
-        sure = reading.confidences or (0.0,) * count
-        return [
-            Token(*facts)
-            for facts in zip(reading.tokens, times, ends, sure, strict=True)
-            if facts[1] < duration
-        ]
 
     def _encode(self, batch: Sequence[Samples]) -> Padded:
         """Stretches of samples -> (B, T, D) encoded frames."""

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 from itertools import groupby, pairwise
 from typing import Any
 
+from firstwords.search.hypothesis import Hypothesis
 from firstwords.text.pieces import SPACE
 from firstwords.text.tokenizer import Tokenizer
 
@@ -91,6 +92,24 @@ class Transcript:
         )
         repairs = tuple(record.get("repairs", ()))
         return cls(record["text"], segments, record["language"], record["duration"], record["audio"], repairs)
+
+
+def tokens_of(found: Sequence[Sequence[Hypothesis]], durations: Sequence[float]) -> list[list[Token]]:
+    """Readings of stretches, best first (or none), and their seconds -> the tokens of the best of each."""
+    return [
+        _timed(readings[0], duration) if readings else []
+        for readings, duration in zip(found, durations, strict=True)
+    ]
+
+
+def _timed(reading: Hypothesis, duration: float) -> list[Token]:
+    count = len(reading.tokens)
+    times = reading.times or (0.0,) * count
+    ends = reading.ends or times
+    sure = reading.confidences or (0.0,) * count
+    return [
+        Token(*facts) for facts in zip(reading.tokens, times, ends, sure, strict=True) if facts[1] < duration
+    ]
 
 
 def build_transcript(
