@@ -72,6 +72,4 @@ class SecondPassOptions:
         """Say what did not fit."""
         cut = recognizer.second_pass.cut if recognizer.second_pass is not None else 0
         if cut:
-            say(
-                f"The prompt is longer than the language model can read: its first {cut} tokens were left out."
-            )
+            say(f"The prompt does not fit into the language model: its first {cut} tokens were left out.")
