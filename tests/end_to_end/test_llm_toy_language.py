@@ -26,7 +26,7 @@ from firstwords.search.rescore import Candidate, RescoreConfig, candidates, resc
 from firstwords.text.characters import GraphemeTokenizer
 from small_llm import WORDS, model, tokenizer
 
-STEPS = 150
+STEPS = 80
 
 
 def sentences(draw: random.Random, domain: str | None = None) -> list[str]:
@@ -55,7 +55,7 @@ def llm(tmp_path_factory: pytest.TempPathFactory) -> CausalLlm:
     optimizer = torch.optim.AdamW(trained.parameters(), lr=5e-3)
     trained.train()
     for _ in range(STEPS):
-        rows = [[1, *own.encode(document(draw), add_special_tokens=False)] for _ in range(24)]
+        rows = [[1, *own.encode(document(draw), add_special_tokens=False)] for _ in range(16)]
         width = max(map(len, rows))
         ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
         mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
