@@ -23,6 +23,8 @@ from firstwords.search.interface import (
     CtcBeamConfig,
     GreedyConfig,
     SearchConfig,
+    TransducerBeamConfig,
+    TransducerGreedyConfig,
 )
 from firstwords.search.rescore import RescoreConfig, rescore
 from firstwords.text.tokenizer import Tokenizer
@@ -111,5 +113,7 @@ def n_best_search(config: SearchConfig) -> SearchConfig:
             return CtcBeamConfig()
         case TransducerGreedyConfig():
             return TransducerBeamConfig(length_normalized=False)
+        case TransducerBeamConfig():  # its scores are sums, its order that of means: what is added to is sums
+            return config.with_(length_normalized=False)
         case _:
             return config

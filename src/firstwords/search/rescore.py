@@ -33,7 +33,7 @@ _BONUSES = (-2.0, -1.0, 0.0, 1.0, 2.0, 4.0)
 class RescoreConfig(Config):
     """How much the language model says."""
 
-    weight: NonNegativeFloat = 0.3  # 0 keeps the first pass's order
+    weight: NonNegativeFloat = 0.3  # 0: the first pass's scores alone
     length_power: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0  # 0: sums; 1: means over the tokens
     word_bonus: float = 0.0  # nats a word: sums favor short readings
 

@@ -15,14 +15,22 @@ from firstwords.cli.main import app
 from firstwords.errors import UsageError
 from firstwords.inference.recognizer import Recognizer
 from firstwords.inference.rescored import add_second_pass, read_prompt
-from firstwords.inference.second_pass import SecondPass, SecondPassConfig
+from firstwords.inference.second_pass import SecondPass, SecondPassConfig, n_best_search
 from firstwords.lm.llm_context import ContextConfig
 from firstwords.search.ctc_beam import CtcBeamSearch
+from firstwords.search.interface import (
+    CtcBeamConfig,
+    GreedyConfig,
+    RescoringConfig,
+    SearchConfig,
+    TransducerBeamConfig,
+    TransducerGreedyConfig,
+)
 from firstwords.search.rescore import RescoreConfig
 from firstwords.search.search import FrameWise
 from nonsense_model import make_nonsense_model
 from small_llm import save
-from tone_corpus import RATE, random_text, sing
+from tone_corpus import RATE, make_tone_corpus, random_text, sing
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +135,36 @@ def test_a_killed_transcription_goes_on_with_its_context(
     assert "going on at" in again.output
     assert (tmp_path / "out" / "talk.txt").read_text() == (tmp_path / "whole" / "talk.txt").read_text()
     monkeypatch.undo()
+
+
+def test_an_evaluation_says_that_a_language_model_chose(
+    model: Path, llm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    corpus = make_tone_corpus(tmp_path / "corpus", train=1, dev=1, test=2)
+    options = ("--rescore", llm, "--prompt", "a " * 600, "--device", "cpu", "--no-audio")
+    result = firstwords("evaluate", model, corpus, *options)
+    assert result.exit_code == 0, result.output
+    (folder,) = (tmp_path / "evaluation").iterdir()
+    assert folder.name.endswith("-test-rescored")
+    page = next(folder.glob("*.html")).read_text(encoding="utf-8")
+    assert f"Readings were chosen by the language model {llm} after a domain prompt." in page
+    assert "The prompt does not fit into the language model: its first " in result.output.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("config", "wanted"),
+    [
+        (GreedyConfig(), CtcBeamConfig()),
+        (CtcBeamConfig(beam=7), CtcBeamConfig(beam=7)),
+        (TransducerGreedyConfig(), TransducerBeamConfig(length_normalized=False)),
+        (TransducerBeamConfig(beam=6), TransducerBeamConfig(beam=6, length_normalized=False)),
+        (RescoringConfig(), RescoringConfig()),
+    ],
+    ids=lambda config: config.kind,
+)
+def test_every_search_gives_several_readings(config: SearchConfig, wanted: SearchConfig) -> None:
+    assert n_best_search(config) == wanted
 
 
 def test_bad_options_are_named(model: Path, llm: Path, clip: Path, tmp_path: Path) -> None:
