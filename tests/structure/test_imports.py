@@ -28,6 +28,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("training.settings",),  # recipes need them; they hold the settings of SpecAugment
     ("encoders",),
     ("heads",),  # intermediate CTC taps an encoder
+    ("lm",),
     ("search",),
     ("model",),
     ("inference",),

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from firstwords.cli.second_pass import PROMPT_HELP, RESCORE_HELP, WEIGHT_HELP, SecondPassOptions
+
 
 def run(
     model: Annotated[Path, typer.Argument(help="Model folder.")],
@@ -21,6 +23,11 @@ def run(
         typer.Option("--out", help="Folder for the report (default: evaluation/MODEL-CORPUS-SPLIT)."),
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    rescore: Annotated[str | None, typer.Option("--rescore", help=RESCORE_HELP, metavar="LLM")] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", help=PROMPT_HELP)] = None,
+    rescore_weight: Annotated[
+        float | None, typer.Option("--rescore-weight", help=WEIGHT_HELP, min=0.0)
+    ] = None,
     audio: Annotated[
         bool, typer.Option("--audio/--no-audio", help="Put the worst utterances' audio into the report.")
     ] = True,
@@ -37,12 +44,15 @@ def run(
     from firstwords.report.evaluation_terminal import print_evaluation
 
     console = Console()
+    second = SecondPassOptions(rescore, prompt, rescore_weight)
+    second.check(stream=False)
     loaded = load_corpus(corpus)
     # What is wrong with the options is said before minutes of transcribing, not after.
     if against is not None:
         check_other(against, loaded, split)
     if out is not None and out.exists() and not out.is_dir():
         raise UsageError(f"--out: '{out}' is a file.", mend="Give a folder for the report.")
+    recognizer = second.load(model, device)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     before = None
     with Progress(*columns, console=console, transient=True) as bar:
@@ -52,6 +62,8 @@ def run(
             loaded,
             split,
             device=device,
+            recognizer=recognizer,
+            note=second.note,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
         if against is not None:
@@ -66,6 +78,9 @@ def run(
     if before is not None:
         print_evaluation(before, console)
     print_evaluation(evaluation, console)
-    folder = out or Path("evaluation") / f"{evaluation.model}-{evaluation.corpus}-{split}"
+    if recognizer is not None:
+        second.tell(recognizer, console.print)
+    how = "-rescored" if rescore else ""
+    folder = out or Path("evaluation") / f"{evaluation.model}-{evaluation.corpus}-{split}{how}"
     page = save_evaluation(evaluation, folder, audio=audio)
     console.print(f"Report: {page}", markup=False, highlight=False, soft_wrap=True)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from firstwords.cli.second_pass import PROMPT_HELP, RESCORE_HELP, WEIGHT_HELP, SecondPassOptions
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -48,6 +50,11 @@ def run(
         typer.Option("--precision", help="auto, fp32 or bf16; auto: bf16 for large models that gain by it."),
     ] = "auto",
     again: Annotated[bool, typer.Option("--again", help="Do files again that are done already.")] = False,
+    rescore: Annotated[str | None, typer.Option("--rescore", help=RESCORE_HELP, metavar="LLM")] = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", help=PROMPT_HELP)] = None,
+    rescore_weight: Annotated[
+        float | None, typer.Option("--rescore-weight", help=WEIGHT_HELP, min=0.0)
+    ] = None,
     stream: Annotated[
         bool,
         typer.Option(
@@ -92,6 +99,8 @@ def run(
         "--partials": partials,
         "--report": report,
     }
+    second = SecondPassOptions(rescore, prompt, rescore_weight)
+    second.check(stream=stream)
     _check(inputs or [], out, stream, of_streams)
     if stream:
         from firstwords.cli.transcribe_stream import StreamOptions, check_options, transcribe_stream
@@ -109,7 +118,7 @@ def run(
         check_options(options)
         transcribe_stream(_load(model, device, precision), options, console.print)
         return
-    _transcribe_files(model, inputs or [], format_, out, window, device, precision, again, console)
+    _transcribe_files(model, inputs or [], format_, out, window, device, precision, again, second, console)
 
 
 def _check(inputs: Sequence[Path], out: Path | None, stream: bool, of_streams: Mapping[str, object]) -> None:
@@ -152,6 +161,7 @@ def _transcribe_files(
     device: str,
     precision: str,
     again: bool,
+    second: SecondPassOptions,
     console: Console,
 ) -> None:
     from firstwords.cli.transcribe_files import plan, read_formats
@@ -163,12 +173,14 @@ def _transcribe_files(
     written = 0
     if jobs:
         recognizer = _load(model, device, precision)
+        second.apply(recognizer, device)
         try:
             more = _work(recognizer, jobs, model.resolve().name, formats, window, console)
         except KeyboardInterrupt:
             if out is not None:
                 console.print("The same command goes on from here.")
             raise
+        second.tell(recognizer, console.print)
         written = len(jobs) - len(more)
         failures |= more
     for path, reason in failures.items():

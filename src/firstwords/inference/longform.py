@@ -45,6 +45,7 @@ def transcribe_blocks(
     grid: int = 1,
     progress: Callable[[float], None] | None = None,
     journal: Journal | None = None,
+    told: Callable[[Sequence[Token]], None] | None = None,
 ) -> tuple[list[Token], float]:
     """Blocks of one recording -> its tokens and its duration in seconds.
 
@@ -59,6 +60,7 @@ def transcribe_blocks(
         progress: called with the seconds of the recording that are done.
         journal: an opened one; its tokens are gone on from, and each group of windows but the last is
             written down. Groups are the same as without it, so the tokens are, too.
+        told: gets all tokens so far before each call of ``decode``.
     """
     tokens: list[Token] = journal.tokens if journal is not None else []
     done = journal.until if journal is not None else 0
@@ -67,6 +69,8 @@ def transcribe_blocks(
     for group in in_groups(windows, round(together * sample_rate)):
         keep = len(tokens)
         spoken = [window for window in group if not is_silent(window.samples)]
+        if told is not None and spoken:
+            told(tokens)
         found = decode([window.samples for window in spoken]) if spoken else []
         for window, read in zip(spoken, found, strict=True):
             offset = window.start_sample / sample_rate

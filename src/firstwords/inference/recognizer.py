@@ -38,8 +38,9 @@ from firstwords.inference.longform import (
     utterance_groups,
     window_config,
 )
+from firstwords.inference.second_pass import SecondPass
 from firstwords.inference.streaming import Listener, ListenOptions, open_listener
-from firstwords.inference.transcript import Token, Transcript, build_transcript, timed_tokens
+from firstwords.inference.transcript import Token, Transcript, build_transcript, tokens_of
 from firstwords.model.checkpoint import LoadedModel, load_model, weights_digest
 from firstwords.search.align import align as align_tokens
 from firstwords.search.fusion import NO_SCORERS, Scorers
@@ -51,11 +52,10 @@ from firstwords.text.normalize import normalizer
 _BLOCK_SECONDS = 10.0  # read at a time
 _SHORTEST = 0.25  # seconds; shorter audio is filled up with silence so that the encoder gets its first frame
 _ALIGN_CELLS = 500_000_000  # frames x states of a forced alignment, a byte each
-# Padded seconds of audio per batch, and of audio read ahead to find utterances of equal length.
+# Padded seconds per batch, and read ahead to find utterances of equal length.
 _BATCH_SECONDS = {"cpu": 60.0, "cuda": 1500.0}
 _GROUP_SECONDS = {"cpu": 600.0, "cuda": 9000.0}
-_READERS = 4
-_LARGE = 10_000_000  # parameters, from which on bfloat16 is worth it
+_READERS, _LARGE = 4, 10_000_000  # threads; parameters from which on bfloat16 is worth it
 
 
 @final
@@ -70,7 +70,8 @@ class Recognizer:
         self._hop = round(self.model.frame_seconds * self.sample_rate)  # samples from frame to frame
         shift, heads = self.model.frame_seconds, dict(self.model.named_heads())
         self.search = build_encoded_search(loaded.recipe.search, heads, shift, scorers)
-        self._scorers = scorers
+        self.scorers = scorers
+        self.second_pass: SecondPass | None = None  # set it to have readings chosen by a language model
         self._speech_gate = loaded.speech_gate
         # The gate was measured on CTC where there is CTC (tasks/recognition.py).
         self._gated = self.model.ctc is None or isinstance(self.search, FrameWise)
@@ -90,9 +91,8 @@ class Recognizer:
         Args:
             device: "auto", "cpu", "cuda", "cuda:1".
             check: prove the folder on its own clip first.
-            precision: "bf16" is twice as fast where the processor or GPU has it, but a few letters may then
-                depend on what else is in the batch; "auto" takes it for models of ten million parameters
-                and more, smaller ones are fast enough.
+            precision: "bf16" is twice as fast in hardware, but a few letters may depend on what else is in the
+                batch; "auto" takes it from ten million parameters on.
             scorers: language model and phrases, weighted by ``search.language_model`` of the recipe.
         """
         compute = choose_compute(device, precision)
@@ -103,7 +103,7 @@ class Recognizer:
 
     @property
     def frame_seconds(self) -> float:
-        """Seconds from one encoded frame to the next."""
+        """From one encoded frame to the next."""
         return self.model.frame_seconds
 
     def transcribe(
@@ -121,12 +121,11 @@ class Recognizer:
 
         Args:
             language: checked against the model's own; None takes what it has.
-            window: longest recording decoded as a whole, in seconds; a longer one is decoded in stretches of
-                speech.
+            window: longest recording decoded as a whole, in seconds; longer ones in stretches of speech.
             progress: called with the seconds that are done.
-            journal: where to write down how far it is; the same call with the same journal goes on from
-                there after a kill, and gives the same transcript. What is done is read again, but not
-                decoded: to seek is inexact in many formats, and repairs are known only to who reads all.
+            journal: where it writes down how far it is; the same call with the same journal goes on from there
+                after a kill, to the same transcript. What is done is read again, not decoded: to seek is
+                inexact in many formats, and repairs are known only to who reads all.
         """
         check_language(self.recipe.language, language)
         reader = self._open(Path(audio), start, duration)
@@ -191,7 +190,7 @@ class Recognizer:
             self.tokenizer,
             device=self.compute.device,
             speech_gate=self._speech_gate,
-            scorers=self._scorers,
+            scorers=self.scorers,
             **options,
         )
 
@@ -231,20 +230,16 @@ class Recognizer:
         ]
         return self._transcript(tokens, seconds, str(audio), reader.repairs)
 
-    # -- one step below
-
     def _open(self, path: Path, start: float = 0.0, duration: float | None = None) -> AudioReader:
-        channels = cast("ChannelPolicy", self.recipe.data.channels)
-        return AudioReader(
-            path, sample_rate=self.sample_rate, channels=channels, start=start, duration=duration
-        )
+        how = cast("ChannelPolicy", self.recipe.data.channels)
+        return AudioReader(path, sample_rate=self.sample_rate, channels=how, start=start, duration=duration)
 
     @cached_property
     def _fingerprint(self) -> str:
         """Of all that this model's tokens depend on."""
         weights = weights_digest(self.model.state_dict())
         known = (self.recipe.digest, self.tokenizer.piece_hash, weights, self._speech_gate.identity)
-        return " ".join((*known, self._scorers.identity)).rstrip()
+        return " ".join((*known, self.scorers.identity)).rstrip()
 
     def _identity(self, audio: Path, start: float, duration: float | None, window: float) -> dict[str, str]:
         """What a journal belongs to, each thing in the words a user is told that it has changed."""
@@ -255,6 +250,7 @@ class Recognizer:
             "stretch of it": f"{start} {duration}",
             "window": f"{window} {self._together}",
             "device": f"{self.compute.device.type} {self.compute.dtype}",
+            "second pass": "" if self.second_pass is None else self.second_pass.identity,
         }
 
     @property
@@ -278,6 +274,7 @@ class Recognizer:
             grid=self._hop,
             progress=progress,
             journal=journal,
+            told=None if self.second_pass is None else self.second_pass.begin,
         )
 
     def _transcript(
@@ -340,25 +337,34 @@ class Recognizer:
             return error
 
     def _decode_by_length(self, stretches: Sequence[Samples]) -> list[list[Token]]:
-        """Stretches of any lengths -> the tokens of each; decoded in batches with little padding."""
-        tokens: list[list[Token]] = [[] for _ in stretches]
+        """Stretches in order of time -> the tokens of each; decoded in batches with little padding."""
+        readings: list[list[Hypothesis]] = [[] for _ in stretches]
         lengths = {i: len(samples) for i, samples in enumerate(stretches)}
         for batch in batches_by_length(lengths, self._together * self.sample_rate):
-            for i, found in zip(batch, self._decode([stretches[i] for i in batch]), strict=True):
-                tokens[i] = found
-        return tokens
+            for i, found in zip(batch, self._read([stretches[i] for i in batch]), strict=True):
+                readings[i] = found
+        if self.second_pass is not None:
+            readings = self.second_pass.in_order(readings)
+        return tokens_of(readings, [len(samples) / self.sample_rate for samples in stretches])
+
+    def _decode(self, batch: Sequence[Samples]) -> list[list[Token]]:
+        """Stretches of samples that have nothing to do with each other -> the tokens of each."""
+        found = self._read(batch)
+        if self.second_pass is not None:
+            found = [self.second_pass.alone(readings) for readings in found]
+        return tokens_of(found, [len(samples) / self.sample_rate for samples in batch])
 
     @torch.inference_mode()
-    def _decode(self, batch: Sequence[Samples]) -> list[list[Token]]:
-        """Stretches of samples -> the tokens of each, by the recipe's search."""
+    def _read(self, batch: Sequence[Samples]) -> list[list[Hypothesis]]:
+        """Stretches of samples -> the readings of each by the recipe's search; none where nobody speaks."""
         heard = [i for i, samples in enumerate(batch) if not is_silent(samples)]
-        tokens: list[list[Token]] = [[] for _ in batch]
+        readings_of: list[list[Hypothesis]] = [[] for _ in batch]
         if heard:
             found = self.search(self._encode([batch[i] for i in heard]))
             for i, readings in zip(heard, found, strict=True):
                 if self._is_speech(readings[0]):
-                    tokens[i] = timed_tokens(readings[0], len(batch[i]) / self.sample_rate)
-        return tokens
+                    readings_of[i] = readings
+        return readings_of
 
     def _is_speech(self, reading: Hypothesis) -> bool:
         """Is the model as sure of this text as it is of speech? See training/gate.py."""

@@ -105,6 +105,14 @@ class Transcript:
         return cls(record["text"], segments, record["language"], record["duration"], record["audio"], repairs)
 
 
+def tokens_of(found: Sequence[Sequence[Hypothesis]], durations: Sequence[float]) -> list[list[Token]]:
+    """Readings of stretches, best first (or none), and their seconds -> the tokens of the best of each."""
+    return [
+        timed_tokens(readings[0], duration) if readings else []
+        for readings, duration in zip(found, durations, strict=True)
+    ]
+
+
 def build_transcript(
     tokens: Sequence[Token],
     tokenizer: Tokenizer,

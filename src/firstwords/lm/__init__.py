@@ -1,1 +1,1 @@
-"""Language models: how probable is a text, before anything is heard?"""
+"""Language models, from n-grams to LLMs: how probable is a text, before anything is heard?"""

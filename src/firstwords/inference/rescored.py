@@ -1,0 +1,64 @@
+"""A recogniser whose readings a language model chooses among."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from firstwords.errors import UsageError
+from firstwords.inference.recognizer import Recognizer
+from firstwords.inference.second_pass import SecondPass, SecondPassConfig, n_best_search
+from firstwords.lm.llm_folder import Dtype
+from firstwords.lm.llm_load import load_scorer
+from firstwords.lm.llm_score import LlmConfig
+from firstwords.search.search import build_encoded_search
+
+_LONGEST_PROMPT = 1 << 20  # bytes of a prompt file
+
+
+def add_second_pass(
+    recognizer: Recognizer,
+    llm: Path | str,
+    *,
+    prompt: str = "",
+    config: SecondPassConfig | None = None,
+    device: str = "auto",
+    dtype: Dtype = "auto",
+) -> SecondPass:
+    """Have a recogniser's readings chosen by a language model from now on.
+
+    A greedy search is replaced by a beam search, since it finds one reading alone. Streams are not touched.
+
+    Args:
+        llm: a folder in Hugging Face format, or ``hub:ORGANISATION/NAME`` to download one.
+        prompt: domain text, which is read before every utterance.
+    """
+    config = config or SecondPassConfig()
+    in_lines = bool(prompt.strip()) or config.context.tokens > 0
+    scorer = load_scorer(
+        llm, device=device, dtype=dtype, config=LlmConfig(ending="separator" if in_lines else "eos")
+    )
+    made = SecondPass(scorer, recognizer.tokenizer, config, prompt=prompt, name=str(llm))
+    model = recognizer.model
+    search = n_best_search(recognizer.recipe.search)
+    recognizer.search = build_encoded_search(
+        search, dict(model.named_heads()), model.frame_seconds, recognizer.scorers
+    )
+    recognizer.second_pass = made
+    return made
+
+
+def read_prompt(given: str) -> str:
+    """What stands behind ``--prompt``: the name of a text file, or the text itself."""
+    path = Path(given)
+    try:
+        if not path.is_file():
+            return given
+        if path.stat().st_size > _LONGEST_PROMPT:
+            raise UsageError(f"--prompt: '{path}' is longer than a megabyte.", mend="Give a shorter text.")
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise UsageError(f"--prompt: '{path}' is no UTF-8 text.", mend="Save it as UTF-8.") from None
+    except PermissionError:
+        raise UsageError(f"--prompt: '{path}' must not be read.", mend="Check your rights to it.") from None
+    except (OSError, ValueError):  # a text too long for the name of a file, or with a NUL
+        return given

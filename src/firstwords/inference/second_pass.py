@@ -1,0 +1,119 @@
+"""A language model chooses among the readings of the search: of one utterance, or of a recording in order.
+
+    recognizer = Recognizer.load("my-model")
+    add_second_pass(recognizer, "my-llm", prompt="A harvest report.")      inference/rescored.py
+
+Of a recording, each stretch is judged after the texts chosen before it (lm/llm_context.py). What is carried
+into a group of windows depends on the tokens so far alone, so a transcription that goes on after a kill gives
+what it would have given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import final
+
+from firstwords.config import Config
+from firstwords.inference.transcript import Token, build_transcript
+from firstwords.lm.llm_context import CarriedContext, ContextConfig
+from firstwords.lm.llm_score import TextScorer
+from firstwords.search.hypothesis import Hypothesis
+from firstwords.search.interface import (
+    CtcBeamConfig,
+    GreedyConfig,
+    SearchConfig,
+    TransducerBeamConfig,
+    TransducerGreedyConfig,
+)
+from firstwords.search.rescore import RescoreConfig, rescore
+from firstwords.text.tokenizer import Tokenizer
+
+_PIECES = 8  # of the recogniser for one token of the language model, at most, in what is looked back at
+
+
+class SecondPassConfig(Config):
+    """How much the language model says, and what it is told."""
+
+    rescore: RescoreConfig = RescoreConfig()
+    context: ContextConfig = ContextConfig()
+
+
+@final
+class SecondPass:
+    """Readings of one stretch or of several, best first -> the same readings in a better order.
+
+    Args:
+        prompt: domain text before everything else.
+        name: what stands for the scorer where results are compared, such as its path.
+    """
+
+    def __init__(
+        self,
+        scorer: TextScorer,
+        tokenizer: Tokenizer,
+        config: SecondPassConfig | None = None,
+        *,
+        prompt: str = "",
+        name: str = "",
+    ) -> None:
+        self.scorer = scorer
+        self.tokenizer = tokenizer
+        self.config = config or SecondPassConfig()
+        self.prompt = prompt
+        self.cut = 0  # most tokens of a prompt that did not fit
+        facts = "\n".join((name, prompt, self.config.model_dump_json(), type(scorer).__name__))
+        self.identity = hashlib.sha256(facts.encode(errors="surrogatepass")).hexdigest()[:16]
+        self._carried = CarriedContext(self.config.context)
+
+    def alone(self, readings: Sequence[Hypothesis]) -> list[Hypothesis]:
+        """Readings of an utterance, whose neighbours are not known."""
+        return self._ordered(readings, self.prompt)
+
+    def begin(self, tokens: Sequence[Token]) -> None:
+        """What ``in_order`` follows: all tokens of the recording so far, none at its start."""
+        self._carried = CarriedContext(self.config.context)
+        most = self.config.context.tokens * _PIECES
+        if not most:
+            return
+        heard = build_transcript(tokens[-most:], self.tokenizer, language="", duration=float("inf"), audio="")
+        # What is looked back at may begin within a word.
+        for segment in heard.segments[len(tokens) > most :]:
+            self._carried = self._carried.after(segment.text, segment.confidence, self.scorer.token_count)
+
+    def in_order(self, stretches: Sequence[Sequence[Hypothesis]]) -> list[list[Hypothesis]]:
+        """Readings of stretches that follow each other; a stretch without any stays without."""
+        chosen: list[list[Hypothesis]] = []
+        for readings in stretches:
+            ordered = self._ordered(readings, self._carried.prompt(self.prompt))
+            if ordered:
+                text = self._text(ordered[0])
+                self._carried = self._carried.after(text, ordered[0].confidence, self.scorer.token_count)
+            chosen.append(ordered)
+        return chosen
+
+    # -- one step below
+
+    def _text(self, reading: Hypothesis) -> str:
+        return " ".join(self.tokenizer.decode(reading.tokens).split())
+
+    def _ordered(self, readings: Sequence[Hypothesis], prompt: str) -> list[Hypothesis]:
+        if len(readings) < 2:
+            return list(readings)
+        texts = [self._text(reading) for reading in readings]
+        scores = self.scorer.score(texts, prompt)
+        self.cut = max(self.cut, *(score.prompt_cut for score in scores))
+        return rescore(readings, texts, scores, self.config.rescore)
+
+
+def n_best_search(config: SearchConfig) -> SearchConfig:
+    """A recipe's search -> one that finds several readings: a greedy one becomes a beam search."""
+    match config:
+        case GreedyConfig():
+            return CtcBeamConfig(language_model=config.language_model)
+        case TransducerGreedyConfig():
+            return TransducerBeamConfig(length_normalized=False, language_model=config.language_model)
+        case TransducerBeamConfig():  # its scores are sums, its order that of means: what is added to is sums
+            return config.with_(length_normalized=False)
+        case _:
+            return config

@@ -1,0 +1,136 @@
+"""Folders that are no language model, in words; nothing is ever downloaded unasked."""
+
+from __future__ import annotations
+
+import json
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from firstwords.errors import CheckpointError, DependencyError, UsageError
+from firstwords.lm.llm_folder import load_llm
+from small_llm import save
+
+
+@pytest.fixture(autouse=True)
+def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return save(tmp_path / "llm", "llama")
+
+
+def refusal(where: Path | str, kind: str = "causal") -> str:
+    with pytest.raises(CheckpointError) as caught:
+        load_llm(where, kind, device="cpu")  # type: ignore[arg-type]
+    assert caught.value.mend
+    return str(caught.value)
+
+
+def test_a_whole_folder_loads_without_the_network(folder: Path) -> None:
+    loaded = load_llm(folder, "causal", device="cpu")
+    assert (loaded.limit, loaded.model.training, loaded.device.type) == (128, False, "cpu")
+    assert not any(p.requires_grad for p in loaded.model.parameters())
+    assert load_llm(str(folder), "causal", device="cpu").limit == 128
+
+
+def test_what_does_not_exist_is_not_looked_for_elsewhere(tmp_path: Path) -> None:
+    assert "nothing was downloaded" in refusal(tmp_path / "absent")
+    said = refusal("some/llama-small")
+    assert "nothing was downloaded" in said
+    assert "write hub:some/llama-small" in said
+
+
+def test_a_hub_name_that_cannot_be_reached(monkeypatch: pytest.MonkeyPatch) -> None:
+    import huggingface_hub
+
+    asked: list[tuple[str, str | None]] = []
+
+    def absent(name: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append((name, revision))
+        assert "*.safetensors" in allow_patterns
+        assert not any(p.endswith((".bin", ".py")) for p in allow_patterns)
+        raise OSError("no route to the hub")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", absent)
+    assert "could not be downloaded: no route to the hub." in refusal("hub:some/llama-small@v1")
+    refusal("hub:some/llama-small")
+    assert asked == [("some/llama-small", "v1"), ("some/llama-small", None)]
+
+
+def test_what_is_missing_and_what_was_found(folder: Path) -> None:
+    (folder / "config.json").rename(folder / "kept.json")
+    assert "config.json is missing. Found: " in refusal(folder)
+    (folder / "kept.json").rename(folder / "config.json")
+    (folder / "tokenizer.json").unlink()
+    assert "has no tokenizer. Found: config.json" in refusal(folder)
+    (folder / "model.safetensors").unlink()
+    assert "has no *.safetensors. Found: config.json" in refusal(folder)
+    (folder / "pytorch_model.bin").write_bytes(b"")
+    assert "'pytorch_model.bin' is a pickle" in refusal(folder)
+
+
+def test_foreign_folders(tmp_path: Path, folder: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "Found: nothing." in refusal(empty)
+    assert "is a file" in refusal(folder / "config.json")
+    (tmp_path / "asr").mkdir()
+    (tmp_path / "asr" / "recipe.toml").write_text("")
+    assert "is a speech recogniser" in refusal(tmp_path / "asr")
+    assert "a masked one was asked for" in refusal(folder, "masked")
+    assert "a causal one was asked for" in refusal(save(tmp_path / "bert", "bert"))
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '"x"', '{"model_type": "no-such-thing"}', "\x00", '{"a":' * 3000]
+)
+def test_broken_configs(folder: Path, content: str) -> None:
+    (folder / "config.json").write_text(content)
+    refusal(folder)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_cut_off_files(folder: Path, name: str) -> None:
+    path = folder / name
+    path.write_bytes(path.read_bytes()[:100])
+    assert "cannot be loaded as a causal language model" in refusal(folder)
+
+
+def test_weights_that_are_not_the_models_are_not_made_up(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
+    assert "weights of LlamaForCausalLM are missing" in refusal(folder)
+
+
+def test_code_in_the_folder_is_not_run(folder: Path, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    (folder / "modeling_evil.py").write_text(f"open({str(ran)!r}, 'w')\n")
+    config = json.loads((folder / "config.json").read_text())
+    evil = {
+        "model_type": "evil",
+        "auto_map": {"AutoConfig": "modeling_evil.C", "AutoModelForCausalLM": "modeling_evil.M"},
+    }
+    (folder / "config.json").write_text(json.dumps(config | evil))
+    refusal(folder)
+    assert not ran.exists()
+
+
+def test_number_formats(folder: Path) -> None:
+    with pytest.raises(UsageError, match="'int3' is no number format"):
+        load_llm(folder, "causal", dtype="int3")  # type: ignore[arg-type]
+
+
+def test_without_the_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(DependencyError, match="need the package 'transformers'") as caught:
+        load_llm(folder, "causal")
+    assert caught.value.mend == 'pip install "firstwords[llm]"'
