@@ -91,8 +91,8 @@ class Recognizer:
         Args:
             device: "auto", "cpu", "cuda", "cuda:1".
             check: prove the folder on its own clip first.
-            precision: "bf16" is twice as fast in hardware, but a few letters may depend on what else is in the
-                batch; "auto" takes it from ten million parameters on.
+            precision: "bf16" is twice as fast in hardware, but a few letters may depend on what else is in
+                the batch; "auto" takes it from ten million parameters on.
             scorers: language model and phrases, weighted by ``search.language_model`` of the recipe.
         """
         compute = choose_compute(device, precision)
@@ -123,7 +123,7 @@ class Recognizer:
             language: checked against the model's own; None takes what it has.
             window: longest recording decoded as a whole, in seconds; longer ones in stretches of speech.
             progress: called with the seconds that are done.
-            journal: where it writes down how far it is; the same call with the same journal goes on from there
+            journal: where it writes down how far it is; the same call with the same journal goes on there
                 after a kill, to the same transcript. What is done is read again, not decoded: to seek is
                 inexact in many formats, and repairs are known only to who reads all.
         """
