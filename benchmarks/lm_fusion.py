@@ -1,0 +1,107 @@
+"""What an n-gram model adds to a CTC model: weight and bonus tuned on dev, for greedy and for beam search.
+
+    python benchmarks/lm_fusion.py MODEL CORPUS LM [--beam 10] [--test]
+
+MODEL is a folder that 'firstwords train' made, CORPUS one of 'firstwords import', LM one of 'firstwords lm
+train' over the model's pieces (or its letters). Dev is encoded once, then read with one setting after the
+other; the fewest character errors win. With --test the test split is read too, once without the language
+model and once with the setting that dev chose.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from firstwords.audio.waveform import read
+from firstwords.data.manifest import Corpus, Utterance, load_corpus
+from firstwords.device import machine_name
+from firstwords.inference.recognizer import Recognizer
+from firstwords.lm.language_model import load_language_model
+from firstwords.lm.ngram_scorer import NgramScorer
+from firstwords.scoring.error_rate import ErrorRate, grapheme_errors, word_errors
+from firstwords.search.interface import CtcBeamConfig
+from firstwords.search.tuning import Reader, Setting, by_search, tune
+from firstwords.tensors import Padded
+from firstwords.text.normalize import normalizer
+
+WITHOUT = Setting(0.0, 0.0)
+
+
+def posteriors(recognizer: Recognizer, utterances: Sequence[Utterance]) -> list[NDArray[np.float64]]:
+    """(T, V) natural-log CTC probabilities of every utterance."""
+    found: list[NDArray[np.float64]] = []
+    for utterance in utterances:
+        wave = read(
+            utterance.audio,
+            sample_rate=recognizer.sample_rate,
+            start=utterance.start,
+            duration=utterance.duration,
+        )
+        samples = torch.from_numpy(wave.samples)[None]
+        with torch.inference_mode():
+            log_probs = recognizer.model(Padded(samples, torch.tensor([samples.shape[1]])))
+        found.append(log_probs.values[0, : int(log_probs.lengths[0])].double().numpy())
+    return found
+
+
+def rates(texts: Sequence[str], references: Sequence[str]) -> str:
+    """CER and WER in words."""
+    pairs = list(zip(references, texts, strict=True))
+    graphemes = ErrorRate.total(grapheme_errors(reference, text) for reference, text in pairs)
+    words = ErrorRate.total(word_errors(reference, text) for reference, text in pairs)
+    return f"CER {100 * graphemes.rate:.2f} %, WER {100 * words.rate:.2f} %"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("lm", type=Path)
+    parser.add_argument("--beam", type=int, default=10)
+    parser.add_argument("--test", action="store_true")
+    options = parser.parse_args()
+    print(machine_name())
+    recognizer = Recognizer.load(options.model, device="cpu")
+    corpus: Corpus = load_corpus(options.corpus)
+    scorer = NgramScorer(load_language_model(options.lm), recognizer.tokenizer)
+    score = normalizer(recognizer.recipe.text.scoring)
+
+    def prepared(split: str) -> tuple[list[str], Callable[[int], Reader]]:
+        utterances = [u for u in corpus.split(split) if u.text]
+        frames = posteriors(recognizer, utterances)
+
+        def reader(beam: int) -> Reader:
+            config = CtcBeamConfig(beam=beam, n_best=1)
+            return by_search(frames, scorer, config, lambda ids: score(recognizer.tokenizer.decode(ids)))
+
+        return [score(u.text or "") for u in utterances], reader
+
+    references, reader = prepared("dev")
+    chosen: dict[int, Setting] = {}
+    for beam in (1, options.beam):
+        started = time.monotonic()
+        found = tune(reader(beam), references, split="dev", errors=grapheme_errors)
+        chosen[beam] = found.setting
+        without, best = found.without.rate, found.rate.rate
+        print(
+            f"dev, beam {beam}: without {100 * without:.2f} %, with {100 * best:.2f} % CER "
+            f"({100 * (1 - best / without):.1f} % fewer errors) at weight {found.setting.weight:g}, bonus "
+            f"{found.setting.bonus:g}; {len(found.tried)} settings in {time.monotonic() - started:.0f} s",
+            flush=True,
+        )
+    if options.test:
+        references, reader = prepared("test")
+        for beam, setting in chosen.items():
+            print(f"test, beam {beam}, without: {rates(reader(beam)(WITHOUT), references)}")
+            print(f"test, beam {beam}, with:    {rates(reader(beam)(setting), references)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
