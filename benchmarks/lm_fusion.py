@@ -26,6 +26,7 @@ from firstwords.inference.recognizer import Recognizer
 from firstwords.lm.language_model import load_language_model
 from firstwords.lm.ngram_scorer import NgramScorer
 from firstwords.scoring.error_rate import ErrorRate, grapheme_errors, word_errors
+from firstwords.scoring.significance import bootstrap_interval
 from firstwords.search.interface import CtcBeamConfig
 from firstwords.search.tuning import Reader, Setting, by_search, tune
 from firstwords.tensors import Padded
@@ -52,11 +53,17 @@ def posteriors(recognizer: Recognizer, utterances: Sequence[Utterance]) -> list[
 
 
 def rates(texts: Sequence[str], references: Sequence[str]) -> str:
-    """CER and WER in words."""
+    """CER and WER with 95 % intervals over utterances, in words."""
     pairs = list(zip(references, texts, strict=True))
-    graphemes = ErrorRate.total(grapheme_errors(reference, text) for reference, text in pairs)
-    words = ErrorRate.total(word_errors(reference, text) for reference, text in pairs)
-    return f"CER {100 * graphemes.rate:.2f} %, WER {100 * words.rate:.2f} %"
+    parts: list[str] = []
+    for name, errors in (("CER", grapheme_errors), ("WER", word_errors)):
+        each = [errors(reference, text) for reference, text in pairs]
+        interval = bootstrap_interval(each)
+        rate = ErrorRate.total(each).rate
+        parts.append(f"{name} {100 * rate:.2f} % ({100 * interval.low:.2f}-{100 * interval.high:.2f})")
+    strip = normalizer("strip_diacritics")
+    bare = ErrorRate.total(grapheme_errors(strip(reference), strip(text)) for reference, text in pairs)
+    return ", ".join((*parts, f"CER without diacritics {100 * bare.rate:.2f} %"))
 
 
 def main() -> None:

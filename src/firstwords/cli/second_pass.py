@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,8 @@ class SecondPassOptions:
         given = {"--prompt": self.prompt, "--rescore-weight": self.weight}
         if self.llm is None and (lone := [name for name, value in given.items() if value is not None]):
             raise UsageError(f"{lone[0]} belongs to --rescore.", mend="Name a language model with --rescore.")
+        if self.weight is not None and not math.isfinite(self.weight):
+            raise UsageError(f"--rescore-weight {self.weight}: no number.", mend="Give one such as 0.3.")
         if stream and self.llm is not None:
             raise UsageError(
                 "--rescore needs whole utterances: it cannot be used with --stream.", mend="Leave one out."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from firstwords.errors import UsageError
+from firstwords.heads.transducer.head import TransducerConfig
 from firstwords.inference.recognizer import Recognizer
 from firstwords.inference.second_pass import SecondPass, SecondPassConfig, n_best_search
 from firstwords.lm.llm_folder import Dtype
@@ -32,6 +33,12 @@ def add_second_pass(
         llm: a folder in Hugging Face format, or ``hub:ORGANISATION/NAME`` to download one.
         prompt: domain text, which is read before every utterance.
     """
+    transducer = recognizer.recipe.heads.get("transducer")
+    if isinstance(transducer, TransducerConfig) and transducer.durations is not None:
+        raise UsageError(
+            "A transducer with durations gives one reading: a language model has nothing to choose from.",
+            mend="Leave --rescore out.",
+        )
     config = config or SecondPassConfig()
     in_lines = bool(prompt.strip()) or config.context.tokens > 0
     scorer = load_scorer(

@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 
 from firstwords.errors import TextError
@@ -56,6 +56,8 @@ _PUNCTUATION = rf"({_KEPT})|\p{{P}}"
 
 # Marks that sit on letters of alphabets and abjads. The vowel signs of Indic scripts, the Japanese voicing
 # marks and Thai vowels are no diacritics in this sense: without them the text is another one.
+# Scripts whose words stand without spaces.
+_UNSPACED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}]"
 _DIACRITICS = (
     r"[\u0300-\u036F\u0483-\u0487\u1AB0-\u1AFF\u1DC0-\u1DFF\u20D0-\u20FF\uFE20-\uFE2F"  # Latin, Greek
     r"\u0591-\u05BD\u05BF\u05C1\u05C2\u05C4\u05C5\u05C7"  # Hebrew points
@@ -135,6 +137,17 @@ def normalizer(name: str) -> Normalizer:
     near = difflib.get_close_matches(name, NORMALIZERS, n=1, cutoff=0.5)
     hint = f"Did you mean '{near[0]}'? " if near else ""
     raise TextError(f"No normalizer is called '{name}'.", mend=f"{hint}Known: {', '.join(NORMALIZERS)}.")
+
+
+def writes_spaces(texts: Iterable[str]) -> bool:
+    """Do these texts put spaces between words? If there are none, it is told by the script."""
+    unspaced = pattern(_UNSPACED)
+    for text in texts:
+        if " " in text:
+            return True
+        if unspaced.search(text):
+            return False
+    return True
 
 
 def normalizers_for(language: str | None) -> tuple[str, str]:

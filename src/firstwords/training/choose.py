@@ -156,7 +156,7 @@ def choose_recipe(
         features=features,
         tokenizer=tokenizer,
         encoder=encoder,
-        heads={"ctc": _ctc(views, material)},
+        heads={"ctc": _ctc(views, plain=encoder.causal or not material.usual_encoder)},
         data=DataConfig(
             sample_rate=features.sample_rate, augment=augment, negative_share=_negatives(material, reasons)
         ),
@@ -181,10 +181,12 @@ def _negatives(material: Material, reasons: list[str]) -> float:
     return NEGATIVE_SHARE
 
 
-def _ctc(views: int, material: Material) -> CtcConfig:
+def _ctc(views: int, *, plain: bool) -> CtcConfig:
     if views == 1:
         return CtcConfig()
-    if not material.usual_encoder:  # it may have no stacks, or stream, which predictions fed back prevent
+    if (
+        causal
+    ):  # predictions fed back prevent streams; an encoder that the user names may have no stacks either
         return CtcConfig(consistency=CONSISTENCY)
     # Yoruba, dev CER: 16.1 % after 82 encoded passes with these taps, 16.8 % after 164 without; one run each
     # (LOG.md, 2026-11-21).

@@ -24,7 +24,7 @@ from firstwords.model.recipe import Recipe
 from firstwords.model.speech_model import SpeechModel
 from firstwords.search.speech_gate import closed_vocabulary
 from firstwords.tensors import Padded
-from firstwords.text.normalize import normalizer
+from firstwords.text.normalize import normalizer, writes_spaces
 from firstwords.text.tokenizer import Tokenizer
 from firstwords.training.resume import fingerprint
 
@@ -155,7 +155,7 @@ def prepare(
         prepared.noises = FolderNoise(_noise_clips(recipe))
     prepared.train = items + _places(items, recipe, batch_share * recipe.training.batch_seconds)
     prepared.between = _between(items, tokenizer)
-    if recipe.text.closed:
+    if recipe.text.closed and prepared.between.text:  # else joined words would be none of them
         prepared.words = closed_vocabulary(item.text for item in items if item.text)
     for reason, number in Counter(left_out.values()).most_common():
         ids = [name for name, why in left_out.items() if why == reason]
@@ -177,8 +177,8 @@ def _places(items: Sequence[Item], recipe: Recipe, batch_seconds: float) -> list
 
 
 def _between(items: Sequence[Item], tokenizer: Tokenizer) -> Between:
-    """A space where the language writes any."""
-    if not any(" " in item.text for item in items):
+    """A space where the language writes any: also where all utterances are single words."""
+    if not writes_spaces(item.text for item in items):
         return NOTHING
     both = [item.text for item in items if item.text][:1] * 2
     alone, joined = tokenizer.encode(both[0]), tokenizer.encode(" ".join(both))

@@ -8,7 +8,7 @@ import unicodedata
 import pytest
 
 from firstwords.errors import TextError
-from firstwords.text.normalize import NORMALIZERS, normalizer, normalizers_for
+from firstwords.text.normalize import NORMALIZERS, normalizer, normalizers_for, writes_spaces
 
 
 @pytest.mark.parametrize(
@@ -91,3 +91,19 @@ def test_an_unknown_name_is_refused_with_the_nearest() -> None:
 )
 def test_language_chooses_the_names(language: str | None, names: tuple[str, str]) -> None:
     assert normalizers_for(language) == names
+
+
+@pytest.mark.parametrize(
+    ("texts", "spaced"),
+    [
+        (["seven", "two"], True),  # single words of a script that writes spaces
+        (["one two"], True),
+        (["zero", "你好"], False),
+        (["你好 吗"], True),
+        (["สวัสดี"], False),
+        (["àbá"], True),
+        ([], True),
+    ],
+)
+def test_spaces_are_told_by_the_texts_or_the_script(texts: list[str], spaced: bool) -> None:
+    assert writes_spaces(texts) is spaced
