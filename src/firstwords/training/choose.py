@@ -184,9 +184,7 @@ def _negatives(material: Material, reasons: list[str]) -> float:
 def _ctc(views: int, *, plain: bool) -> CtcConfig:
     if views == 1:
         return CtcConfig()
-    if (
-        causal
-    ):  # predictions fed back prevent streams; an encoder that the user names may have no stacks either
+    if plain:  # predictions fed back prevent streams, and an encoder that the user names may have no stacks
         return CtcConfig(consistency=CONSISTENCY)
     # Yoruba, dev CER: 16.1 % after 82 encoded passes with these taps, 16.8 % after 164 without; one run each
     # (LOG.md, 2026-11-21).
