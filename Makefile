@@ -50,10 +50,7 @@ types: $(VENV)/.dev
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 test: lint types
-	$(BIN)/pytest -m "not slow and not gpu" --ignore=tests/unit
-	$(BIN)/pytest -m "not slow and not gpu" tests/unit/audio tests/unit/cli tests/unit/data
-	$(BIN)/pytest -m "not slow and not gpu" tests/unit \
-	    --ignore=tests/unit/audio --ignore=tests/unit/cli --ignore=tests/unit/data
+	$(BIN)/pytest -m "not slow and not gpu"
 
 test-all: lint types
 	$(BIN)/pytest

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from firstwords.encoders.conformer import Conformer, ConformerConfig
 from firstwords.encoders.dnn import Dnn, DnnConfig
@@ -159,6 +160,22 @@ def test_order_of_the_batch_does_not_matter(name: str) -> None:
     forward, backward = encode(encoder, utterances), encode(encoder, utterances[::-1])
     same(forward.values, backward.values.flip(0))
     assert forward.lengths.tolist() == backward.lengths.tolist()[::-1]
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_no_strided_pointwise_convolution(name: str) -> None:
+    """In bfloat16 oneDNN writes past its buffer there (``nn.convolution.convolve``): memory breaks unseen."""
+    seen: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if function is torch.ops.aten.convolution.default:
+                seen.append((tuple(args[1].shape[2:]), tuple(args[3])))
+            return function(*args, **(kwargs or {}))
+
+    with Watch(), torch.no_grad():
+        ENCODERS[name]().train()(pad(noise(90, 45, 60)))
+    assert not [(size, stride) for size, stride in seen if max(size) == 1 and max(stride) > 1]
 
 
 @pytest.mark.parametrize("name", ENCODERS)

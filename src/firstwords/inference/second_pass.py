@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import final
 
 from firstwords.config import Config
@@ -103,7 +104,21 @@ class SecondPass:
         texts = [self._text(reading) for reading in readings]
         scores = self.scorer.score(texts, prompt)
         self.cut = max(self.cut, *(score.prompt_cut for score in scores))
-        return rescore(readings, texts, scores, self.config.rescore)
+        ordered = rescore(readings, texts, scores, self.config.rescore)
+        return [_spread(ordered[0], readings[0]), *ordered[1:]]
+
+
+def _spread(chosen: Hypothesis, first: Hypothesis) -> Hypothesis:
+    """A reading without times (attention tells only those of the best one) -> those of the first, shared out.
+
+    Tokens without times would all stand at the start of a window, and be lost where windows are joined.
+    """
+    if chosen.times is not None or not chosen.tokens or not first.times or not first.ends:
+        return chosen
+    start, end = first.times[0], first.ends[-1]
+    step = (end - start) / len(chosen.tokens)
+    times = tuple(start + n * step for n in range(len(chosen.tokens)))
+    return replace(chosen, times=times, ends=(*times[1:], end))
 
 
 def n_best_search(config: SearchConfig) -> SearchConfig:

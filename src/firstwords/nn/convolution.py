@@ -6,7 +6,7 @@ copy, and on a CPU 16 to 27 times faster than conv1d at kernel 31.
 
 from __future__ import annotations
 
-from typing import Literal, final
+from typing import Literal, cast, final
 
 import torch
 import torch.nn.functional as F
@@ -37,10 +37,18 @@ def convolve(
     layer: nn.Conv2d,
     padding: tuple[int, int] = (0, 0),
 ) -> Float[Tensor, "batch frames outbins outchannels"]:
-    """A 2-D convolution with channels last on both sides."""
+    """A 2-D convolution with channels last on both sides.
+
+    A 1x1 convolution with strides reads only what its strides meet, so that is cut out first: in bfloat16
+    oneDNN (torch 2.13) would lay it out in a buffer of its own and write past the end of it (few channels,
+    an odd number of images), which broke the process minutes later in another place.
+    """
+    stride = cast("tuple[int, int]", layer.stride)
+    if layer.kernel_size == (1, 1) and stride != (1, 1):
+        x, stride = x[:, :: stride[0], :: stride[1]].contiguous(), (1, 1)
     image = x.permute(0, 3, 1, 2)
     weight = layer.weight.contiguous(memory_format=torch.channels_last)
-    y = F.conv2d(image, weight, layer.bias, layer.stride, padding, groups=layer.groups)
+    y = F.conv2d(image, weight, layer.bias, stride, padding, groups=layer.groups)
     return y.contiguous(memory_format=torch.channels_last).permute(0, 2, 3, 1)
 
 

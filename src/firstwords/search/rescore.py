@@ -15,13 +15,14 @@ from dataclasses import dataclass, replace
 from itertools import product
 from typing import Annotated
 
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field, FiniteFloat
 
 from firstwords.config import Config
 from firstwords.errors import UsageError
 from firstwords.lm.llm_score import TextScore
 from firstwords.scoring.error_rate import ErrorRate, word_errors
 from firstwords.search.hypothesis import Hypothesis
+from firstwords.search.tuning import check_split
 
 LM, WORDS, CHOICE = "llm", "words", "choice"
 
@@ -33,9 +34,9 @@ _BONUSES = (-2.0, -1.0, 0.0, 1.0, 2.0, 4.0)
 class RescoreConfig(Config):
     """How much the language model says."""
 
-    weight: NonNegativeFloat = 0.3  # 0: the first pass's scores alone
+    weight: Annotated[float, Field(ge=0.0, allow_inf_nan=False)] = 0.3  # 0: the first pass's scores alone
     length_power: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0  # 0: sums; 1: means over the tokens
-    word_bonus: float = 0.0  # nats a word: sums favor short readings
+    word_bonus: FiniteFloat = 0.0  # nats a word: sums favor short readings
 
 
 @dataclass(frozen=True)
@@ -114,13 +115,9 @@ def tune(
     what changes least.
 
     Args:
-        split: where the utterances are from; "test" is refused.
+        split: where the utterances are from; one that is called test is refused.
     """
-    if split == "test":
-        raise UsageError(
-            "Weights are not tuned on the test set: the result would no longer measure anything.",
-            mend="Tune on dev, then evaluate on test.",
-        )
+    check_split(split)
     tried = [found for found in utterances if found]
     if not tried:
         raise UsageError("There are no readings to tune on.", mend="Give n-best lists of dev utterances.")
@@ -129,7 +126,7 @@ def tune(
         for weight, bonus, power in product(
             sorted(weights), sorted(word_bonuses, key=lambda b: (abs(b), b)), sorted(length_powers)
         )
-        if weight or not (power or bonus)
+        if weight or not power  # a power without a weight changes nothing
     ]
     if not grid:
         raise UsageError("There are no weights to try.", mend="Give at least one weight.")

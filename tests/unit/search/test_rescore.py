@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firstwords.errors import UsageError
+from firstwords.errors import SearchError, UsageError
 from firstwords.lm.llm_score import TextScore
 from firstwords.scoring.error_rate import ErrorRate, word_errors
 from firstwords.search.hypothesis import Hypothesis
@@ -125,8 +125,9 @@ def test_tuning_tries_everything(items: list[list[tuple[float, float, int]]]) ->
 
 
 def test_never_on_test() -> None:
-    with pytest.raises(UsageError, match="not tuned on the test set"):
-        tune([[one(-1, -8, 2)]], "test")
+    for split in ("test", "Test-clean"):
+        with pytest.raises(SearchError, match="Weights are not tuned on"):
+            tune([[one(-1, -8, 2)]], split)
     with pytest.raises(UsageError, match="no readings"):
         tune([[], []], "dev")
 
