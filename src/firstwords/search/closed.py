@@ -1,0 +1,118 @@
+"""Few words, all known: what is nearly one of them is read as it.
+
+A recogniser of letters that was trained on commands or digits hears "vlume up" and "thre" now and then. Where
+there are no other words than those of the training texts (``speech_gate.closed_vocabulary``), such a reading
+is searched again, and every word that is none of them costs ``PENALTY`` nats:
+
+    greedy                 seven four vlume up
+    again, with the cost   seven four volume up        log P(audio) falls by less than the penalty
+
+A word that is plainly something else stays what it is. Readings that hold known words alone are left as they
+are, so most are searched once. Whether there is speech at all is judged by the greedy reading: known words
+are put together from noise too, if one insists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firstwords.heads.head import FrameHead
+from firstwords.search.ctc_beam import CtcBeamSearch
+from firstwords.search.fusion import Weighted
+from firstwords.search.hypothesis import Hypothesis
+from firstwords.search.interface import CtcBeamConfig
+from firstwords.search.lexicon import LexiconScorer, spell_words
+from firstwords.search.words import WordBoundaries
+from firstwords.tensors import Padded
+from firstwords.text.tokenizer import Tokenizer
+
+PENALTY = 6.0  # nats
+BEAM = 8
+
+
+@final
+class KnownWords:
+    """A ``WordModel`` that asks nothing of known words and a penalty of all others."""
+
+    def __init__(self, words: int, penalty: float = PENALTY) -> None:
+        self._free = np.zeros(words + 1)
+        self._penalty = penalty
+
+    def start(self) -> int:
+        """No word depends on those before."""
+        return 0
+
+    def scores(self, history: int) -> NDArray[np.float64]:
+        """(words + 1,) nats of each known word, that of the end first."""
+        return self._free
+
+    def oov(self, history: int) -> float:
+        """Nats of a word that is not known."""
+        return -self._penalty
+
+    def advance(self, history: int, word: int) -> int:
+        """The same again."""
+        return history
+
+
+def known_words(words: Iterable[str], tokenizer: Tokenizer, penalty: float = PENALTY) -> Weighted:
+    """The words of a closed vocabulary -> what a search adds to its scores.
+
+    Words that the tokenizer spells alike count once; one that it cannot spell is left out.
+    """
+    spelled: dict[tuple[int, ...], int] = {}
+    for tokens, _ in spell_words(sorted(words), tokenizer):
+        if tokens:
+            spelled.setdefault(tokens, len(spelled) + 1)
+    model = KnownWords(len(spelled), penalty)
+    boundaries = WordBoundaries.of(tokenizer.pieces)
+    scorer = LexiconScorer(model, list(spelled.items()), boundaries, letter=0.0)
+    return Weighted("known_words", 1.0, scorer, hears=False)
+
+
+@final
+class ClosedVocabulary:
+    """Reads again what holds unknown words.
+
+    Args:
+        head: frame-wise CTC scores of encoded frames.
+        words: all there are, normalized as the training texts.
+        frame_seconds: from one frame to the next.
+    """
+
+    def __init__(
+        self,
+        head: FrameHead,
+        words: Iterable[str],
+        tokenizer: Tokenizer,
+        frame_seconds: float,
+        *,
+        penalty: float = PENALTY,
+        beam: int = BEAM,
+    ) -> None:
+        self.head = head
+        self.words = frozenset(words)
+        self.tokenizer = tokenizer
+        asked = (known_words(self.words, tokenizer, penalty),)
+        self.search = CtcBeamSearch(CtcBeamConfig(beam=beam, n_best=1), frame_seconds, asked)
+
+    def fits(self, reading: Hypothesis) -> bool:
+        """Whether a reading holds known words alone."""
+        return self.words.issuperset(self.tokenizer.decode(reading.tokens).split())
+
+    def mend(self, encoded: Padded, found: Sequence[list[Hypothesis]]) -> list[list[Hypothesis]]:
+        """(B, T, D) encoded frames and their readings, none where nobody speaks -> the readings to show.
+
+        What an utterance was read as at first comes behind what replaces it.
+        """
+        mended = list(found)
+        rows = [row for row, readings in enumerate(found) if readings and not self.fits(readings[0])]
+        if rows:
+            frames = Padded(encoded.values[rows].float(), encoded.lengths[rows])
+            for row, again in zip(rows, self.search(self.head.log_probs(frames)), strict=True):
+                mended[row] = again if again[0].tokens == found[row][0].tokens else [*again, *found[row]]
+        return mended
