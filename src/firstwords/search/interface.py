@@ -97,7 +97,7 @@ class TransducerGreedyConfig(Config):
     """The most probable symbol at every point of one path through the transducer's lattice."""
 
     kind: Literal["transducer_greedy"] = "transducer_greedy"
-    symbols_per_frame: PositiveInt = 1  # then the next frame follows, blank or not; published: 1, TDT: 10
+    symbols_per_frame: PositiveInt | None = None  # then the next frame follows; None: 1, with durations 10
     language_model: LanguageModelConfig = LanguageModelConfig()
 
 

@@ -41,6 +41,8 @@ from firstwords.search.transducer_common import (
 )
 from firstwords.tensors import Padded
 
+_TIMED = 10  # symbols at one frame where they say themselves how long they stay: the published bound
+
 
 @final
 class TransducerGreedySearch(EncodedSearch):
@@ -57,6 +59,7 @@ class TransducerGreedySearch(EncodedSearch):
         self.head = head
         self.frame_seconds = frame_seconds
         self.scorers = tuple(scorers)
+        self._most = config.symbols_per_frame or (1 if head.config.durations is None else _TIMED)
 
     @torch.no_grad()
     def __call__(self, encoded: Padded) -> list[list[Hypothesis]]:
@@ -72,7 +75,7 @@ class TransducerGreedySearch(EncodedSearch):
         written: list[list[Emission]] = [[] for _ in range(batch)]
         for frame in range(int(lengths.amax()) if batch else 0):
             active = lengths > frame
-            for _ in range(self.config.symbols_per_frame):
+            for _ in range(self._most):
                 best, symbols = _chosen(
                     self.head.next_log_probs(frames[:, frame], histories.projected), companion
                 )
@@ -118,7 +121,7 @@ class TransducerGreedySearch(EncodedSearch):
                 companion.move(np.arange(batch), symbols.masked_fill(~writes, 0).cpu().numpy())
             here = here + 1
             ahead = steps[which]
-            ahead = torch.where((ahead == 0) & (here >= self.config.symbols_per_frame), 1, ahead)
+            ahead = torch.where((ahead == 0) & (here >= self._most), 1, ahead)
             place = torch.where(active, place + ahead, place)
             here = here.masked_fill(ahead > 0, 0)
         return self._readings(written, scores, shares_of(companion, batch))

@@ -195,10 +195,10 @@ def plain_greedy(head: TransducerHead, frames: Tensor, most: int) -> tuple[list[
     return tokens, times, score, asked
 
 
-@pytest.mark.parametrize("most", [1, 3])
+@pytest.mark.parametrize("most", [1, 3, None])
 @pytest.mark.parametrize("durations", [(0, 1, 2, 3, 4), (1, 2), (0, 1)], ids=str)
 @torch.no_grad()
-def test_greedy_search_writes_as_a_loop_would(durations: tuple[int, ...], most: int) -> None:
+def test_greedy_search_writes_as_a_loop_would(durations: tuple[int, ...], most: int | None) -> None:
     skipped = 0
     for seed in range(6):
         head = make(durations, seed)
@@ -210,7 +210,7 @@ def test_greedy_search_writes_as_a_loop_would(durations: tuple[int, ...], most: 
         )
         for row, readings in enumerate(search(encoded)):
             length = int(lengths[row])
-            tokens, times, score, asked = plain_greedy(head, encoded.values[row, :length], most)
+            tokens, times, score, asked = plain_greedy(head, encoded.values[row, :length], most or 10)
             assert readings[0].tokens == tuple(tokens)
             assert readings[0].times == tuple(float(t) for t in times)
             assert readings[0].score == pytest.approx(score, rel=1e-5, abs=1e-5)
