@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from firstwords.model.recipe import Recipe
     from firstwords.report.evaluation import Evaluation
 
-MINUTES = 5.3
+MINUTES = 5.0
 SYNTHETIC = "synthetic voices: says nothing about human speech"
 
 
