@@ -22,7 +22,7 @@ from firstwords.lm.llm_score import LlmConfig, TextScore
 from firstwords.scoring.error_rate import ErrorRate, word_errors
 from firstwords.scoring.ranking import area_under_curve
 from firstwords.search.hypothesis import Hypothesis
-from firstwords.search.rescore import Candidate, RescoreConfig, candidates, rescore, tune
+from firstwords.search.rescore import Candidate, RescoreConfig, candidates, rescore, tune_rescoring
 from firstwords.text.characters import GraphemeTokenizer
 from small_llm import WORDS, model, tokenizer
 
@@ -105,7 +105,7 @@ def test_weights_tuned_on_dev_mend_errors_on_test(llm: CausalLlm) -> None:
         candidates(readings, texts, scores, text)
         for (readings, texts, text), scores in zip(dev, scored(llm, dev), strict=True)
     ]
-    tuned = tune(options, "dev")
+    tuned = tune_rescoring(options, "dev")
     assert tuned.config.weight > 0
     assert tuned.oracle.errors == 0
     before, after = ErrorRate(), ErrorRate()

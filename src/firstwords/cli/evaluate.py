@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from firstwords.cli.search_options import (
+    Beam,
+    Lm,
+    LmBonus,
+    LmWeight,
+    Phrases,
+    SearchOptions,
+    SourceLm,
+    SourceWeight,
+)
 from firstwords.cli.second_pass import PROMPT_HELP, RESCORE_HELP, WEIGHT_HELP, SecondPassOptions
+
+if TYPE_CHECKING:
+    from firstwords.inference.recognizer import Recognizer
+    from firstwords.report.evaluation import Evaluation
 
 
 def run(
@@ -23,6 +37,13 @@ def run(
         typer.Option("--out", help="Folder for the report (default: evaluation/MODEL-CORPUS-SPLIT)."),
     ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    lm: Lm = None,
+    lm_weight: LmWeight = None,
+    lm_bonus: LmBonus = None,
+    source_lm: SourceLm = None,
+    source_weight: SourceWeight = None,
+    phrases: Phrases = None,
+    beam: Beam = None,
     rescore: Annotated[str | None, typer.Option("--rescore", help=RESCORE_HELP, metavar="LLM")] = None,
     prompt: Annotated[str | None, typer.Option("--prompt", help=PROMPT_HELP)] = None,
     rescore_weight: Annotated[
@@ -39,6 +60,7 @@ def run(
 
     from firstwords.data.manifest import load_corpus
     from firstwords.errors import UsageError
+    from firstwords.files import write_atomically
     from firstwords.report.evaluate import save_evaluation
     from firstwords.report.evaluate_model import check_other, compare_with, evaluate_model
     from firstwords.report.evaluation_terminal import print_evaluation
@@ -46,13 +68,24 @@ def run(
     console = Console()
     second = SecondPassOptions(rescore, prompt, rescore_weight)
     second.check(stream=False)
+    search = SearchOptions(
+        lm=lm,
+        weight=lm_weight,
+        bonus=lm_bonus,
+        source=source_lm,
+        source_weight=source_weight,
+        phrases=phrases,
+        beam=beam,
+    )
+    search.check()
     loaded = load_corpus(corpus)
     # What is wrong with the options is said before minutes of transcribing, not after.
     if against is not None:
         check_other(against, loaded, split)
     if out is not None and out.exists() and not out.is_dir():
         raise UsageError(f"--out: '{out}' is a file.", mend="Give a folder for the report.")
-    recognizer = second.load(model, device)
+    notes: list[str] = []
+    recognizer = _load(model, device, search, second, notes)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     before = None
     with Progress(*columns, console=console, transient=True) as bar:
@@ -63,7 +96,7 @@ def run(
             split,
             device=device,
             recognizer=recognizer,
-            note=second.note,
+            note=" ".join((*notes, second.note)).strip(),
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
         if against is not None:
@@ -77,10 +110,50 @@ def run(
             )
     if before is not None:
         print_evaluation(before, console)
+    counted = ""
+    if phrases is not None:
+        evaluation, counted = _count_phrases(phrases, evaluation, before)
     print_evaluation(evaluation, console)
     if recognizer is not None:
         second.tell(recognizer, console.print)
-    how = "-rescored" if rescore else ""
+    how = search.suffix + ("-rescored" if rescore else "")
     folder = out or Path("evaluation") / f"{evaluation.model}-{evaluation.corpus}-{split}{how}"
     page = save_evaluation(evaluation, folder, audio=audio)
+    if counted:
+        write_atomically(folder / "phrases.tsv", counted)
     console.print(f"Report: {page}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _load(
+    model: Path, device: str, search: SearchOptions, second: SecondPassOptions, notes: list[str]
+) -> Recognizer | None:
+    """The recogniser with what was asked for, and in ``notes`` what must be said of it; None: a plain one."""
+    if not search.given and second.llm is None:
+        return None
+    from firstwords.inference.recognizer import Recognizer
+    from firstwords.search.biasing import read_phrases
+    from firstwords.search.search import search_words
+    from firstwords.text.normalize import normalizer
+
+    recognizer = Recognizer.load(model, device=device)
+    search.apply(recognizer, notes.append, n_best=second.llm is not None)
+    second.apply(recognizer, device)
+    if search.phrases is not None:  # what cannot be counted is said before minutes of transcribing
+        read_phrases(search.phrases, normalizer(recognizer.recipe.text.scoring))
+    if search.beam is not None and search.lm is None:
+        notes.append(f"Search: {search_words(recognizer.search_config)}.")
+    return recognizer
+
+
+def _count_phrases(path: Path, evaluation: Evaluation, before: Evaluation | None) -> tuple[Evaluation, str]:
+    """A file of phrases -> the evaluation with hits and false alarms in its note, and a table of each."""
+    from dataclasses import replace
+
+    from firstwords.report.phrases import count_in, phrase_table, phrase_words
+
+    total, each = count_in(path, evaluation)
+    words = [phrase_words(total)]
+    if before is not None:
+        words.append(f"{before.model}: {phrase_words(count_in(path, before)[0])}")
+    note = " ".join((evaluation.note, *words)).strip()
+    return replace(evaluation, note=note), phrase_table(each)

@@ -1,4 +1,4 @@
-"""``firstwords lm``: language models from text: train, measure, and the way to other tools and back."""
+"""``firstwords lm``: language models from text: train, measure, tune, and the way to other tools and back."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from firstwords.cli import lm_tune
 from firstwords.errors import TextError, UsageError, quoted
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from firstwords.lm.language_model import NgramHeader, NgramLanguageModel
     from firstwords.text.tokenizer import Tokenizer
 
-app = typer.Typer(help="Language models: train, measure, import and export ARPA.", no_args_is_help=True)
+app = typer.Typer(help="Language models: train, measure, tune, import and export ARPA.", no_args_is_help=True)
 
 _Text = Annotated[
     list[Path],
@@ -169,6 +170,9 @@ def import_arpa(
     found = NgramLanguageModel(header.with_(order=model.order), model, pieces)
     save_language_model(to, found)
     console.print(f"Read {_counts(found)}. Wrote {to}.")
+
+
+app.command("tune")(lm_tune.run)
 
 
 _UNIT_NAMES = {"word": "words", "char": "letters", "piece": "pieces"}

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from firstwords.cli.search_options import (
+    Beam,
+    Lm,
+    LmBonus,
+    LmWeight,
+    Phrases,
+    SearchOptions,
+    SourceLm,
+    SourceWeight,
+)
 from firstwords.cli.second_pass import PROMPT_HELP, RESCORE_HELP, WEIGHT_HELP, SecondPassOptions
 
 if TYPE_CHECKING:
@@ -16,6 +26,8 @@ if TYPE_CHECKING:
     from firstwords.cli.transcribe_files import Job
     from firstwords.data.manifest import Utterance
     from firstwords.inference.recognizer import Recognizer
+
+_SHOWN = 5  # recordings named one by one
 
 
 def run(
@@ -50,6 +62,13 @@ def run(
         typer.Option("--precision", help="auto, fp32 or bf16; auto: bf16 for large models that gain by it."),
     ] = "auto",
     again: Annotated[bool, typer.Option("--again", help="Do files again that are done already.")] = False,
+    lm: Lm = None,
+    lm_weight: LmWeight = None,
+    lm_bonus: LmBonus = None,
+    source_lm: SourceLm = None,
+    source_weight: SourceWeight = None,
+    phrases: Phrases = None,
+    beam: Beam = None,
     rescore: Annotated[str | None, typer.Option("--rescore", help=RESCORE_HELP, metavar="LLM")] = None,
     prompt: Annotated[str | None, typer.Option("--prompt", help=PROMPT_HELP)] = None,
     rescore_weight: Annotated[
@@ -101,6 +120,16 @@ def run(
     }
     second = SecondPassOptions(rescore, prompt, rescore_weight)
     second.check(stream=stream)
+    search = SearchOptions(
+        lm=lm,
+        weight=lm_weight,
+        bonus=lm_bonus,
+        source=source_lm,
+        source_weight=source_weight,
+        phrases=phrases,
+        beam=beam,
+    )
+    search.check()
     _check(inputs or [], out, stream, of_streams)
     if stream:
         from firstwords.cli.transcribe_stream import StreamOptions, check_options, transcribe_stream
@@ -116,9 +145,21 @@ def run(
             report=report,
         )
         check_options(options)
-        transcribe_stream(_load(model, device, precision), options, console.print)
+        recognizer = _load(model, device, precision)
+        search.apply(recognizer, console.print, stream=True)
+        transcribe_stream(recognizer, options, console.print)
         return
-    _transcribe_files(model, inputs or [], format_, out, window, device, precision, again, second, console)
+
+    def load() -> Recognizer:
+        recognizer = _load(model, device, precision)
+        search.apply(recognizer, console.print, n_best=second.llm is not None)
+        second.apply(recognizer, device)
+        return recognizer
+
+    otherwise = search.given or second.llm is not None
+    _transcribe_files(
+        load, model, inputs or [], format_, out, window, again, second, console, otherwise=otherwise
+    )
 
 
 def _check(inputs: Sequence[Path], out: Path | None, stream: bool, of_streams: Mapping[str, object]) -> None:
@@ -153,27 +194,31 @@ def _load(model: Path, device: str, precision: str) -> Recognizer:
 
 
 def _transcribe_files(
+    load: Callable[[], Recognizer],
     model: Path,
     inputs: Sequence[Path],
     format_: str,
     out: Path | None,
     window: float,
-    device: str,
-    precision: str,
     again: bool,
     second: SecondPassOptions,
     console: Console,
+    *,
+    otherwise: bool,
 ) -> None:
-    from firstwords.cli.transcribe_files import plan, read_formats
+    """``otherwise``: another search than that of the recipe is wished."""
+    from firstwords.cli.transcribe_files import has_records, plan, read_formats
 
     formats = read_formats(format_, out)
     jobs, failures, done = plan(inputs, formats, out, again=again)
     if done:
-        console.print(f"{done} already transcribed, skipped (--again does them again).")
+        console.print(f"{len(done)} already transcribed, skipped (--again does them again).")
     written = 0
-    if jobs:
-        recognizer = _load(model, device, precision)
-        second.apply(recognizer, device)
+    known = done if otherwise or has_records(done) else []
+    recognizer = load() if jobs or known else None
+    if recognizer is not None and known:
+        _tell_otherwise(recognizer, known, formats, console)
+    if recognizer is not None and jobs:
         try:
             more = _work(recognizer, jobs, model.resolve().name, formats, window, console)
         except KeyboardInterrupt:
@@ -192,6 +237,22 @@ def _transcribe_files(
         raise typer.Exit(1)
 
 
+def _tell_otherwise(
+    recognizer: Recognizer, done: Sequence[Job], formats: Sequence[str], console: Console
+) -> None:
+    """Say which of the results that are kept were made with other things than those wished today."""
+    from firstwords.cli.transcribe_files import made_otherwise
+    from firstwords.inference.made import plain_identity
+
+    found = made_otherwise(done, formats, recognizer.identity, plain_identity(recognizer))
+    for audio, others in list(found.items())[:_SHOWN]:
+        console.print(f"{audio}: kept as it is, but made with another {' and another '.join(others)}.")
+    if len(found) > _SHOWN:
+        console.print(f"... and {len(found) - _SHOWN} more.")
+    if found:
+        console.print("--again does them again; or give another --out.")
+
+
 def _work(
     recognizer: Recognizer,
     jobs: Sequence[Job],
@@ -201,12 +262,14 @@ def _work(
     console: Console,
 ) -> dict[Path, str]:
     """Transcribe every recording, write or print it -> those that failed, and why."""
-    from firstwords.cli.transcribe_files import as_printed, write_results
+    from firstwords.cli.transcribe_files import as_printed, result_files, write_results
     from firstwords.cli.transcribe_progress import AudioProgress
     from firstwords.errors import FirstwordsError, WriteError
     from firstwords.inference.journal import Journal
+    from firstwords.inference.made import note_made, plain_identity
 
     failures: dict[Path, str] = {}
+    identity, plain = recognizer.identity, plain_identity(recognizer)
     of_utterance = {job.utterance.id: job for job in jobs}
     with AudioProgress(console, sum(job.duration for job in jobs)) as progress:
 
@@ -232,6 +295,7 @@ def _work(
                     print(as_printed(result, job.audio, formats[0], several=len(jobs) > 1), flush=True)
                 else:
                     write_results(job, result, name, formats)
+                    note_made(result_files(job, formats), identity, plain)
             except WriteError:  # a folder that cannot be written: the next file would not fare better
                 raise
             except FirstwordsError as error:

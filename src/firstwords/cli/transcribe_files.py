@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from firstwords.files import staged, write_atomically
 from firstwords.inference.elan_writer import add_tier, new_eaf
 from firstwords.inference.formats import WRITERS
 from firstwords.inference.journal import journal_path
+from firstwords.inference.made import RECORD, changed, made_with
 from firstwords.inference.transcript import Transcript
 
 # In folders only files that are named like recordings are taken; a file named on the command line always is.
@@ -60,8 +61,8 @@ def read_formats(text: str, out: Path | None) -> list[str]:
 
 def plan(
     inputs: Sequence[Path], formats: Sequence[str], out: Path | None, *, again: bool = False
-) -> tuple[list[Job], dict[Path, str], int]:
-    """Files and folders -> (what is to do, recordings that cannot be read and why, how many are done)."""
+) -> tuple[list[Job], dict[Path, str], list[Job]]:
+    """Files and folders -> (what is to do, recordings that cannot be read and why, what is done)."""
     found = _recordings(inputs)
     if out is None and len(found) > 1 and formats[0] not in _PRINTABLE:
         raise UsageError(
@@ -70,13 +71,13 @@ def plan(
         )
     jobs: list[Job] = []
     failures: dict[Path, str] = {}
-    done = 0
+    done: list[Job] = []
     for audio, target in _targets(found, out):
         if target is not None:
             _keep_what_is_not_ours(audio, target, formats, again=again)
         if target is not None and not again and all(_file(target, f).exists() for f in formats):
             journal_path(target).unlink(missing_ok=True)  # killed after the results, before this
-            done += 1
+            done.append(Job(audio, 0.0, target))
             continue
         try:
             jobs.append(Job(audio, probe(audio).duration, target))
@@ -154,6 +155,31 @@ def _keep_what_is_not_ours(audio: Path, target: Path, formats: Sequence[str], *,
             "would have the same name.",
             mend="Give another --out FOLDER.",
         )
+
+
+def result_files(job: Job, formats: Sequence[str]) -> list[Path]:
+    """Where the results of a recording lie; none where they are printed."""
+    return [] if job.target is None else [_file(job.target, format_) for format_ in formats]
+
+
+def made_otherwise(
+    done: Sequence[Job], formats: Sequence[str], identity: Mapping[str, str], plain: Mapping[str, str]
+) -> dict[Path, list[str]]:
+    """Recordings that are done, but with other things than ``identity`` -> the names of these things."""
+    found: dict[Path, list[str]] = {}
+    records: dict[Path, dict[str, dict[str, str]]] = {}
+    for job in done:
+        for file in result_files(job, formats):
+            known = records.setdefault(file.parent, made_with(file.parent))
+            if others := changed(known.get(file.name, {}), identity, plain):
+                found[job.audio] = others
+    return found
+
+
+def has_records(done: Sequence[Job]) -> bool:
+    """Was any of these folders ever written to with another search than the recipe's?"""
+    folders = {job.target.parent for job in done if job.target is not None}
+    return any((folder / RECORD).is_file() for folder in folders)
 
 
 def write_results(job: Job, transcript: Transcript, model: str, formats: Sequence[str]) -> None:

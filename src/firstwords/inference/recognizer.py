@@ -23,11 +23,11 @@ import torch
 from firstwords import __version__
 from firstwords.audio.source import Samples
 from firstwords.audio.waveform import AudioReader, ChannelPolicy, resample
-from firstwords.audio.windows import cut_windows
 from firstwords.data.manifest import Utterance
 from firstwords.device import Compute, Precision, choose_compute
-from firstwords.errors import FirstwordsError, SearchError, UsageError
+from firstwords.errors import FirstwordsError, UsageError
 from firstwords.inference.events import Event
+from firstwords.inference.frames import aligned_tokens, encoded_frames, frame_log_probs
 from firstwords.inference.intake import Block
 from firstwords.inference.journal import Journal, recording_fingerprint
 from firstwords.inference.language import check_language
@@ -42,16 +42,14 @@ from firstwords.inference.second_pass import SecondPass
 from firstwords.inference.streaming import Listener, ListenOptions, open_listener
 from firstwords.inference.transcript import Token, Transcript, build_transcript, tokens_of
 from firstwords.model.checkpoint import LoadedModel, load_model, weights_digest
-from firstwords.search.align import align as align_tokens
+from firstwords.model.recipe import with_search
 from firstwords.search.fusion import NO_SCORERS, Scorers
 from firstwords.search.hypothesis import Hypothesis
-from firstwords.search.search import FrameWise, build_encoded_search
-from firstwords.tensors import Padded, pad
+from firstwords.search.search import FrameWise, SearchConfig, build_encoded_search
+from firstwords.tensors import Padded
 from firstwords.text.normalize import normalizer
 
 _BLOCK_SECONDS = 10.0  # read at a time
-_SHORTEST = 0.25  # seconds; shorter audio is filled up with silence so that the encoder gets its first frame
-_ALIGN_CELLS = 500_000_000  # frames x states of a forced alignment, a byte each
 # Padded seconds per batch, and read ahead to find utterances of equal length.
 _BATCH_SECONDS = {"cpu": 60.0, "cuda": 1500.0}
 _GROUP_SECONDS = {"cpu": 600.0, "cuda": 9000.0}
@@ -62,19 +60,21 @@ _READERS, _LARGE = 4, 10_000_000  # threads; parameters from which on bfloat16 i
 class Recognizer:
     """A loaded model and everything needed to use it. Use ``Recognizer.load``."""
 
-    def __init__(self, loaded: LoadedModel, compute: Compute, scorers: Scorers = NO_SCORERS) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        compute: Compute,
+        scorers: Scorers = NO_SCORERS,
+        search: SearchConfig | None = None,
+    ) -> None:
         self.recipe, self.tokenizer, self.folder = loaded.recipe, loaded.tokenizer, loaded.folder
         self.model = loaded.model.to(compute.device).eval()
         self.compute = compute
         self.sample_rate = loaded.recipe.data.sample_rate
         self._hop = round(self.model.frame_seconds * self.sample_rate)  # samples from frame to frame
-        shift, heads = self.model.frame_seconds, dict(self.model.named_heads())
-        self.search = build_encoded_search(loaded.recipe.search, heads, shift, scorers)
-        self.scorers = scorers
         self.second_pass: SecondPass | None = None  # set it to have readings chosen by a language model
         self._speech_gate = loaded.speech_gate
-        # The gate was measured on CTC where there is CTC (tasks/recognition.py).
-        self._gated = self.model.ctc is None or isinstance(self.search, FrameWise)
+        self.use(search or loaded.recipe.search, scorers)
 
     @classmethod
     def load(
@@ -85,6 +85,7 @@ class Recognizer:
         check: bool = False,
         precision: Precision = "auto",
         scorers: Scorers = NO_SCORERS,
+        search: SearchConfig | None = None,
     ) -> Recognizer:
         """Model folder -> Recognizer.
 
@@ -93,13 +94,23 @@ class Recognizer:
             check: prove the folder on its own clip first.
             precision: "bf16" is twice as fast in hardware, but a few letters may depend on what else is in
                 the batch; "auto" takes it from ten million parameters on.
-            scorers: language model and phrases, weighted by ``search.language_model`` of the recipe.
+            scorers: language model and phrases, weighted by ``language_model`` of the search.
+            search: kind and settings of the search; None: the recipe's.
         """
         compute = choose_compute(device, precision)
         loaded = load_model(folder, device=compute.device, check=check)
         if precision == "auto" and sum(p.numel() for p in loaded.model.parameters()) < _LARGE:
             compute = choose_compute(device, "fp32")
-        return cls(loaded, compute, scorers)
+        return cls(loaded, compute, scorers, search)
+
+    def use(self, search: SearchConfig, scorers: Scorers) -> None:
+        """Read with these settings from now on; ConfigError where the model has no heads for them."""
+        with_search(self.recipe, search)  # refuses what the heads cannot do
+        heads = dict(self.model.named_heads())
+        self.search = build_encoded_search(search, heads, self.frame_seconds, scorers)
+        self.search_config, self.scorers = search, scorers
+        # The gate was measured on CTC where there is CTC (tasks/recognition.py).
+        self._gated = self.model.ctc is None or isinstance(self.search, FrameWise)
 
     @property
     def frame_seconds(self) -> float:
@@ -183,6 +194,14 @@ class Recognizer:
         reader = self._open(Path(audio), start, duration)
         return self._frames(reader.blocks(round(_BLOCK_SECONDS * self.sample_rate)), window)
 
+    def readings(
+        self, audio: Path | str, *, start: float = 0.0, duration: float | None = None
+    ) -> list[Hypothesis]:
+        """Recording, decoded as a whole -> its readings, best first; without speech one without tokens."""
+        (samples,) = self._open(Path(audio), start, duration).blocks(1 << 40)
+        (found,) = self._read([samples])
+        return found or [Hypothesis((), 0.0, {})]
+
     def listener(self, **options: Unpack[ListenOptions]) -> Listener:
         """A stream to feed block by block (inference/streaming.py); the model must be causal."""
         return open_listener(
@@ -190,6 +209,7 @@ class Recognizer:
             self.tokenizer,
             device=self.compute.device,
             speech_gate=self._speech_gate,
+            search=self.search_config,
             scorers=self.scorers,
             **options,
         )
@@ -214,20 +234,9 @@ class Recognizer:
         """
         reader = self._open(Path(audio), start, duration)
         log_probs = self._frames(reader.blocks(round(_BLOCK_SECONDS * self.sample_rate)), 30.0)
-        seconds = len(log_probs) * self.frame_seconds
         ids = self.tokenizer.encode(normalizer(self.recipe.text.normalizer)(text))
-        if len(log_probs) * (2 * len(ids) + 1) > _ALIGN_CELLS:
-            raise SearchError(
-                f"'{audio}': {seconds / 60:.0f} min with {len(ids)} tokens are too long to align at once.",
-                mend="Align it in pieces of about ten minutes: give start, duration and the text between.",
-            )
-        found = align_tokens(log_probs, ids, name=f"'{audio}'")
-        tokens = [
-            Token(id_, first * self.frame_seconds, (last + 1) * self.frame_seconds, sure)
-            for id_, first, last, sure in zip(
-                found.tokens, found.first, found.last, found.confidences, strict=True
-            )
-        ]
+        tokens = aligned_tokens(log_probs, ids, self.frame_seconds, name=f"'{audio}'")
+        seconds = len(log_probs) * self.frame_seconds
         return self._transcript(tokens, seconds, str(audio), reader.repairs)
 
     def _open(self, path: Path, start: float = 0.0, duration: float | None = None) -> AudioReader:
@@ -235,22 +244,29 @@ class Recognizer:
         return AudioReader(path, sample_rate=self.sample_rate, channels=how, start=start, duration=duration)
 
     @cached_property
-    def _fingerprint(self) -> str:
-        """Of all that this model's tokens depend on."""
-        weights = weights_digest(self.model.state_dict())
-        known = (self.recipe.digest, self.tokenizer.piece_hash, weights, self._speech_gate.identity)
-        return " ".join((*known, self.scorers.identity)).rstrip()
+    def weights(self) -> str:
+        """Fingerprint of the model's weights."""
+        return weights_digest(self.model.state_dict())
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What the text depends on beside the audio, each thing in the words a user is told of a change."""
+        model = (self.recipe.digest, self.tokenizer.piece_hash, self.weights, self._speech_gate.identity)
+        return {
+            "model": " ".join(model).rstrip(),
+            "search": self.search_config.model_dump_json(),
+            "language model or list of phrases": self.scorers.identity,
+            "second pass": "" if self.second_pass is None else self.second_pass.identity,
+        }
 
     def _identity(self, audio: Path, start: float, duration: float | None, window: float) -> dict[str, str]:
-        """What a journal belongs to, each thing in the words a user is told that it has changed."""
-        return {
+        """What a journal belongs to."""
+        return self.identity | {
             "version of firstwords": __version__,
-            "model": self._fingerprint,
             "state of the recording": recording_fingerprint(audio),
             "stretch of it": f"{start} {duration}",
             "window": f"{window} {self._together}",
             "device": f"{self.compute.device.type} {self.compute.dtype}",
-            "second pass": "" if self.second_pass is None else self.second_pass.identity,
         }
 
     @property
@@ -372,29 +388,10 @@ class Recognizer:
 
     def _encode(self, batch: Sequence[Samples]) -> Padded:
         """Stretches of samples -> (B, T, D) encoded frames."""
-        least = round(_SHORTEST * self.sample_rate)
-        audio = pad([torch.from_numpy(np.pad(s, (0, max(0, least - len(s))))) for s in batch])
-        place = self.compute.device
-        audio = Padded(audio.values.to(place), audio.lengths.to(place))
-        with torch.autocast(place.type, self.compute.dtype, enabled=self.compute.autocast):
-            encoded = self.model.encode(audio)
-        return Padded(encoded.values.float(), encoded.lengths)
+        return encoded_frames(self.model, self.compute, batch, self.sample_rate)
 
     @torch.inference_mode()
     def _frames(self, blocks: Iterable[Samples], window: float) -> npt.NDArray[np.float32]:
-        """Blocks -> log-probabilities of the whole: each window's frames for the part it keeps."""
-        head = self.model.ctc
-        if head is None:
-            raise UsageError(
-                "This model has no CTC head, and nothing else scores every frame or aligns a text.",
-                mend="Train one with [heads.ctc] in its recipe; it may stand beside other heads.",
-            )
-        hop = self._hop
-        parts: list[npt.NDArray[np.float32]] = []
-        for one in cut_windows(blocks, self.sample_rate, window_config(window), grid=hop):
-            scores = head.log_probs(self._encode([one.samples]))
-            values = scores.values[0, : int(scores.lengths[0])].float().cpu().numpy()
-            first = (one.keep_start - one.start_sample) // hop
-            last = len(values) if one.is_last else (one.keep_end - one.start_sample) // hop
-            parts.append(values[first:last])
-        return np.concatenate(parts) if parts else np.zeros((0, self.model.vocabulary), np.float32)
+        """Blocks -> log-probabilities of the whole."""
+        config = window_config(window)
+        return frame_log_probs(self.model.ctc, self._encode, blocks, config, self.sample_rate, hop=self._hop)

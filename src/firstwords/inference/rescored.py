@@ -11,7 +11,6 @@ from firstwords.inference.second_pass import SecondPass, SecondPassConfig, n_bes
 from firstwords.lm.llm_folder import Dtype
 from firstwords.lm.llm_load import load_scorer
 from firstwords.lm.llm_score import LlmConfig
-from firstwords.search.search import build_encoded_search
 
 _LONGEST_PROMPT = 1 << 20  # bytes of a prompt file
 
@@ -45,11 +44,7 @@ def add_second_pass(
         llm, device=device, dtype=dtype, config=LlmConfig(ending="separator" if in_lines else "eos")
     )
     made = SecondPass(scorer, recognizer.tokenizer, config, prompt=prompt, name=str(llm))
-    model = recognizer.model
-    search = n_best_search(recognizer.recipe.search)
-    recognizer.search = build_encoded_search(
-        search, dict(model.named_heads()), model.frame_seconds, recognizer.scorers
-    )
+    recognizer.use(n_best_search(recognizer.search_config), recognizer.scorers)
     recognizer.second_pass = made
     return made
 

@@ -28,7 +28,7 @@ from firstwords.inference.transcript import Token, Word, build_transcript
 from firstwords.model.speech_model import SpeechModel
 from firstwords.search.fusion import NO_SCORERS, Scorers, weigh
 from firstwords.search.hypothesis import Hypothesis
-from firstwords.search.interface import CtcBeamConfig, GreedyConfig
+from firstwords.search.interface import CtcBeamConfig, GreedyConfig, SearchConfig
 from firstwords.search.speech_gate import OPEN, SpeechGate
 from firstwords.search.streaming import StreamingSearch, build_streaming_search
 from firstwords.text.pieces import SPACE
@@ -60,6 +60,7 @@ def open_listener(
     *,
     device: torch.device,
     speech_gate: SpeechGate = OPEN,
+    search: SearchConfig | None = None,
     scorers: Scorers = NO_SCORERS,
     sample_rate: int | None = None,
     chunk_ms: float = 640.0,
@@ -67,12 +68,16 @@ def open_listener(
     endpoints: EndpointConfig | None = None,
     partials: bool = True,
 ) -> Listener:
-    """A model and ``ListenOptions`` -> a stream; SearchError or UsageError where the model cannot."""
+    """A model and ``ListenOptions`` -> a stream; SearchError or UsageError where the model cannot.
+
+    Args:
+        search: the recipe's if None; what a stream makes of it, ``streamed_search`` says.
+    """
     recipe = model.recipe
     return Listener(
         model,
         tokenizer,
-        _search(model, scorers),
+        _search(model, search or recipe.search, scorers),
         context=choose_context(model, chunk_ms=chunk_ms, left_ms=left_ms),
         device=device,
         sample_rate=sample_rate or recipe.data.sample_rate,
@@ -82,19 +87,22 @@ def open_listener(
     )
 
 
-def _search(model: SpeechModel, scorers: Scorers) -> StreamingSearch:
-    """The recipe's search; where that needs whole utterances, the greedy one of the CTC head beside it."""
+def streamed_search(config: SearchConfig) -> GreedyConfig | CtcBeamConfig:
+    """A search -> what reads a stream: itself, or the greedy one of the CTC head where it needs the whole."""
+    if isinstance(config, GreedyConfig | CtcBeamConfig):
+        return config
+    return GreedyConfig(language_model=config.language_model)
+
+
+def _search(model: SpeechModel, config: SearchConfig, scorers: Scorers) -> StreamingSearch:
     if model.ctc is None:
         raise SearchError(
-            f"This model cannot stream: search.kind = '{model.recipe.search.kind}' reads whole utterances, "
+            f"This model cannot stream: search.kind = '{config.kind}' reads whole utterances, "
             "and there is no CTC head.",
             mend="Transcribe whole recordings (without --stream), or train with [heads.ctc] in the recipe.",
         )
-    config = model.recipe.search
-    greedy = GreedyConfig(language_model=config.language_model)
-    frame_wise = config if isinstance(config, GreedyConfig | CtcBeamConfig) else greedy
     weighed = weigh(scorers, config.language_model, model.ctc.vocabulary)
-    return build_streaming_search(frame_wise, model.ctc.log_probs, model.frame_seconds, weighed)
+    return build_streaming_search(streamed_search(config), model.ctc.log_probs, model.frame_seconds, weighed)
 
 
 @final

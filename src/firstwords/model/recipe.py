@@ -136,6 +136,15 @@ def _search_for(heads: Mapping[str, object]) -> str:
     return 'search.kind = "attention_beam" and search.ctc_weight = 0'
 
 
+def with_search(recipe: Recipe, search: SearchConfig) -> Recipe:
+    """The recipe with another search; ConfigError where its heads cannot do it."""
+    if search == recipe.search:
+        return recipe
+    values = recipe.model_dump(mode="json", exclude_none=True)
+    values["search"] = search.model_dump(mode="json", exclude_none=True)
+    return parse_config(values, Recipe, name="recipe", source="search")
+
+
 def read_recipe(path: Path, *, overrides: tuple[str, ...] = ()) -> Recipe:
     """TOML file (with at most one ``base``) and ``--set`` assignments -> Recipe."""
     values = override(read_toml(path), overrides)

@@ -16,8 +16,9 @@ in "hannah". Among several phrases under way the one with most to lend lends.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple, final
 
 import torch
@@ -195,6 +196,56 @@ class PhraseScorer(TokenScorer[Tensor]):
             own = place.earned[len(place.earned) - node.depth :]
             found = max(found, sum(max(0.0, node.most - weight) for weight in own))
         return found
+
+
+BOOST = 1.5  # nats per token where a list of phrases says nothing else
+
+
+def read_phrases(path: Path, normalize: Callable[[str], str]) -> dict[str, float]:
+    """A file with one phrase a line, its boost behind a tab if it has one -> phrases and boosts.
+
+    Args:
+        normalize: that of the recogniser's transcripts; empty lines are skipped, of equal phrases the
+            highest boost counts.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise SearchError(f"'{path}' is no UTF-8 text.", mend="Save the phrases as UTF-8.") from None
+    except OSError as error:
+        raise SearchError(
+            f"The phrases '{path}' cannot be read: {error.strerror or error}.", mend="Check the path."
+        ) from None
+    found: dict[str, float] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        written, _, behind = line.partition("\t")
+        text = normalize(written)
+        if not text.strip():
+            raise SearchError(
+                f"'{path}', line {number}: nothing is left of {written!r} after normalizing.",
+                mend="Take the line out.",
+            )
+        found[text] = max(found.get(text, 0.0), _boost(behind.strip(), f"'{path}', line {number}"))
+    if not found:
+        raise SearchError(f"'{path}' holds no phrases.", mend="Write one phrase a line.")
+    return found
+
+
+def _boost(text: str, where: str) -> float:
+    if not text:
+        return BOOST
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise SearchError(
+            f"{where}: the boost {text!r} is no number above 0.",
+            mend=f"Write the phrase, a tab and nats per token, such as {BOOST:g}.",
+        )
+    return value
 
 
 def phrase_scorer(

@@ -38,7 +38,9 @@ from firstwords.text.tokenizer import Tokenizer
 History = TypeVar("History")  # what a word model knows of the words before; hashable
 UNKNOWN = -1
 _OUTSIDE = -1  # node of a spelling that is in no tree
-_KEPT = 4096  # histories and rows whose numbers are kept
+_KEPT = 4096  # histories and rows whose numbers are kept, at most
+_KEPT_BYTES = 256 << 20  # of the numbers of histories: two for each word
+_FEWEST = 32  # histories kept however many words there are
 
 
 class WordModel(Protocol[History]):
@@ -106,6 +108,7 @@ class LexiconScorer(TokenScorer[tuple[Place[Any], ...]]):
         self.look_ahead = look_ahead
         self._tree = _plant(spellings, boundaries)
         self._numbers: dict[Any, tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
+        self._most = min(_KEPT, max(_FEWEST, _KEPT_BYTES // (16 * max(1, len(spellings)))))
         self._rows: dict[Place[Any], Tensor] = {}
 
     def start(self, rows: int) -> tuple[Place[Any], ...]:
@@ -209,7 +212,7 @@ class LexiconScorer(TokenScorer[tuple[Place[Any], ...]]):
                     f"The word model gives {len(scores)} numbers, fewer than the lexicon has words.",
                     mend="Make the lexicon from the model's own words.",
                 )
-            if len(self._numbers) >= _KEPT:
+            if len(self._numbers) >= self._most:
                 self._numbers.clear()
             found = self._numbers[history] = scores[self._tree.words], scores
         return found

@@ -5,7 +5,7 @@
 The language model chooses among the readings that the recogniser found; it never writes one. Its part of the
 score stands beside the others in ``Hypothesis.parts``, so ``score`` stays their sum.
 
-Weights are tuned on readings of a development set, never of the test set (``tune`` refuses it).
+Weights are tuned on readings of a development set, never of the test set (``tune_rescoring`` refuses it).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from firstwords.errors import UsageError
 from firstwords.lm.llm_score import TextScore
 from firstwords.scoring.error_rate import ErrorRate, word_errors
 from firstwords.search.hypothesis import Hypothesis
-from firstwords.search.tuning import check_split
+from firstwords.search.tuning import Errors, check_split
 
 LM, WORDS, CHOICE = "llm", "words", "choice"
 
@@ -50,7 +50,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Tuned:
+class TunedRescoring:
     """The best settings found, the error rate with them, with the first pass alone, and the best possible."""
 
     config: RescoreConfig
@@ -92,24 +92,29 @@ def put_first(readings: Sequence[Hypothesis], choice: int) -> list[Hypothesis]:
 
 
 def candidates(
-    readings: Sequence[Hypothesis], texts: Sequence[str], scores: Sequence[TextScore], reference: str
+    readings: Sequence[Hypothesis],
+    texts: Sequence[str],
+    scores: Sequence[TextScore],
+    reference: str,
+    *,
+    errors: Errors = word_errors,
 ) -> list[Candidate]:
-    """The readings of one utterance and what was said -> what ``tune`` needs; texts normalized alike."""
+    """The readings of one utterance and what was said, normalized alike -> what ``tune_rescoring`` needs."""
     return [
-        Candidate(reading.score, score, len(text.split()), word_errors(reference, text))
+        Candidate(reading.score, score, len(text.split()), errors(reference, text))
         for reading, text, score in zip(readings, texts, scores, strict=True)
     ]
 
 
-def tune(
+def tune_rescoring(
     utterances: Sequence[Sequence[Candidate]],
     split: str,
     *,
     weights: Sequence[float] = _WEIGHTS,
     length_powers: Sequence[float] = _POWERS,
     word_bonuses: Sequence[float] = _BONUSES,
-) -> Tuned:
-    """Candidates of development utterances -> the settings with the fewest word errors.
+) -> TunedRescoring:
+    """Candidates of development utterances -> the settings with the fewest errors.
 
     Every combination is tried. Of equal ones the smallest weight wins, then the smallest bonus and power:
     what changes least.
@@ -132,7 +137,7 @@ def tune(
         raise UsageError("There are no weights to try.", mend="Give at least one weight.")
     rates = [ErrorRate.total(_best(found, config).errors for found in tried) for config in grid]
     fewest = min(range(len(grid)), key=lambda i: rates[i].errors)
-    return Tuned(
+    return TunedRescoring(
         config=grid[fewest],
         errors=rates[fewest],
         before=ErrorRate.total(max(found, key=lambda c: c.acoustic).errors for found in tried),

@@ -40,6 +40,7 @@ class Setting(NamedTuple):
 
 Reader = Callable[[Setting], Sequence[str]]  # texts of the dev utterances, in the order of the references
 Errors = Callable[[str, str], ErrorRate]  # of a reference and a hypothesis
+Told = Callable[[Setting, ErrorRate], None]
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,7 @@ def tune(
     weights: Sequence[float] = WEIGHTS,
     bonuses: Sequence[float] = BONUSES,
     errors: Errors = word_errors,
+    told: Told | None = None,
 ) -> Tuned:
     """The setting with the fewest errors; of equals the one with the smaller weight, then bonus.
 
@@ -71,6 +73,7 @@ def tune(
         read: pure: the same setting gives the same texts, normalized for scoring as the references are.
         split: name of what the utterances belong to; one that is called test is refused.
         errors: ``word_errors`` for WER, ``grapheme_errors`` for CER.
+        told: called with every setting as soon as it has been tried.
     """
     check_split(split)
     if not any(references):
@@ -85,6 +88,8 @@ def tune(
             tried[setting] = ErrorRate.total(
                 errors(reference, text) for reference, text in zip(references, texts, strict=True)
             )
+            if told is not None:
+                told(setting, tried[setting])
         return tried[setting].errors, setting.weight, abs(setting.bonus)
 
     best = Setting(0.0, 0.0)
@@ -110,7 +115,7 @@ def check_split(split: str) -> None:
 
 
 def by_search(
-    log_probs: Sequence[NDArray[np.float64]],
+    log_probs: Sequence[NDArray[np.floating]],
     language_model: TokenScorer[Any],
     config: CtcBeamConfig,
     text: Callable[[Sequence[int]], str],
@@ -127,7 +132,7 @@ def by_search(
         found: list[str] = []
         for one in log_probs:
             scorers = weigh(Scorers(language_model), own, one.shape[1])
-            found.append(text(prefix_readings(one, config, scorers)[0].tokens))
+            found.append(text(prefix_readings(one.astype(np.float64), config, scorers)[0].tokens))
         return found
 
     return read
@@ -137,6 +142,8 @@ def by_n_best(
     readings: Sequence[Sequence[Hypothesis]],
     log_probs: Sequence[Sequence[float]],
     text: Callable[[Sequence[int]], str],
+    *,
+    length_power: float = 0.0,
 ) -> Reader:
     """N-best readings of every utterance -> the best of them with a setting.
 
@@ -144,16 +151,15 @@ def by_n_best(
         readings: made without a language model.
         log_probs: that of the language model for each reading and its end.
         text: tokens -> text, normalized for scoring.
+        length_power: of the search, which has divided its scores by (tokens and end) to this power.
     """
-    tables = [
-        (
-            np.array([reading.score for reading in own]),
-            np.array(scores),
-            np.array([len(reading.tokens) for reading in own]),
-            [text(reading.tokens) for reading in own],
-        )
-        for own, scores in zip(readings, log_probs, strict=True)
-    ]
+    tables: list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], list[str]]] = []
+    for own, scores in zip(readings, log_probs, strict=True):
+        count = np.array([float(len(reading.tokens)) for reading in own])
+        divisor = (count + 1) ** length_power
+        heard = np.array([reading.score for reading in own])
+        texts = [text(reading.tokens) for reading in own]
+        tables.append((heard, np.array(scores) / divisor, count / divisor, texts))
 
     def read(setting: Setting) -> list[str]:
         # 0 times what is impossible is nothing, as in a search without a language model.

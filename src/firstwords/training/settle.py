@@ -155,6 +155,12 @@ def _names_encoder(wanted: Wanted) -> bool:
     return isinstance(encoder, dict) and not {"kind", "causal"}.isdisjoint(cast("dict[str, object]", encoder))
 
 
+def usual_language(utterances: Sequence[Utterance]) -> str:
+    """The language of most utterances, of equally frequent ones the first; "und" where none is stated."""
+    counts = Counter(u.language for u in utterances if u.language)
+    return counts.most_common(1)[0][0] if counts else "und"
+
+
 def usual_rate(utterances: Sequence[Utterance]) -> int | None:
     """Hertz that nine of ten recordings have at most, by the headers of some; None where none can be read."""
     paths = list(dict.fromkeys(u.audio for u in utterances))
@@ -167,8 +173,7 @@ def usual_rate(utterances: Sequence[Utterance]) -> int | None:
 
 def _chosen(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress: Progress) -> Recipe:
     train_part, _, _ = split_corpus(corpus, seed=1)
-    languages = [u.language for u in train_part if u.language]
-    language = max(set(languages), key=languages.count) if languages else "und"
+    language = usual_language(train_part)
     clean = normalizer(normalizers_for(language)[0])
     texts = [clean(u.text or "") for u in train_part]
     words = Counter(word for text in texts for word in text.split())

@@ -191,7 +191,7 @@ def test_names_of_results(recordings: Path, tmp_path: Path) -> None:
         out / "one.wav",
         out / "v1.2",
     ]
-    assert (failures, done) == ({}, 0)
+    assert (failures, done) == ({}, [])
     shutil.copytree(recordings, tmp_path / "other")
     with pytest.raises(UsageError, match="both be written"):
         plan([recordings, tmp_path / "other"], ["txt"], out)

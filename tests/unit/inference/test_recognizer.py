@@ -93,7 +93,8 @@ def test_a_language_model_takes_part(folder: Path, recognizer: Recognizer, clips
     plain = recognizer.transcribe(clips[1].audio).text
     assert set(fused.transcribe(clips[1].audio).text) == {"a"}
     assert set(plain) - {"a", " "}
-    assert fused._fingerprint == f"{recognizer._fingerprint} only a"
+    key = "language model or list of phrases"
+    assert fused.identity == recognizer.identity | {key: "only a"} != recognizer.identity
 
 
 def test_errors_stand_in_their_places(recognizer: Recognizer, clips: list[Utterance], tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from firstwords.scoring.significance import (
     error_segments,
     matched_pairs,
     paired_difference,
+    relative_gain,
     resampling_unit,
 )
 
@@ -159,3 +160,20 @@ def test_matched_pairs_by_hand() -> None:
 )
 def test_error_segments(first: str, second: str, segments: list[tuple[int, int]]) -> None:
     assert error_segments(["a", "b", "c", "d", "e", "f"], first.split(), second.split()) == segments
+
+
+def test_relative_gain_equals_enumeration() -> None:
+    before, after = rates((2, 4), (3, 7), (1, 3), (4, 9)), rates((1, 4), (3, 7), (0, 3), (1, 9))
+    gains = [
+        1 - sum(after[i].errors for i in draw) / sum(before[i].errors for i in draw)
+        for draw in itertools.product(range(4), repeat=4)
+    ]
+    got = relative_gain(before, after, replicates=200_000)
+    assert (got.low, got.high) == pytest.approx(tuple(np.percentile(gains, [2.5, 97.5])), abs=0.01)
+    assert got.low < 0.5 < got.high  # 5 errors of 10 saved
+    half = relative_gain(rates((2, 4), (2, 5)), rates((1, 4), (1, 5)))
+    assert (half.low, half.high) == (0.5, 0.5)
+    with pytest.raises(ValueError, match="same references"):
+        relative_gain(FIVE, FIVE[::-1])
+    free = relative_gain(rates((0, 4)), rates((1, 4)))  # no errors to save: nothing can be said
+    assert (free.low, free.high) == (0.0, 0.0)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from firstwords.errors import SearchError
-from firstwords.search.biasing import Phrase, PhraseScorer, phrase_scorer
+from firstwords.search.biasing import Phrase, PhraseScorer, phrase_scorer, read_phrases
 from firstwords.search.ctc_beam import prefix_readings
 from firstwords.search.fusion import Weighted
 from firstwords.search.interface import CtcBeamConfig
@@ -122,3 +123,25 @@ def test_no_phrases_and_no_rows() -> None:
     scores, state = scorer.score(torch.zeros(0, dtype=torch.int64), scorer.start(0))
     assert scores.shape == (0, 4)
     assert state.shape == (0,)
+
+
+def test_a_file_of_phrases(tmp_path: Path) -> None:
+    path = tmp_path / "phrases.txt"
+    path.write_bytes("\ufeffAnna Karenina\t2\r\n\n  \nTolstoy\ntolstoy\t0.5\nLevin\t \n".encode())
+    assert read_phrases(path, str.lower) == {"anna karenina": 2.0, "tolstoy": 1.5, "levin": 1.5}
+    for text, said in (
+        ("anna\tmuch\n", "line 1: the boost 'much' is no number above 0"),
+        ("a\nanna\t-1\n", "line 2: the boost '-1'"),
+        ("anna\tinf\n", "boost 'inf'"),
+        ("anna\tnan\n", "boost 'nan'"),
+        ("a\n!!!\t2\n", "line 2: nothing is left of '!!!'"),
+        ("\n \n", "holds no phrases"),
+    ):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(SearchError, match=said):
+            read_phrases(path, lambda t: t.replace("!", "").lower())
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(SearchError, match="no UTF-8"):
+        read_phrases(path, str.lower)
+    with pytest.raises(SearchError, match="cannot be read"):
+        read_phrases(tmp_path / "absent.txt", str.lower)

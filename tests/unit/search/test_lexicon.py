@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from firstwords.errors import SearchError
+from firstwords.search import lexicon
 from firstwords.search.ctc_beam import prefix_readings
 from firstwords.search.fusion import Weighted
 from firstwords.search.interface import CtcBeamConfig
@@ -51,6 +52,22 @@ def sentence(model: WordBigram, words: list[tuple[int, int]], letter: float) -> 
         total += model.oov(history) + letter * length if word == UNKNOWN else model.table[history, word]
         history = model.advance(history, word)
     return total + float(model.table[history, 0])
+
+
+def test_many_words_are_kept_of_few_histories(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is bounded by bytes, and what is forgotten is asked again."""
+    words = ["ab", "a", "abc", "cb", "ca"]
+    model = WordBigram(len(words))
+    spelled = spell_words(words, LETTERS)
+    boundaries = WordBoundaries.of(LETTERS.pieces)
+    whole = LexiconScorer(model, spelled, boundaries)
+    monkeypatch.setattr(lexicon, "_FEWEST", 2)
+    monkeypatch.setattr(lexicon, "_KEPT_BYTES", 1)
+    monkeypatch.setattr(lexicon, "_KEPT", 3)
+    small = LexiconScorer(model, spelled, boundaries)
+    for tokens in sentences(5, 4)[::7]:
+        assert sentence_score(small, tokens) == sentence_score(whole, tokens)
+        assert len(small._numbers) <= 2
 
 
 @pytest.mark.parametrize("look_ahead", ["best", "sum"])

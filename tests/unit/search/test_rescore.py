@@ -12,7 +12,7 @@ from firstwords.errors import SearchError, UsageError
 from firstwords.lm.llm_score import TextScore
 from firstwords.scoring.error_rate import ErrorRate, word_errors
 from firstwords.search.hypothesis import Hypothesis
-from firstwords.search.rescore import Candidate, RescoreConfig, candidates, put_first, rescore, tune
+from firstwords.search.rescore import Candidate, RescoreConfig, candidates, put_first, rescore, tune_rescoring
 
 numbers = st.floats(-50, 0)
 lists = st.lists(st.tuples(numbers, numbers, st.integers(0, 9)), min_size=0, max_size=8)
@@ -83,16 +83,16 @@ def one(acoustic: float, log_prob: float, errors: int) -> Candidate:
 def test_the_weight_with_the_fewest_errors() -> None:
     # Right where -1 + w * -8 < -2 + w * -4, that is w > 0.25, and where w < 0.5 in the second.
     dev = [[one(-1, -8, 2), one(-2, -4, 0)], [one(-1, -4, 0), one(-2, -2, 3)]]
-    found = tune(dev, "dev", length_powers=[0.0], word_bonuses=[0.0])
+    found = tune_rescoring(dev, "dev", length_powers=[0.0], word_bonuses=[0.0])
     assert found.config == RescoreConfig(weight=0.3)
     assert (found.errors.errors, found.before.errors, found.oracle.errors) == (0, 2, 0)
-    only_large = tune(dev, "dev", weights=[0.0, 1.0], length_powers=[0.0], word_bonuses=[0.0])
+    only_large = tune_rescoring(dev, "dev", weights=[0.0, 1.0], length_powers=[0.0], word_bonuses=[0.0])
     assert (only_large.config.weight, only_large.errors.errors) == (0.0, 2)  # 1.0 makes three
 
 
 def test_what_changes_least_wins_among_equals() -> None:
     same = [[one(-1, -8, 1), one(-2, -9, 1)]]
-    assert tune(same, "dev").config == RescoreConfig(weight=0.0)
+    assert tune_rescoring(same, "dev").config == RescoreConfig(weight=0.0)
 
 
 @settings(max_examples=30, deadline=None)
@@ -106,7 +106,7 @@ def test_what_changes_least_wins_among_equals() -> None:
 def test_tuning_tries_everything(items: list[list[tuple[float, float, int]]]) -> None:
     dev = [[one(*item) for item in found] for found in items]
     weights, powers, bonuses = (0.0, 0.5, 1.0), (0.0, 1.0), (-1.0, 0.0)
-    found = tune(dev, "dev", weights=weights, length_powers=powers, word_bonuses=bonuses)
+    found = tune_rescoring(dev, "dev", weights=weights, length_powers=powers, word_bonuses=bonuses)
 
     def errors(weight: float, power: float, bonus: float) -> int:
         total = 0
@@ -127,9 +127,9 @@ def test_tuning_tries_everything(items: list[list[tuple[float, float, int]]]) ->
 def test_never_on_test() -> None:
     for split in ("test", "Test-clean"):
         with pytest.raises(SearchError, match="Weights are not tuned on"):
-            tune([[one(-1, -8, 2)]], split)
+            tune_rescoring([[one(-1, -8, 2)]], split)
     with pytest.raises(UsageError, match="no readings"):
-        tune([[], []], "dev")
+        tune_rescoring([[], []], "dev")
 
 
 def test_candidates_count_words_and_errors() -> None:

@@ -11,6 +11,7 @@ import torch
 from firstwords.errors import SearchError
 from firstwords.scoring.error_rate import ErrorRate, grapheme_errors, word_errors
 from firstwords.search.ctc_beam import CtcBeamSearch
+from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import CtcBeamConfig
 from firstwords.search.tuning import Setting, by_n_best, by_search, tune
 from firstwords.tensors import pad
@@ -43,6 +44,9 @@ def test_the_valley_is_found_beyond_the_grid() -> None:
     assert found.rate == found.tried[found.setting]
     assert found.rate.errors == min(rate.errors for rate in found.tried.values())
     assert found.without.errors == round(20 * 0.55 + 4 * 1.2)
+    seen: dict[Setting, ErrorRate] = {}
+    tune(read, [" ".join(["a"] * 40)], split="dev", told=seen.__setitem__)
+    assert list(seen.items()) == list(found.tried.items())
 
 
 def test_of_equals_the_least_is_taken() -> None:
@@ -123,3 +127,16 @@ def test_n_best_is_chosen_by_all_three() -> None:
         assert read(setting) == expected
     found = tune(read, references, split="dev", errors=grapheme_errors)
     assert found.rate.errors <= found.without.errors
+
+
+def test_n_best_of_a_search_that_divides_by_the_length() -> None:
+    """Among readings of several lengths the additions are divided as the scores were."""
+    short, long = Hypothesis((1, 2), -1.0, {}), Hypothesis((1, 2, 3, 3), -1.2, {})
+    read = by_n_best([[short, long]], [[-1.0, -9.0]], spell, length_power=1.0)
+    assert read(Setting(0.0, 0.0)) == [spell(short.tokens)]
+    # -1 + 2 b / 3 against -1.2 + 4 b / 5: equal at 1.5
+    assert read(Setting(0.0, 1.4)) == [spell(short.tokens)]
+    assert read(Setting(0.0, 1.6)) == [spell(long.tokens)]
+    # -1 - 1 / 3 + 2 b / 3 against -1.2 - 9 / 5 + 4 b / 5: equal at 12.5
+    assert read(Setting(1.0, 12.4)) == [spell(short.tokens)]
+    assert read(Setting(1.0, 12.6)) == [spell(long.tokens)]

@@ -10,7 +10,7 @@ import torch
 from test_recognition import batch_of, recognition_task
 
 from firstwords.data.examples import ExampleSource, LoadedExample
-from firstwords.data.manifest import Corpus, load_corpus, write_quarantine
+from firstwords.data.manifest import Corpus, Utterance, load_corpus, write_quarantine
 from firstwords.errors import ConfigError, CorpusError, UsageError
 from firstwords.tensors import Padded
 from firstwords.text.load import train_tokenizer
@@ -26,7 +26,7 @@ from firstwords.training.prepare import (
     split_corpus,
     training_texts,
 )
-from firstwords.training.settle import Wanted, is_crowded, usual_rate
+from firstwords.training.settle import Wanted, is_crowded, usual_language, usual_rate
 from firstwords.training.trainer import make_optimizer
 from tone_corpus import make_tone_corpus, tone_recipe
 
@@ -306,6 +306,19 @@ def test_a_named_size_wins_and_a_wrong_one_is_refused() -> None:
     assert found.recipe.text.normalizer == "turkic"
     with pytest.raises(UsageError, match="huge"):
         choose_recipe(Material(hours=0.1), name="x", language="tr", minutes=None, device="cpu", size="huge")
+
+
+def test_of_equally_frequent_languages_the_first_is_taken() -> None:
+    def spoken(*languages: str | None) -> str:
+        return usual_language(
+            [Utterance(id=str(i), audio=Path("a"), duration=1.0, language=x) for i, x in enumerate(languages)]
+        )
+
+    assert spoken(None, "sw", "yo", "yo", None) == "yo"
+    assert spoken(None, None) == spoken() == "und"
+    for first in range(20):  # whatever the seed of hashes
+        turned = [f"x{(first + i) % 20}" for i in range(20)]
+        assert spoken(*turned, *reversed(turned)) == f"x{first}"
 
 
 def test_measuring_leaves_no_trace() -> None:

@@ -1,0 +1,117 @@
+"""The options by which language models and phrases take part in the search, the same for every verb."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from firstwords.inference.recognizer import Recognizer
+
+Lm = Annotated[
+    Path | None, typer.Option("--lm", help="Folder of a language model that helps the search.", metavar="LM")
+]
+LmWeight = Annotated[
+    float | None,
+    typer.Option(
+        "--lm-weight", help="With --lm: how much it says; default: what 'firstwords lm tune' chose.", min=0.0
+    ),
+]
+LmBonus = Annotated[
+    float | None, typer.Option("--lm-bonus", help="With --lm: nats for every token, against lost words.")
+]
+SourceLm = Annotated[
+    Path | None,
+    typer.Option(
+        "--source-lm",
+        help="With --lm: a language model of the training transcripts, taken off.",
+        metavar="LM",
+    ),
+]
+SourceWeight = Annotated[
+    float | None, typer.Option("--source-weight", help="With --source-lm: how much; default 0.2.", min=0.0)
+]
+Phrases = Annotated[
+    Path | None,
+    typer.Option(
+        "--phrases", help="File of names and terms to expect: one a line, a boost behind a tab (default 1.5)."
+    ),
+]
+Beam = Annotated[
+    int | None,
+    typer.Option("--beam", help="Width of the search; 1 is greedy. Default: as in the recipe.", min=1),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """What these options were given."""
+
+    lm: Path | None = None
+    weight: float | None = None
+    bonus: float | None = None
+    source: Path | None = None
+    source_weight: float | None = None
+    phrases: Path | None = None
+    beam: int | None = None
+
+    @property
+    def given(self) -> bool:
+        """Was anything said of the search?"""
+        return any(value is not None for value in (self.lm, self.phrases, self.beam))
+
+    def check(self) -> None:
+        """Which options go together."""
+        from firstwords.errors import UsageError
+
+        of_lm = {"--lm-weight": self.weight, "--lm-bonus": self.bonus, "--source-lm": self.source}
+        if self.lm is None and (lone := [name for name, value in of_lm.items() if value is not None]):
+            raise UsageError(f"{lone[0]} belongs to --lm.", mend="Name a language model with --lm.")
+        if self.source is None and self.source_weight is not None:
+            raise UsageError(
+                "--source-weight belongs to --source-lm.", mend="Name a language model with --source-lm."
+            )
+        numbers = {
+            "--lm-weight": self.weight,
+            "--lm-bonus": self.bonus,
+            "--source-weight": self.source_weight,
+        }
+        for name, value in numbers.items():
+            if value is not None and not math.isfinite(value):
+                raise UsageError(f"{name} {value}: no number.", mend="Give one such as 0.5.")
+
+    def apply(
+        self,
+        recognizer: Recognizer,
+        say: Callable[[str], None],
+        *,
+        n_best: bool = False,
+        stream: bool = False,
+    ) -> None:
+        """Have the recogniser search as wished, and say in a line with which weights."""
+        if not self.given:
+            return
+        from firstwords.inference.fused import SearchHelp, add_help
+
+        wanted = SearchHelp(
+            language_model=self.lm,
+            weight=self.weight,
+            bonus=self.bonus,
+            source=self.source,
+            source_weight=self.source_weight,
+            phrases=self.phrases,
+            beam=self.beam,
+        )
+        for line in add_help(recognizer, wanted, n_best=n_best, stream=stream):
+            say(line)
+
+    @property
+    def suffix(self) -> str:
+        """For the name of a report's folder."""
+        parts = {"-lm": self.lm, "-phrases": self.phrases, f"-beam{self.beam}": self.beam}
+        return "".join(name for name, value in parts.items() if value is not None)

@@ -1,0 +1,324 @@
+"""Weights of a language model chosen on dev for one recogniser: heard once, read with every setting.
+
+CTC           the log-probabilities are kept, and every setting is a search of its own: exact
+the others    n-best readings of a beam search are kept and put in another order: what is not among them
+              cannot be found, and the search with the language model may find more than was measured
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from firstwords.data.manifest import Utterance
+from firstwords.errors import FirstwordsError, SearchError, UsageError
+from firstwords.heads.transducer.head import TransducerConfig
+from firstwords.inference.fused import in_sums, speaks, with_beam
+from firstwords.inference.recognizer import Recognizer
+from firstwords.nn.scorer import TokenScorer
+from firstwords.scoring.error_rate import ErrorRate, grapheme_errors, word_errors
+from firstwords.scoring.significance import Interval, relative_gain
+from firstwords.search.ctc_common import find_runs
+from firstwords.search.hypothesis import Hypothesis
+from firstwords.search.interface import (
+    AttentionBeamConfig,
+    CtcBeamConfig,
+    GreedyConfig,
+    LanguageModelConfig,
+    RescoringConfig,
+    SearchConfig,
+)
+from firstwords.search.language_models import language_model_fingerprint, open_language_model
+from firstwords.search.rescore import Candidate, TunedRescoring, candidates, tune_rescoring
+from firstwords.search.search import needed_heads, search_words
+from firstwords.search.tuned import TunedSetting
+from firstwords.search.tuning import Reader, Setting, Tuned, by_n_best, by_search, check_split, tune
+from firstwords.text.normalize import normalizer
+
+By = Literal["wer", "cer"]
+ERRORS = {"wer": word_errors, "cer": grapheme_errors}
+USUAL_TRIALS = 50  # settings that ``tune`` tries, about
+BEAM = 10
+_NOTHING = LanguageModelConfig(weight=0.0)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the work stands, for whoever shows it."""
+
+    what: str
+    done: int
+    total: int  # of trials an estimate
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was found for one kind of search."""
+
+    search: SearchConfig  # without the weights
+    tuned: Tuned
+    gain: Interval  # share of errors saved, 95 %
+    exact: bool  # by a search for every setting
+    setting: TunedSetting  # as it is written down
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The choices, how many utterances they rest on, and those that could not be read with the reason."""
+
+    choices: tuple[Choice, ...]
+    utterances: int
+    seconds: float  # of audio
+    failures: dict[str, str]
+
+
+def searches_to_tune(
+    config: SearchConfig, *, beam: int | None = None, greedy: bool = False
+) -> list[SearchConfig]:
+    """A recogniser's search -> the kinds of search to tune for it.
+
+    Args:
+        beam: of the beam search; None: that of the recipe, otherwise 10.
+        greedy: only what costs no beam.
+    """
+    if isinstance(config, GreedyConfig | CtcBeamConfig):
+        base = config.language_model
+        width = beam or (config.beam if isinstance(config, CtcBeamConfig) else BEAM)
+        wide = with_beam(config, max(2, width))
+        plain: SearchConfig = GreedyConfig(language_model=base)
+        return [plain] if greedy else [plain] * (beam is None or beam == 1) + [wide] * (beam != 1)
+    if greedy:
+        raise UsageError(
+            f"--greedy: a search of kind '{config.kind}' is tuned on its n-best readings, of which a greedy "
+            "search gives one.",
+            mend="Leave --greedy out: the weights are then those of the beam search.",
+        )
+    return [in_sums(with_beam(config, max(2, beam or getattr(config, "beam", BEAM))))]
+
+
+def tune_language_model(
+    recognizer: Recognizer,
+    folder: Path,
+    utterances: Sequence[Utterance],
+    searches: Sequence[SearchConfig],
+    *,
+    split: str,
+    corpus: str = "",
+    by: By = "wer",
+    progress: Callable[[Progress], None] | None = None,
+) -> Outcome:
+    """Dev utterances with transcripts -> weight and bonus for each kind of search.
+
+    Args:
+        folder: of the language model.
+        searches: from ``searches_to_tune``.
+        split: name of the split; test splits are refused.
+        corpus: its name, for the record.
+    """
+    check_split(split)
+    scorer = open_language_model(folder, speaks(recognizer))
+    mark = language_model_fingerprint(folder)
+    score = normalizer(recognizer.recipe.text.scoring)
+    frame_wise = all(isinstance(one, GreedyConfig | CtcBeamConfig) for one in searches)
+
+    def told(what: str, done: int, total: int) -> None:
+        if progress is not None:
+            progress(Progress(what, done, total))
+
+    if not frame_wise:
+        (only,) = searches
+        _check_readings(recognizer)
+        recognizer.use(_all_readings(only), recognizer.scorers)
+    spoken = [u for u in utterances if u.text is not None and score(u.text)]
+    if not spoken:
+        raise SearchError(
+            f"Split '{split}' has no reference text to tune by.", mend="Give dev utterances with transcripts."
+        )
+    kept: list[Utterance] = []
+    heard: list[Any] = []
+    failures: dict[str, str] = {}
+    for number, found in enumerate(_heard(recognizer, spoken, frame_wise)):
+        told("listening", number, len(spoken))
+        if isinstance(found, FirstwordsError):
+            failures[spoken[number].id] = found.what
+        else:
+            kept.append(spoken[number])
+            heard.append(found)
+    references = [score(u.text or "") for u in kept]
+    if not references:
+        raise SearchError(
+            f"None of the {len(spoken)} utterances of split '{split}' can be read.",
+            mend="See 'firstwords check CORPUS'.",
+        )
+
+    def text(tokens: Sequence[int]) -> str:
+        return score(recognizer.tokenizer.decode(tokens))
+
+    choices: list[Choice] = []
+    for config in searches:
+        texts: dict[Setting, Sequence[str]] = {}
+        reader = _reader(config, heard, scorer, text)
+
+        def read(setting: Setting, texts: Any = texts, reader: Reader = reader) -> Sequence[str]:
+            texts[setting] = reader(setting)
+            return texts[setting]
+
+        name, tried = search_words(config), 0
+
+        def trial(setting: Setting, rate: ErrorRate, name: str = name) -> None:
+            nonlocal tried
+            tried += 1
+            told(name, tried, max(USUAL_TRIALS, tried + 1))
+
+        told(name, 0, USUAL_TRIALS)
+        found = tune(read, references, split=split, errors=ERRORS[by], told=trial)
+        before, after = (
+            [ERRORS[by](r, t) for r, t in zip(references, texts[setting], strict=True)]
+            for setting in (Setting(0.0, 0.0), found.setting)
+        )
+        choices.append(
+            Choice(
+                search=config,
+                tuned=found,
+                gain=relative_gain(before, after, [u.speaker for u in kept]),
+                exact=frame_wise,
+                setting=TunedSetting(
+                    model=recognizer.weights,
+                    lm=mark,
+                    search=config.kind,
+                    beam=getattr(config, "beam", 1),
+                    weight=found.setting.weight,
+                    bonus=found.setting.bonus,
+                    by=by,
+                    corpus=corpus,
+                    split=split,
+                    utterances=len(kept),
+                    without=found.without.rate,
+                    best=found.rate.rate,
+                ),
+            )
+        )
+    return Outcome(tuple(choices), len(kept), sum(u.duration for u in kept), failures)
+
+
+def tune_second_pass(
+    recognizer: Recognizer,
+    utterances: Sequence[Utterance],
+    *,
+    split: str,
+    by: By = "wer",
+    progress: Callable[[Progress], None] | None = None,
+) -> TunedRescoring:
+    """Dev utterances -> the weight of the recogniser's second pass (inference/rescored.py) that errs least.
+
+    Each utterance is judged alone. Utterances without a transcript or with unreadable audio are left out.
+    """
+    check_split(split)
+    second = recognizer.second_pass
+    if second is None:
+        raise UsageError(
+            "There is no second pass to tune.", mend="Add one: add_second_pass(recognizer, LLM)."
+        )
+    score = normalizer(recognizer.recipe.text.scoring)
+    spoken = [u for u in utterances if u.text is not None and score(u.text)]
+    options: list[list[Candidate]] = []
+    for number, readings in enumerate(_heard(recognizer, spoken, frame_wise=False)):
+        if progress is not None:
+            progress(Progress("second pass", number, len(spoken)))
+        if isinstance(readings, list):
+            texts = [" ".join(recognizer.tokenizer.decode(r.tokens).split()) for r in readings]
+            said = second.scorer.score(texts, second.prompt)
+            scored = [score(text) for text in texts]
+            reference = score(spoken[number].text or "")
+            options.append(candidates(readings, scored, said, reference, errors=ERRORS[by]))
+    return tune_rescoring(options, split, length_powers=[0.0], word_bonuses=[0.0])
+
+
+def sentence_log_probs(scorer: TokenScorer[Any], sentences: Sequence[Sequence[int]]) -> list[float]:
+    """log P of each sentence of tokens and of its end, in nats, asked for all at once."""
+    state, last = scorer.start(len(sentences)), torch.zeros(len(sentences), dtype=torch.int64)
+    totals = [0.0] * len(sentences)
+    for place in range(max(map(len, sentences), default=0) + 1):
+        scores, state = scorer.score(last, state)
+        nexts = [sentence[place] if place < len(sentence) else 0 for sentence in sentences]
+        for row, (sentence, token) in enumerate(zip(sentences, nexts, strict=True)):
+            if place <= len(sentence):  # the rows of shorter ones go on, and nobody listens
+                totals[row] += float(scores[row, token])
+        last = torch.tensor(nexts, dtype=torch.int64)
+    return totals
+
+
+# -- one step below
+
+
+def _check_readings(recognizer: Recognizer) -> None:
+    """UsageError where there are no n-best readings, before anything is read."""
+    head = recognizer.recipe.heads.get("transducer")
+    searched = "transducer" in needed_heads(recognizer.search_config)
+    if searched and isinstance(head, TransducerConfig) and head.durations is not None:
+        raise UsageError(
+            "A transducer with durations gives one reading: weights cannot be tuned on n-best lists.",
+            mend="Try a few --lm-weight with 'firstwords evaluate MODEL CORPUS --split dev --lm LM'.",
+        )
+
+
+def _all_readings(config: SearchConfig) -> SearchConfig:
+    """All that the beam holds, found without any language model."""
+    found = config.with_(n_best=getattr(config, "beam", 1))
+    return found.with_(language_model=_NOTHING)
+
+
+def _heard(
+    recognizer: Recognizer, utterances: Sequence[Utterance], frame_wise: bool
+) -> Iterator[NDArray[np.float32] | list[Hypothesis] | FirstwordsError]:
+    """For each utterance its log-probabilities (T, V), or its n-best readings, or what was wrong with it."""
+    for utterance in utterances:
+        try:
+            if frame_wise:
+                yield recognizer.log_probs(
+                    utterance.audio, start=utterance.start, duration=utterance.duration
+                )
+            else:
+                yield recognizer.readings(utterance.audio, start=utterance.start, duration=utterance.duration)
+        except FirstwordsError as error:
+            yield error
+
+
+def _reader(
+    config: SearchConfig,
+    heard: Sequence[Any],
+    scorer: TokenScorer[Any],
+    text: Callable[[Sequence[int]], str],
+) -> Reader:
+    match config:
+        case GreedyConfig():
+            narrow = CtcBeamConfig(beam=1, n_best=1, language_model=config.language_model)
+            with_model = by_search(heard, scorer, narrow, text)
+
+            def read(setting: Setting) -> Sequence[str]:
+                if setting != Setting(0.0, 0.0):
+                    return with_model(setting)
+                # Without a language model the greedy search follows the best path, not the best prefix.
+                return [text(find_runs(one.argmax(axis=1)).tokens.tolist()) for one in heard]
+
+            return read
+        case CtcBeamConfig():
+            return by_search(heard, scorer, config.with_(n_best=1), text)
+        case _:
+            said = [sentence_log_probs(scorer, [r.tokens for r in readings]) for readings in heard]
+            power = config.length_power if isinstance(config, AttentionBeamConfig) else 0.0
+            return by_n_best(heard, said, text, length_power=power)
+
+
+def is_approximate(config: SearchConfig) -> str:
+    """What a reader of the figures must know of a search that was not tuned by searching; "" otherwise."""
+    if isinstance(config, GreedyConfig | CtcBeamConfig):
+        return ""
+    first = " of its CTC search" if isinstance(config, RescoringConfig) else ""
+    return f"chosen among the {getattr(config, 'beam', 1)} best readings{first}, not by searching anew"

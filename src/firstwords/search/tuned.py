@@ -1,0 +1,74 @@
+"""What was chosen for a language model, beside it: ``tuned.toml``, found again by whoever uses the folder.
+
+    [[tuned]]
+    model = "5e0c..."        fingerprint of the recogniser's weights
+    lm = "91ab..."           fingerprint of the language model
+    search = "ctc_beam"      kind of search, and its beam
+    weight = 0.6  ...
+
+One section for each recogniser and kind of search; the latest choice replaces the one before. Of a section
+made for another state of the language model is only said that it is there.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, FiniteFloat, PositiveInt
+
+from firstwords.config import Config, dump_config, read_config
+from firstwords.errors import CheckpointError, ConfigError
+from firstwords.files import write_atomically
+from firstwords.search.interface import Weight
+from firstwords.search.language_models import TUNED
+
+Rate = Annotated[float, Field(ge=0.0)]
+
+
+class TunedSetting(Config):
+    """Weight and bonus, for what they were chosen, and what they brought there (rates as fractions)."""
+
+    model: str
+    lm: str
+    search: str
+    beam: PositiveInt = 1
+    weight: Weight
+    bonus: FiniteFloat = 0.0
+    by: Literal["wer", "cer"] = "wer"
+    corpus: str = ""
+    split: str = "dev"
+    utterances: int = 0
+    without: Rate = 0.0
+    best: Rate = 0.0
+
+
+class TunedFile(Config):
+    """``tuned.toml``."""
+
+    format: Literal[1] = 1
+    tuned: tuple[TunedSetting, ...] = ()
+
+
+def read_tuned(folder: Path) -> TunedFile:
+    """The choices for a language model; none where there is no file."""
+    if not (folder / TUNED).is_file():
+        return TunedFile()
+    try:
+        return read_config(folder / TUNED, TunedFile, name=TUNED)
+    except ConfigError as error:
+        raise CheckpointError(
+            error.what, mend=f"Mend or delete '{folder / TUNED}', then run 'firstwords lm tune' again."
+        ) from None
+
+
+def add_tuned(folder: Path, chosen: TunedSetting) -> None:
+    """Write a choice down in the place of an earlier one for the same recogniser and kind of search."""
+    others = [s for s in read_tuned(folder).tuned if (s.model, s.search) != (chosen.model, chosen.search)]
+    write_atomically(folder / TUNED, dump_config(TunedFile(tuned=(*others, chosen))))
+
+
+def find_tuned(found: TunedFile, *, model: str, lm: str, search: str) -> TunedSetting | None:
+    """The choice for these weights of a recogniser, this state of the language model and kind of search."""
+    wanted = (model, lm, search)
+    return next((s for s in found.tuned if (s.model, s.lm, s.search) == wanted), None)

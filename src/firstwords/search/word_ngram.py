@@ -1,0 +1,70 @@
+"""An n-gram model over words as what ``LexiconScorer`` asks, and the words that a tokenizer can spell."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firstwords.errors import CheckpointError, TextError
+from firstwords.lm.language_model import NgramLanguageModel
+from firstwords.lm.ngram import END, SPECIAL, UNKNOWN, NgramModel
+from firstwords.search.lexicon import LexiconScorer, WordModel
+from firstwords.search.words import WordBoundaries
+from firstwords.text.tokenizer import Tokenizer
+
+_SPECIALS = len(SPECIAL)  # <unk>, <s>, </s> come before the words
+
+
+@final
+class WordNgram(WordModel[int]):
+    """Words are numbered from 1 in the order of the model's list; a history is a state of the model."""
+
+    def __init__(self, model: NgramModel) -> None:
+        self.model = model
+
+    def start(self) -> int:
+        return self.model.begin
+
+    def scores(self, history: int) -> NDArray[np.floating]:
+        row = self.model.rows(np.array([history]))[0][0]
+        return np.concatenate([row[[END]], row[_SPECIALS:]])
+
+    def oov(self, history: int) -> float:
+        return float(self.model.advance(np.array([history]), np.array([UNKNOWN]))[0][0])
+
+    def advance(self, history: int, word: int) -> int:
+        known = UNKNOWN if word < 1 else word + _SPECIALS - 1
+        return int(self.model.advance(np.array([history]), np.array([known]))[1][0])
+
+
+def word_scorer(lm: NgramLanguageModel, tokenizer: Tokenizer) -> LexiconScorer:
+    """A word model -> scores of a recogniser's next tokens.
+
+    Words that the tokenizer cannot spell, or spells as an earlier one, are unknown ones to the search.
+    """
+    boundaries = WordBoundaries.of(tokenizer.pieces)
+    spellings = _spellings(lm.model.words[_SPECIALS:], tokenizer, boundaries)
+    if not spellings:
+        raise CheckpointError(
+            f"{lm.name} holds no word that this recogniser's tokenizer can spell.",
+            mend="Make it from text of the language that the recogniser was trained on.",
+        )
+    return LexiconScorer(WordNgram(lm.model), spellings, boundaries)
+
+
+def _spellings(
+    words: Sequence[str], tokenizer: Tokenizer, boundaries: WordBoundaries
+) -> list[tuple[tuple[int, ...], int]]:
+    found: dict[tuple[int, ...], int] = {}
+    for number, word in enumerate(words, start=1):
+        try:
+            ids = tokenizer.encode(word)
+        except TextError:  # only a vocabulary without bytes
+            continue
+        tokens = tuple(token for token in ids if not boundaries.parts[token])
+        if tokens and not any(boundaries.begins[token] for token in tokens[1:]):
+            found.setdefault(tokens, number)
+    return list(found.items())

@@ -1,0 +1,285 @@
+"""Language models on the command line: made, tuned, used; what does not go together is said."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import small_llm
+from firstwords.cli.main import app
+from firstwords.errors import FirstwordsError, SearchError, UsageError
+from firstwords.inference.recognizer import Recognizer
+from nonsense_model import make_nonsense_model
+from streaming_model import make_causal_model, talk
+from tone_corpus import make_tone_corpus
+
+
+def firstwords(*arguments: object, pcm: bytes = b"") -> Result:
+    result = CliRunner().invoke(app, list(map(str, arguments)), input=pcm)
+    if result.exception is not None and not isinstance(result.exception, SystemExit | FirstwordsError):
+        raise result.exception
+    return result
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_nonsense_model(tmp_path_factory.mktemp("models") / "nonsense")
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tone_corpus(tmp_path_factory.mktemp("tones") / "corpus", train=40, dev=3, test=3)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, corpus: Path) -> Path:
+    folder = tmp_path_factory.mktemp("lm") / "lm"
+    assert firstwords("lm", "train", corpus, "--to", folder, "--unit", "char").exit_code == 0
+    return folder
+
+
+@pytest.fixture
+def lm(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made, tmp_path / "lm")
+
+
+def recordings(corpus: Path) -> list[Path]:
+    return sorted((corpus / "audio").glob("test-*.wav"))
+
+
+def test_made_tuned_used(model: Path, corpus: Path, lm: Path, tmp_path: Path) -> None:
+    """From transcripts to better transcripts, every step by the command line."""
+    untuned = firstwords("transcribe", model, recordings(corpus)[0], "--lm", lm)
+    assert untuned.exit_code == 0, untuned.output
+    assert "weight 0.3, bonus 0 (not tuned: 'firstwords lm tune" in untuned.stderr
+    options = ("--corpus", corpus, "--by", "cer", "--device", "cpu")
+    tuned = firstwords("lm", "tune", model, lm, *options)
+    assert tuned.exit_code == 0, tuned.output
+    lines = tuned.output.splitlines()
+    assert lines[0].startswith("3 utterances of dev, ")
+    said = {
+        found[1]: found
+        for line in lines
+        if (
+            found := re.match(
+                r"(greedy|ctc_beam, beam 10): weight (\S+), bonus (\S+); CER (\S+) % without the "
+                r"language model, (\S+) % with it: (-?\S+) % fewer errors "
+                r"\(95 % interval (\S+) to (\S+) %, bootstrap over 3 utterances\)",
+                line,
+            )
+        )
+    }
+    assert set(said) == {"greedy", "ctc_beam, beam 10"}
+    written = tomllib.loads((lm / "tuned.toml").read_text(encoding="utf-8"))["tuned"]
+    assert [one["search"] for one in written] == ["greedy", "ctc_beam"]
+    for one, name in zip(written, ("greedy", "ctc_beam, beam 10"), strict=True):
+        _, weight, bonus, without, best, gain, low, high = said[name].groups()
+        assert (one["weight"], one["bonus"]) == (float(weight), float(bonus))
+        assert 100 * one["without"] == pytest.approx(float(without), abs=0.006)
+        assert 100 * one["best"] == pytest.approx(float(best), abs=0.006)
+        assert float(gain) == pytest.approx(100 * (1 - one["best"] / one["without"]), abs=0.06)
+        assert float(low) <= float(gain) <= float(high)
+        assert any(f"{best}*" in line for line in lines)  # in the table
+    # What was tuned is found, said in a line, and measured alike by evaluate.
+    out = tmp_path / "report"
+    evaluated = firstwords(
+        "evaluate", model, corpus, "--split", "dev", "--lm", lm, "--beam", 10, "--out", out, "--no-audio"
+    )
+    assert evaluated.exit_code == 0, evaluated.output
+    figures = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
+    assert figures["character_error_rate"]["rate"] == pytest.approx(written[1]["best"])
+    assert "ctc_beam, beam 10: weight" in figures["note"]
+    assert "(tuned on dev of corpus: CER" in figures["note"]
+    one = firstwords("transcribe", model, recordings(corpus)[0], "--lm", lm, "--beam", 10)
+    assert "(tuned on dev of corpus: CER" in one.stderr
+    assert len(one.stderr.splitlines()) == 1
+    plain = firstwords("transcribe", model, recordings(corpus)[0])
+    assert plain.stderr == ""
+    assert plain.stdout != one.stdout
+    zero = ("--lm-weight", 0, "--lm-bonus", 0)
+    off = firstwords("transcribe", model, recordings(corpus)[0], "--lm", lm, *zero)
+    assert off.stdout == plain.stdout
+    assert "(as given)" in off.stderr
+
+
+def test_word_models_and_bonuses_take_part(model: Path, corpus: Path, tmp_path: Path) -> None:
+    words = tmp_path / "words"
+    firstwords("lm", "train", corpus, "--to", words, "--unit", "word", "--order", 2)
+    audio = recordings(corpus)[1]
+    plain = firstwords("transcribe", model, audio, "--beam", 4).stdout
+    heavy = firstwords("transcribe", model, audio, "--beam", 4, "--lm", words, "--lm-weight", 3)
+    assert heavy.exit_code == 0, heavy.output
+    assert heavy.stdout != plain
+    long = firstwords(
+        "transcribe", model, audio, "--beam", 4, "--lm", words, "--lm-weight", 0, "--lm-bonus", 5
+    )
+    assert len(long.stdout) > len(heavy.stdout)
+
+
+def test_phrases_are_counted(model: Path, corpus: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    phrases = tmp_path / "names.txt"
+    phrases.write_text("ouo\t500\naei\t0.001\n", encoding="utf-8")
+    options = ("--phrases", phrases, "--beam", 3, "--no-audio")
+    result = firstwords("evaluate", model, corpus, *options)
+    assert result.exit_code == 0, result.output
+    folder = tmp_path / "evaluation" / f"{model.name}-corpus-test-phrases-beam3"
+    table = [line.split("\t") for line in (folder / "phrases.tsv").read_text(encoding="utf-8").splitlines()]
+    assert table[0] == ["phrase", "hits", "misses", "false alarms"]
+    counts = {row[0]: [int(n) for n in row[1:]] for row in table[1:]}
+    assert set(counts) == {"ouo", "aei"}
+    lines = (folder / "hypotheses.jsonl").read_text(encoding="utf-8").splitlines()
+    records = [json.loads(line) for line in lines]
+    spoken = sum(r["reference"].split().count("ouo") for r in records)
+    read = sum(r["hypothesis"].split().count("ouo") for r in records)
+    assert read > 0
+    assert counts["ouo"][0] + counts["ouo"][1] == spoken
+    assert counts["ouo"][0] + counts["ouo"][2] == read
+    note = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))["note"]
+    alarms = sum(row[2] for row in counts.values())
+    assert re.search(rf"Phrases: \d+ of \d+ spoken were heard \(.*\); {alarms} of \d+ read", note)
+    against = folder / "hypotheses.jsonl"
+    again = firstwords("evaluate", model, corpus, *options, "--against", against, "--out", tmp_path / "two")
+    assert again.exit_code == 0, again.output
+    note = json.loads((tmp_path / "two" / "evaluation.json").read_text(encoding="utf-8"))["note"]
+    assert note.count("spoken were heard") == 2
+
+
+def test_what_was_made_otherwise_is_kept_and_named(
+    model: Path, corpus: Path, lm: Path, tmp_path: Path
+) -> None:
+    audio, out = recordings(corpus)[0], tmp_path / "out"
+
+    def run(*options: object) -> str:
+        result = firstwords("transcribe", model, audio, "--out", out, *options)
+        assert result.exit_code == 0, result.output
+        return result.stderr
+
+    fuse = ("--lm", lm, "--lm-weight", 30, "--beam", 5)
+    run()
+    assert [p.name for p in out.iterdir()] == [f"{audio.stem}.txt"]
+    text = (out / f"{audio.stem}.txt").read_bytes()
+    assert run() == "1 already transcribed, skipped (--again does them again).\n"
+    said = run(*fuse)
+    assert (
+        f"{audio}: kept as it is, but made with another search and another language model or list of phrases."
+        in said
+    )
+    assert (out / f"{audio.stem}.txt").read_bytes() == text
+    assert "1 transcribed" in run(*fuse, "--again")
+    fused = (out / f"{audio.stem}.txt").read_bytes()
+    assert fused != text
+    assert "kept as it is" not in run(*fuse)
+    assert "made with another search." in run(*fuse[:-1], 6)
+    assert "made with another search." in run("--lm", lm, "--beam", 5, "--lm-weight", 29)
+    assert "another search and another language model" in run()
+    firstwords("lm", "train", corpus, "--to", lm, "--unit", "char", "--order", 2)  # changed in its place
+    assert "made with another language model or list of phrases." in run(*fuse)
+    assert (out / f"{audio.stem}.txt").read_bytes() == fused
+    run("--again")
+    assert (out / f"{audio.stem}.txt").read_bytes() == text
+    assert "kept as it is" not in run()
+
+
+def test_a_journal_notices_other_weights(
+    model: Path, lm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import soundfile
+
+    long = tmp_path / "talk.flac"
+    soundfile.write(long, talk(100.0), 16000)
+    real = Recognizer._decode_by_length
+    calls = 0
+
+    class Killed(BaseException):
+        pass
+
+    def decode(self: Recognizer, stretches: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise Killed
+        return real(self, stretches)
+
+    monkeypatch.setattr(Recognizer, "_decode_by_length", decode)
+    options = ("transcribe", model, long, "--out", tmp_path / "out", "--lm", lm)
+    with pytest.raises(Killed):
+        CliRunner().invoke(app, list(map(str, options)), catch_exceptions=False)
+    assert "begun anew, for what was written down of an earlier start belongs to another search." in (
+        firstwords(*options, "--lm-weight", 0.7).stderr
+    )
+
+
+def test_a_stream_reads_with_a_language_model(corpus: Path, lm: Path, tmp_path: Path) -> None:
+    causal = make_causal_model(tmp_path / "causal")
+    pcm = (talk(6.0) * 32767).astype("<i2").tobytes()
+
+    def stream(*options: object) -> Result:
+        return firstwords("transcribe", causal, "--stream", *options, pcm=pcm)
+
+    plain, fused = stream(), stream("--lm", lm, "--lm-weight", 2, "--beam", 4)
+    assert plain.exit_code == fused.exit_code == 0
+    assert plain.stdout != fused.stdout
+    assert "Language model" in fused.stderr
+    heads = {"ctc": {"kind": "ctc"}, "transducer": {"kind": "transducer", "joiner_dim": 32}}
+    heads["transducer"]["predictor"] = {"kind": "stateless", "dim": 32}  # pyright: ignore[reportArgumentType]
+    other = make_causal_model(tmp_path / "other", heads=heads, search={"kind": "transducer_greedy"})
+    refused = firstwords("transcribe", other, "--stream", "--lm", lm, "--beam", 4, pcm=pcm)
+    assert isinstance(refused.exception, UsageError)
+    assert "read by the greedy search of its CTC head" in str(refused.exception)
+    assert "in greedy: weight 0.3" in (
+        firstwords("transcribe", other, "--stream", "--lm", lm, pcm=pcm).stderr
+    )
+
+
+def test_what_does_not_go_together_is_said(model: Path, corpus: Path, lm: Path) -> None:
+    audio = recordings(corpus)[0]
+    for options, said in (
+        (("--lm-weight", 1), "--lm-weight belongs to --lm"),
+        (("--lm-bonus", 1), "--lm-bonus belongs to --lm"),
+        (("--source-lm", lm), "--source-lm belongs to --lm"),
+        (("--lm", lm, "--source-weight", 1), "--source-weight belongs to --source-lm"),
+        (("--lm", lm, "--lm-bonus", "nan"), "--lm-bonus nan: no number"),
+        (("--lm", model), "is no language model: lm.toml is missing"),
+        (("--phrases", model / "absent.txt"), "cannot be read"),
+    ):
+        for verb, thing in (("transcribe", audio), ("evaluate", corpus)):
+            result = firstwords(verb, model, thing, *options)
+            assert isinstance(result.exception, FirstwordsError), options
+            assert said in str(result.exception)
+    for options, kind, said in (
+        (("--split", "test"), SearchError, "not tuned on 'test'"),
+        (("--by", "ler"), UsageError, "no such measure"),
+        (("--greedy", "--beam", 4), UsageError, "exclude each other"),
+    ):
+        result = firstwords("lm", "tune", model, lm, "--corpus", corpus, *options)
+        assert isinstance(result.exception, kind)
+        assert said in str(result.exception)
+    assert not (lm / "tuned.toml").exists()
+
+
+def test_a_second_pass_is_tuned_after_the_first(model: Path, corpus: Path, lm: Path, tmp_path: Path) -> None:
+    """The weight that is printed gives the printed error rate in evaluate."""
+    llm = small_llm.save(tmp_path / "llm", "llama", letters=True, positions=512)
+    options = ("--corpus", corpus, "--by", "cer", "--beam", 3, "--rescore", llm, "--device", "cpu")
+    tuned = firstwords("lm", "tune", model, lm, *options)
+    assert tuned.exit_code == 0, tuned.output
+    found = re.search(
+        r"--rescore-weight (\S+); CER (\S+) % without it, (\S+) % with it \((\S+) % if the best", tuned.output
+    )
+    assert found
+    weight, without, best, oracle = map(float, found.groups())
+    assert oracle <= best <= without
+    out = tmp_path / "report"
+    how = ("--lm", lm, "--beam", 3, "--rescore", llm, "--rescore-weight", weight, "--device", "cpu")
+    again = firstwords("evaluate", model, corpus, "--split", "dev", *how, "--out", out, "--no-audio")
+    assert again.exit_code == 0, again.output
+    figures = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
+    assert 100 * figures["character_error_rate"]["rate"] == pytest.approx(best, abs=0.006)

@@ -1,0 +1,120 @@
+"""Folders of language models as scorers of a recogniser's tokens, and how one folder is told from another."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from firstwords.errors import CheckpointError
+from firstwords.lm.language_model import NgramLanguageModel, save_language_model
+from firstwords.lm.ngram_scorer import NgramScorer
+from firstwords.search.language_models import Speaks, language_model_fingerprint, open_language_model
+from firstwords.search.lexicon import LexiconScorer
+from firstwords.search.tuned import TunedSetting, add_tuned, find_tuned, read_tuned
+from firstwords.text.characters import GraphemeTokenizer
+from small_ngrams import train
+from toy_scorers import sentence_score
+
+SENTENCES = ["anna bade carl", "carl bade", "anna anna bade", "dean bade carl anna"] * 3
+TOKENIZER = GraphemeTokenizer.train(SENTENCES)
+SPEAKS = Speaks(TOKENIZER, "default")
+
+
+def saved(folder: Path, lm: NgramLanguageModel) -> Path:
+    save_language_model(folder, lm)
+    return folder
+
+
+def tokens(text: str) -> tuple[int, ...]:
+    return tuple(TOKENIZER.encode(text))
+
+
+def test_letters_are_scored_token_by_token(tmp_path: Path) -> None:
+    lm = train(SENTENCES, "char", 4)
+    scorer = open_language_model(saved(tmp_path / "lm", lm), SPEAKS)
+    assert isinstance(scorer, NgramScorer)
+    direct = NgramScorer(lm, TOKENIZER)
+    for text in ("anna bade", "carl", ""):
+        assert sentence_score(scorer, tokens(text)) == pytest.approx(sentence_score(direct, tokens(text)))
+
+
+def test_words_get_what_the_word_model_gives_them(tmp_path: Path) -> None:
+    lm = train(SENTENCES, "word", 3)
+    scorer = open_language_model(saved(tmp_path / "lm", lm), SPEAKS)
+    assert isinstance(scorer, LexiconScorer)
+    for text in ("anna bade carl", "carl carl dean", "anna", ""):
+        assert sentence_score(scorer, tokens(text)) == pytest.approx(lm.log_prob(text), abs=1e-4)
+    # A word that is none: the model's price of <unk>, and a nat for each of its letters.
+    assert lm.units("anna dada") == ["anna", "dada"]
+    assert sentence_score(scorer, tokens("anna dada carl")) == pytest.approx(
+        lm.log_prob("anna dada carl") - 4.0, abs=1e-4
+    )
+
+
+def test_words_that_cannot_be_spelled_are_unknown(tmp_path: Path) -> None:
+    lm = train([*SENTENCES, "zoe bade", "zoe"], "word", 2)
+    narrow = GraphemeTokenizer(["<blank>", "▁", *"abcdelnr"])
+    scorer = open_language_model(saved(tmp_path / "lm", lm), Speaks(narrow, "default"))
+    ids = tuple(narrow.encode("anna bade"))
+    assert sentence_score(scorer, ids) == pytest.approx(lm.log_prob("anna bade"), abs=1e-4)
+    none = GraphemeTokenizer(["<blank>", "▁", "x"])
+    with pytest.raises(CheckpointError, match="no word that this recogniser's tokenizer can spell"):
+        open_language_model(tmp_path / "lm", Speaks(none, "default"))
+
+
+def test_what_cannot_be_is_said(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "lm", train(SENTENCES, "word", 2))
+    with pytest.raises(CheckpointError, match=r"no language model: lm\.toml is missing"):
+        open_language_model(tmp_path, SPEAKS)
+    with pytest.raises(CheckpointError, match="no language model"):
+        open_language_model(tmp_path / "absent", SPEAKS)
+    header = (folder / "lm.toml").read_text(encoding="utf-8")
+    (folder / "lm.toml").write_text(header.replace('kind = "ngram"', 'kind = "oracle"'), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"kind is 'oracle'; this version reads ngram"):
+        open_language_model(folder, SPEAKS)
+    (folder / "lm.toml").write_text("kind = [", encoding="utf-8")
+    with pytest.raises(CheckpointError):
+        open_language_model(folder, SPEAKS)
+    capitals = saved(tmp_path / "capitals", train(SENTENCES, "char", 2))
+    text = (capitals / "lm.toml").read_text(encoding="utf-8")
+    assert 'normalizer = "default"' in text
+    pieces = saved(tmp_path / "pieces", train(SENTENCES, "piece", 2, TOKENIZER))
+    with pytest.raises(CheckpointError, match="another tokenizer"):
+        open_language_model(pieces, Speaks(GraphemeTokenizer(["<blank>", "▁", "a"]), "default"))
+    with pytest.raises(CheckpointError, match="was made from text of normalizer 'default'"):
+        open_language_model(pieces, Speaks(TOKENIZER, "keep_case"))
+
+
+def test_a_fingerprint_is_of_the_contents(tmp_path: Path) -> None:
+    folder = saved(tmp_path / "lm", train(SENTENCES, "char", 3))
+    first = language_model_fingerprint(folder)
+    assert language_model_fingerprint(shutil.copytree(folder, tmp_path / "elsewhere")) == first
+    add_tuned(folder, TunedSetting(model="m", lm=first, search="greedy", weight=0.5))
+    assert language_model_fingerprint(folder) == first
+    save_language_model(folder, train([*SENTENCES, "dean"], "char", 3))
+    assert language_model_fingerprint(folder) != first
+
+
+def test_choices_are_found_by_recogniser_language_model_and_search(tmp_path: Path) -> None:
+    assert read_tuned(tmp_path).tuned == ()
+    one = TunedSetting(model="m", lm="a", search="greedy", weight=0.5, bonus=-1.0)
+    two = TunedSetting(model="m", lm="a", search="ctc_beam", beam=10, weight=0.7, by="cer", without=0.4)
+    three = TunedSetting(model="n", lm="a", search="greedy", weight=0.1)
+    for setting in (one, two, three):
+        add_tuned(tmp_path, setting)
+    assert read_tuned(tmp_path).tuned == (one, two, three)
+    better = one.with_(weight=0.6, lm="b")
+    add_tuned(tmp_path, better)
+    file = read_tuned(tmp_path)
+    assert set(file.tuned) == {two, three, better}
+    assert find_tuned(file, model="m", lm="b", search="greedy") == better
+    assert find_tuned(file, model="m", lm="a", search="greedy") is None
+    assert find_tuned(file, model="n", lm="a", search="greedy") == three
+    (tmp_path / "tuned.toml").write_text("[[tuned]]\nwieght = 1\n", encoding="utf-8")
+    with pytest.raises(CheckpointError, match="wieght"):
+        read_tuned(tmp_path)
+    with pytest.raises(CheckpointError):  # and nothing is lost by writing over it
+        add_tuned(tmp_path, one)
+    assert "wieght" in (tmp_path / "tuned.toml").read_text(encoding="utf-8")
