@@ -204,7 +204,9 @@ def header_values(folder: Path) -> dict[str, Any]:
         found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) if folder.is_dir() else ""
         raise CheckpointError(
             f"'{folder}' is no language model: {HEADER} is missing (found: {found or 'nothing'}).",
-            mend="Make one: 'firstwords lm train TEXT --to LM', or 'firstwords lm import ARPA --to LM'.",
+            mend="Its training has not reached a first validation: run the same 'firstwords lm train' again."
+            if (folder / "resume").is_dir()
+            else "Make one: 'firstwords lm train TEXT --to LM', or 'firstwords lm import ARPA --to LM'.",
         )
     try:
         values = read_toml(folder / HEADER)
