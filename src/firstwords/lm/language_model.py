@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float64, Int64
 from pydantic import Field
 
 from firstwords.config import Config, ConfigT, dump_config, read_config, read_toml
-from firstwords.errors import CheckpointError, ConfigError, DependencyError, TextError
+from firstwords.errors import CheckpointError, ConfigError, DependencyError, TextError, UsageError
 from firstwords.files import staged, write_atomically
 from firstwords.lm.ngram import SPECIAL, UNKNOWN, Level, NgramModel
 from firstwords.lm.ngram_text import Unit, splitter
@@ -196,6 +196,15 @@ def kind_of(folder: Path | str) -> str:
     if kind not in KINDS:
         raise _of_a_later_version(Path(folder), "kind", kind, " or ".join(map(repr, KINDS)))
     return str(kind)
+
+
+def refuse_neural(folder: Path) -> None:
+    """Refuse to write an n-gram model into a folder that holds, or is to hold, a network."""
+    if (folder / "resume").is_dir():
+        raise UsageError(
+            f"--to {folder}: an LSTM or a Transformer is being trained there, or was.",
+            mend="Give another --to folder.",
+        )
 
 
 def header_values(folder: Path) -> dict[str, Any]:

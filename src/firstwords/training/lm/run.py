@@ -9,7 +9,6 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -77,13 +76,11 @@ def train_language_model(
     device: str = "auto",
     threads: int | None = None,
     progress: Progress | None = None,
-    reading: Callable[[int], None] | None = None,
 ) -> LmResult:
     """Train, or go on training, a neural language model.
 
     Args:
-        tokenizer: whose pieces are the units; unit = "piece" alone.
-        reading: told the number of bytes read since it was told last.
+        tokenizer: whose pieces are the units, where unit = "piece".
     """
     began = time.monotonic()
     set_threads(threads or int(os.environ.get("OMP_NUM_THREADS", "0")) or None)
@@ -91,12 +88,12 @@ def train_language_model(
     place = choose_device(device)
     progress = progress or Progress(unit="token")
     recipe, stored = _recipe(folder, wanted)
-    if (recipe.unit == "piece") != (tokenizer is not None):
-        raise UsageError(
-            f"unit = '{recipe.unit}' {'without' if tokenizer is None else 'with'} a tokenizer.",
-            mend="Add --tokenizer MODEL for pieces; letters need none.",
-        )
-    texts = read_texts(sources, recipe, tokenizer, progress=reading)
+    tokenizer = tokenizer if recipe.unit == "piece" else None
+    texts = read_texts(sources, recipe, tokenizer)
+    if texts.empty:
+        progress.say(f"{texts.empty:,} lines without text after normalizer '{recipe.normalizer}'.")
+    for line in texts.leaks.told(sources.leaks):
+        progress.say(line)
     _settle(folder, recipe, texts, tokenizer, stored=stored)
     precision = recipe.training.precision
     compute = choose_compute(str(place), precision)
@@ -258,9 +255,9 @@ class _Session:
         units, dev_units = len(texts.train) - 1 - sentences, len(texts.dev) - 1 - dev_sentences
         where = "put aside" if texts.held_out else "of the dev text"
         self.progress.say(
-            f"{parameters / 1e6:.2f} M parameters, {len(texts.words)} {name}; to learn {sentences:,} sentences "
-            f"with {units:,} {name}; to measure {dev_sentences:,} {where} with {dev_units:,}, of which "
-            f"{texts.dev_unknown:,} are unknown ({100 * texts.dev_unknown / max(1, dev_units):.2f} %)."
+            f"{parameters / 1e6:.2f} M parameters, {len(texts.words)} {name}; to learn {sentences:,} "
+            f"sentences with {units:,} {name}; to measure {dev_sentences:,} {where} with {dev_units:,}, of "
+            f"which {texts.dev_unknown:,} are unknown ({100 * texts.dev_unknown / max(1, dev_units):.2f} %)."
         )
         if windows.cut:
             self.progress.say(

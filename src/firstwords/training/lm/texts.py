@@ -8,7 +8,7 @@ to say              a  b  0     c  0        what comes next
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -90,18 +90,8 @@ class Texts:
         return int(unknown[self.dev].sum())
 
 
-def read_texts(
-    sources: Sources,
-    recipe: LmRecipe,
-    tokenizer: Tokenizer | None,
-    *,
-    progress: Callable[[int], None] | None = None,
-) -> Texts:
-    """Files -> ids. Lines that stand in dev or test are refused, dropped or kept, as ``sources`` says.
-
-    Args:
-        progress: told the number of bytes read since it was told last.
-    """
+def read_texts(sources: Sources, recipe: LmRecipe, tokenizer: Tokenizer | None) -> Texts:
+    """Files -> ids. Lines that stand in dev or test are refused, dropped or kept, as ``sources`` says."""
     split, normalize = splitter(recipe.unit, tokenizer), normalizer(recipe.normalizer)
     files = text_files(sources.text)
     held = held_out(measured_corpora(files, sources.exclude))
@@ -113,9 +103,7 @@ def read_texts(
         for line in lines:
             if text := score(normalize(line.text)):
                 held.setdefault(text, f"{line.where} (--dev)")
-    train = gather(
-        read_lines(files), split=split, normalize=normalize, held=held, leaks=sources.leaks, progress=progress
-    )
+    train = gather(read_lines(files), split=split, normalize=normalize, held=held, leaks=sources.leaks)
     learned = sentences_of(train)
     if dev is not None:
         measured = sentences_of(dev)
