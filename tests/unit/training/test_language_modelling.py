@@ -68,7 +68,8 @@ def test_every_sentence_comes_once_in_every_epoch() -> None:
         assert max(b.read.numel() for b in epochs[-1]) <= 200
         assert max(len(b.numbers) for b in epochs[-1]) <= 10
     assert [b.numbers for b in epochs[0]] != [b.numbers for b in epochs[1]]
-    padded = sum(b.read.numel() for b in epochs[0]) / (len(row) - 1)
+    assert loader.costs() == [b.read.numel() for b in epochs[0]]
+    padded = sum(loader.costs()) / (len(row) - 1)
     assert padded < 1.3
     again = TextLoader(windows, batch_tokens=200, max_rows=10, seed=3)
     later = loader.batches_in_epoch + 2

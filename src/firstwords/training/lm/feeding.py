@@ -88,6 +88,11 @@ class TextLoader:
         """The same in every epoch."""
         return sum(-(-len(b) // rows) for b, rows in zip(self._buckets, self._rows, strict=True))
 
+    def costs(self) -> list[int]:
+        """Tokens of each batch of the first epoch, padding counted."""
+        lengths = self.windows.lengths
+        return [len(parts) * int(lengths[parts].max()) for parts in self._permute(0)]
+
     def batches(self, after: int = 0) -> Iterator[tuple[int, TextBatch | None]]:
         """(number, batch) from number ``after`` on, without end."""
         number = after

@@ -276,7 +276,7 @@ class _Session:
     ) -> tuple[TextLoader, Plan]:
         """Measure a few batches and one validation, then decide how long the run is."""
         config = self.recipe.training
-        costs = [task.cost(loader.batch(n)) for n in range(loader.batches_in_epoch)]
+        costs = loader.costs()
         by_cost = sorted(range(len(costs)), key=lambda n: (costs[n], n))
         chosen = [loader.batch(by_cost[round(p * (len(by_cost) - 1))]) for p in _PROBES]
         measured = measure(task, chosen, lambda: self._optimizer(task.model), self.compute.device)
