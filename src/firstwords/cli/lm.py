@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -140,7 +140,7 @@ def train(
     )
 
 
-def _refuse(options: dict[str, object], why: str, mend: str) -> None:
+def _refuse(options: Mapping[str, object], why: str, mend: str) -> None:
     for name, value in options.items():
         if value is not None:
             raise UsageError(f"{name}: {why}", mend=mend)

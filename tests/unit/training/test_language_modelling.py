@@ -112,12 +112,14 @@ def test_a_batch_is_halved_and_measured() -> None:
     halves = task.halves(batch)
     assert halves is not None
     assert [half.read.shape for half in halves] == [(2, 3), (2, 6)]
-    assert sum(float(task.loss(h).total) for h in halves) == pytest.approx(float(task.loss(batch).total))
+    assert sum(float(task.loss(h).total.detach()) for h in halves) == pytest.approx(
+        float(task.loss(batch).total.detach())
+    )
     assert task.halves(Windows(ROW, 99).batch(np.array([1]))) is None
     assert task.names(batch)[1] == "sentence 2"
     assert task.cost(batch) == 24
     found = task.validate([*halves])
-    assert found.objective == pytest.approx(float(task.loss(batch).total) / 15)
+    assert found.objective == pytest.approx(float(task.loss(batch).total.detach()) / 15)
     assert found.numbers["perplexity"] == pytest.approx(math.exp(found.objective))
     assert found.headline == f"dev perplexity {math.exp(found.objective):.3f}"
 
@@ -348,8 +350,11 @@ def true_perplexity(sentences: list[str]) -> float:
 def test_a_made_up_grammar_is_learned_to_its_entropy(tmp_path: Path, kind: str) -> None:
     dev = drawn(2, 300)
     text = write(tmp_path / "text.txt", drawn(1, 2500))
-    settings = ("training.steps=120", "training.batch_tokens=1500", "training.schedule.lr=0.01")
-    sizes = {"lstm": ("network.layers=1",), "transformer": ("network.layers=2", "network.feedforward=32")}
+    settings = ("training.steps=120", "training.batch_tokens=1500", "training.precision=fp32")
+    sizes = {
+        "lstm": ("network.layers=1", "training.schedule.lr=0.03"),
+        "transformer": ("network.layers=1", "network.feedforward=32", "training.schedule.lr=0.02"),
+    }
     result = train_language_model(
         Sources((text,), write(tmp_path / "dev.txt", dev), leaks="allow"),
         tmp_path / "lm",
@@ -359,13 +364,13 @@ def test_a_made_up_grammar_is_learned_to_its_entropy(tmp_path: Path, kind: str) 
         progress=Progress(quiet=True),
     )
     truth = true_perplexity(dev)
-    assert truth < 3
+    assert truth < 2.7  # 3.9 for the best model that forgets the last letter
     assert result.numbers["perplexity"] == pytest.approx(truth, rel=0.03)
     lm = load_neural(tmp_path / "lm")
     found = measure_perplexity(lm, (Line(s, "", 0) for s in dev))
     assert found.perplexity == pytest.approx(result.numbers["perplexity"], rel=1e-4)
     probabilities = np.exp(lm.score([np.array([2, 3])])[0])  # P(a), P(b | a), P(end | a b)
-    np.testing.assert_allclose(probabilities, [0.7, 0.7, 0.2], atol=0.05)
+    np.testing.assert_allclose(probabilities, [0.7, 0.7, 0.2], atol=0.08)
 
 
 def test_what_a_run_says(tmp_path: Path, text: Path, capsys: pytest.CaptureFixture[str]) -> None:

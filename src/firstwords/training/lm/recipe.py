@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias, cast
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 
-from firstwords.config import Config, dump_config, override, parse_config, read_toml
+from firstwords.config import Config, dump_config, merge, override, parse_config, read_toml
 from firstwords.errors import UsageError
 from firstwords.files import write_atomically
 from firstwords.lm.neural.config import KINDS, LstmLmConfig, NetworkConfig
@@ -31,7 +31,7 @@ class LmTrainingConfig(Config):
     steps: PositiveInt | None = None
 
     batch_tokens: PositiveInt = 4096  # of one step, padding counted
-    max_sentences: PositiveInt = 64  # of one batch
+    max_sentences: PositiveInt = 256  # of one batch
     window: Annotated[int, Field(ge=2)] = 512  # tokens; longer lines are read in parts of that length
     accumulate: PositiveInt = 1  # batches per optimizer step
 
@@ -104,6 +104,7 @@ class LmWanted:
                 changed[key] = value
         if self.minutes is not None:
             changed["training"] = _table(changed.get("training")) | {"minutes": self.minutes}
+        changed = merge(LmRecipe().model_dump(mode="json", exclude_none=True), changed)
         return parse_config(override(changed, self.overrides), LmRecipe, name="recipe", source=source)
 
     def _network(self, values: object) -> Any:
