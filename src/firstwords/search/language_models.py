@@ -2,6 +2,7 @@
 
     kind = "ngram", unit = "char" or "piece"     token by token (lm/ngram_scorer.py)
     kind = "ngram", unit = "word"                words behind a lexicon (word_ngram.py)
+    kind = "lstm" or "transformer"               token by token (lm/neural/scorer.py)
 
 A further kind is one line of ``KINDS``: the ``kind`` of its lm.toml, and a function that opens it.
 """
@@ -14,15 +15,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from firstwords.config import read_toml
-from firstwords.errors import CheckpointError, ConfigError
-from firstwords.lm.language_model import HEADER, load_language_model, read_header
+from firstwords.errors import CheckpointError
+from firstwords.lm.language_model import kind_of, load_language_model
+from firstwords.lm.neural.folder import load_neural
+from firstwords.lm.neural.scorer import neural_scorer
 from firstwords.lm.ngram_scorer import NgramScorer
 from firstwords.nn.scorer import TokenScorer
 from firstwords.search.word_ngram import word_scorer
 from firstwords.text.tokenizer import Tokenizer
 
 TUNED = "tuned.toml"  # weights chosen for this language model (tuned.py); no part of it
+_TRAINING = "resume/"  # what training goes on from; the model does not need it
 _BLOCK = 1 << 20
 
 
@@ -41,7 +44,15 @@ def _open_ngram(folder: Path, speaks: Speaks) -> TokenScorer[Any]:
     return NgramScorer(lm, speaks.tokenizer)
 
 
-KINDS: Mapping[str, Callable[[Path, Speaks], TokenScorer[Any]]] = MappingProxyType({"ngram": _open_ngram})
+def _open_network(folder: Path, speaks: Speaks) -> TokenScorer[Any]:
+    lm = load_neural(folder)
+    lm.check_normalizer(speaks.normalizer)
+    return neural_scorer(lm, speaks.tokenizer)
+
+
+KINDS: Mapping[str, Callable[[Path, Speaks], TokenScorer[Any]]] = MappingProxyType(
+    {"ngram": _open_ngram, "lstm": _open_network, "transformer": _open_network}
+)
 
 
 def open_language_model(folder: Path | str, speaks: Speaks) -> TokenScorer[Any]:
@@ -50,7 +61,7 @@ def open_language_model(folder: Path | str, speaks: Speaks) -> TokenScorer[Any]:
     CheckpointError where the folder is none, or the model knows other pieces or another spelling.
     """
     folder = Path(folder)
-    return KINDS[_kind(folder)](folder, speaks)
+    return KINDS[kind_of(folder)](folder, speaks)
 
 
 def language_model_fingerprint(folder: Path | str) -> str:
@@ -60,6 +71,7 @@ def language_model_fingerprint(folder: Path | str) -> str:
     try:
         files = [p for p in folder.rglob("*") if p.is_file()]
         inside = {p.relative_to(folder).as_posix(): p for p in files if p.name != TUNED}
+        inside = {name: path for name, path in inside.items() if not name.startswith(_TRAINING)}
         for name in sorted(n for n in inside if not any(part.startswith(".") for part in n.split("/"))):
             total.update(f"{len(name)} {name} {inside[name].stat().st_size}\n".encode(errors="surrogatepass"))
             with inside[name].open("rb") as file:
@@ -70,19 +82,3 @@ def language_model_fingerprint(folder: Path | str) -> str:
             f"'{folder}' cannot be read: {error.strerror or error}.", mend="Check the disk and your rights."
         ) from None
     return total.hexdigest()[:16]
-
-
-def _kind(folder: Path) -> str:
-    """``kind`` in lm.toml; one that is not known is refused."""
-    if not (folder / HEADER).is_file():
-        read_header(folder)  # says what is missing
-    try:
-        kind = read_toml(folder / HEADER).get("kind", "ngram")
-    except ConfigError as error:
-        raise CheckpointError(error.what, mend=error.mend) from None
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise CheckpointError(
-            f"'{folder / HEADER}': kind is {kind!r}; this version reads {', '.join(KINDS)}.",
-            mend="Update firstwords.",
-        )
-    return kind
