@@ -130,9 +130,9 @@ def test_the_gate_of_ctc_does_not_judge_another_search(corpus: Path, tmp_path: P
     strict = replace(load_model(tmp_path / "model", device="cpu"), speech_gate=SpeechGate(0.9))
     compute = Compute(torch.device("cpu"), torch.float32, "test")
     unsure = Hypothesis((1,), 0.0, {}, confidences=(0.5,))
-    assert Recognizer(strict, compute)._is_speech(unsure)
+    assert Recognizer(strict, compute).reader.is_speech(unsure)
     greedy = strict.recipe.with_(search=GreedyConfig())
-    assert not Recognizer(replace(strict, recipe=greedy), compute)._is_speech(unsure)
+    assert not Recognizer(replace(strict, recipe=greedy), compute).reader.is_speech(unsure)
 
 
 def test_what_cannot_be_combined_is_refused_when_the_recipe_is_read() -> None:

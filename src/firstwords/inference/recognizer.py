@@ -38,6 +38,7 @@ from firstwords.inference.longform import (
     utterance_groups,
     window_config,
 )
+from firstwords.inference.reading import Reader
 from firstwords.inference.second_pass import SecondPass
 from firstwords.inference.streaming import Listener, ListenOptions, open_listener
 from firstwords.inference.transcript import Token, Transcript, build_transcript, tokens_of
@@ -45,7 +46,7 @@ from firstwords.model.checkpoint import LoadedModel, load_model, weights_digest
 from firstwords.model.recipe import with_search
 from firstwords.search.fusion import NO_SCORERS, Scorers
 from firstwords.search.hypothesis import Hypothesis
-from firstwords.search.search import FrameWise, SearchConfig, build_encoded_search
+from firstwords.search.interface import SearchConfig
 from firstwords.tensors import Padded
 from firstwords.text.normalize import normalizer
 
@@ -106,11 +107,8 @@ class Recognizer:
     def use(self, search: SearchConfig, scorers: Scorers) -> None:
         """Read with these settings from now on; ConfigError where the model has no heads for them."""
         with_search(self.recipe, search)  # refuses what the heads cannot do
-        heads = dict(self.model.named_heads())
-        self.search = build_encoded_search(search, heads, self.frame_seconds, scorers)
+        self.reader = Reader(self.model, self.tokenizer, self._speech_gate, search, scorers)
         self.search_config, self.scorers = search, scorers
-        # The gate was measured on CTC where there is CTC (tasks/recognition.py).
-        self._gated = self.model.ctc is None or isinstance(self.search, FrameWise)
 
     @property
     def frame_seconds(self) -> float:
@@ -376,15 +374,10 @@ class Recognizer:
         heard = [i for i, samples in enumerate(batch) if not is_silent(samples)]
         readings_of: list[list[Hypothesis]] = [[] for _ in batch]
         if heard:
-            found = self.search(self._encode([batch[i] for i in heard]))
+            found = self.reader(self._encode([batch[i] for i in heard]))
             for i, readings in zip(heard, found, strict=True):
-                if self._is_speech(readings[0]):
-                    readings_of[i] = readings
+                readings_of[i] = readings
         return readings_of
-
-    def _is_speech(self, reading: Hypothesis) -> bool:
-        """Is the model as sure of this text as it is of speech? See training/gate.py."""
-        return not self._gated or self._speech_gate.is_speech(reading, self.tokenizer)
 
     def _encode(self, batch: Sequence[Samples]) -> Padded:
         """Stretches of samples -> (B, T, D) encoded frames."""

@@ -71,7 +71,7 @@ def look(recognizer: Recognizer, audio: Path, *, start: float = 0.0, duration: f
             posteriors = scores.values[0, : int(scores.lengths[0])].exp().float().cpu().numpy()
         attention, written = None, ()
         decoder = next((head for _, head in model.named_heads() if isinstance(head, TokenHead)), None)
-        best = recognizer.search(Padded(encoded.values.float(), encoded.lengths))[0][0]
+        best = recognizer.reader.search(Padded(encoded.values.float(), encoded.lengths))[0][0]
         if decoder is not None and best.tokens:
             targets = Padded(
                 torch.tensor([best.tokens], device=place), torch.tensor([len(best.tokens)], device=place)

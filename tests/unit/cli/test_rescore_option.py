@@ -76,9 +76,9 @@ def test_weight_zero_is_the_beam_search_and_a_large_weight_is_the_language_model
     beam = Recognizer.load(model, device="cpu")
     nothing = SecondPassConfig(rescore=RescoreConfig(weight=0.0))
     add_second_pass(beam, llm, config=nothing, device="cpu")
-    assert isinstance(beam.search, FrameWise)
-    assert isinstance(beam.search.search, CtcBeamSearch)
-    plain.search = beam.search
+    assert isinstance(beam.reader.search, FrameWise)
+    assert isinstance(beam.reader.search.search, CtcBeamSearch)
+    plain.reader = beam.reader
     first = plain.transcribe_samples(samples, RATE)
     assert beam.transcribe_samples(samples, RATE) == first
     ruled = Recognizer.load(model, device="cpu")
