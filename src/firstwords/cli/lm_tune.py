@@ -66,6 +66,11 @@ def run(
     recognizer = Recognizer.load(model, device=device)
     searches = searches_to_tune(recognizer.search_config, beam=beam, greedy=greedy)
     started = time.monotonic()
+
+    def chosen(choice: Choice) -> None:
+        _print_choice(choice, what.upper(), console)
+        add_tuned(lm, choice.setting)
+
     with _shown(console) as told:
         found = tune_language_model(
             recognizer,
@@ -76,16 +81,14 @@ def run(
             corpus=corpus.resolve().name,
             by=what,
             progress=told,
+            chosen=chosen,
         )
     for name, why in found.failures.items():
         console.print(f"Left out: {name}: {why}")
     console.print(
-        f"{found.utterances:,} utterances of {split}, {found.seconds / 60:.1f} min of audio, "
+        f"\n{found.utterances:,} utterances of {split}, {found.seconds / 60:.1f} min of audio, "
         f"in {time.monotonic() - started:.0f} s."
     )
-    for choice in found.choices:
-        _print_choice(choice, what.upper(), console)
-        add_tuned(lm, choice.setting)
     last = found.choices[-1]
     second = ""
     if rescore is not None:

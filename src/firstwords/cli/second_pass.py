@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -54,16 +53,6 @@ class SecondPassOptions:
         add_second_pass(
             recognizer, self.llm, prompt=prompt, config=SecondPassConfig(rescore=rescore), device=device
         )
-
-    def load(self, model: Path, device: str) -> Recognizer | None:
-        """The recogniser with its language model; None where none was named."""
-        if self.llm is None:
-            return None
-        from firstwords.inference.recognizer import Recognizer
-
-        recognizer = Recognizer.load(model, device=device)
-        self.apply(recognizer, device)
-        return recognizer
 
     @property
     def note(self) -> str:

@@ -112,6 +112,7 @@ def tune_language_model(
     corpus: str = "",
     by: By = "wer",
     progress: Callable[[Progress], None] | None = None,
+    chosen: Callable[[Choice], None] | None = None,
 ) -> Outcome:
     """Dev utterances with transcripts -> weight and bonus for each kind of search.
 
@@ -120,6 +121,7 @@ def tune_language_model(
         searches: from ``searches_to_tune``.
         split: name of the split; test splits are refused.
         corpus: its name, for the record.
+        chosen: called with each choice as soon as it is made, so that a later interruption does not lose it.
     """
     check_split(split)
     scorer = open_language_model(folder, speaks(recognizer))
@@ -182,28 +184,29 @@ def tune_language_model(
             [ERRORS[by](r, t) for r, t in zip(references, texts[setting], strict=True)]
             for setting in (Setting(0.0, 0.0), found.setting)
         )
-        choices.append(
-            Choice(
-                search=config,
-                tuned=found,
-                gain=relative_gain(before, after, [u.speaker for u in kept]),
-                exact=frame_wise,
-                setting=TunedSetting(
-                    model=recognizer.weights,
-                    lm=mark,
-                    search=config.kind,
-                    beam=getattr(config, "beam", 1),
-                    weight=found.setting.weight,
-                    bonus=found.setting.bonus,
-                    by=by,
-                    corpus=corpus,
-                    split=split,
-                    utterances=len(kept),
-                    without=found.without.rate,
-                    best=found.rate.rate,
-                ),
-            )
+        made = Choice(
+            search=config,
+            tuned=found,
+            gain=relative_gain(before, after, [u.speaker for u in kept]),
+            exact=frame_wise,
+            setting=TunedSetting(
+                model=recognizer.weights,
+                lm=mark,
+                search=config.kind,
+                beam=getattr(config, "beam", 1),
+                weight=found.setting.weight,
+                bonus=found.setting.bonus,
+                by=by,
+                corpus=corpus,
+                split=split,
+                utterances=len(kept),
+                without=found.without.rate,
+                best=found.rate.rate,
+            ),
         )
+        choices.append(made)
+        if chosen is not None:
+            chosen(made)
     return Outcome(tuple(choices), len(kept), sum(u.duration for u in kept), failures)
 
 

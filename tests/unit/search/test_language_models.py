@@ -108,7 +108,7 @@ def test_choices_are_found_by_recogniser_language_model_and_search(tmp_path: Pat
     better = one.with_(weight=0.6, lm="b")
     add_tuned(tmp_path, better)
     file = read_tuned(tmp_path)
-    assert set(file.tuned) == {two, three, better}
+    assert file.tuned == (two, three, better)
     assert find_tuned(file, model="m", lm="b", search="greedy") == better
     assert find_tuned(file, model="m", lm="a", search="greedy") is None
     assert find_tuned(file, model="n", lm="a", search="greedy") == three
