@@ -88,9 +88,7 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lives]:
         pass
 
 
-@pytest.mark.parametrize(
-    "what", ["replace model.safetensors", "replace recipe.toml", "write resume/log.jsonl", "replace lm.toml"]
-)
+@pytest.mark.parametrize("what", ["replace model.safetensors", "replace recipe.toml"])
 def test_killed_at_some_changes_of_the_disk(short: Lives, what: str) -> None:
     short.die_at(max(number for number, name in enumerate(short.points, start=1) if name == what))
 

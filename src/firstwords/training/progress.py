@@ -116,10 +116,8 @@ class Progress:
         self._dev = validation.headline or f"dev CER {100 * numbers.get('cer', validation.objective):.1f} %"
         if self.quiet:
             return
-        shown = (
-            f"step {step}: {self._dev}, WER {100 * numbers['wer']:.1f} %" if "wer" in numbers else self._dev
-        )
-        self.say(f"{shown} ({which} weights{', best so far' if best else ''})")
+        words = f", WER {100 * numbers['wer']:.1f} %" if "wer" in numbers else ""
+        self.say(f"step {step}: {self._dev}{words} ({which} weights{', best so far' if best else ''})")
         for sample in validation.samples:
             self.say(_shown(sample))
 
