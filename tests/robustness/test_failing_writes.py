@@ -53,14 +53,14 @@ def check_failure(error: FirstwordsError, at: str) -> None:
     assert error.mend, at
 
 
-MODELS = ("model into a new folder", "model over an older one", "convert")  # seconds each
+MODELS = ("model into a new folder", "model over an older one", "convert", "merge")  # seconds each
 
 
 def cases() -> Iterator[Any]:
     """Every writer on a disk that stays full and on one that fails once; fast: each once."""
     for writer in WRITERS:
         for kind, for_good in (("full disk", True), ("broken disk", False)):
-            fast = for_good == (writer.name in MODELS) and writer.name not in (MODELS[0], MODELS[2])
+            fast = for_good == (writer.name in MODELS) and writer.name not in (MODELS[0], *MODELS[2:])
             marks = () if fast else pytest.mark.slow
             yield pytest.param(writer, kind, for_good, marks=marks, id=f"{writer.name}, {kind}")
 

@@ -208,6 +208,23 @@ def is_converted(home: Path, _: Path) -> None:
     load_model(home, device="cpu", check=True)
 
 
+def two_models(folder: Path) -> list[Any]:
+    from firstwords.model.merging import average, read_parent
+
+    folders = [make_nonsense_model(folder / f"m{seed}", seed=seed) for seed in (1, 2)]
+    return average([read_parent(one) for one in folders])
+
+
+def merges(home: Path, ingredients: list[Any]) -> None:
+    from firstwords.training.merge import merge_models
+
+    merge_models(ingredients, home / "merged", how="average")
+
+
+def is_merged(home: Path, _: Any) -> None:
+    load_model(home / "merged", device="cpu", check=True)
+
+
 def is_the_recipe(home: Path, _: None) -> None:
     assert read_recipe(home / "recipe.toml") == tone_recipe()
 
@@ -424,6 +441,7 @@ WRITERS = [
     Writer("model into a new folder", a_model, saves_model, is_the_model),
     Writer("model over an older one", a_model, saves_model, is_the_model, another_model),
     Writer("convert", an_icefall_checkpoint, converts, is_converted),
+    Writer("merge", two_models, merges, is_merged),
     Writer(
         "first checkpoint", nothing, lambda home, _: Checkpoints(home).save(4, some_state(4)), is_checkpoint
     ),

@@ -23,6 +23,7 @@ from firstwords.cli import (
     info,
     inspect,
     lm,
+    merge,
     quickstart,
     train,
     transcribe,
@@ -46,6 +47,7 @@ app.command("evaluate")(evaluate.run)
 app.command("info")(info.run)
 app.command("inspect")(inspect.run)
 app.command("convert")(convert.run)
+app.command("merge")(merge.run)
 app.command("doctor")(doctor.run)
 app.add_typer(lm.app, name="lm")
 

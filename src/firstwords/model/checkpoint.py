@@ -103,7 +103,7 @@ def load_model(
 ) -> LoadedModel:
     """Model folder -> LoadedModel in eval mode; ``check=True`` proves it on its own clip."""
     folder = Path(folder)
-    _require_files(folder)
+    require_files(folder)
     try:
         recipe = read_recipe(folder / RECIPE)
     except ConfigError as error:
@@ -200,7 +200,8 @@ def _read_weights(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         ) from None
 
 
-def _require_files(folder: Path) -> None:
+def require_files(folder: Path) -> None:
+    """CheckpointError, with what was found, for a folder that is no whole model."""
     if not folder.is_dir():
         raise CheckpointError(
             f"'{folder}' is not a folder.", mend="Give the folder that 'firstwords train' wrote."

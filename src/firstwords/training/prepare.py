@@ -137,7 +137,7 @@ def prepare(
             mend="Run 'firstwords check' on the corpus.",
         )
     validation = take.items(dev, taught=False)
-    validation = _within(validation, recipe.training.max_validation_seconds, recipe.seed)
+    validation = within(validation, recipe.training.max_validation_seconds, recipe.seed)
     if not validation:
         raise CorpusError(
             f"None of {len(dev)} dev utterances can be used, for example: {next(iter(left_out.items()), '')}",
@@ -150,7 +150,7 @@ def prepare(
             mend="Give speech the split 'dev', or rename that split: some of 'train' is then held out.",
         )
     prepared = Prepared(items, validation, left_out=left_out, notes=notes)
-    prepared.negatives = _extra(recipe.data.negative_folders, recipe)
+    prepared.negatives = recordings(recipe.data.negative_folders, recipe)
     if recipe.data.noise_folders:
         prepared.noises = FolderNoise(_noise_clips(recipe))
     prepared.train = items + _places(items, recipe, batch_share * recipe.training.batch_seconds)
@@ -266,7 +266,7 @@ def encoded_frames(model: SpeechModel, seconds: float) -> int:
     return int(model.encoder.output_lengths(frames))
 
 
-def _within(items: list[Item], seconds: float, seed: int) -> list[Item]:
+def within(items: list[Item], seconds: float, seed: int) -> list[Item]:
     """A seeded choice of at most ``seconds`` of audio, in the order given."""
     order = np.random.default_rng([seed, 7]).permutation(len(items))
     kept: set[int] = set()
@@ -278,7 +278,7 @@ def _within(items: list[Item], seconds: float, seed: int) -> list[Item]:
     return [item for place, item in enumerate(items) if place in kept]
 
 
-def _extra(folders: Sequence[str], recipe: Recipe) -> list[Utterance]:
+def recordings(folders: Sequence[str], recipe: Recipe) -> list[Utterance]:
     """Utterances of corpora of noise or non-speech."""
     splits = set(recipe.data.noise_splits)
     found: list[Utterance] = []
@@ -298,7 +298,7 @@ def _noise_clips(recipe: Recipe) -> list[Path | str | NoiseClip]:
     clips: list[Path | str | NoiseClip] = []
     for folder in recipe.data.noise_folders:
         if (Path(folder) / MANIFEST).is_file():
-            found = _extra([folder], recipe)
+            found = recordings([folder], recipe)
             clips += [NoiseClip(u.audio, start=u.start, duration=u.duration) for u in found]
         else:
             clips.append(Path(folder))
