@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from firstwords.cli.post import POST_HELP, check_post, with_stages
 from firstwords.cli.second_pass import PROMPT_HELP, RESCORE_HELP, WEIGHT_HELP, SecondPassOptions
 
 
@@ -28,6 +29,7 @@ def run(
     rescore_weight: Annotated[
         float | None, typer.Option("--rescore-weight", help=WEIGHT_HELP, min=0.0)
     ] = None,
+    post: Annotated[str | None, typer.Option("--post", help=POST_HELP, metavar="STAGES")] = None,
     audio: Annotated[
         bool, typer.Option("--audio/--no-audio", help="Put the worst utterances' audio into the report.")
     ] = True,
@@ -46,6 +48,7 @@ def run(
     console = Console()
     second = SecondPassOptions(rescore, prompt, rescore_weight)
     second.check(stream=False)
+    check_post(post, stream=False)
     loaded = load_corpus(corpus)
     # What is wrong with the options is said before minutes of transcribing, not after.
     if against is not None:
@@ -53,6 +56,8 @@ def run(
     if out is not None and out.exists() and not out.is_dir():
         raise UsageError(f"--out: '{out}' is a file.", mend="Give a folder for the report.")
     recognizer = second.load(model, device)
+    if post is not None:
+        recognizer = with_stages(recognizer, model, device, post, console.print)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     before = None
     with Progress(*columns, console=console, transient=True) as bar:

@@ -23,6 +23,7 @@ from firstwords.cli import (
     info,
     inspect,
     lm,
+    punctuation,
     quickstart,
     train,
     transcribe,
@@ -48,6 +49,7 @@ app.command("inspect")(inspect.run)
 app.command("convert")(convert.run)
 app.command("doctor")(doctor.run)
 app.add_typer(lm.app, name="lm")
+app.add_typer(punctuation.app, name="punctuation")
 
 
 def _print_version(wanted: bool) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from firstwords.cli.post import POST_HELP, apply_post, check_post
 from firstwords.cli.second_pass import PROMPT_HELP, RESCORE_HELP, WEIGHT_HELP, SecondPassOptions
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ def run(
     rescore_weight: Annotated[
         float | None, typer.Option("--rescore-weight", help=WEIGHT_HELP, min=0.0)
     ] = None,
+    post: Annotated[str | None, typer.Option("--post", help=POST_HELP, metavar="STAGES")] = None,
     stream: Annotated[
         bool,
         typer.Option(
@@ -101,6 +103,7 @@ def run(
     }
     second = SecondPassOptions(rescore, prompt, rescore_weight)
     second.check(stream=stream)
+    check_post(post, stream=stream)
     _check(inputs or [], out, stream, of_streams)
     if stream:
         from firstwords.cli.transcribe_stream import StreamOptions, check_options, transcribe_stream
@@ -118,7 +121,9 @@ def run(
         check_options(options)
         transcribe_stream(_load(model, device, precision), options, console.print)
         return
-    _transcribe_files(model, inputs or [], format_, out, window, device, precision, again, second, console)
+    _transcribe_files(
+        model, inputs or [], format_, out, window, device, precision, again, second, post, console
+    )
 
 
 def _check(inputs: Sequence[Path], out: Path | None, stream: bool, of_streams: Mapping[str, object]) -> None:
@@ -162,6 +167,7 @@ def _transcribe_files(
     precision: str,
     again: bool,
     second: SecondPassOptions,
+    post: str | None,
     console: Console,
 ) -> None:
     from firstwords.cli.transcribe_files import plan, read_formats
@@ -174,6 +180,7 @@ def _transcribe_files(
     if jobs:
         recognizer = _load(model, device, precision)
         second.apply(recognizer, device)
+        apply_post(recognizer, post, console.print)
         try:
             more = _work(recognizer, jobs, model.resolve().name, formats, window, console)
         except KeyboardInterrupt:

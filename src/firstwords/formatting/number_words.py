@@ -289,7 +289,8 @@ def _set(words: Sequence[str]) -> frozenset[str]:
 def _fewest_parts(word: str, known: frozenset[str]) -> Key | None:
     """The fewest known words that make up a word; of as few, the one whose first differing part is longer."""
     longest = max(len(part) for part in known)
-    best: list[Key | None] = [None] * len(word) + [()]
+    best: list[Key | None] = [None for _ in word]
+    best.append(())
     for start in range(len(word) - 1, -1, -1):
         for end in range(min(len(word), start + longest), start, -1):
             rest = best[end]

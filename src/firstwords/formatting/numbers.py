@@ -176,9 +176,8 @@ class Numbers(Stage):
             return []
         # From the end on: the best way to read the words from there, after a number and after none.
         size = last - first
-        best: list[tuple[_Parts | None, _Parts | None]] = [(None, None)] * size + [
-            (_Parts(0, 0, ()), _Parts(0, 0, ()))
-        ]
+        best: list[tuple[_Parts | None, _Parts | None]] = [(None, None) for _ in range(size)]
+        best.append((_Parts(0, 0, ()), _Parts(0, 0, ())))
         for at in range(size - 1, -1, -1):
             ways: list[_Parts] = []
             for end in range(at + 1, min(size, at + _LONGEST_NUMBER) + 1):

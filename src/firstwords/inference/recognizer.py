@@ -26,8 +26,11 @@ from firstwords.audio.waveform import AudioReader, ChannelPolicy, resample
 from firstwords.audio.windows import cut_windows
 from firstwords.data.manifest import Utterance
 from firstwords.device import Compute, Precision, choose_compute
-from firstwords.errors import FirstwordsError, SearchError, UsageError
+from firstwords.errors import FirstwordsError, UsageError
+from firstwords.formatting.build import recipe_formatter
+from firstwords.formatting.stage import Formatter
 from firstwords.inference.events import Event
+from firstwords.inference.forced import aligned_tokens
 from firstwords.inference.intake import Block
 from firstwords.inference.journal import Journal, recording_fingerprint
 from firstwords.inference.language import check_language
@@ -40,9 +43,8 @@ from firstwords.inference.longform import (
 )
 from firstwords.inference.second_pass import SecondPass
 from firstwords.inference.streaming import Listener, ListenOptions, open_listener
-from firstwords.inference.transcript import Token, Transcript, build_transcript, tokens_of
+from firstwords.inference.transcript import Token, Transcript, build_transcript, format_transcript, tokens_of
 from firstwords.model.checkpoint import LoadedModel, load_model, weights_digest
-from firstwords.search.align import align as align_tokens
 from firstwords.search.fusion import NO_SCORERS, Scorers
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.search import FrameWise, build_encoded_search
@@ -51,7 +53,6 @@ from firstwords.text.normalize import normalizer
 
 _BLOCK_SECONDS = 10.0  # read at a time
 _SHORTEST = 0.25  # seconds; shorter audio is filled up with silence so that the encoder gets its first frame
-_ALIGN_CELLS = 500_000_000  # frames x states of a forced alignment, a byte each
 # Padded seconds per batch, and read ahead to find utterances of equal length.
 _BATCH_SECONDS = {"cpu": 60.0, "cuda": 1500.0}
 _GROUP_SECONDS = {"cpu": 600.0, "cuda": 9000.0}
@@ -100,6 +101,11 @@ class Recognizer:
         if precision == "auto" and sum(p.numel() for p in loaded.model.parameters()) < _LARGE:
             compute = choose_compute(device, "fp32")
         return cls(loaded, compute, scorers)
+
+    @cached_property
+    def formatter(self) -> Formatter | None:
+        """Stages between words and text for people, by the recipe; set it to have others, or None."""
+        return recipe_formatter(self.recipe.post, language=self.recipe.language, folder=self.folder)
 
     @property
     def frame_seconds(self) -> float:
@@ -214,21 +220,9 @@ class Recognizer:
         """
         reader = self._open(Path(audio), start, duration)
         log_probs = self._frames(reader.blocks(round(_BLOCK_SECONDS * self.sample_rate)), 30.0)
-        seconds = len(log_probs) * self.frame_seconds
         ids = self.tokenizer.encode(normalizer(self.recipe.text.normalizer)(text))
-        if len(log_probs) * (2 * len(ids) + 1) > _ALIGN_CELLS:
-            raise SearchError(
-                f"'{audio}': {seconds / 60:.0f} min with {len(ids)} tokens are too long to align at once.",
-                mend="Align it in pieces of about ten minutes: give start, duration and the text between.",
-            )
-        found = align_tokens(log_probs, ids, name=f"'{audio}'")
-        tokens = [
-            Token(id_, first * self.frame_seconds, (last + 1) * self.frame_seconds, sure)
-            for id_, first, last, sure in zip(
-                found.tokens, found.first, found.last, found.confidences, strict=True
-            )
-        ]
-        return self._transcript(tokens, seconds, str(audio), reader.repairs)
+        tokens = aligned_tokens(log_probs, ids, frame_seconds=self.frame_seconds, name=f"'{audio}'")
+        return self._as_read(tokens, len(log_probs) * self.frame_seconds, str(audio), reader.repairs)
 
     def _open(self, path: Path, start: float = 0.0, duration: float | None = None) -> AudioReader:
         how = cast("ChannelPolicy", self.recipe.data.channels)
@@ -278,6 +272,12 @@ class Recognizer:
         )
 
     def _transcript(
+        self, tokens: Sequence[Token], duration: float, audio: str, repairs: tuple[str, ...]
+    ) -> Transcript:
+        read = self._as_read(tokens, duration, audio, repairs)
+        return read if self.formatter is None else format_transcript(read, self.formatter)
+
+    def _as_read(
         self, tokens: Sequence[Token], duration: float, audio: str, repairs: tuple[str, ...]
     ) -> Transcript:
         return build_transcript(
