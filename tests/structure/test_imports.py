@@ -30,6 +30,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("heads",),  # intermediate CTC taps an encoder
     ("lm",),
     ("search",),
+    ("formatting",),  # from recognised words to text for people
     ("model",),
     ("inference",),
     ("training",),
@@ -53,6 +54,9 @@ TORCH_FREE = (
     "firstwords.data.split",
     "firstwords.data.corpora",
     "firstwords.training.schedule",
+    "firstwords.formatting.build",
+    "firstwords.formatting.settings",
+    "firstwords.formatting.punctuation_text",
     "firstwords.lm.perplexity",
     "firstwords.lm.ngram_arpa",
     "firstwords.cli.main",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from firstwords.cli.post import POST_HELP, check_post, with_stages
 from firstwords.cli.search_options import (
     Beam,
     Lm,
@@ -49,6 +50,7 @@ def run(
     rescore_weight: Annotated[
         float | None, typer.Option("--rescore-weight", help=WEIGHT_HELP, min=0.0)
     ] = None,
+    post: Annotated[str | None, typer.Option("--post", help=POST_HELP, metavar="STAGES")] = None,
     audio: Annotated[
         bool, typer.Option("--audio/--no-audio", help="Put the worst utterances' audio into the report.")
     ] = True,
@@ -78,6 +80,7 @@ def run(
         beam=beam,
     )
     search.check()
+    check_post(post, stream=False)
     loaded = load_corpus(corpus)
     # What is wrong with the options is said before minutes of transcribing, not after.
     if against is not None:
@@ -86,6 +89,8 @@ def run(
         raise UsageError(f"--out: '{out}' is a file.", mend="Give a folder for the report.")
     notes: list[str] = []
     recognizer = _load(model, device, search, second, notes)
+    if post is not None:
+        recognizer = with_stages(recognizer, model, device, post, console.print)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     before = None
     with Progress(*columns, console=console, transient=True) as bar:

@@ -24,6 +24,7 @@ from firstwords.cli import (
     inspect,
     lm,
     merge,
+    punctuation,
     quickstart,
     train,
     transcribe,
@@ -50,6 +51,7 @@ app.command("convert")(convert.run)
 app.command("merge")(merge.run)
 app.command("doctor")(doctor.run)
 app.add_typer(lm.app, name="lm")
+app.add_typer(punctuation.app, name="punctuation")
 
 
 def _print_version(wanted: bool) -> None:

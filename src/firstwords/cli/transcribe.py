@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from firstwords.cli.post import POST_HELP, apply_post, check_post
 from firstwords.cli.search_options import (
     Beam,
     Lm,
@@ -74,6 +75,7 @@ def run(
     rescore_weight: Annotated[
         float | None, typer.Option("--rescore-weight", help=WEIGHT_HELP, min=0.0)
     ] = None,
+    post: Annotated[str | None, typer.Option("--post", help=POST_HELP, metavar="STAGES")] = None,
     stream: Annotated[
         bool,
         typer.Option(
@@ -130,6 +132,7 @@ def run(
         beam=beam,
     )
     search.check()
+    check_post(post, stream=stream)
     _check(inputs or [], out, stream, of_streams)
     if stream:
         from firstwords.cli.transcribe_stream import StreamOptions, check_options, transcribe_stream
@@ -154,9 +157,10 @@ def run(
         recognizer = _load(model, device, precision)
         search.apply(recognizer, console.print, n_best=second.llm is not None)
         second.apply(recognizer, device)
+        apply_post(recognizer, post, console.print)
         return recognizer
 
-    otherwise = search.given or second.llm is not None
+    otherwise = search.given or second.llm is not None or post is not None
     _transcribe_files(
         load, model, inputs or [], format_, out, window, again, second, console, otherwise=otherwise
     )

@@ -211,7 +211,8 @@ def _eaf(audio: Path, transcript: Transcript, model: str) -> bytes:
 def as_printed(transcript: Transcript, audio: Path, format_: str, *, several: bool) -> str:
     """What goes to the terminal: the text itself, or one line per recording when there are several."""
     if format_ == "txt":
-        return f"{audio}\t{transcript.text}" if several else transcript.text
+        shown = transcript.shown.text
+        return f"{audio}\t{shown}" if several else shown
     text = WRITERS[format_][1](transcript)
     if several and format_ == "json":
         text = " ".join(text.split("\n"))  # JSON lines; line ends inside strings are escaped anyway

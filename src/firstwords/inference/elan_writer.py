@@ -42,7 +42,7 @@ class _Places:
 
 def new_eaf(transcript: Transcript, audio: Path, model: str) -> str:
     """Transcript -> an .eaf with one tier ``firstwords:MODEL`` (UTF-8)."""
-    slots, tier = _tier(transcript.segments, f"firstwords:{model}", _TYPE, set())
+    slots, tier = _tier(transcript.shown.segments, f"firstwords:{model}", _TYPE, set())
     mime = {".wav": "audio/x-wav", ".mp3": "audio/mpeg", ".mp4": "video/mp4"}.get(
         audio.suffix.lower(), "audio/*"
     )
@@ -79,7 +79,7 @@ def add_tier(original: bytes, transcript: Transcript, model: str, *, source: str
     kind = places.free_type or _TYPE
     while places.free_type is None and kind in places.types:
         kind += "-aligned"
-    slots, tier = _tier(transcript.segments, name, kind, places.ids)
+    slots, tier = _tier(transcript.shown.segments, name, kind, places.ids)
     edits: list[tuple[int, int, str]] = []
     if slots and places.time_order_is_closed:  # <TIME_ORDER/>: nothing was annotated so far
         slash = original.rindex("/".encode(places.encoding), 0, places.time_order_end)

@@ -1,5 +1,7 @@
 """Transcript -> text of a file: txt, json, srt, vtt, ctm, TextGrid. (ELAN is in elan_writer.py.)
 
+All but json write what people shall read (``Transcript.shown``); json holds both.
+
 Sources: SubRip (de-facto), W3C WebVTT, NIST sclite's CTM, Praat manual "TextGrid file formats" (long form).
 """
 
@@ -19,7 +21,7 @@ _CUE_LINGER = 0.3  # a cue stays a little after its last word, where the next on
 
 def to_txt(transcript: Transcript) -> str:
     """One line per segment; an empty file where nothing was said."""
-    return "".join(f"{segment.text}\n" for segment in transcript.segments)
+    return "".join(f"{segment.text}\n" for segment in transcript.shown.segments)
 
 
 def to_json(transcript: Transcript) -> str:
@@ -31,7 +33,7 @@ def to_srt(transcript: Transcript) -> str:
     """SubRip subtitles."""
     return "".join(
         f"{number}\n{_clock(start, ',')} --> {_clock(end, ',')}\n{text}\n\n"
-        for number, (start, end, text) in enumerate(_cues(transcript), start=1)
+        for number, (start, end, text) in enumerate(_cues(transcript.shown), start=1)
     )
 
 
@@ -39,7 +41,7 @@ def to_vtt(transcript: Transcript) -> str:
     """WebVTT subtitles."""
     cues = "".join(
         f"{_clock(start, '.')} --> {_clock(end, '.')}\n{_escaped(text)}\n\n"
-        for start, end, text in _cues(transcript)
+        for start, end, text in _cues(transcript.shown)
     )
     return f"WEBVTT\n\n{cues}"
 
@@ -50,12 +52,13 @@ def to_ctm(transcript: Transcript) -> str:
     return "".join(
         f"{name} 1 {word.start:.3f} {word.end - word.start:.3f} {'_'.join(word.word.split())} "
         f"{word.confidence:.4f}\n"
-        for word in transcript.words
+        for word in transcript.shown.words
     )
 
 
 def to_textgrid(transcript: Transcript) -> str:
     """Praat TextGrid, long form, with the interval tiers "segments" and "words" covering the recording."""
+    transcript = transcript.shown
     end = max([transcript.duration, *(segment.end for segment in transcript.segments)])
     tiers = [
         ("segments", [(s.start, s.end, s.text) for s in transcript.segments]),

@@ -25,7 +25,15 @@ def plain_identity(recognizer: Recognizer) -> dict[str, str]:
     """``Recognizer.identity`` as it would be with the recipe's search alone."""
     known = recognizer.identity
     alone = {name: "" for name in known if name not in {"model", "search"}}
-    return known | alone | {"search": recognizer.recipe.search.model_dump_json()}
+    post = recognizer.recipe.post
+    return (
+        known
+        | alone
+        | {
+            "search": recognizer.recipe.search.model_dump_json(),
+            "formatting": "" if post is None else " ".join(post.stages),
+        }
+    )
 
 
 def note_made(files: Iterable[Path], identity: Mapping[str, str], plain: Mapping[str, str]) -> None:

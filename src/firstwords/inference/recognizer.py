@@ -26,6 +26,8 @@ from firstwords.audio.waveform import AudioReader, ChannelPolicy, resample
 from firstwords.data.manifest import Utterance
 from firstwords.device import Compute, Precision, choose_compute
 from firstwords.errors import FirstwordsError, UsageError
+from firstwords.formatting.build import recipe_formatter
+from firstwords.formatting.stage import Formatter
 from firstwords.inference.events import Event
 from firstwords.inference.frames import aligned_tokens, encoded_frames, frame_log_probs
 from firstwords.inference.intake import Block
@@ -41,7 +43,7 @@ from firstwords.inference.longform import (
 from firstwords.inference.reading import Reader
 from firstwords.inference.second_pass import SecondPass
 from firstwords.inference.streaming import Listener, ListenOptions, open_listener
-from firstwords.inference.transcript import Token, Transcript, build_transcript, tokens_of
+from firstwords.inference.transcript import Token, Transcript, build_transcript, format_transcript, tokens_of
 from firstwords.model.checkpoint import LoadedModel, load_model, weights_digest
 from firstwords.model.recipe import with_search
 from firstwords.search.fusion import NO_SCORERS, Scorers
@@ -71,6 +73,7 @@ class Recognizer:
         self.recipe, self.tokenizer, self.folder = loaded.recipe, loaded.tokenizer, loaded.folder
         self.model = loaded.model.to(compute.device).eval()
         self.compute = compute
+        self._together = _BATCH_SECONDS.get(compute.device.type, 60.0)  # seconds decoded at once, at most
         self.sample_rate = loaded.recipe.data.sample_rate
         self._hop = round(self.model.frame_seconds * self.sample_rate)  # samples from frame to frame
         self.second_pass: SecondPass | None = None  # set it to have readings chosen by a language model
@@ -109,6 +112,11 @@ class Recognizer:
         with_search(self.recipe, search)  # refuses what the heads cannot do
         self.reader = Reader(self.model, self.tokenizer, self._speech_gate, search, scorers)
         self.search_config, self.scorers = search, scorers
+
+    @cached_property
+    def formatter(self) -> Formatter | None:
+        """Stages between words and text for people, by the recipe; set it to have others, or None."""
+        return recipe_formatter(self.recipe.post, language=self.recipe.language, folder=self.folder)
 
     @property
     def frame_seconds(self) -> float:
@@ -234,8 +242,7 @@ class Recognizer:
         log_probs = self._frames(reader.blocks(round(_BLOCK_SECONDS * self.sample_rate)), 30.0)
         ids = self.tokenizer.encode(normalizer(self.recipe.text.normalizer)(text))
         tokens = aligned_tokens(log_probs, ids, self.frame_seconds, name=f"'{audio}'")
-        seconds = len(log_probs) * self.frame_seconds
-        return self._transcript(tokens, seconds, str(audio), reader.repairs)
+        return self._as_read(tokens, len(log_probs) * self.frame_seconds, str(audio), reader.repairs)
 
     def _open(self, path: Path, start: float = 0.0, duration: float | None = None) -> AudioReader:
         how = cast("ChannelPolicy", self.recipe.data.channels)
@@ -255,22 +262,18 @@ class Recognizer:
             "search": self.search_config.model_dump_json(),
             "language model or list of phrases": self.scorers.identity,
             "second pass": "" if self.second_pass is None else self.second_pass.identity,
+            "formatting": "" if self.formatter is None else " ".join(self.formatter.names),
         }
 
     def _identity(self, audio: Path, start: float, duration: float | None, window: float) -> dict[str, str]:
-        """What a journal belongs to."""
-        return self.identity | {
+        """What a journal belongs to; formatting comes after what it holds."""
+        return {name: mark for name, mark in self.identity.items() if name != "formatting"} | {
             "version of firstwords": __version__,
             "state of the recording": recording_fingerprint(audio),
             "stretch of it": f"{start} {duration}",
             "window": f"{window} {self._together}",
             "device": f"{self.compute.device.type} {self.compute.dtype}",
         }
-
-    @property
-    def _together(self) -> float:
-        """Seconds of speech that are decoded at once, at most."""
-        return _BATCH_SECONDS.get(self.compute.device.type, 60.0)
 
     def _long(
         self,
@@ -292,6 +295,12 @@ class Recognizer:
         )
 
     def _transcript(
+        self, tokens: Sequence[Token], duration: float, audio: str, repairs: tuple[str, ...]
+    ) -> Transcript:
+        read = self._as_read(tokens, duration, audio, repairs)
+        return read if self.formatter is None else format_transcript(read, self.formatter)
+
+    def _as_read(
         self, tokens: Sequence[Token], duration: float, audio: str, repairs: tuple[str, ...]
     ) -> Transcript:
         return build_transcript(

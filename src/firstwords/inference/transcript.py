@@ -3,6 +3,7 @@
     Transcript  the whole recording
       Segment   a stretch between pauses, as long as a subtitle or a line in ELAN
         Word    the tokens between two spaces
+      Formatted the same segments after the stages of formatting/, where there are any
 
 Languages written without spaces give one word per stretch between pauses. Confidences are mean posteriors of
 the tokens: CTC is overconfident, so compare them, do not read them as probabilities.
@@ -11,10 +12,11 @@ the tokens: CTC is overconfident, so compare them, do not read them as probabili
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby, pairwise
 from typing import Any
 
+from firstwords.formatting.stage import Change, Formatter, Word
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.text.pieces import SPACE
 from firstwords.text.tokenizer import Tokenizer
@@ -47,16 +49,6 @@ def timed_tokens(reading: Hypothesis, duration: float) -> list[Token]:
     ]
 
 
-@dataclass(frozen=True, slots=True)
-class Word:
-    """One word; ``start`` and ``end`` in seconds of the recording."""
-
-    word: str
-    start: float
-    end: float
-    confidence: float
-
-
 @dataclass(frozen=True)
 class Segment:
     """Words between two pauses."""
@@ -69,6 +61,16 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Formatted:
+    """The segments as the stages of formatting write them, and what each stage changed."""
+
+    text: str
+    segments: tuple[Segment, ...]
+    stages: tuple[str, ...]
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True)
 class Transcript:
     """What was said in one recording.
 
@@ -77,6 +79,7 @@ class Transcript:
         duration: seconds of the recording.
         audio: its path, or "" for samples given directly.
         repairs: what had to be mended to read it, in words.
+        formatted: what is shown in place of text and segments, which stay what was recognised.
     """
 
     text: str
@@ -85,6 +88,14 @@ class Transcript:
     duration: float
     audio: str
     repairs: tuple[str, ...] = ()
+    formatted: Formatted | None = None
+
+    @property
+    def shown(self) -> Transcript:
+        """The transcript as people shall read it: of the formatted text where there is one."""
+        if self.formatted is None:
+            return self
+        return replace(self, text=self.formatted.text, segments=self.formatted.segments, formatted=None)
 
     @property
     def words(self) -> tuple[Word, ...]:
@@ -92,17 +103,46 @@ class Transcript:
 
     def to_record(self) -> dict[str, Any]:
         """Transcript -> plain values for JSON."""
-        return {"format": 1, **asdict(self)}
+        record = {"format": 1, **asdict(self)}
+        if self.formatted is None:
+            del record["formatted"]
+        return record
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Transcript:
         """What ``to_record`` gave -> the Transcript."""
-        segments = tuple(
-            Segment(s["start"], s["end"], s["text"], tuple(Word(**w) for w in s["words"]), s["confidence"])
-            for s in record["segments"]
-        )
         repairs = tuple(record.get("repairs", ()))
-        return cls(record["text"], segments, record["language"], record["duration"], record["audio"], repairs)
+        known = record.get("formatted")
+        formatted = None if known is None else _formatted_from(known)
+        return cls(
+            record["text"],
+            _segments_from(record),
+            record["language"],
+            record["duration"],
+            record["audio"],
+            repairs,
+            formatted,
+        )
+
+
+def _segments_from(record: dict[str, Any]) -> tuple[Segment, ...]:
+    return tuple(
+        Segment(s["start"], s["end"], s["text"], tuple(Word(**w) for w in s["words"]), s["confidence"])
+        for s in record["segments"]
+    )
+
+
+def _formatted_from(record: dict[str, Any]) -> Formatted:
+    changes = tuple(Change(**change) for change in record["changes"])
+    return Formatted(record["text"], _segments_from(record), tuple(record["stages"]), changes)
+
+
+def format_transcript(transcript: Transcript, formatter: Formatter) -> Transcript:
+    """A transcript -> the same with its formatted text; segments stay as many, and their times."""
+    segments, changes = formatter.format([segment.words for segment in transcript.segments])
+    made = tuple(_segment(words) for words in segments)
+    formatted = Formatted(" ".join(segment.text for segment in made), made, formatter.names, tuple(changes))
+    return replace(transcript, formatted=formatted)
 
 
 def tokens_of(found: Sequence[Sequence[Hypothesis]], durations: Sequence[float]) -> list[list[Token]]:

@@ -17,6 +17,7 @@ from firstwords.config import Config, dump_config, override, parse_config, read_
 from firstwords.errors import ConfigError
 from firstwords.features.fbank import FbankConfig
 from firstwords.files import write_atomically
+from firstwords.formatting.settings import PostConfig
 from firstwords.heads.ctc import CtcConfig
 from firstwords.heads.transducer.head import TransducerConfig
 from firstwords.model.kinds import ENCODERS, HEAD_NAMES, EncoderSettings, FrontendSettings, HeadSettings
@@ -53,6 +54,7 @@ class Recipe(Config):
     heads: dict[str, HeadSettings]
     search: SearchConfig = GreedyConfig()
     training: TrainingConfig = TrainingConfig()
+    post: PostConfig | None = None  # stages between recognised words and text for people; none by default
 
     @model_validator(mode="after")
     def heads_have_their_names(self) -> Self:

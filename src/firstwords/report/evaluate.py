@@ -260,7 +260,10 @@ def save_evaluation(evaluation: Evaluation, folder: Path, *, audio: bool = True)
     ``audio=False`` keeps the voices of the worst utterances out of the page.
     """
     figures = json.dumps(to_json(evaluation), ensure_ascii=False, indent=1) + "\n"
-    lines = (json.dumps(result_record(r), ensure_ascii=False) + "\n" for r in evaluation.results)
+    lines = (
+        json.dumps(result_record(r, evaluation.formatting), ensure_ascii=False) + "\n"
+        for r in evaluation.results
+    )
     page = evaluation_page(evaluation, folder=folder, audio=audio)
     try:
         with staged(folder) as new:

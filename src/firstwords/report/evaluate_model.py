@@ -11,8 +11,10 @@ from typing import Protocol
 from firstwords.data.manifest import Corpus, Utterance
 from firstwords.device import choose_device, machine_name
 from firstwords.errors import CorpusError, FirstwordsError, TextError, UsageError
+from firstwords.inference.transcript import Formatted, Transcript
 from firstwords.model.recipe import read_recipe
 from firstwords.report.evaluate import HasText, compare, evaluate
+from firstwords.report.evaluate_formatted import score_formatted
 from firstwords.report.evaluation import Evaluation
 from firstwords.report.evaluation_json import read_hypotheses
 from firstwords.text.graphemes import graphemes
@@ -55,7 +57,8 @@ def evaluate_model(
         recognizer = _load(folder, device)  # first: it says what is missing in a folder that is no model
     recipe = read_recipe(folder / "recipe.toml")
     started = time.perf_counter()
-    texts, failures = transcribe_all(recognizer, utterances, progress)
+    formatted: dict[str, Formatted] = {}
+    texts, failures = transcribe_all(recognizer, utterances, progress, formatted)
     seconds = time.perf_counter() - started
     tokenizer = load_tokenizer(folder / "tokenizer")
     evaluation = evaluate(
@@ -79,7 +82,11 @@ def evaluate_model(
         if u.split == split and u.id in corpus.quarantine
     }
     broken = {f"line {number}": reason for number, reason in corpus.broken.items()}
-    return replace(evaluation, skipped={**evaluation.skipped, **aside, **broken})
+    return replace(
+        evaluation,
+        skipped={**evaluation.skipped, **aside, **broken},
+        formatting=score_formatted(evaluation, formatted, _hotwords(recognizer)),
+    )
 
 
 def compare_with(
@@ -157,17 +164,23 @@ def utterances_of(corpus: Corpus, split: str) -> tuple[Utterance, ...]:
 
 
 def transcribe_all(
-    recognizer: Transcriber, utterances: Sequence[Utterance], progress: Progress | None = None
+    recognizer: Transcriber,
+    utterances: Sequence[Utterance],
+    progress: Progress | None = None,
+    formatted: dict[str, Formatted] | None = None,
 ) -> tuple[list[str | None], dict[str, str]]:
     """Utterances -> (texts in order, None where it failed; id -> reason).
 
-    Where a batch fails, its utterances are tried one by one until the culprit is found.
+    Where a batch fails, its utterances are tried one by one until the culprit is found. ``formatted`` is
+    given what stages of formatting wrote, by id.
     """
     texts: list[str | None] = []
     failures: dict[str, str] = {}
 
-    def add(text: str | None) -> None:
-        texts.append(text)
+    def add(heard: HasText | None) -> None:
+        if formatted is not None and isinstance(heard, Transcript) and heard.formatted is not None:
+            formatted[utterances[len(texts)].id] = heard.formatted
+        texts.append(None if heard is None else heard.text)
         if progress:
             progress(len(texts), len(utterances))
 
@@ -175,13 +188,13 @@ def transcribe_all(
         before = len(texts)
         try:
             for transcript in recognizer.transcribe_many(utterances[before:]):
-                add(transcript.text)
+                add(transcript)
             if len(texts) != len(utterances):
                 raise RuntimeError(f"{len(texts)} transcripts for {len(utterances)} utterances")
         except FirstwordsError:
             for utterance in utterances[len(texts) :]:
                 try:
-                    add(next(iter(recognizer.transcribe_many([utterance]))).text)
+                    add(next(iter(recognizer.transcribe_many([utterance]))))
                 except FirstwordsError as error:
                     failures[utterance.id] = error.what
                     add(None)
@@ -212,6 +225,16 @@ def _load(folder: Path, device: str) -> Transcriber:
     from firstwords.inference.recognizer import Recognizer
 
     return Recognizer.load(folder, device=device)
+
+
+def _hotwords(recognizer: Transcriber) -> tuple[str, ...]:
+    """The phrases of the stage "hotwords", where there is one."""
+    from firstwords.formatting.hotwords import Hotwords
+    from firstwords.inference.recognizer import Recognizer
+
+    formatter = recognizer.formatter if isinstance(recognizer, Recognizer) else None
+    stages = formatter.stages if formatter is not None else ()
+    return tuple(p for stage in stages if isinstance(stage, Hotwords) for p in stage.phrases)
 
 
 def _hardware(device: str) -> str:

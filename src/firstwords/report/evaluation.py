@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from firstwords.data.manifest import Utterance
 from firstwords.scoring.error_rate import ErrorRate
+from firstwords.scoring.phrases import PhraseCounts
 from firstwords.scoring.significance import Difference, Interval
 
 
@@ -73,6 +74,19 @@ class Comparison:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Formatting:
+    """What stages of formatting made of the recognised words; see evaluate_formatted.py."""
+
+    stages: tuple[str, ...]
+    words: ErrorRate  # as written
+    graphemes: ErrorRate  # as written
+    scored_words: ErrorRate  # after the scoring normalizer
+    changes: Mapping[str, int]  # stage -> rewrites
+    phrases: tuple[PhraseCounts, PhraseCounts] | None  # of the stage "hotwords": before all stages, after
+    texts: Mapping[str, str]  # id -> formatted text
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """All figures of one system on one set of utterances."""
 
@@ -92,6 +106,7 @@ class Evaluation:
     word_confusions: tuple[Confusion, ...]
     grapheme_confusions: tuple[Confusion, ...]
     comparison: Comparison | None = None
+    formatting: Formatting | None = None  # where stages were on
     note: str = ""  # what a reader must know first, e.g. that the voices are synthetic
 
     def total(self, part: str) -> ErrorRate:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from firstwords.errors import CorpusError
-from firstwords.report.evaluation import Confusion, Evaluation, Result, Row
+from firstwords.report.evaluation import Confusion, Evaluation, Formatting, Result, Row
 from firstwords.scoring.error_rate import ErrorRate
 from firstwords.scoring.significance import Difference, Interval
 
@@ -100,6 +100,8 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
             "graphemes": _confusions(evaluation.grapheme_confusions),
         },
     }
+    if evaluation.formatting is not None:
+        record["formatting"] = _formatting(evaluation.formatting)
     if evaluation.comparison:
         found = evaluation.comparison
         record["comparison"] = {
@@ -112,7 +114,23 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
     return record
 
 
-def result_record(result: Result) -> dict[str, Any]:
+def _formatting(found: Formatting) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "stages": list(found.stages),
+        "word_error_rate": counts(found.words),
+        "character_error_rate": counts(found.graphemes),
+        "normalized_word_error_rate": counts(found.scored_words),
+        "rewrites": dict(found.changes),
+    }
+    if found.phrases is not None:
+        record["hotwords"] = {
+            when: {"hits": c.hits, "misses": c.misses, "false_alarms": c.false_alarms}
+            for when, c in zip(("before", "after"), found.phrases, strict=True)
+        }
+    return record
+
+
+def result_record(result: Result, formatting: Formatting | None = None) -> dict[str, Any]:
     """One line of hypotheses.jsonl."""
     utterance = result.utterance
     record: dict[str, Any] = {
@@ -120,6 +138,8 @@ def result_record(result: Result) -> dict[str, Any]:
         "reference": result.reference,
         "hypothesis": result.hypothesis,
     }
+    if formatting is not None and utterance.id in formatting.texts:
+        record["formatted"] = formatting.texts[utterance.id]
     if utterance.speaker is not None:
         record["speaker"] = utterance.speaker
     return record | {

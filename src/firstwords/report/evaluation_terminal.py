@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from firstwords.report.evaluation import Comparison, Evaluation
+from firstwords.report.evaluation import Comparison, Evaluation, Formatting
 from firstwords.scoring.error_rate import ErrorRate
 from firstwords.scoring.significance import Difference, Interval
 
@@ -30,7 +30,7 @@ def figures(evaluation: Evaluation) -> list[tuple[str, float, str, str]]:
     labels = evaluation.total("labels")
     word_interval = interval_words(evaluation.word_interval, words)
     letter_interval = interval_words(evaluation.grapheme_interval, letters)
-    return [
+    rows = [
         ("WER", words.rate, word_interval, f"{words.errors:,} errors in {words.reference_length:,} words"),
         ("CER", letters.rate, letter_interval, f"{letters.reference_length:,} letters and spaces"),
         (
@@ -49,6 +49,19 @@ def figures(evaluation: Evaluation) -> list[tuple[str, float, str, str]]:
         ),
         ("MER", words.match_error_rate, "", "match error rate: share of aligned words that are wrong"),
     ]
+    found = evaluation.formatting
+    if found is not None:
+        rows += [
+            ("WER, formatted", found.words.rate, "", f"after {', '.join(found.stages)}; as written"),
+            ("CER, formatted", found.graphemes.rate, "", "the same in letters, marks and spaces"),
+            (
+                "WER after stages",
+                found.scored_words.rate,
+                "",
+                f"the same, normalizer {evaluation.normalizer}",
+            ),
+        ]
+    return rows
 
 
 def circumstances(evaluation: Evaluation) -> list[str]:
@@ -80,10 +93,25 @@ def circumstances(evaluation: Evaluation) -> list[str]:
     quiet, non_speech = evaluation.silent
     if non_speech:
         lines.append(f"Non-speech: {quiet} of {non_speech} gave empty text.")
+    if evaluation.formatting is not None:
+        lines.append(formatting_words(evaluation.formatting))
     if evaluation.skipped:
         first = ", ".join(f"{k} ({v})" for k, v in list(evaluation.skipped.items())[:3])
         lines.append(f"Not scored: {len(evaluation.skipped)} utterances, first {first}.")
     return lines
+
+
+def formatting_words(found: Formatting) -> str:
+    """How much stages rewrote, and what it did to the phrases of a list."""
+    changes = ", ".join(f"{stage} {count:,}" for stage, count in found.changes.items())
+    words = f"Stages of formatting, rewrites of each: {changes}."
+    if found.phrases is not None:
+        before, after = found.phrases
+        words += (
+            f" Hot words found {after.hits:,} of {after.hits + after.misses:,} (before: {before.hits:,}), "
+            f"false alarms {after.false_alarms:,} (before: {before.false_alarms:,})."
+        )
+    return words
 
 
 def p_words(value: float) -> str:

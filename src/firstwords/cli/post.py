@@ -1,0 +1,61 @@
+"""The option --post: which stages of formatting recognised text goes through."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from firstwords.inference.recognizer import Recognizer
+
+POST_HELP = (
+    "Stages of formatting, in order, in place of the recipe's: numbers, punctuation=FOLDER, hotwords=FILE; "
+    "'none' for none."
+)
+
+
+def check_post(given: str | None, *, stream: bool) -> None:
+    """What is wrong with the option is said before anything is loaded."""
+    if given is None:
+        return
+    from firstwords.errors import UsageError
+    from firstwords.formatting.build import named_stages
+    from firstwords.formatting.settings import PostConfig
+
+    if stream:
+        raise UsageError(
+            "--post needs whole recordings: it cannot be used with --stream.", mend="Leave one out."
+        )
+    bare = {"punctuation": {"model": "of the recipe"}, "hotwords": {"file": "of the recipe"}}
+    named_stages(given, PostConfig.model_validate(bare))  # only names; the recipe may hold the rest
+
+
+def apply_post(recognizer: Recognizer, given: str | None, say: Callable[[str], None]) -> None:
+    """Set the stages of a recogniser, load what they need, and say which phrases are too short for one."""
+    if given is not None:
+        from firstwords.formatting.build import named_stages, recipe_formatter
+
+        config = named_stages(given, recognizer.recipe.post)
+        recognizer.formatter = recipe_formatter(
+            config, language=recognizer.recipe.language, folder=Path(recognizer.folder)
+        )
+    from firstwords.formatting.hotwords import Hotwords
+
+    formatter = recognizer.formatter
+    for stage in formatter.stages if formatter is not None else ():
+        if isinstance(stage, Hotwords) and stage.too_short:
+            shown = ", ".join(stage.too_short[:5])
+            least = stage.limits.shortest
+            say(f"{len(stage.too_short)} phrases of fewer than {least} letters are not looked for: {shown}.")
+
+
+def with_stages(
+    recognizer: Recognizer | None, model: Path, device: str, given: str, say: Callable[[str], None]
+) -> Recognizer:
+    """A recogniser, loaded if it is not yet, with the stages of the option."""
+    from firstwords.inference.recognizer import Recognizer
+
+    recognizer = recognizer or Recognizer.load(model, device=device)
+    apply_post(recognizer, given, say)
+    return recognizer

@@ -1,0 +1,108 @@
+"""``firstwords punctuation``: models of marks and capitals, from formatted text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from firstwords.cli.lm import _progress as reading_bar  # the same bar over the same files
+from firstwords.errors import quoted
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from firstwords.formatting.punctuation_text import Tally
+
+app = typer.Typer(
+    help="Marks and capitals: train a model of formatted text, measure it.", no_args_is_help=True
+)
+
+_Text = Annotated[
+    list[Path],
+    typer.Argument(
+        help="Text as people write it (a sentence a line; .txt, .txt.gz), folders of it, or corpus folders.",
+        show_default=False,
+    ),
+]
+
+
+@app.command("train")
+def train(
+    text: _Text,
+    to: Annotated[Path, typer.Option("--to", help="Folder of the model.", show_default=False)],
+    language: Annotated[str, typer.Option("--language", help="BCP 47, written into the model.")] = "und",
+    normalizer: Annotated[
+        str, typer.Option("--normalizer", help="Normalizer of the recogniser whose words it will get.")
+    ] = "default",
+    steps: Annotated[
+        int | None, typer.Option("--steps", help="Default: twelve passes over the text.", min=1)
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Of weights and batches.", min=0)] = 1,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "cpu",
+) -> None:
+    """Train a model of marks and capitals; the same command goes on where it was stopped."""
+    from rich.console import Console
+
+    from firstwords.lm.ngram_text import read_lines, text_files
+    from firstwords.text.normalize import normalizer as named
+    from firstwords.training.punctuation import train_punctuation
+    from firstwords.training.tasks.punctuation import read_taught
+
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    files = text_files(text)
+    normalize = named(normalizer)
+    with reading_bar(console, "reading", files) as told:
+        taught = read_taught(((line.text, line.size) for line in read_lines(files)), normalize, progress=told)
+    result = train_punctuation(
+        taught,
+        to,
+        language=language,
+        normalizer_name=normalizer,
+        steps=steps,
+        seed=seed,
+        device=device,
+        console=console,
+    )
+    if result.tally is None:
+        console.print("The same command goes on from here.")
+        raise typer.Exit(130)
+    console.print(f"\nOn the {result.tally.words:,} held-out words:")
+    _show(result.tally, console)
+    console.print(f"Wrote {to}.\nNext: firstwords transcribe MODEL FILES --post punctuation={quoted(to)}")
+
+
+@app.command("measure")
+def measure(
+    model: Annotated[Path, typer.Argument(help="Folder of a punctuation model.", show_default=False)],
+    text: _Text,
+) -> None:
+    """Precision, recall and F1 of each mark and case on text the model was not made from."""
+    from rich.console import Console
+
+    from firstwords.lm.ngram_text import read_lines, text_files
+    from firstwords.training.punctuation import measure_punctuation
+
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    files = text_files(text)
+    with reading_bar(console, "reading", files) as told:
+        tally = measure_punctuation(model, ((line.text, line.size) for line in read_lines(files)), told=told)
+    console.print(f"{tally.words:,} words:")
+    _show(tally, console)
+
+
+def _show(tally: Tally, console: Console) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table()
+    for name in ("", "precision", "recall", "F1", "in the text"):
+        table.add_column(name, justify="right" if name else "left")
+    rows = [(f"mark {mark}", counts) for mark, counts in sorted(tally.marks.items())]
+    rows += [("all marks", tally.all_marks)]
+    rows += [(f"case: {case}", counts) for case, counts in sorted(tally.cases.items())]
+    for name, found in rows:
+        shares = (f"{100 * share:.1f} %" for share in (found.precision, found.recall, found.f1))
+        table.add_row(Text(name), *shares, f"{found.hits + found.misses:,}")
+    console.print(table)

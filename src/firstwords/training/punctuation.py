@@ -1,0 +1,191 @@
+"""``firstwords punctuation train``: formatted text in, the folder of a punctuation model out.
+
+The loop, its checkpoints and its log are those of recognisers (trainer.py, session.py): a run that was killed
+goes on with the same call, and the same seed gives the same weights.
+
+    FOLDER/           the best model so far, from the first validation on
+    FOLDER/resume/    what is needed to go on; delete it when training is over
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from firstwords.config import dump_config
+from firstwords.device import choose_device, set_threads
+from firstwords.formatting.punctuation_model import (
+    LoadedPunctuator,
+    Punctuator,
+    PunctuatorConfig,
+    load_punctuator,
+    save_punctuator,
+)
+from firstwords.formatting.punctuation_text import Tally
+from firstwords.text.normalize import normalizer
+from firstwords.training.distributed import Processes
+from firstwords.training.log import MetricsLog
+from firstwords.training.plan import Plan, Segment
+from firstwords.training.progress import Progress, Standing, time_range
+from firstwords.training.resume import Checkpoints, check_identity, fingerprint
+from firstwords.training.schedule import CosineConfig
+from firstwords.training.session import Run
+from firstwords.training.settings import TrainingConfig
+from firstwords.training.tasks.punctuation import (
+    PunctuationDev,
+    PunctuationLoader,
+    PunctuationTask,
+    TaughtText,
+    read_measured,
+    tally_of,
+)
+from firstwords.training.tasks.task import Validation
+from firstwords.training.trainer import Outcome, make_optimizer, train
+
+RESUME = "resume"
+_ROWS = 32  # windows of a batch
+_EPOCHS = 12
+_STEPS = (300, 20_000)  # fewest and most, where none are given
+_RATE = 1e-2
+
+Lines = Iterable[tuple[str, int]]
+
+
+class PunctuationProgress(Progress):
+    """The line of a run over text: words in place of seconds of audio, F1 in place of error rates."""
+
+    def standing(self, step: int, steps: int) -> Standing:
+        found = super().standing(step, steps)
+        return _TextStanding(**vars(found))
+
+    def validated(self, step: int, validation: Validation, which: str, best: bool) -> None:
+        numbers = validation.numbers
+        self._dev = f"dev F1 marks {100 * numbers['marks f1']:.1f} %, case {100 * numbers['cases f1']:.1f} %"
+        self.say(f"step {step}: {self._dev} ({which} weights{', best so far' if best else ''})")
+
+
+class _TextStanding(Standing):
+    def line(self) -> str:
+        parts = [f"step {self.step}/{self.steps}", f"loss {self.loss:.3f}"]
+        parts += [self.dev] if self.dev else []
+        parts += [f"{self.audio_per_second:.0f} words/s"]
+        parts += [f"{time_range(*self.left)} left"] if self.left else []
+        return " · ".join(parts)
+
+
+@dataclass(frozen=True)
+class PunctuationResult:
+    """What came of a run; ``tally`` counts all held-out words with the best weights, None if interrupted."""
+
+    outcome: Outcome
+    steps: int
+    text: TaughtText
+    tally: Tally | None
+
+
+def train_punctuation(
+    text: TaughtText,
+    folder: Path,
+    *,
+    language: str = "und",
+    normalizer_name: str = "default",
+    steps: int | None = None,
+    seed: int = 1,
+    sizes: Mapping[str, float] | None = None,
+    device: str = "cpu",
+    console: Console | None = None,
+    quiet: bool = False,
+    save_every_seconds: float = 60.0,
+) -> PunctuationResult:
+    """Text (``read_taught``) -> model folder; goes on where it was stopped.
+
+    Args:
+        normalizer_name: what the text was read with.
+        steps: None: twelve passes over the text, between 300 and 20,000.
+        sizes: ``dim``, ``hidden``, ``layers``, ``buckets``, ``dropout``, where they shall be others.
+    """
+    set_threads(None)
+    progress = PunctuationProgress(console, quiet=quiet)
+    given = {"language": language, "normalizer": normalizer_name, "marks": text.marks, **(sizes or {})}
+    config = PunctuatorConfig.model_validate(given)
+    loader = PunctuationLoader(text.train, seed=seed, rows=_ROWS)
+    in_epoch = loader.batches_in_epoch
+    planned = steps or min(max(round(_EPOCHS * in_epoch), _STEPS[0]), _STEPS[1])
+    check_identity(
+        folder / RESUME,
+        {
+            "text": _digest(text),
+            "settings": fingerprint(f"{dump_config(config)} steps {planned} rows {_ROWS} rate {_RATE}"),
+            "seed": str(seed),
+        },
+    )
+    torch.manual_seed(seed)
+    model = Punctuator(config).to(choose_device(device))
+    count = sum(p.numel() for p in model.parameters())
+    progress.say(
+        f"{text.lines:,} lines, {len(text.train.words):,} words to train on, {len(text.dev.words):,} held "
+        f"out; marks {' '.join(text.marks) or 'none'}; {count / 1e6:.2f} M parameters, {planned} steps."
+    )
+    task = PunctuationTask(model)
+    optimizer = make_optimizer(model, "adamw", rate=_RATE, weight_decay=0.01)
+    checkpoints = Checkpoints(folder / RESUME)
+    checkpoints.clear()
+    checkpoint = checkpoints.newest()
+
+    def publish(validation: Validation, step: int) -> None:
+        del validation, step
+        save_punctuator(folder, LoadedPunctuator(model, text.forms))
+
+    run = Run(
+        folder=folder / RESUME,
+        config=TrainingConfig(
+            schedule=CosineConfig(lr=_RATE, warmup=0.05, final=0.01),
+            optimizer="adamw",
+            max_grad_norm=1.0,
+            save_every_seconds=save_every_seconds,
+        ),
+        seed=seed,
+        plan=Plan(planned, (Segment(0, 0.0, planned),), 0.0, max(1, -(-planned // 10)), 1.0),
+        log=MetricsLog(folder / RESUME / "log.jsonl", after=checkpoint.step if checkpoint else 0),
+        progress=progress,
+        processes=Processes(),
+        steps_in_epoch=in_epoch,
+        publish=publish,
+    )
+    outcome: Outcome = "finished"
+    try:
+        if checkpoint is not None:
+            run.restore(checkpoint, task, optimizer)
+            progress.say(f"Going on from step {run.step} of {run.plan.last_step}.")
+        if not run.finished:
+            progress.start()
+            outcome = train(task, loader, PunctuationDev(text.dev), optimizer, run)
+    finally:
+        progress.stop()
+        run.log.close()
+    if outcome == "interrupted":
+        return PunctuationResult(outcome, run.step, text, None)
+    best = load_punctuator(folder)
+    return PunctuationResult(outcome, run.step, text, tally_of(best.model, text.dev.in_order()))
+
+
+def measure_punctuation(folder: Path, lines: Lines, *, told: Callable[[int], None] | None = None) -> Tally:
+    """A model folder and lines of formatted text that it has not seen -> what it gets right."""
+    loaded = load_punctuator(folder)
+    config = loaded.config
+    text = read_measured(lines, normalizer(config.normalizer), config.marks, progress=told)
+    return tally_of(loaded.model, text.in_order())
+
+
+def _digest(text: TaughtText) -> str:
+    digest = hashlib.sha256()
+    for side in (text.train, text.dev):
+        digest.update(" ".join(side.words).encode("utf-8", "replace"))
+        digest.update(repr((list(side.marks), list(side.cases), list(side.starts))).encode())
+    digest.update(repr(sorted(text.forms.items())).encode())
+    return digest.hexdigest()

@@ -1,0 +1,217 @@
+"""A punctuation model learns a toy language; same seed same weights, killed or not."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from firstwords.cli.main import app
+from firstwords.errors import FirstwordsError, TextError, TrainingError
+from firstwords.formatting.punctuation import Punctuation
+from firstwords.formatting.punctuation_model import WEIGHTS, Punctuator, PunctuatorConfig, load_punctuator
+from firstwords.formatting.stage import Formatter
+from firstwords.text.normalize import normalizer
+from firstwords.training.punctuation import (
+    PunctuationProgress,
+    PunctuationResult,
+    measure_punctuation,
+    train_punctuation,
+)
+from firstwords.training.tasks.punctuation import (
+    PunctuationLoader,
+    PunctuationTask,
+    TaughtText,
+    read_measured,
+    read_taught,
+)
+
+DEFAULT = normalizer("default")
+SIZES = {"buckets": 512, "dim": 16, "hidden": 16, "layers": 1, "dropout": 0.0}
+
+
+def toy_lines(count: int, seed: int = 1) -> list[tuple[str, int]]:
+    """Questions begin with "is"; names are capitalised; "however" has a comma behind it."""
+    generator = random.Random(seed)
+    things = [f"{a}{b}" for a in ("ma", "lo", "ti", "ku", "re") for b in ("ni", "so", "pa", "du")]
+    lines: list[str] = []
+    for _ in range(count):
+        words = generator.choices(things, k=generator.randint(2, 5))
+        if generator.random() < 0.3:
+            words.insert(generator.randrange(1, len(words)), "NATO")
+        if generator.random() < 0.4:
+            lines.append(f"Is {' '.join(words)}?")
+        elif generator.random() < 0.3:
+            lines.append(f"However, {' '.join(words)}.")
+        else:
+            lines.append(f"Then {' '.join(words)}.")
+    return [(line, len(line)) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def text() -> TaughtText:
+    return read_taught(toy_lines(400), DEFAULT)
+
+
+def trained(text: TaughtText, folder: Path, *, steps: int = 100, seed: int = 1) -> PunctuationResult:
+    return train_punctuation(text, folder, steps=steps, seed=seed, sizes=SIZES, quiet=True)
+
+
+@pytest.fixture(scope="module")
+def learned(text: TaughtText, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PunctuationResult]:
+    folder = tmp_path_factory.mktemp("punctuation") / "toy"
+    return folder, trained(text, folder)
+
+
+def test_text_is_split_by_what_it_says(text: TaughtText) -> None:
+    def sentences(side: str) -> set[str]:
+        part = getattr(text, side)
+        return {" ".join(part.words[a:b]) for a, b in zip(part.starts, part.starts[1:], strict=False)}
+
+    assert text.marks == (".", "?", ",")
+    assert not sentences("train") & sentences("dev")
+    assert 0 < len(text.dev.words) < 0.15 * len(text.train.words)
+    again = read_taught(toy_lines(400), DEFAULT)
+    assert again == text
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ([], "too little text"),
+        ([("", 0), ("...", 3)], "too little text"),
+        ([("One line.", 9)], "too little text"),
+        ([("one", 3), ("two", 3), ("three", 5)], "nothing to learn"),
+    ],
+)
+def test_text_that_teaches_nothing_is_refused(lines: list[tuple[str, int]], said: str) -> None:
+    with pytest.raises(TextError, match=said):
+        read_taught(lines, DEFAULT)
+
+
+def test_batches_are_a_function_of_seed_and_number(text: TaughtText) -> None:
+    first, second = (PunctuationLoader(text.train, seed=3, rows=4) for _ in range(2))
+    rows = first.batches(5)
+    assert [next(rows) for _ in range(3)] == [(n, second.batch(n)) for n in (5, 6, 7)]
+    assert second.batch(5) != PunctuationLoader(text.train, seed=4, rows=4).batch(5)
+    for window in second.batch(5):
+        assert 0 < len(window.words) <= 96
+        assert len(window.words) == len(window.marks) == len(window.cases)
+
+
+def test_the_loss_is_a_sum_of_cross_entropies(text: TaughtText) -> None:
+    torch.manual_seed(1)
+    task = PunctuationTask(Punctuator(PunctuatorConfig.model_validate({"marks": text.marks, **SIZES})).eval())
+    batch = PunctuationLoader(text.train, seed=1, rows=3).batch(0)
+    loss = task.loss(batch)
+    assert loss.size == sum(len(window.words) for window in batch)
+    for window, each in zip(batch, loss.each, strict=True):
+        scores = task.punctuator(task.punctuator.bags([window.words]))
+        by_hand = sum(
+            -torch.log_softmax(logits[0, n], 0)[label]
+            for logits, labels in ((scores.marks, window.marks), (scores.cases, window.cases))
+            for n, label in enumerate(labels)
+        )
+        torch.testing.assert_close(each, by_hand)
+    torch.testing.assert_close(loss.total, loss.each.sum())
+    halves = task.halves(batch)
+    assert halves is not None
+    torch.testing.assert_close(sum(task.loss(half).total for half in halves), loss.total)
+    assert task.halves(batch[:1]) is None
+
+
+def test_the_toy_language_is_learned(learned: tuple[Path, PunctuationResult]) -> None:
+    folder, result = learned
+    assert result.outcome == "finished"
+    assert result.tally is not None
+    assert result.tally.words == len(result.text.dev.words)
+    assert result.tally.all_cases.f1 > 0.95
+    assert result.tally.marks["."].f1 > 0.5  # "?" hangs on a word far before and takes more steps
+    assert result.tally.marks[","].f1 > 0.9
+    stage = Punctuation(load_punctuator(folder))
+    written = Formatter([stage]).text("however mani nato tiso then loso kudu")
+    assert written.startswith("However, mani NATO tiso")
+    assert "Then loso" in written
+
+
+def test_measured_on_other_text(learned: tuple[Path, PunctuationResult]) -> None:
+    tally = measure_punctuation(learned[0], toy_lines(50, seed=9))
+    assert tally.words == len(read_measured(toy_lines(50, seed=9), DEFAULT, ()).words)
+    assert tally.all_cases.f1 > 0.9
+    with pytest.raises(TextError, match="no text"):
+        measure_punctuation(learned[0], [("...", 3)])
+
+
+def test_the_same_seed_gives_the_same_weights_killed_or_not(
+    text: TaughtText, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = trained(text, tmp_path / "whole", steps=20)
+    assert whole.outcome == "finished"
+    original = PunctuationLoader.batch
+
+    def stops(self: PunctuationLoader, number: int) -> object:
+        if number == 11:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, number)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PunctuationLoader, "batch", stops)
+        stopped = trained(text, tmp_path / "killed", steps=20)
+    assert (stopped.outcome, stopped.steps, stopped.tally) == ("interrupted", 12, None)
+    resumed = trained(text, tmp_path / "killed", steps=20)
+    assert (resumed.outcome, resumed.steps) == ("finished", 20)
+    assert (tmp_path / "killed" / WEIGHTS).read_bytes() == (tmp_path / "whole" / WEIGHTS).read_bytes()
+    assert resumed.tally == whole.tally
+    other = trained(text, tmp_path / "other", steps=20, seed=2)
+    assert other.outcome == "finished"
+    assert (tmp_path / "other" / WEIGHTS).read_bytes() != (tmp_path / "whole" / WEIGHTS).read_bytes()
+    again = trained(text, tmp_path / "whole", steps=20)  # it is finished: nothing is trained
+    assert again.tally == whole.tally
+
+
+def test_another_text_or_seed_does_not_go_on_in_the_same_folder(text: TaughtText, tmp_path: Path) -> None:
+    trained(text, tmp_path, steps=2)
+    with pytest.raises(TrainingError, match="another seed"):
+        trained(text, tmp_path, steps=2, seed=5)
+    with pytest.raises(TrainingError, match="another text"):
+        trained(read_taught(toy_lines(300), DEFAULT), tmp_path, steps=2)
+
+
+def test_the_line_speaks_of_words() -> None:
+    progress = PunctuationProgress(quiet=True)
+    for step in range(1, 5):
+        progress.step(step, 10, loss=1.0, seconds=0.5, audio=100.0, waited=0.0)
+    line = progress.standing(4, 10).line()
+    assert "200 words/s" in line
+    assert "audio" not in line
+
+
+def firstwords(*arguments: object) -> Result:
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit | FirstwordsError):
+        raise result.exception
+    return result
+
+
+def test_the_commands(tmp_path: Path) -> None:
+    book = tmp_path / "book.txt"
+    book.write_text("".join(f"{line}\n" for line, _ in toy_lines(60)), encoding="utf-8")
+    folder = tmp_path / "model"
+    done = firstwords("punctuation", "train", book, "--to", folder, "--steps", 3, "--language", "xx")
+    assert done.exit_code == 0, done.output
+    assert "held-out words" in done.output
+    assert "all marks" in done.output
+    assert load_punctuator(folder).config.language == "xx"
+    measured = firstwords("punctuation", "measure", folder, book)
+    assert measured.exit_code == 0, measured.output
+    assert "mark ?" in measured.output
+    missing = firstwords("punctuation", "measure", tmp_path / "none", book)
+    assert isinstance(missing.exception, FirstwordsError)
+    empty = tmp_path / "empty.txt"
+    empty.write_text("\n", encoding="utf-8")
+    assert isinstance(firstwords("punctuation", "train", empty, "--to", folder).exception, TextError)
