@@ -31,7 +31,7 @@ class LstmLmConfig(Config):
     kind: Literal["lstm"] = "lstm"
     dim: Width = 160  # of embeddings, which are the output layer too, and of every layer
     layers: Layers = 2
-    dropout: Share = 0.2  # on embeddings, between layers and on what is returned; one mask a sentence
+    dropout: Share = 0.1  # on embeddings, between layers and on what is returned; one mask a sentence
 
     @classmethod
     def preset(cls, name: str) -> LstmLmConfig:

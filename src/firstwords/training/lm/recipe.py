@@ -20,6 +20,10 @@ RECIPE = "recipe.toml"
 Share: TypeAlias = Annotated[float, Field(ge=0.0, le=1.0)]
 
 
+# What is used where no recipe says otherwise.
+SCHEDULES = {"lstm": CosineConfig(lr=6e-3, warmup=0.03), "transformer": CosineConfig(lr=3e-3, warmup=0.1)}
+
+
 class LmTrainingConfig(Config):
     """How long, how fast and how carefully.
 
@@ -30,13 +34,13 @@ class LmTrainingConfig(Config):
     epochs: PositiveFloat | None = 20.0
     steps: PositiveInt | None = None
 
-    batch_tokens: PositiveInt = 4096  # of one step, padding counted
+    batch_tokens: PositiveInt = 2048  # of one step, padding counted
     max_sentences: PositiveInt = 256  # of one batch
     window: Annotated[int, Field(ge=2)] = 512  # tokens; longer lines are read in parts of that length
     accumulate: PositiveInt = 1  # batches per optimizer step
 
     optimizer: Literal["adamw", "scaled_adam"] = "adamw"
-    schedule: ScheduleConfig = CosineConfig(lr=3e-3, warmup=0.03)
+    schedule: ScheduleConfig = CosineConfig(lr=6e-3, warmup=0.03)  # of an LSTM; see SCHEDULES
     weight_decay: NonNegativeFloat = 0.01
     max_grad_norm: PositiveFloat = 1.0
     average_share: Share = 0.2  # last part of the run whose weights are averaged
@@ -104,7 +108,11 @@ class LmWanted:
                 changed[key] = value
         if self.minutes is not None:
             changed["training"] = _table(changed.get("training")) | {"minutes": self.minutes}
-        changed = merge(LmRecipe().model_dump(mode="json", exclude_none=True), changed)
+        defaults = LmRecipe().model_dump(mode="json", exclude_none=True)
+        kind = _table(changed.get("network")).get("kind")
+        if kind in SCHEDULES:
+            defaults["training"]["schedule"] = SCHEDULES[kind].model_dump(mode="json")
+        changed = merge(defaults, changed)
         return parse_config(override(changed, self.overrides), LmRecipe, name="recipe", source=source)
 
     def _network(self, values: object) -> Any:
