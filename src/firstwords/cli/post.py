@@ -46,8 +46,9 @@ def apply_post(recognizer: Recognizer, given: str | None, say: Callable[[str], N
     for stage in formatter.stages if formatter is not None else ():
         if isinstance(stage, Hotwords) and stage.too_short:
             shown = ", ".join(stage.too_short[:5])
+            more = f" and {len(stage.too_short) - 5} more" if len(stage.too_short) > 5 else ""
             least = stage.limits.shortest
-            say(f"{len(stage.too_short)} phrases of fewer than {least} letters are not looked for: {shown}.")
+            say(f"Phrases of fewer than {least} letters are not looked for: {shown}{more}.")
 
 
 def with_stages(

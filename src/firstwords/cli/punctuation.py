@@ -103,6 +103,8 @@ def _show(tally: Tally, console: Console) -> None:
     rows += [("all marks", tally.all_marks)]
     rows += [(f"case: {case}", counts) for case, counts in sorted(tally.cases.items())]
     for name, found in rows:
-        shares = (f"{100 * share:.1f} %" for share in (found.precision, found.recall, found.f1))
-        table.add_row(Text(name), *shares, f"{found.hits + found.misses:,}")
+        wanted, put = found.hits + found.misses, found.hits + found.false_alarms
+        shares = ((found.precision, put), (found.recall, wanted), (found.f1, wanted + put))
+        cells = (f"{100 * share:.1f} %" if of else "–" for share, of in shares)  # of nothing: no share
+        table.add_row(Text(name), *cells, f"{wanted:,}")
     console.print(table)

@@ -109,7 +109,6 @@ def train_punctuation(
         steps: None: twelve passes over the text, between 300 and 20,000.
         sizes: ``dim``, ``hidden``, ``layers``, ``buckets``, ``dropout``, where they shall be others.
     """
-    set_threads(None)
     progress = PunctuationProgress(console, quiet=quiet)
     given = {"language": language, "normalizer": normalizer_name, "marks": text.marks, **(sizes or {})}
     config = PunctuatorConfig.model_validate(given)
@@ -158,6 +157,8 @@ def train_punctuation(
         publish=publish,
     )
     outcome: Outcome = "finished"
+    threads = torch.get_num_threads()
+    set_threads(1)  # a recurrence of this size gains nothing by a second one, and sums stay in one order
     try:
         if checkpoint is not None:
             run.restore(checkpoint, task, optimizer)
@@ -168,6 +169,7 @@ def train_punctuation(
     finally:
         progress.stop()
         run.log.close()
+        torch.set_num_threads(threads)
     if outcome == "interrupted":
         return PunctuationResult(outcome, run.step, text, None)
     best = load_punctuator(folder)

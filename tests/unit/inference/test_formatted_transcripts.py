@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from firstwords.audio.waveform import write
 from firstwords.cli.main import app
+from firstwords.data.manifest import Utterance, write_manifest
 from firstwords.errors import ConfigError, FirstwordsError, UsageError
 from firstwords.formatting.hotwords import Hotwords
 from firstwords.formatting.number_table import load_table
@@ -166,3 +167,22 @@ def test_stages_that_cannot_be_are_refused(
 def test_streams_take_no_stages(model: Path) -> None:
     done = firstwords("transcribe", model, "--stream", "--post", "numbers")
     assert isinstance(done.exception, UsageError)
+
+
+def test_evaluate_reports_both(model: Path, clip: Path, tmp_path: Path) -> None:
+    plain = firstwords("transcribe", model, clip).stdout.split()
+    (tmp_path / "corpus").mkdir()
+    said = Utterance(id="a", text=f"{plain[0]}.", audio=clip, duration=1.0, split="test")
+    write_manifest(tmp_path / "corpus" / "manifest.jsonl", [said])
+    names = tmp_path / "names.txt"
+    names.write_text("a phrase that is far from all\nan\n", encoding="utf-8")
+    done = firstwords(
+        "evaluate", model, tmp_path / "corpus", "--post", f"hotwords={names}", "--out", tmp_path / "out"
+    )
+    assert done.exit_code == 0, done.output
+    assert "Phrases of fewer than 4 letters are not looked for: an." in " ".join(done.output.split())
+    record = json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))
+    assert record["formatting"]["stages"] == ["hotwords"]
+    assert record["formatting"]["hotwords"]["after"] == {"hits": 0, "misses": 0, "false_alarms": 0}
+    line = json.loads((tmp_path / "out" / "hypotheses.jsonl").read_text(encoding="utf-8"))
+    assert line["formatted"] == line["hypothesis"]
