@@ -36,6 +36,7 @@ from firstwords.model.speech_model import SpeechModel
 from firstwords.quickstart.page import build_page
 from firstwords.report.check_files import check_and_write
 from firstwords.report.evaluate import evaluate, save_evaluation
+from firstwords.search.tuned import TunedSetting, add_tuned, read_tuned
 from firstwords.text.characters import GraphemeTokenizer
 from firstwords.text.given import GivenTokenizer
 from firstwords.text.load import load_tokenizer
@@ -402,6 +403,8 @@ def _utterance(name: str) -> Utterance:
     return Utterance(id=name, audio=Path("/recordings") / f"{name}.wav", duration=1.0, text="ẹ̀")
 
 
+TUNED = TunedSetting(model="m", lm="l", search="greedy", weight=0.5)
+
 WRITERS = [
     Writer("import into a new folder", a_source, imports, is_imported),
     Writer("import again", a_source, imports, is_imported, imported_before),
@@ -419,6 +422,13 @@ WRITERS = [
         lambda home, _: write_quarantine(home, {"a": "hum", "b": "ẹ̀"}),
         lambda home, _: read_quarantine(home) == {"a": "hum", "b": "ẹ̀"},
         old("quarantine.jsonl", '{"id": "a", "reason": "old"}\n'),
+    ),
+    Writer(
+        "weights of a language model",
+        nothing,
+        lambda home, _: add_tuned(home, TUNED.with_(weight=0.7)),
+        lambda home, _: read_tuned(home).tuned == (TUNED.with_(weight=0.7),),
+        lambda home, _: add_tuned(home, TUNED),
     ),
     Writer("check with decisions", a_corpus, checks, is_checked, checked_before),
     Writer(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -47,8 +48,13 @@ def note_made(files: Iterable[Path], identity: Mapping[str, str], plain: Mapping
     if not marks and not record.exists():
         return
     line = json.dumps({"files": [path.name for path in paths], "with": marks}, ensure_ascii=False)
-    with contextlib.suppress(OSError), record.open("ab") as file:
-        file.write(line.encode(errors="surrogatepass") + b"\n")
+    with contextlib.suppress(OSError), record.open("ab+") as file:
+        # A line that a kill has torn shall not take this one along.
+        torn = file.seek(0, os.SEEK_END) > 0
+        if torn:
+            file.seek(-1, os.SEEK_END)
+            torn = file.read(1) != b"\n"
+        file.write(b"\n" * torn + line.encode(errors="surrogatepass") + b"\n")
 
 
 def made_with(folder: Path) -> dict[str, dict[str, str]]:

@@ -38,6 +38,8 @@ def test_a_torn_or_foreign_record_harms_nothing(tmp_path: Path) -> None:
     whole = (tmp_path / RECORD).read_bytes()
     (tmp_path / RECORD).write_bytes(b'[1]\n{"files": 1, "with": 2}\n\xff\xfe\nnull\n' + whole + whole[:-20])
     assert set(made_with(tmp_path)) == {"ሰላም.txt"}
+    note_made([tmp_path / "b.txt"], FUSED, PLAIN)  # behind a line that a kill has torn
+    assert set(made_with(tmp_path)) == {"ሰላም.txt", "b.txt"}
     (tmp_path / RECORD).unlink()
     (tmp_path / RECORD).mkdir()
     note_made([tmp_path / "a.txt"], FUSED, PLAIN)  # cannot be written: the transcript is there all the same
