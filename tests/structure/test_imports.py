@@ -28,7 +28,6 @@ LAYERS: list[tuple[str, ...]] = [
     ("training.settings",),  # recipes need them; they hold the settings of SpecAugment
     ("encoders",),
     ("heads",),  # intermediate CTC taps an encoder
-    ("lm",),
     ("search",),
     ("formatting",),  # from recognised words to text for people
     ("model",),
