@@ -3,6 +3,7 @@
     lm.toml                what it is: kind, unit, order, normalizer, pieces; format = 1
     words.txt              n-gram: one word, letter or piece a line, line number - 1 = id
     ngrams.safetensors     n-gram: the trie of ngram.py; its header names the two files above
+    model.safetensors      lstm, transformer: neural/folder.py
     tokenizer/             unit = "piece": the tokenizer whose pieces these are
 
 Loading runs no code from the folder and downloads nothing. The weights are put in their place last, and carry
@@ -13,21 +14,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Float64, Int64
 from pydantic import Field
 
-from firstwords.config import Config, dump_config, read_config, read_toml
+from firstwords.config import Config, ConfigT, dump_config, read_config, read_toml
 from firstwords.errors import CheckpointError, ConfigError, DependencyError, TextError
 from firstwords.files import staged, write_atomically
-from firstwords.lm.ngram import SPECIAL, Level, NgramModel
+from firstwords.lm.ngram import SPECIAL, UNKNOWN, Level, NgramModel
 from firstwords.lm.ngram_text import Unit, splitter
+from firstwords.lm.perplexity import score_sentences
 from firstwords.text.graphemes import graphemes
 from firstwords.text.load import load_tokenizer
 from firstwords.text.normalize import Normalizer, normalizer
@@ -35,7 +37,8 @@ from firstwords.text.pieces import BYTES, SPACE
 from firstwords.text.tokenizer import Tokenizer
 
 HEADER, WORDS, WEIGHTS, TOKENIZER = "lm.toml", "words.txt", "ngrams.safetensors", "tokenizer"
-_COPY = "Was the copy interrupted, or a file edited? Copy the whole folder again."
+KINDS = ("ngram", "lstm", "transformer")  # the last two: neural/folder.py
+COPY_AGAIN = "Was the copy interrupted, or a file edited? Copy the whole folder again."
 
 
 class NgramHeader(Config):
@@ -66,34 +69,34 @@ class NgramLanguageModel:
         """Text -> ids of its words; those the model does not know are <unk>."""
         return self.model.word_ids(self.units(text))
 
+    def ids(self, units: Sequence[str]) -> Int64[np.ndarray, " words"]:
+        """Words, letters or pieces -> ids; those the model does not know are <unk>."""
+        return self.model.word_ids(units)
+
+    def unknown(self, ids: Int64[np.ndarray, " words"]) -> Bool[np.ndarray, " words"]:
+        """True for <unk>."""
+        return ids == UNKNOWN
+
+    def score(
+        self, sentences: Sequence[Int64[np.ndarray, " words"]]
+    ) -> list[Float64[np.ndarray, " words_and_end"]]:
+        """log P of each word and of the end of each sentence."""
+        return score_sentences(self.model, sentences)
+
     def log_prob(self, text: str) -> float:
         """log P(text and its end), in nats."""
         return float(self.model.sentence(self.encode(text)).sum())
 
     def check_normalizer(self, name: str) -> None:
         """Refuse a model whose words are not what normalizer ``name`` writes."""
-        if name == self.header.normalizer:
-            return
-        why = ""
-        if self.header.unit != "piece":
-            normalize, unit = normalizer(name), self.header.unit
-            words = (w for w in self.model.words[3:] if w != SPACE)
-            changed = [w for w in words if _changed(normalize, w, unit)]
-            if not changed:
-                return
-            why = f" ({len(changed):,} of its words would be written otherwise, '{changed[0]}' for one)"
-        raise CheckpointError(
-            f"{self.name} was made from text of normalizer '{self.header.normalizer}', '{name}' is used "
-            f"here{why}.",
-            mend=f"Make it anew: 'firstwords lm train TEXT --to LM --normalizer {name}'.",
-        )
+        check_normalizer(name, self.header.normalizer, self.header.unit, self.model.words[3:], self.name)
 
     def columns(self, tokenizer: Tokenizer) -> Int64[np.ndarray, " vocabulary"]:
         """Tokenizer id -> word id, </s> for 0 and <unk> for pieces the model does not know.
 
         A model whose words cannot be the tokenizer's pieces is refused.
         """
-        self._check_pieces(tokenizer)
+        check_pieces(tokenizer, self.header.unit, self.header.pieces, self.name)
         known = self.model.id_of
         ids = [known.get(p, 0) if p not in SPECIAL else 0 for p in tokenizer.pieces[1:]]
         if not any(ids):
@@ -103,26 +106,45 @@ class NgramLanguageModel:
             )
         return np.array([known["</s>"], *ids], dtype=np.int64)
 
-    def _check_pieces(self, tokenizer: Tokenizer) -> None:
-        anew = "Make it anew: 'firstwords lm train TEXT --to LM --unit piece --tokenizer MODEL'."
-        unit = self.header.unit
-        if unit == "word":
+
+def check_pieces(tokenizer: Tokenizer, unit: Unit, pieces: str, name: str) -> None:
+    """Refuse a tokenizer whose pieces cannot be units of the model ``name``.
+
+    Args:
+        pieces: the hash of the pieces it was made for; unit = "piece" only.
+    """
+    anew = "Make it anew: 'firstwords lm train TEXT --to LM --unit piece --tokenizer MODEL'."
+    if unit == "word":
+        raise CheckpointError(f"{name} knows whole words; token by token it cannot be asked.", mend=anew)
+    if unit == "piece" and pieces != tokenizer.piece_hash:
+        raise CheckpointError(
+            f"{name} was made for the pieces of another tokenizer (their fingerprints differ).", mend=anew
+        )
+    if unit == "char":
+        text = (p for p in tokenizer.pieces[1:] if p not in BYTES and p not in SPECIAL)
+        long = next((p for p in text if len(graphemes(p)) > 1), None)
+        if long is not None:
             raise CheckpointError(
-                f"{self.name} knows whole words; token by token it cannot be asked.", mend=anew
+                f"{name} knows single letters, this tokenizer has pieces of several ('{long}').", mend=anew
             )
-        if unit == "piece" and self.header.pieces != tokenizer.piece_hash:
-            raise CheckpointError(
-                f"{self.name} was made for the pieces of another tokenizer (their fingerprints differ).",
-                mend=anew,
-            )
-        if unit == "char":
-            text = (p for p in tokenizer.pieces[1:] if p not in BYTES and p not in SPECIAL)
-            long = next((p for p in text if len(graphemes(p)) > 1), None)
-            if long is not None:
-                raise CheckpointError(
-                    f"{self.name} knows single letters, this tokenizer has pieces of several ('{long}').",
-                    mend=anew,
-                )
+
+
+def check_normalizer(used: str, header: str, unit: Unit, words: Iterable[str], name: str) -> None:
+    """Refuse a model whose words, text of normalizer ``header``, are not what ``used`` writes."""
+    if used == header:
+        return
+    why = ""
+    if unit != "piece":
+        normalize = normalizer(used)
+        words = [w for w in words if w != SPACE]
+        changed = [w for w in words if _changed(normalize, w, unit)]
+        if not changed:
+            return
+        why = f" ({len(changed):,} of its words would be written otherwise, '{changed[0]}' for one)"
+    raise CheckpointError(
+        f"{name} was made from text of normalizer '{header}', '{used}' is used here{why}.",
+        mend=f"Make it anew: 'firstwords lm train TEXT --to LM --normalizer {used}'.",
+    )
 
 
 def save_language_model(folder: Path, lm: NgramLanguageModel) -> None:
@@ -138,7 +160,7 @@ def save_language_model(folder: Path, lm: NgramLanguageModel) -> None:
         "log_prob": model.log_prob[1:],
         "backoff": model.backoff[1:],
     }
-    content = library.save(tensors, metadata={"fingerprint": _fingerprint(header, words)})
+    content = library.save(tensors, metadata={"fingerprint": fingerprint(header, words)})
     with staged(folder, last=(WEIGHTS,)) as new:
         write_atomically(new / HEADER, header)
         write_atomically(new / WORDS, words)
@@ -151,25 +173,33 @@ def load_language_model(folder: Path | str) -> NgramLanguageModel:
     """Folder of a language model -> the model; what is missing or of other files is a CheckpointError."""
     folder = Path(folder)
     header = read_header(folder)
-    words = _read(folder, WORDS)
+    words = read_file(folder, WORDS)
     names = words.decode(errors="replace").removesuffix("\n").split("\n")
     tokenizer = load_tokenizer(folder / TOKENIZER) if header.unit == "piece" else None
     if tokenizer is not None and tokenizer.piece_hash != header.pieces:
-        raise CheckpointError(f"'{folder}': {TOKENIZER} is of another model than {HEADER}.", mend=_COPY)
-    tensors, fingerprint = _tensors(folder)
-    if fingerprint != _fingerprint(_read(folder, HEADER), words):
+        raise CheckpointError(f"'{folder}': {TOKENIZER} is of another model than {HEADER}.", mend=COPY_AGAIN)
+    tensors, stored = _tensors(folder)
+    if stored != fingerprint(read_file(folder, HEADER), words):
         raise CheckpointError(
             f"'{folder}': {WEIGHTS} was not saved with these {HEADER} and {WORDS} (fingerprints differ).",
-            mend=_COPY,
+            mend=COPY_AGAIN,
         )
     levels = _levels(tensors, len(names), header.order)
     if levels is None or tuple(names[:3]) != SPECIAL:
-        raise CheckpointError(f"'{folder}': {WEIGHTS} holds no n-grams of these words.", mend=_COPY)
+        raise CheckpointError(f"'{folder}': {WEIGHTS} holds no n-grams of these words.", mend=COPY_AGAIN)
     return NgramLanguageModel(header, NgramModel(names, levels), tokenizer, name=f"'{folder}'")
 
 
-def read_header(folder: Path) -> NgramHeader:
-    """``lm.toml`` of a folder."""
+def kind_of(folder: Path | str) -> str:
+    """Which kind of model a folder holds: "ngram", "lstm" or "transformer"."""
+    kind = header_values(Path(folder)).get("kind", "ngram")
+    if kind not in KINDS:
+        raise _of_a_later_version(Path(folder), "kind", kind, " or ".join(map(repr, KINDS)))
+    return str(kind)
+
+
+def header_values(folder: Path) -> dict[str, Any]:
+    """``lm.toml`` of a folder as it stands there, its format checked."""
     if not (folder / HEADER).is_file():
         found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) if folder.is_dir() else ""
         raise CheckpointError(
@@ -178,17 +208,36 @@ def read_header(folder: Path) -> NgramHeader:
         )
     try:
         values = read_toml(folder / HEADER)
-        for key, known in (("format", 1), ("kind", "ngram")):
-            if values.get(key) != known:
-                raise CheckpointError(
-                    f"'{folder / HEADER}': {key} is {values.get(key)!r}; this version reads {known!r}.",
-                    mend="Update firstwords.",
-                )
-        header = read_config(folder / HEADER, NgramHeader, name="lm")
-        normalizer(header.normalizer)
+        if values.get("format") != 1:
+            raise _of_a_later_version(folder, "format", values.get("format"), "1")
+        normalizer(str(values.get("normalizer", "default")))
     except (ConfigError, TextError) as error:
         raise CheckpointError(error.what, mend=error.mend) from None
-    return header
+    return values
+
+
+def _of_a_later_version(folder: Path, key: str, value: object, known: str) -> CheckpointError:
+    return CheckpointError(
+        f"'{folder / HEADER}': {key} is {value!r}; this version reads {known}.", mend="Update firstwords."
+    )
+
+
+def read_header(folder: Path) -> NgramHeader:
+    """``lm.toml`` of the folder of an n-gram model."""
+    if (kind := kind_of(folder)) != "ngram":
+        raise CheckpointError(
+            f"'{folder}' holds a language model of kind '{kind}'; an n-gram model is expected here.",
+            mend="Make one: 'firstwords lm train TEXT --to LM'.",
+        )
+    return parse_header(folder, NgramHeader)
+
+
+def parse_header(folder: Path, kind: type[ConfigT]) -> ConfigT:
+    """``lm.toml`` of a folder -> its settings."""
+    try:
+        return read_config(folder / HEADER, kind, name="lm")
+    except ConfigError as error:
+        raise CheckpointError(error.what, mend=error.mend) from None
 
 
 def word_check(header: NgramHeader, tokenizer: Tokenizer | None) -> Callable[[str], str | None]:
@@ -214,30 +263,34 @@ def _changed(normalize: Normalizer, word: str, unit: Unit) -> bool:
     return normalize(f"a{word}a") != f"a{word}a" if unit == "char" else normalize(word) != word
 
 
-def _fingerprint(header: bytes, words: bytes) -> str:
+def fingerprint(header: bytes, words: bytes) -> str:
+    """SHA-256 of the two files that weights belong to."""
     digest = hashlib.sha256(header.replace(b"\r\n", b"\n"))
     digest.update(words)
     return digest.hexdigest()
 
 
-def _read(folder: Path, name: str) -> bytes:
+def read_file(folder: Path, name: str) -> bytes:
+    """One file of a model; what cannot be read is a CheckpointError."""
     try:
         return (folder / name).read_bytes()
     except OSError as error:
         raise CheckpointError(
-            f"'{folder}': {name} cannot be read: {error.strerror or error}.", mend=_COPY
+            f"'{folder}': {name} cannot be read: {error.strerror or error}.", mend=COPY_AGAIN
         ) from None
 
 
 def _tensors(folder: Path) -> tuple[dict[str, np.ndarray], str]:
-    content = _read(folder, WEIGHTS)
+    content = read_file(folder, WEIGHTS)
     library = _safetensors()
     try:
         size = int.from_bytes(content[:8], "little")
         metadata = json.loads(content[8 : 8 + size]).get("__metadata__", {})
         return library.load(content), str(metadata.get("fingerprint"))
-    except (ValueError, AttributeError, KeyError, RecursionError, _fault()) as error:
-        raise CheckpointError(f"'{folder / WEIGHTS}' is no safetensors file: {error}.", mend=_COPY) from None
+    except (ValueError, AttributeError, KeyError, RecursionError, safetensors_fault()) as error:
+        raise CheckpointError(
+            f"'{folder / WEIGHTS}' is no safetensors file: {error}.", mend=COPY_AGAIN
+        ) from None
 
 
 def _levels(tensors: dict[str, np.ndarray], words: int, order: int) -> list[Level] | None:
@@ -276,7 +329,8 @@ def _safetensors() -> ModuleType:
     return safetensors.numpy
 
 
-def _fault() -> type[Exception]:
+def safetensors_fault() -> type[Exception]:
+    """What the library raises."""
     from safetensors import SafetensorError
 
     return SafetensorError

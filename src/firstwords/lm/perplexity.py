@@ -12,18 +12,50 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
-from jaxtyping import Float64, Int64
+from jaxtyping import Bool, Float64, Int64
 
 from firstwords.errors import TextError
-from firstwords.lm.language_model import NgramLanguageModel
-from firstwords.lm.ngram import END, UNKNOWN, NgramModel
-from firstwords.lm.ngram_text import Line, splitter
+from firstwords.lm.ngram import END, NgramModel
+from firstwords.lm.ngram_text import Line
 from firstwords.text.graphemes import graphemes
 from firstwords.text.normalize import normalizer
 
 _SENTENCES = 512  # scored side by side
+
+
+class LanguageModelHeader(Protocol):
+    """What of ``lm.toml`` is asked here."""
+
+    @property
+    def normalizer(self) -> str: ...
+
+
+class LanguageModel(Protocol):
+    """What a model of any kind is asked."""
+
+    @property
+    def header(self) -> LanguageModelHeader: ...
+
+    def units(self, text: str) -> list[str]:
+        """Text -> words, letters or pieces."""
+        ...
+
+    def ids(self, units: Sequence[str]) -> Int64[np.ndarray, " units"]:
+        """Words, letters or pieces -> ids."""
+        ...
+
+    def unknown(self, ids: Int64[np.ndarray, " units"]) -> Bool[np.ndarray, " units"]:
+        """True where the model never saw the unit."""
+        ...
+
+    def score(
+        self, sentences: Sequence[Int64[np.ndarray, " units"]]
+    ) -> list[Float64[np.ndarray, " units_and_end"]]:
+        """log P of each unit and of the end of each sentence."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -106,33 +138,33 @@ def score_sentences(
 
 
 def measure_perplexity(
-    lm: NgramLanguageModel, lines: Iterable[Line], *, progress: Callable[[int], None] | None = None
+    lm: LanguageModel, lines: Iterable[Line], *, progress: Callable[[int], None] | None = None
 ) -> Perplexity:
     """Text -> its perplexity; lines without text after normalization are not counted."""
-    split, normalize = splitter(lm.header.unit, lm.tokenizer), normalizer(lm.header.normalizer)
+    normalize = normalizer(lm.header.normalizer)
     total = Perplexity()
     waiting: list[Int64[np.ndarray, " words"]] = []
     for line in lines:
         if progress is not None:
             progress(line.size)
-        text = normalize(line.text)
-        if not (units := split(text)):
+        if not (units := lm.units(line.text)):
             continue
-        waiting.append(lm.model.word_ids(units))
+        text = normalize(line.text)
+        waiting.append(lm.ids(units))
         total += Perplexity(words=len(text.split()), letters=len(graphemes(text)))
         if len(waiting) == _SENTENCES:
-            total += _sums(lm.model, waiting)
+            total += _sums(lm, waiting)
             waiting = []
-    total += _sums(lm.model, waiting)
+    total += _sums(lm, waiting)
     if not total.sentences:
         raise TextError("there is no text to measure.", mend="Give text files with one sentence a line.")
     return total
 
 
-def _sums(model: NgramModel, sentences: list[Int64[np.ndarray, " words"]]) -> Perplexity:
+def _sums(lm: LanguageModel, sentences: list[Int64[np.ndarray, " words"]]) -> Perplexity:
     total = Perplexity()
-    for ids, scores in zip(sentences, score_sentences(model, sentences), strict=True):
-        unknown = ids == UNKNOWN
+    for ids, scores in zip(sentences, lm.score(sentences), strict=True):
+        unknown = lm.unknown(ids)
         total += Perplexity(
             sentences=1,
             units=len(ids),

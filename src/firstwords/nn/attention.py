@@ -1,4 +1,4 @@
-"""Self-attention: plain, on torch's fused kernel, and with relative positions.
+"""Self-attention: plain and causal, on torch's fused kernel, and with relative positions.
 
 Relative: Dai et al., "Transformer-XL", 2019, arXiv:1901.02860, section 3.3:
 
@@ -10,7 +10,7 @@ so that the weights need not be kept (fused) or get no gradient of their own (``
 
 from __future__ import annotations
 
-from typing import final
+from typing import NamedTuple, final
 
 import torch
 import torch.nn.functional as F
@@ -41,6 +41,46 @@ class SelfAttention(nn.Module):
             None if hidden is None else torch.zeros_like(hidden, dtype=q.dtype).masked_fill_(hidden, HIDDEN)
         )
         return self.out_proj(F.scaled_dot_product_attention(q, k, v, mask).transpose(1, 2).flatten(2))
+
+
+class KeysValues(NamedTuple):
+    """Of what was read so far, one entry per attention head."""
+
+    keys: Float[Tensor, "rows heads sources head_dim"]
+    values: Float[Tensor, "rows heads sources head_dim"]
+
+
+@final
+class CausalSelfAttention(nn.Module):
+    """Each token looks at itself and the tokens before it, whose keys and values are handed on."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.read = nn.Linear(dim, 3 * dim)
+        self.write = nn.Linear(dim, dim)
+
+    def forward(
+        self,
+        x: Float[Tensor, "rows tokens dim"],
+        past: KeysValues | None,
+        hidden: Bool[Tensor, "rows 1 1 sources"] | None = None,
+    ) -> tuple[Float[Tensor, "rows tokens dim"], KeysValues]:
+        """A sentence (no past), or one token after those of the past -> output, keys and values of all."""
+        query, *own = self.read(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        now = KeysValues(*own)
+        if past is not None:
+            now = KeysValues(
+                torch.cat([past.keys, now.keys], dim=2), torch.cat([past.values, now.values], dim=2)
+            )
+        seen = F.scaled_dot_product_attention(
+            query,
+            *now,
+            attn_mask=None if hidden is None else ~hidden,
+            is_causal=past is None,
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        return self.write(seen.transpose(1, 2).flatten(2)), now
 
 
 @final

@@ -17,7 +17,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from pydantic import Field, NonNegativeFloat, PositiveInt, model_validator
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from firstwords.config import Config
 from firstwords.errors import SearchError
@@ -31,6 +30,7 @@ from firstwords.heads.attention.objective import (
 )
 from firstwords.heads.numeric import at_least_float32
 from firstwords.nn import positions
+from firstwords.nn.attention import CausalSelfAttention, KeysValues
 from firstwords.nn.scorer import AttentionScorer
 from firstwords.tensors import Padded, real_frames
 
@@ -60,44 +60,11 @@ class TransformerDecoderConfig(Config):
         return self
 
 
-class KeysValues(NamedTuple):
-    """Of the tokens so far (rows) or of the frames (utterances), one entry per attention head."""
-
-    keys: Float[Tensor, "rows heads sources head_dim"]
-    values: Float[Tensor, "rows heads sources head_dim"]
-
-
 class Sight(NamedTuple):
     """The frames as one layer sees them."""
 
     frames: KeysValues
     real: Bool[Tensor, "batch time"]
-
-
-@final
-class SelfAttention(nn.Module):
-    """Each token looks at itself and the tokens before it."""
-
-    def __init__(self, config: TransformerDecoderConfig) -> None:
-        super().__init__()
-        self.heads, self.dropout = config.heads, config.dropout
-        self.read = nn.Linear(config.width, 3 * config.width)
-        self.write = nn.Linear(config.width, config.width)
-
-    def forward(
-        self, x: Float[Tensor, "rows tokens width"], past: KeysValues | None
-    ) -> tuple[Float[Tensor, "rows tokens width"], KeysValues]:
-        """A sentence (no past), or one token after those of the past -> output, keys and values of all."""
-        query, *own = self.read(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        now = KeysValues(*own)
-        if past is not None:
-            now = KeysValues(
-                torch.cat([past.keys, now.keys], dim=2), torch.cat([past.values, now.values], dim=2)
-            )
-        seen = F.scaled_dot_product_attention(
-            query, *now, is_causal=past is None, dropout_p=self.dropout if self.training else 0.0
-        )
-        return self.write(seen.transpose(1, 2).flatten(2)), now
 
 
 @final
@@ -140,7 +107,7 @@ class DecoderLayer(nn.Module):
     def __init__(self, config: TransformerDecoderConfig, dim: int) -> None:
         super().__init__()
         self.before = config.norm == "pre"
-        self.self_attention = SelfAttention(config)
+        self.self_attention = CausalSelfAttention(config.width, config.heads, config.dropout)
         self.frame_attention = FrameAttention(config, dim)
         self.feedforward = nn.Sequential(
             nn.Linear(config.width, config.feedforward),

@@ -1,0 +1,1 @@
+"""Neural language models of letters or pieces: an LSTM and a decoder-only Transformer."""
