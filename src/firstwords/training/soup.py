@@ -8,7 +8,7 @@ is measured as that of a trained one (training/gate.py): those of the parents ju
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,7 +154,7 @@ def renew_statistics(model: SpeechModel, batches: Iterator[Padded]) -> None:
 
 
 @contextmanager
-def _training(norms: Sequence[MaskedBatchNorm]) -> Iterator[None]:
+def _training(norms: Sequence[MaskedBatchNorm]) -> Generator[None]:
     before = [norm.momentum for norm in norms]
     try:
         for norm in norms:
