@@ -158,6 +158,7 @@ def main() -> None:
     """One JSON object a line in, one a line out."""
     import torch
 
+    import firstwords.training.lm.run
     import firstwords.training.run  # noqa: F401 - imported once, for all lives
 
     torch.set_num_threads(1)

@@ -13,6 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from firstwords.heads.transducer.head import TransducerConfig, TransducerHead
+from firstwords.lm.neural.config import LstmLmConfig, TransformerLmConfig
+from firstwords.lm.neural.folder import build_network
+from firstwords.lm.neural.scorer import NeuralScorer
 from firstwords.nn.scorer import TokenScorer
 from firstwords.search.biasing import Phrase, PhraseScorer
 from firstwords.search.ctc_prefix import CtcPrefixScorer
@@ -66,6 +69,16 @@ def _sum() -> WeightedSum:
     return WeightedSum([*parts, Weighted("c", 1.0, TokenBonus(VOCABULARY)), Weighted("d", 1.0, _words())], 5)
 
 
+def _neural(kind: str, columns: list[int] | None = None) -> NeuralScorer:
+    torch.manual_seed(6)
+    lstm = LstmLmConfig(dim=8, layers=2)
+    config = lstm if kind == "lstm" else TransformerLmConfig(dim=8, layers=2, heads=2, feedforward=16)
+    units = VOCABULARY if columns is None else 7
+    return NeuralScorer(
+        build_network(config, units).double(), None if columns is None else torch.tensor(columns)
+    )
+
+
 SCORERS: dict[str, Callable[[], TokenScorer[Any]]] = {
     "CTC prefixes": _prefixes,
     "phrases": _phrases,
@@ -73,6 +86,9 @@ SCORERS: dict[str, Callable[[], TokenScorer[Any]]] = {
     "a transducer's own": _transducer,
     "tokens counted": lambda: TokenBonus(VOCABULARY),
     "a sum": _sum,
+    "an LSTM": lambda: _neural("lstm"),
+    "a Transformer": lambda: _neural("transformer"),
+    "letters of an LSTM": lambda: _neural("lstm", [0, 3, 1, 6, 1]),  # 1: letters that it does not know
 }
 
 
@@ -108,7 +124,26 @@ def test_what_every_scorer_promises(name: str, seed: int, length: int, rows: int
     torch.testing.assert_close(scorer.score(last, state)[0], together)  # a scorer itself changes nothing
 
 
-@pytest.mark.parametrize("name", ["CTC prefixes", "a transducer's own"])
+@pytest.mark.parametrize("name", SCORERS)
+def test_rows_that_have_read_more_than_others_are_joined(name: str) -> None:
+    scorer = SCORERS[name]()
+    sentences = [torch.tensor([[2, 3, 1]]), torch.tensor([[4], [2]]), torch.tensor([[1, 2, 3, 4]])]
+    alone = [read(scorer, part) for part in sentences]
+    last = torch.cat([part[:, -1] for part in sentences])
+    joined = scorer.join([state for _, state in alone])
+    scores, after = scorer.score(last, joined)
+    torch.testing.assert_close(scores, torch.cat([scores for scores, _ in alone]))
+    kept = torch.tensor([2, 1, 2])
+    following = torch.tensor([1, 3, 4])
+    found, _ = scorer.score(following, scorer.reorder(after, kept))
+    for row, token in enumerate(following.tolist()):
+        whole = torch.tensor([[2, token]] if kept[row] == 2 else [[4, token]])
+        torch.testing.assert_close(found[row : row + 1], read(scorer, whole)[0])
+
+
+@pytest.mark.parametrize(
+    "name", ["CTC prefixes", "a transducer's own", "an LSTM", "a Transformer", "letters of an LSTM"]
+)
 def test_rows_of_normalized_models_sum_to_one(name: str) -> None:
     scores, _ = read(SCORERS[name](), torch.tensor([[2, 3], [1, 1]]))
     own = scores[:, 1:] if name == "a transducer's own" else scores  # it says nothing of the end

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -44,13 +44,50 @@ _Normalizer = Annotated[
 def train(
     text: _Text,
     to: Annotated[Path, typer.Option("--to", help="Folder of the language model.", show_default=False)],
-    order: Annotated[int, typer.Option("--order", help="Longest n-gram.")] = 4,
-    unit: _Unit = "word",
+    kind: Annotated[
+        str | None,
+        typer.Option("--kind", help="ngram (the default), lstm or transformer.", show_default=False),
+    ] = None,
+    order: Annotated[
+        int | None, typer.Option("--order", help="Longest n-gram; 4 if not given.", show_default=False)
+    ] = None,
+    unit: Annotated[
+        str | None,
+        typer.Option(
+            "--unit",
+            help="char, piece (of --tokenizer) or word. Not given: word; LSTM and Transformer: char, "
+            "or piece with --tokenizer.",
+            show_default=False,
+        ),
+    ] = None,
     tokenizer: _TokenizerOption = None,
     normalizer: _Normalizer = None,
     prune: Annotated[
-        str, typer.Option("--prune", help="Leave out n-grams seen so often or less, per order: '0 0 1'.")
-    ] = "0",
+        str | None,
+        typer.Option("--prune", help="Leave out n-grams seen so often or less, per order: '0 0 1'."),
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option("--size", help="Of an LSTM or Transformer: tiny, small.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", min=0.05, help="Time an LSTM or Transformer may train.")
+    ] = None,
+    recipe: Annotated[
+        Path | None, typer.Option("--recipe", help="TOML file of an LSTM or Transformer.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a setting of the recipe, for example training.epochs=5."),
+    ] = None,
+    dev: Annotated[
+        Path | None,
+        typer.Option(
+            "--dev", help="Text or corpus (its dev split) to measure on; else some sentences are put aside."
+        ),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:1.", show_default=False)
+    ] = None,
     exclude: Annotated[
         list[Path] | None,
         typer.Option("--exclude", help="Corpus whose dev and test must not be read. May be repeated."),
@@ -62,23 +99,79 @@ def train(
         bool, typer.Option("--allow-leak", help="Keep lines that stand in dev or test.")
     ] = False,
 ) -> None:
-    """Estimate an n-gram model (modified Kneser-Ney) from text."""
+    """Estimate an n-gram model (modified Kneser-Ney) from text, or train an LSTM or a Transformer on it.
+
+    A training saves when interrupted, and the same command goes on.
+    """
+    if drop_leaks and allow_leak:
+        raise UsageError("--drop-leaks and --allow-leak exclude each other.", mend="Give one of them.")
+    leaks: Literal["drop", "allow", "refuse"] = "drop" if drop_leaks else "allow" if allow_leak else "refuse"
+    neural = {"--size": size, "--minutes": minutes, "--recipe": recipe, "--set": set_, "--dev": dev}
+    if kind in (None, "ngram") and recipe is None:
+        _refuse(neural | {"--device": device}, "an n-gram model has none.", "Add --kind lstm or transformer.")
+        _train_ngram(
+            text,
+            to,
+            order=4 if order is None else order,
+            unit=unit or "word",
+            tokenizer=tokenizer,
+            normalizer=normalizer,
+            prune=prune or "0",
+            exclude=exclude or [],
+            leaks=leaks,
+        )
+        return
+    if kind == "ngram":
+        raise UsageError("--kind ngram and --recipe contradict each other.", mend="Leave one away.")
+    _refuse({"--order": order, "--prune": prune}, "only an n-gram model has one.", "Leave it away.")
+    from firstwords.cli.lm_neural import train_neural
+    from firstwords.training.lm.recipe import LmWanted
+    from firstwords.training.lm.texts import Sources
+
+    source, named = _source(tokenizer, normalizer)
+    if unit is None and recipe is None:
+        unit = "piece" if source is not None else "char"
+    train_neural(
+        Sources(tuple(text), dev, tuple(exclude or ()), leaks),
+        to,
+        LmWanted(recipe, kind, size, unit, named, minutes, tuple(set_ or ())),
+        tokenizer=source,
+        device=device or "auto",
+    )
+
+
+def _refuse(options: Mapping[str, object], why: str, mend: str) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise UsageError(f"{name}: {why}", mend=mend)
+
+
+def _train_ngram(
+    text: list[Path],
+    to: Path,
+    *,
+    order: int,
+    unit: str,
+    tokenizer: Path | None,
+    normalizer: str | None,
+    prune: str,
+    exclude: list[Path],
+    leaks: Literal["drop", "allow", "refuse"],
+) -> None:
     from rich.console import Console
 
-    from firstwords.lm.language_model import NgramLanguageModel, save_language_model
+    from firstwords.lm.language_model import NgramLanguageModel, refuse_neural, save_language_model
     from firstwords.lm.ngram_estimate import check_thresholds, estimate_ngram
     from firstwords.lm.ngram_text import gather, held_out, measured_corpora, read_lines, splitter, text_files
     from firstwords.text.normalize import normalizer as named
 
-    if drop_leaks and allow_leak:
-        raise UsageError("--drop-leaks and --allow-leak exclude each other.", mend="Give one of them.")
     console = Console(highlight=False, markup=False, soft_wrap=True)
     thresholds = _thresholds(prune)
+    refuse_neural(to)
     check_thresholds(order, thresholds)
     header, pieces = _header(unit, order, tokenizer, normalizer)
     files = text_files(text)
-    measured = measured_corpora(files, exclude or ())
-    leaks: Literal["drop", "allow", "refuse"] = "drop" if drop_leaks else "allow" if allow_leak else "refuse"
+    measured = measured_corpora(files, exclude)
     with _progress(console, "reading", files) as told:
         found = gather(
             read_lines(files),
@@ -94,11 +187,8 @@ def train(
     console.print(f"Read {found.sentences:,} sentences, {units:,} {_UNIT_NAMES[header.unit]}.")
     if found.empty:
         console.print(f"{found.empty:,} lines without text after normalizer '{header.normalizer}'.")
-    if found.leaks.count:
-        what = "left out" if drop_leaks else "KEPT, as --allow-leak says"
-        console.print(f"{found.leaks.count:,} lines that stand in dev or test: {what}.")
-        for example in found.leaks.examples:
-            console.print(f"    {example}")
+    for line in found.leaks.told(leaks):
+        console.print(line)
     kept = zip(estimate.model.counts, estimate.seen, estimate.discounts, strict=True)
     for n, (count, seen, discounts) in enumerate(kept, start=1):
         pruned = f" of {seen:,}" if n > 1 and seen != count else ""
@@ -113,13 +203,18 @@ def perplexity(lm: _Lm, text: _Text) -> None:
     """Measure how well a language model foresees a text it was not made from."""
     from rich.console import Console
 
-    from firstwords.lm.language_model import load_language_model
+    from firstwords.lm.language_model import kind_of, load_language_model
     from firstwords.lm.ngram_text import read_lines, text_files
     from firstwords.lm.perplexity import measure_perplexity
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
     files = text_files(text)
-    model = load_language_model(lm)
+    if kind_of(lm) == "ngram":
+        model = load_language_model(lm)
+    else:
+        from firstwords.lm.neural.folder import load_neural
+
+        model = load_neural(lm)
     with _progress(console, "measuring", files) as told:
         found = measure_perplexity(model, read_lines(files), progress=told)
     name = _UNIT_NAMES[model.header.unit]
@@ -191,10 +286,8 @@ def _header(
     unit: str, order: int, source: Path | None, normalizer: str | None
 ) -> tuple[NgramHeader, Tokenizer | None]:
     """What the options say the model is, and the tokenizer where its pieces are the units."""
-    from firstwords.config import read_toml
     from firstwords.lm.language_model import NgramHeader
     from firstwords.lm.ngram_text import UNITS
-    from firstwords.text.load import load_tokenizer
     from firstwords.text.normalize import normalizer as named
 
     if unit not in UNITS:
@@ -202,17 +295,8 @@ def _header(
     chosen = UNITS[UNITS.index(unit)]
     if chosen == "piece" and source is None:
         raise UsageError("--unit piece needs --tokenizer.", mend="Add --tokenizer MODEL, a model's folder.")
-    pieces: Tokenizer | None = None
-    if source is not None:
-        if not source.is_dir():
-            raise TextError(f"'{source}' is not a folder.", mend="Give --tokenizer the folder of a model.")
-        pieces = load_tokenizer(source / "tokenizer" if (source / "tokenizer").is_dir() else source)
-        if normalizer is None and (source / "recipe.toml").is_file():
-            # one line of a resolved recipe; reading it as a Recipe would load every architecture
-            settings = read_toml(source / "recipe.toml").get("text")
-            named_there = settings.get("normalizer") if isinstance(settings, dict) else None
-            normalizer = str(named_there) if named_there is not None else None
-    normalizer = normalizer or "default"
+    pieces, named_there = _source(source, normalizer)
+    normalizer = named_there or "default"
     named(normalizer)
     if chosen != "piece":
         pieces = None
@@ -225,6 +309,24 @@ def _header(
         ),
         pieces,
     )
+
+
+def _source(source: Path | None, normalizer: str | None) -> tuple[Tokenizer | None, str | None]:
+    """A model's folder -> its tokenizer, and the normalizer of its recipe where none is named."""
+    from firstwords.config import read_toml
+    from firstwords.text.load import load_tokenizer
+
+    if source is None:
+        return None, normalizer
+    if not source.is_dir():
+        raise TextError(f"'{source}' is not a folder.", mend="Give --tokenizer the folder of a model.")
+    pieces = load_tokenizer(source / "tokenizer" if (source / "tokenizer").is_dir() else source)
+    if normalizer is None and (source / "recipe.toml").is_file():
+        # one line of a resolved recipe; reading it as a Recipe would load every architecture
+        settings = read_toml(source / "recipe.toml").get("text")
+        named_there = settings.get("normalizer") if isinstance(settings, dict) else None
+        normalizer = str(named_there) if named_there is not None else None
+    return pieces, normalizer
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float64, Int64
 from pydantic import Field
 
 from firstwords.config import Config, ConfigT, dump_config, read_config, read_toml
-from firstwords.errors import CheckpointError, ConfigError, DependencyError, TextError
+from firstwords.errors import CheckpointError, ConfigError, DependencyError, TextError, UsageError
 from firstwords.files import staged, write_atomically
 from firstwords.lm.ngram import SPECIAL, UNKNOWN, Level, NgramModel
 from firstwords.lm.ngram_text import Unit, splitter
@@ -198,13 +198,24 @@ def kind_of(folder: Path | str) -> str:
     return str(kind)
 
 
+def refuse_neural(folder: Path) -> None:
+    """Refuse to write an n-gram model into a folder that holds, or is to hold, a network."""
+    if (folder / "resume").is_dir():
+        raise UsageError(
+            f"--to {folder}: an LSTM or a Transformer is being trained there, or was.",
+            mend="Give another --to folder.",
+        )
+
+
 def header_values(folder: Path) -> dict[str, Any]:
     """``lm.toml`` of a folder as it stands there, its format checked."""
     if not (folder / HEADER).is_file():
         found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) if folder.is_dir() else ""
         raise CheckpointError(
             f"'{folder}' is no language model: {HEADER} is missing (found: {found or 'nothing'}).",
-            mend="Make one: 'firstwords lm train TEXT --to LM', or 'firstwords lm import ARPA --to LM'.",
+            mend="Its training has not reached a first validation: run the same 'firstwords lm train' again."
+            if (folder / "resume").is_dir()
+            else "Make one: 'firstwords lm train TEXT --to LM', or 'firstwords lm import ARPA --to LM'.",
         )
     try:
         values = read_toml(folder / HEADER)

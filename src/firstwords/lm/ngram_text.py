@@ -50,6 +50,12 @@ class Leaks:
     count: int = 0
     examples: list[str] = field(default_factory=list[str])
 
+    def told(self, what: str) -> list[str]:
+        """Lines for the user, where there are any; ``what`` was done with them: "drop" or "allow"."""
+        done = "left out" if what == "drop" else "KEPT, as --allow-leak says"
+        head = f"{self.count:,} lines that stand in dev or test: {done}."
+        return [head, *(f"    {example}" for example in self.examples)] if self.count else []
+
 
 @dataclass(frozen=True)
 class TrainingText:

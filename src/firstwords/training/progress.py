@@ -34,22 +34,24 @@ class Standing:
     audio_per_second: float = 0.0
     waiting: float = 0.0  # share of the time spent on waiting for data
     left: tuple[float, float] | None = None  # seconds
+    unit: str = "audio-s"
 
     def line(self) -> str:
         """One line of text."""
         parts = [f"step {self.step}/{self.steps}", f"loss {self.loss:.3f}"]
         parts += [self.dev] if self.dev else []
-        parts += [f"{self.audio_per_second:.0f} audio-s/s", f"waiting for data {self.waiting:.0%}"]
+        parts += [f"{self.audio_per_second:.0f} {self.unit}/s", f"waiting for data {self.waiting:.0%}"]
         parts += [f"{time_range(*self.left)} left"] if self.left else []
         return " · ".join(parts)
 
 
 class Progress:
-    """Draws the line. ``quiet`` draws nothing (other processes, tests)."""
+    """Draws the line. ``quiet`` draws nothing (other processes, tests); speed is in ``unit``s a second."""
 
-    def __init__(self, console: Console | None = None, *, quiet: bool = False) -> None:
+    def __init__(self, console: Console | None = None, *, quiet: bool = False, unit: str = "audio-s") -> None:
         self.console = console or Console()  # rich honours NO_COLOR and finds out about terminals
         self.quiet = quiet
+        self.unit = unit
         self._times: deque[tuple[float, float, float]] = deque(maxlen=WINDOW)  # seconds, audio, waited
         self._live: Live | None = None
         self._plain_at = 0.0
@@ -77,7 +79,7 @@ class Progress:
     def step(
         self, step: int, steps: int, *, loss: float, seconds: float, audio: float, waited: float
     ) -> None:
-        """One more step of ``seconds`` with ``audio`` seconds in it."""
+        """One more step of ``seconds`` with ``audio`` seconds (or tokens) in it."""
         self._times.append((seconds, audio, waited))
         smooth = 0.9 if self._loss == self._loss else 0.0
         self._loss = (
@@ -105,12 +107,13 @@ class Progress:
             sum(a for _, a, _ in self._times) / total,
             sum(w for _, _, w in self._times) / total,
             left,
+            self.unit,
         )
 
     def validated(self, step: int, validation: Validation, which: str, best: bool) -> None:
         """Show a dev result with a few decoded utterances."""
         numbers = validation.numbers
-        self._dev = f"dev CER {100 * numbers.get('cer', validation.objective):.1f} %"
+        self._dev = validation.headline or f"dev CER {100 * numbers.get('cer', validation.objective):.1f} %"
         if self.quiet:
             return
         shown = (

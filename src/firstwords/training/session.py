@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 from torch import Tensor
@@ -31,8 +31,7 @@ from firstwords.training.log import MetricsLog
 from firstwords.training.plan import REPLAN_AT, Plan
 from firstwords.training.progress import Progress
 from firstwords.training.resume import Checkpoint, Checkpoints
-from firstwords.training.schedule import learning_rate
-from firstwords.training.settings import TrainingConfig
+from firstwords.training.schedule import ScheduleConfig, learning_rate
 from firstwords.training.tasks.task import BatchT, Task, Validation
 
 BAD_STEPS = 5  # in a row, then roll back
@@ -40,6 +39,23 @@ MAX_ROLLBACKS = 6
 REPAIRS_SHOWN = 5
 _WORTH_SAYING = 0.15  # relative change of the planned steps
 AVERAGED_MODELS = 200  # about so many enter the average: more cost time, fewer lose its benefit
+
+
+class LoopSettings(Protocol):
+    """What the loop asks of the settings of a run, whatever it trains (those of a recipe: settings.py)."""
+
+    @property
+    def accumulate(self) -> int: ...
+    @property
+    def schedule(self) -> ScheduleConfig: ...
+    @property
+    def max_grad_norm(self) -> float: ...
+    @property
+    def average_share(self) -> float: ...
+    @property
+    def save_every_seconds(self) -> float: ...
+    @property
+    def early_stop(self) -> int | None: ...
 
 
 @dataclass
@@ -63,7 +79,7 @@ class Run:
     """The state of one run, and its folder."""
 
     folder: Path
-    config: TrainingConfig
+    config: LoopSettings
     seed: int
     plan: Plan
     log: MetricsLog
@@ -141,7 +157,7 @@ class Run:
         loss = sums.loss / sums.size if sums.size else float("nan")
         record: dict[str, Any] = {"loss": loss} | means | {"grad_norm": norm, "rate": self.rate(self.step)}
         record |= {"epoch": round(self.step / self.steps_in_epoch, 4), "seconds": round(seconds, 4)}
-        record |= {"audio": round(sums.size, 3), "waited": round(waited, 4)}
+        record |= {task.size: round(sums.size, 3), "waited": round(waited, 4)}
         if self.processes.first:
             self.log.write("train", self.step, record)
         self.progress.step(
@@ -208,7 +224,8 @@ class Run:
         names = suspects or self._of_all(sums.names)
         what = "loss" if suspects else "gradient"
         self.tell(
-            f"Step {self.step + 1} is skipped, its {what} is not finite. Utterances: {_listed(names)}.",
+            f"Step {self.step + 1} is skipped, its {what} is not finite. "
+            f"{task.item.capitalize()}s: {_listed(names)}.",
             kind="skipped",
             utterances=names,
             grad_norm=norm,
@@ -219,9 +236,8 @@ class Run:
         if counters.rollbacks > MAX_ROLLBACKS:
             raise TrainingError(
                 f"Training fails: loss or gradient were not finite {BAD_STEPS} times in a row, again after "
-                f"{MAX_ROLLBACKS} roll-backs. Last utterances: {_listed(names)}.",
-                mend="Run 'firstwords check' on the corpus, listen to these utterances, "
-                "or lower the rate: --set training.schedule.lr=0.01",
+                f"{MAX_ROLLBACKS} roll-backs. Last {task.item}s: {_listed(names)}.",
+                mend=f"{task.remedy}: --set training.schedule.lr={self.config.schedule.lr / 5:.2g}",
             )
         self.checkpoints.spoiled.clear()
         checkpoint = self.checkpoints.newest(skip=counters.rollbacks - 1)

@@ -109,7 +109,7 @@ def _with_processes(recipe: Recipe, device: str) -> Recipe:
 
 
 def _refuse_other(stored: Recipe, asked: Recipe, wanted: Wanted, folder: Path) -> None:
-    changed = list(_differences(stored.model_dump(mode="json"), asked.model_dump(mode="json")))
+    changed = list(differences(stored.model_dump(mode="json"), asked.model_dump(mode="json")))
     if wanted.size is not None and wanted.recipe is None:
         preset = choose_recipe(
             Material(hours=1), name="", language="", minutes=None, device="cpu", size=wanted.size
@@ -117,7 +117,7 @@ def _refuse_other(stored: Recipe, asked: Recipe, wanted: Wanted, folder: Path) -
         # What is chosen for the corpus rather than for the size is no contradiction.
         ours = {k: v for k, v in stored.encoder.model_dump().items() if k not in CORPUS_SETTINGS}
         theirs = {k: v for k, v in preset.model_dump().items() if k not in CORPUS_SETTINGS}
-        changed += list(_differences(ours, theirs, "encoder."))
+        changed += list(differences(ours, theirs, "encoder."))
     if changed:
         raise TrainingError(
             f"'{folder}' was begun with another recipe: {'; '.join(changed[:5])}.",
@@ -125,10 +125,11 @@ def _refuse_other(stored: Recipe, asked: Recipe, wanted: Wanted, folder: Path) -
         )
 
 
-def _differences(old: object, new: object, at: str = "") -> Iterator[str]:
+def differences(old: object, new: object, at: str = "") -> Iterator[str]:
+    """Two nested tables -> "key was 1, now 2" for each setting in which they differ."""
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted({*old, *new}):
-            yield from _differences(old.get(key), new.get(key), f"{at}{key}.")
+            yield from differences(old.get(key), new.get(key), f"{at}{key}.")
     elif (list(old) if isinstance(old, tuple) else old) != (list(new) if isinstance(new, tuple) else new):
         yield f"{at.rstrip('.')} was {old}, now {new}"
 

@@ -15,6 +15,8 @@ from firstwords.config import Config
 from firstwords.errors import ConfigError
 
 Share: TypeAlias = Annotated[float, Field(ge=0.0, lt=1.0)]
+Width: TypeAlias = Annotated[int, Field(ge=1, le=16384)]
+Layers: TypeAlias = Annotated[int, Field(ge=1, le=128)]
 
 _LSTM: dict[str, dict[str, Any]] = {"tiny": {}, "small": {"dim": 384, "dropout": 0.3}}
 _TRANSFORMER: dict[str, dict[str, Any]] = {
@@ -27,8 +29,8 @@ class LstmLmConfig(Config):
     """Settings of an LSTM; the defaults are the size tiny."""
 
     kind: Literal["lstm"] = "lstm"
-    dim: PositiveInt = 160  # of embeddings, which are the output layer too, and of every layer
-    layers: PositiveInt = 2
+    dim: Width = 160  # of embeddings, which are the output layer too, and of every layer
+    layers: Layers = 2
     dropout: Share = 0.2  # on embeddings, between layers and on what is returned; one mask a sentence
 
     @classmethod
@@ -41,10 +43,10 @@ class TransformerLmConfig(Config):
     """Settings of a decoder-only Transformer; the defaults are the size tiny."""
 
     kind: Literal["transformer"] = "transformer"
-    dim: PositiveInt = 128
-    layers: PositiveInt = 4
+    dim: Width = 128
+    layers: Layers = 4
     heads: PositiveInt = 4
-    feedforward: PositiveInt = 512
+    feedforward: Width = 512
     activation: Literal["relu", "swish"] = "relu"
     dropout: Share = 0.1
 

@@ -13,7 +13,7 @@ letters seen once while training, and all that are met later. Loading runs no co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -54,6 +54,7 @@ from firstwords.text.tokenizer import BLANK, Tokenizer
 WEIGHTS = "model.safetensors"
 SEEN = "seen"  # among the weights: how often each unit stood in the training text
 MARK, UNKNOWN = 0, 1  # start and end of a sentence; <unk>, of letters alone
+LONGEST = 1 << 12  # tokens of a sentence that are read at once
 _TOKENS = 1 << 14  # scored side by side, padding counted
 
 
@@ -110,22 +111,31 @@ class NeuralLanguageModel:
     def score(
         self, sentences: Sequence[Int64[np.ndarray, " units"]]
     ) -> list[Float64[np.ndarray, " units_and_end"]]:
-        """log P of each unit and of the end of each sentence; sentences of like length go side by side."""
+        """log P of each unit and of the end of each sentence.
+
+        Sentences of like length go side by side; of one longer than LONGEST tokens each part is read alone.
+        """
         network = self.network.eval()
-        found: list[Float64[np.ndarray, " units_and_end"]] = [np.zeros(0)] * len(sentences)
-        order = sorted(range(len(sentences)), key=lambda n: -len(sentences[n]))
+        parts = [(n, *part) for n, sentence in enumerate(sentences) for part in _parts(sentence)]
+        scores: list[Float64[np.ndarray, " part"]] = [np.zeros(0)] * len(parts)
+        order = sorted(range(len(parts)), key=lambda p: -len(parts[p][1]))
         while order:
-            longest = len(sentences[order[0]]) + 1
-            rows, order = order[: max(1, _TOKENS // longest)], order[max(1, _TOKENS // longest) :]
-            table = np.zeros((len(rows), longest + 1), dtype=np.int64)
-            for row, n in enumerate(rows):
-                table[row, 1 : len(sentences[n]) + 1] = sentences[n]
-            ids = torch.from_numpy(table).to(network.device)
-            log_probs = network.logits(network(ids[:, :-1])).float().log_softmax(dim=2)
-            scores = log_probs.gather(2, ids[:, 1:, None]).squeeze(2).double().cpu().numpy()
-            for row, n in enumerate(rows):
-                found[n] = scores[row, : len(sentences[n]) + 1]
-        return found
+            longest = len(parts[order[0]][1])
+            count = max(1, _TOKENS // longest)
+            together, order = order[:count], order[count:]
+            read, said = (np.full((len(together), longest), MARK, dtype=np.int64) for _ in range(2))
+            for row, p in enumerate(together):
+                _, before, after = parts[p]
+                read[row, : len(before)], said[row, : len(after)] = before, after
+            log_probs = network.logits(network(torch.from_numpy(read).to(network.device))).log_softmax(dim=2)
+            columns = torch.from_numpy(said).to(network.device)[:, :, None]
+            values = log_probs.gather(2, columns).squeeze(2).double().cpu().numpy()
+            for row, p in enumerate(together):
+                scores[p] = values[row, : len(parts[p][1])]
+        found: list[list[Float64[np.ndarray, " part"]]] = [[] for _ in sentences]
+        for (n, *_), values in zip(parts, scores, strict=True):
+            found[n].append(values)
+        return [np.concatenate(each) for each in found]
 
     def check_normalizer(self, name: str) -> None:
         """Refuse a model whose units are not what normalizer ``name`` writes."""
@@ -152,6 +162,15 @@ class NeuralLanguageModel:
     @cached_property
     def _id_of(self) -> dict[str, int]:
         return {word: n for n, word in enumerate(self.words) if n > (self.header.unit == "char")}
+
+
+def _parts(
+    sentence: Int64[np.ndarray, " units"],
+) -> Iterator[tuple[Int64[np.ndarray, " part"], Int64[np.ndarray, " part"]]]:
+    """A sentence -> what is read and what is to be said, in parts of at most LONGEST tokens."""
+    row = np.concatenate([[MARK], sentence, [MARK]]).astype(np.int64)
+    for first in range(0, len(row) - 1, LONGEST):
+        yield row[first : min(first + LONGEST, len(row) - 1)], row[first + 1 : first + 1 + LONGEST]
 
 
 def build_network(config: LstmLmConfig | TransformerLmConfig, vocabulary: int) -> NeuralLm[Any]:
@@ -228,11 +247,6 @@ def _read_weights(folder: Path) -> tuple[dict[str, Tensor], str]:
     from safetensors import safe_open
 
     path = folder / WEIGHTS
-    if not path.is_file() and (folder / "resume").is_dir():
-        raise CheckpointError(
-            f"'{folder}': {WEIGHTS} is missing.",
-            mend="Its training has not reached a first validation: run the same 'firstwords lm train' again.",
-        )
     read_file(folder, WEIGHTS)  # says why it cannot be read
     try:
         with safe_open(path, framework="pt") as file:

@@ -1,4 +1,4 @@
-"""What the one training loop drives: recognition, later language models, pre-training, distillation.
+"""What the one training loop drives: recognition, language models, later pre-training, distillation.
 
 Losses are sums, never means. The loop adds up the sums and the sizes of all batches of a step, over
 accumulation and over processes, and divides once: two processes, four small batches or one joint batch
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
@@ -19,9 +19,9 @@ BatchT = TypeVar("BatchT")
 class Loss(NamedTuple):
     """The loss of one batch.
 
-    total   scalar, sum over the utterances, float32, with its graph
+    total   scalar, sum over the utterances (or sentences), float32, with its graph
     parts   what it consists of and what else is worth a curve, as sums like ``total``, without graph
-    size    what the sums are divided by: seconds of audio, always above 0
+    size    what the sums are divided by: seconds of audio, or tokens; always above 0
     each    (B,) loss of every utterance, without graph, to name the one that is not finite
     """
 
@@ -45,6 +45,7 @@ class Validation(NamedTuple):
     objective: float
     numbers: Mapping[str, float]
     samples: tuple[Sample, ...]
+    headline: str = ""  # the objective in words; none: it is an error rate
 
 
 class Advice(NamedTuple):
@@ -58,6 +59,11 @@ class Task(ABC, Generic[BatchT]):
     """A model and what is wanted of it."""
 
     model: nn.Module
+    item: ClassVar[str] = "utterance"  # what batches are made of, in messages
+    size: ClassVar[str] = "audio"  # what ``Loss.size`` counts, in the log
+    remedy: ClassVar[str] = (
+        "Run 'firstwords check' on the corpus, listen to these utterances, or lower the rate"
+    )
 
     @abstractmethod
     def set_step(self, step: int, count: float) -> None:

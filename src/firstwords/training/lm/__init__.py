@@ -1,0 +1,1 @@
+"""Training of neural language models: text in, folder out, by the loop of ../trainer.py."""
