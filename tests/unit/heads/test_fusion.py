@@ -235,10 +235,10 @@ def a_language_model() -> LstmLm:
     torch.manual_seed(0)
     network = LstmLm(LstmLmConfig(dim=24, layers=1, dropout=0.0), LETTERS)
     optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
-    sentences = torch.stack(texts(200, seed=1))
-    read = torch.cat([torch.zeros(200, 1, dtype=torch.int64), sentences], dim=1)
-    say = torch.cat([sentences, torch.zeros(200, 1, dtype=torch.int64)], dim=1)
-    for _ in range(150):
+    sentences = torch.stack(texts(100, seed=1))
+    read = torch.cat([torch.zeros(100, 1, dtype=torch.int64), sentences], dim=1)
+    say = torch.cat([sentences, torch.zeros(100, 1, dtype=torch.int64)], dim=1)
+    for _ in range(100):
         scores = network.logits(network(read))
         loss = nn.functional.cross_entropy(scores.flatten(0, 1), say.flatten())
         optimizer.zero_grad()
@@ -258,14 +258,14 @@ def taught(fusion: FusionConfig | None, network: LstmLm) -> float:
         decoder.fusion.language_model.network.load_state_dict(network.state_dict())
     optimizer = torch.optim.Adam([p for p in decoder.parameters() if p.requires_grad], lr=0.01)
     silence = Padded(torch.zeros(8, 2, DIM), torch.full((8,), 2))
-    for _ in range(120):
+    for _ in range(70):
         loss = decoder.loss(silence, pad(texts(8, seed=2))).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     held = pad(texts(64, seed=3))
     silence = Padded(torch.zeros(64, 2, DIM), torch.full((64,), 2))
-    return float(decoder.eval().loss(silence, held).mean())
+    return decoder.eval().loss(silence, held).mean().item()
 
 
 def test_knowledge_of_text_reaches_a_decoder_by_cold_fusion() -> None:

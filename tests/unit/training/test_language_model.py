@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from firstwords.lm.neural.folder import NeuralHeader, NeuralLanguageModel, save_
 from firstwords.lm.neural.lstm import LstmLm
 from firstwords.model.checkpoint import load_model
 from firstwords.model.recipe import Recipe, read_recipe
+from firstwords.model.speech_model import SpeechModel
 from firstwords.text.characters import GraphemeConfig
 from firstwords.text.load import train_tokenizer
 from firstwords.text.tokenizer import Tokenizer
-from firstwords.training.language_model import freeze_for_deep_fusion, with_sizes
+from firstwords.training.fine_tune import take_over
+from firstwords.training.language_model import freeze_for_deep_fusion, move_in, with_sizes
 from firstwords.training.progress import Progress
 from firstwords.training.run import train_corpus
 from tone_corpus import LETTERS, make_tone_corpus, tone_recipe
@@ -40,11 +43,19 @@ def save_lm(folder: Path, tokenizer: Tokenizer, *, seed: int = 1, dim: int = 6) 
 
 
 def recipe_with(fusion: dict[str, Any] | None) -> Recipe:
-    values = tone_recipe(steps=2, validate_every=1, workers=0, batch_seconds=8, processes=1).model_dump()
+    values = tone_recipe(steps=2, validate_every=2, workers=0, batch_seconds=8, processes=1).model_dump()
     values["heads"]["attention"] = {"kind": "speller", "width": 12, "layers": 1}
     if fusion is not None:
         values["heads"]["attention"]["fusion"] = {"width": 8, **fusion}
     return Recipe.model_validate(values)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _few_probes() -> Iterator[None]:
+    """Reading ten minutes of noise would take most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("firstwords.training.gate._PROBES", 2)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +100,22 @@ def test_a_cold_fused_model_carries_its_language_model(corpus: Path, lm: Path, t
     load_model(folder, device="cpu", check=True)
     # The finished run can be called again, and fine-tuned from, without the folder of the language model.
     run(corpus, folder, None)
+    run(corpus, folder, recipe_with({"folder": str(own)}))
     tuned = run(corpus, tmp_path / "tuned", recipe_with(head.fusion.model_dump()), start=folder)
     assert all(torch.equal(weights(tuned)[name], found[name]) for name in names)
+
+    # Another one of the same size takes its place.
+    start = load_model(tuned, device="cpu")
+    other = save_lm(tmp_path / "other", start.tokenizer, seed=2)
+    fusion = head.fusion.with_(folder=str(other))
+    heads = {**start.recipe.heads, "attention": head.with_(fusion=fusion)}
+    model = SpeechModel(start.recipe.model_copy(update={"heads": heads}), len(start.tokenizer.pieces))
+    take_over(model, start.tokenizer, start)
+    assert "listens" in (move_in(model, start.tokenizer, start) or "")
+    replaced = weights(other)
+    for name, value in model.state_dict().items():
+        expected = replaced[name.removeprefix(INSIDE)] if name.startswith(INSIDE) else weights(tuned)[name]
+        assert torch.equal(value, expected), name
 
 
 def test_deep_fusion_teaches_a_trained_decoder_to_listen(

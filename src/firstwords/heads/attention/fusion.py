@@ -20,7 +20,7 @@ The language model is part of the module and of the saved model. It gets no grad
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, Self, final
+from typing import Any, Literal, NamedTuple, final
 
 import torch
 from jaxtyping import Float, Int
@@ -78,7 +78,7 @@ class FrozenLanguageModel(nn.Module):
         self.network.requires_grad_(False)
         self.train(False)
 
-    def train(self, mode: bool = True) -> Self:
+    def train(self, mode: bool = True) -> FrozenLanguageModel:
         """Stays as it is in use: dropout of a model that learns nothing would only be noise."""
         return super().train(False)
 
