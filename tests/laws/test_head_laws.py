@@ -34,12 +34,22 @@ def decoder(**settings: object) -> TransformerDecoderHead:
     return TransformerDecoderHead(TransformerDecoderConfig.model_validate(base | settings), DIM, VOCABULARY)
 
 
+def fusion(kind: str, network: str) -> dict[str, object]:
+    """With a language model of random weights."""
+    sizes = {"lstm": {"dim": 4}, "transformer": {"dim": 4, "heads": 2, "layers": 2, "feedforward": 6}}
+    return {"kind": kind, "width": 5, "network": {"kind": network} | sizes[network], "units": VOCABULARY}
+
+
 TOKEN_HEADS: dict[str, Callable[[], TokenHead]] = {
     "speller": speller,
     "speller, dot": lambda: speller(attention={"kind": "dot", "heads": 2}, layers=1),
     "speller, additive": lambda: speller(attention={"kind": "additive"}),
     "speller, accumulating": lambda: speller(attention={"kind": "location", "accumulate": True}),
+    "speller, cold fusion": lambda: speller(fusion=fusion("cold", "lstm")),
+    "speller, deep fusion": lambda: speller(fusion=fusion("deep", "transformer")),
     "transformer_decoder": decoder,
+    "transformer_decoder, cold fusion": lambda: decoder(fusion=fusion("cold", "transformer")),
+    "transformer_decoder, deep fusion": lambda: decoder(fusion=fusion("deep", "lstm")),
     "transformer_decoder, post": lambda: decoder(norm="post", positions="learned", activation="gelu"),
 }
 

@@ -65,6 +65,11 @@ def take_over(model: SpeechModel, tokenizer: Tokenizer, start: LoadedModel) -> t
     )
 
 
+def keeps_head(name: str, model: SpeechModel, tokenizer: Tokenizer, start: LoadedModel) -> bool:
+    """True where the model goes on with the trained head of the start."""
+    return tokenizer.piece_hash == start.tokenizer.piece_hash and _is_kept(name, model, start)
+
+
 def _is_kept(name: str, model: SpeechModel, start: LoadedModel) -> bool:
     """True where both models have this head, of one kind, and all tensors they share have the same shapes."""
     ours, theirs = model.recipe.heads[name], start.recipe.heads.get(name)

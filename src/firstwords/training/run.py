@@ -36,6 +36,7 @@ from firstwords.training.distributed import Processes, join_processes, leave_pro
 from firstwords.training.feeding import Feeding
 from firstwords.training.fine_tune import FROZEN_SHARE, load_start, take_over
 from firstwords.training.gate import choose_gate
+from firstwords.training.language_model import freeze_for_deep_fusion, move_in
 from firstwords.training.log import MetricsLog
 from firstwords.training.measure import measure
 from firstwords.training.plan import Plan, make_plan
@@ -187,6 +188,11 @@ class _Session:
         if self.processes.first:
             checkpoints.clear()
         checkpoint = checkpoints.newest()
+        if checkpoint is None and (said := move_in(model, tokenizer, self.start)) is not None:
+            self.progress.say(said)
+        if freeze_for_deep_fusion(model):
+            frozen = False  # nothing thaws later
+            self.progress.say("Only the gate of the language model and the output layer learn.")
         feeding = Feeding(recipe, prepared, self.compute, self.processes, self.folder / RESUME)
         with feeding.training(feeding.workers(workers)) as loader:
             dev, non_speech = feeding.dev(), feeding.non_speech()

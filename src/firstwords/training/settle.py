@@ -25,6 +25,7 @@ from firstwords.text.normalize import normalizer, normalizers_for
 from firstwords.training.choose import CORPUS_SETTINGS, Material, choose_recipe
 from firstwords.training.crew import crew_size
 from firstwords.training.fine_tune import fitted_recipe, gentle
+from firstwords.training.language_model import with_sizes
 from firstwords.training.memory import free_bytes
 from firstwords.training.prepare import corpus_fingerprint, split_corpus, training_texts
 from firstwords.training.progress import Progress
@@ -75,6 +76,7 @@ def settle(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress: 
         asked = wanted.applied_to(wanted.recipe if wanted.recipe is not None else stored)
         if wanted.start is not None and wanted.recipe is not None:
             asked = fitted_recipe(asked, wanted.start)
+        asked = with_sizes(asked, stored)
         if asked.training.processes == "auto":  # it was settled for this run when it began
             asked = asked.with_(training=asked.training.with_(processes=stored.training.processes))
         _refuse_other(stored, asked, wanted, folder)
@@ -85,7 +87,7 @@ def settle(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress: 
             recipe = fitted_recipe(recipe, wanted.start)
             if wanted.recipe is None:
                 recipe = gentle(recipe, wanted.start)
-        recipe = _with_processes(wanted.applied_to(recipe), device)
+        recipe = _with_processes(with_sizes(wanted.applied_to(recipe)), device)
     identity = {"recipe": recipe.digest, "corpus": corpus_fingerprint(corpus)}
     if wanted.start is not None:
         identity["start model"] = str(wanted.start.tokenizer.piece_hash)

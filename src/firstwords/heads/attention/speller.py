@@ -21,6 +21,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 
 from firstwords.config import Config
+from firstwords.heads.attention.fusion import FusionConfig, Said, build_fusion
 from firstwords.heads.attention.guided import GuidedConfig, guided_loss, guided_weight
 from firstwords.heads.attention.mechanisms import (
     Attention,
@@ -56,6 +57,7 @@ class SpellerConfig(Config):
     attention: AttentionSettings = LocationAttentionConfig()
     sampling: SamplingConfig = SamplingConfig()
     guided: GuidedConfig = GuidedConfig()
+    fusion: FusionConfig | None = None  # with a language model; see fusion.py
 
 
 class SpellerState(NamedTuple):
@@ -89,7 +91,8 @@ class SpellerHead(TaughtHead):
         )
         self.attend = Attention(config.attention, config.width, dim)
         self.dropout = nn.Dropout(config.dropout)
-        self.output = nn.Linear(config.width + dim, vocabulary)
+        self.fusion = build_fusion(config.fusion, config.width + dim, vocabulary)
+        self.output = nn.Linear(self.fusion.features if self.fusion else config.width + dim, vocabulary)
         self.count = 0.0
 
     def set_step(self, count: float) -> None:
@@ -164,18 +167,43 @@ class SpellerHead(TaughtHead):
         gates = self.gates_of(lesson.inputs)
         sampled = [False] * lesson.inputs.shape[1] if coins is None else coins.any(dim=0).tolist()
         readers = self.readers()
+        read = lesson.inputs
         features: list[Tensor] = []
         weights: list[Tensor] = []
         for i, known in enumerate(gates.unbind(dim=1)):
             if coins is not None and sampled[i]:
                 with torch.no_grad():
-                    own = predicted(self.output(features[-1]), self.config.sampling.choice)
+                    own = predicted(self._last_logits(features, read), self.config.sampling.choice)
                 known = torch.where(coins[:, i, None], self.gates_of(own), known)
+                if self.fusion is not None:
+                    read = read.clone()
+                    read[:, i] = torch.where(coins[:, i], own, read[:, i])
             feature, state = self.step(known, memory, state, readers)
             features.append(feature)
             weights.append(state.weights)
-        logits = self.output(self.dropout(torch.stack(features, dim=1)))
+        said = None if self.fusion is None else self.fusion.language_model.read(read)
+        logits = self.logits(self.dropout(torch.stack(features, dim=1)), said)
         return Written(logits, torch.stack(weights, dim=1).mean(dim=2))
+
+    def logits(
+        self, features: Float[Tensor, "*rows features"], said: Said | None
+    ) -> Float[Tensor, "*rows units"]:
+        """What ``step`` gave, and what a language model says where there is one -> scores of units."""
+        if self.fusion is None or said is None:
+            return self.output(features)
+        return self.fusion(features, said, self.output)
+
+    def _last_logits(
+        self, features: Sequence[Tensor], read: Int[Tensor, "batch tokens_and_end"]
+    ) -> Float[Tensor, "batch units"]:
+        """Scores of the token after those read so far.
+
+        The language model reads the sentence again for each sampled token: there are few (``share``).
+        """
+        if self.fusion is None:
+            return self.output(features[-1])
+        said = self.fusion.language_model.read(read[:, : len(features)])
+        return self.logits(features[-1], Said(said.hidden[:, -1], said.scores[:, -1]))
 
 
 class Heard(NamedTuple):
@@ -183,6 +211,7 @@ class Heard(NamedTuple):
 
     speller: SpellerState
     attended: Float[Tensor, "rows time"]
+    text: Any = ()  # state of the language model, where there is one
 
 
 @final
@@ -196,7 +225,9 @@ class SpellerScorer(AttentionScorer[Heard]):
     def start(self, rows: int) -> Heard:
         """The state before the first token."""
         state = self.head.begin(self.memory, rows)
-        return Heard(state, torch.zeros_like(state.weights[:, 0]))
+        fusion = self.head.fusion
+        text = () if fusion is None else fusion.language_model.start(rows)
+        return Heard(state, torch.zeros_like(state.weights[:, 0]), text)
 
     def score(
         self, last: Int[Tensor, " rows"], state: Heard
@@ -205,8 +236,11 @@ class SpellerScorer(AttentionScorer[Heard]):
         units = units_of(last.to(self.memory.frames.device), self.head.vocabulary)
         gates = self.head.gates_of(units)
         features, after = self.head.step(gates, self.memory, state.speller, self.head.readers())
-        scores = log_probs_by_id(self.head.output(self.head.dropout(features)))
-        return scores, Heard(after, state.attended + after.weights.mean(dim=1))
+        said, text = None, state.text
+        if self.head.fusion is not None:
+            said, text = self.head.fusion.language_model.step(units, text)
+        scores = log_probs_by_id(self.head.logits(self.head.dropout(features), said))
+        return scores, Heard(after, state.attended + after.weights.mean(dim=1), text)
 
     def reorder(self, state: Heard, kept: Int[Tensor, " kept"]) -> Heard:
         """The state of the rows ``kept``."""
@@ -215,7 +249,16 @@ class SpellerScorer(AttentionScorer[Heard]):
         def pick(part: Any) -> Any:
             return part[kept] if isinstance(part, Tensor) else tuple(x[kept] for x in part)
 
-        return Heard(SpellerState(*(pick(part) for part in state.speller)), state.attended[kept])
+        fusion = self.head.fusion
+        text = () if fusion is None else fusion.language_model.reorder(state.text, kept)
+        return Heard(SpellerState(*(pick(part) for part in state.speller)), state.attended[kept], text)
+
+    def join(self, states: Sequence[Heard]) -> Heard:
+        """The rows of all these states; the language model joins its own."""
+        joined = super().join([state._replace(text=()) for state in states])
+        if self.head.fusion is None:
+            return joined
+        return joined._replace(text=self.head.fusion.language_model.join([state.text for state in states]))
 
     def covered(self, state: Heard) -> Float[Tensor, " rows"]:
         """Number of frames with more than half a token's attention."""

@@ -11,7 +11,7 @@ once per utterance; the hypotheses of a search are queries of one attention, so 
 from __future__ import annotations
 
 import math
-from typing import Annotated, Literal, NamedTuple, cast, final
+from typing import Annotated, Any, Literal, NamedTuple, cast, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from firstwords.config import Config
 from firstwords.errors import SearchError
+from firstwords.heads.attention.fusion import FusionConfig, Said, build_fusion
 from firstwords.heads.attention.objective import (
     Lesson,
     TaughtHead,
@@ -52,6 +53,7 @@ class TransformerDecoderConfig(Config):
     most_tokens: PositiveInt = 1024  # of a sentence and its end, with learned positions
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
+    fusion: FusionConfig | None = None  # with a language model; see fusion.py
 
     @model_validator(mode="after")
     def width_splits(self) -> TransformerDecoderConfig:
@@ -142,6 +144,7 @@ class DecoderState(NamedTuple):
     tokens: int
     past: tuple[KeysValues, ...]  # of each layer; empty before the first token
     attended: Float[Tensor, "rows time"]  # attention that each frame has had in the last layer
+    text: Any = ()  # state of the language model, where there is one
 
 
 @final
@@ -165,7 +168,8 @@ class TransformerDecoderHead(TaughtHead):
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(DecoderLayer(config, dim) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
-        self.output = nn.Linear(config.width, vocabulary)
+        self.fusion = build_fusion(config.fusion, config.width, vocabulary)
+        self.output = nn.Linear(self.fusion.features if self.fusion else config.width, vocabulary)
 
     def lesson_loss(self, encoded: Padded, lesson: Lesson) -> Float[Tensor, " batch"]:
         """-log P(lesson); in training with label smoothing."""
@@ -177,7 +181,8 @@ class TransformerDecoderHead(TaughtHead):
 
         Padding stands behind every real token, which therefore never sees it.
         """
-        logits, _, weights = self.step(lesson.inputs, self.sights(encoded), 0, ())
+        said = None if self.fusion is None else self.fusion.language_model.read(lesson.inputs)
+        logits, _, weights = self.step(lesson.inputs, self.sights(encoded), 0, (), said)
         return Written(logits, weights)
 
     def scorer(self, encoded: Padded) -> TransformerScorer:
@@ -194,15 +199,23 @@ class TransformerDecoderHead(TaughtHead):
         sights: tuple[Sight, ...],
         start: int,
         past: tuple[KeysValues, ...],
+        said: Said | None = None,
     ) -> tuple[Float[Tensor, "rows tokens units"], tuple[KeysValues, ...], Float[Tensor, "rows tokens time"]]:
-        """Units at the positions from ``start`` on -> logits, the new past, weights of the last layer."""
+        """Units at the positions from ``start`` on -> logits, the new past, weights of the last layer.
+
+        Args:
+            said: by the language model of a head with fusion, after each of the units.
+        """
         x = self._embed(units, start)
         now: list[KeysValues] = []
         weights = x.new_zeros(0)
         for n, (layer, sight) in enumerate(zip(self.layers, sights, strict=True)):
             x, own, weights = layer(x, sight, past[n] if past else None)
             now.append(own)
-        return self.output(self.norm(x)), tuple(now), weights
+        x = self.norm(x)
+        if self.fusion is None or said is None:
+            return self.output(x), tuple(now), weights
+        return self.fusion(x, said, self.output), tuple(now), weights
 
     def _embed(self, units: Int[Tensor, "rows tokens"], start: int) -> Float[Tensor, "rows tokens width"]:
         x = self.embedding(units) * math.sqrt(self.config.width)
@@ -236,22 +249,30 @@ class TransformerScorer(AttentionScorer[DecoderState]):
 
     def start(self, rows: int) -> DecoderState:
         """The state before the first token."""
-        return DecoderState(0, (), torch.zeros(rows, self.real.shape[1], device=self.real.device))
+        fusion = self.head.fusion
+        text = () if fusion is None else fusion.language_model.start(rows)
+        return DecoderState(0, (), torch.zeros(rows, self.real.shape[1], device=self.real.device), text)
 
     def score(
         self, last: Int[Tensor, " rows"], state: DecoderState
     ) -> tuple[Float[Tensor, "rows vocabulary"], DecoderState]:
         """The tokens chosen last -> scores of the next ones."""
         units = units_of(last.to(self.real.device), self.head.vocabulary)
-        logits, past, weights = self.head.step(units[:, None], self.sights, state.tokens, state.past)
-        after = DecoderState(state.tokens + 1, past, state.attended + weights[:, 0])
+        said, text = None, state.text
+        if self.head.fusion is not None:
+            found, text = self.head.fusion.language_model.step(units, text)
+            said = Said(*(part[:, None] for part in found))
+        logits, past, weights = self.head.step(units[:, None], self.sights, state.tokens, state.past, said)
+        after = DecoderState(state.tokens + 1, past, state.attended + weights[:, 0], text)
         return log_probs_by_id(logits[:, 0]), after
 
     def reorder(self, state: DecoderState, kept: Int[Tensor, " kept"]) -> DecoderState:
         """The state of the rows ``kept``."""
         kept = kept.to(self.real.device)
         past = tuple(KeysValues(layer.keys[kept], layer.values[kept]) for layer in state.past)
-        return DecoderState(state.tokens, past, state.attended[kept])
+        fusion = self.head.fusion
+        text = () if fusion is None else fusion.language_model.reorder(state.text, kept)
+        return DecoderState(state.tokens, past, state.attended[kept], text)
 
     def covered(self, state: DecoderState) -> Float[Tensor, " rows"]:
         """Number of frames with more than half a token's attention."""
