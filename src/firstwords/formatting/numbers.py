@@ -67,7 +67,8 @@ class Numbers(Stage):
         at = run = 0  # run: the first word of the numbers that no pattern has taken
         while at < len(words):
             is_number = self.grammar.is_value(heard, at) or self.grammar.is_free(heard, at)
-            match = self._best_match(heard, at)
+            behind = at > run and self.grammar.is_value(heard, at - 1)
+            match = self._best_match(heard, at, behind=behind)
             if match is None:
                 at += 1
                 if not is_number:
@@ -79,10 +80,10 @@ class Numbers(Stage):
             at = run = match.end
         return [*found, *self._run(heard, run, len(words))]
 
-    def _best_match(self, heard: Heard, at: int) -> _Match | None:
-        """The longest pattern that begins at a word and does not cut a number in two."""
+    def _best_match(self, heard: Heard, at: int, *, behind: bool) -> _Match | None:
+        """The longest pattern that begins at a word, perhaps ``behind`` a number, and cuts none in two."""
         best: _Match | None = None
-        for match in self._matches(heard, at):
+        for match in self._matches(heard, at, behind=behind):
             if (best is None or match.end > best.end) and not self._takes_too_little(heard, match):
                 best = match
         return best
@@ -93,11 +94,10 @@ class Numbers(Stage):
             return False
         if match.end < len(heard.words) and self.grammar.is_value(heard, match.end):
             return True
-        return any(other.end > match.end for other in self._matches(heard, match.last_slot, inside=True))
+        return any(other.end > match.end for other in self._matches(heard, match.last_slot, behind=False))
 
-    def _matches(self, heard: Heard, at: int, *, inside: bool = False) -> Iterator[_Match]:
-        """All patterns that begin at a word; ``inside``: even behind a number."""
-        behind = at > 0 and self.grammar.is_value(heard, at - 1) and not inside
+    def _matches(self, heard: Heard, at: int, *, behind: bool) -> Iterator[_Match]:
+        """All patterns that begin at a word; ``behind`` a number, none that begins with one."""
         number = self.grammar.is_value(heard, at) or self.grammar.is_free(heard, at)
         for say, write in self._patterns:
             if SLOT.fullmatch(say[0]) is None:
@@ -148,8 +148,7 @@ class Numbers(Stage):
     def _any_number(self, heard: Heard, at: int, *, idioms: bool = True) -> Iterator[tuple[int, str]]:
         """Whole and decimal numbers that begin at a word, a minus before them -> word after, as written."""
         if heard.words[at] in self.grammar.minus:
-            behind = at > 0 and self.grammar.is_value(heard, at - 1)
-            if at + 1 < len(heard.words) and not behind:
+            if at + 1 < len(heard.words):
                 for end, text in self._any_number(heard, at + 1, idioms=False):
                     if not text.startswith("-"):
                         yield end, f"-{text}"
