@@ -27,7 +27,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_tone_corpus(folder / "corpus", train=4, dev=2, test=2)
     shutil.copy(folder / "corpus" / "audio" / "test-000.wav", folder / "interview.wav")
     (folder / "more-texts").mkdir()
-    for seed, name in enumerate(("text.txt", "more-texts/more.txt", "other.txt")):
+    for seed, name in enumerate(("text.txt", "more-texts/more.txt", "other.txt", "dev.txt")):
         (folder / name).write_text("\n".join(draw_text(seed, "aeiou", 40)), encoding="utf-8")
     (folder / "names.txt").write_text("aeo\t2\niou\n", encoding="utf-8")
     return folder
@@ -51,6 +51,7 @@ def test_commands_and_programs_run(home: Path, page: str, monkeypatch: pytest.Mo
         if "lm import" in command:  # of another tool, for words
             CliRunner().invoke(app, ["lm", "train", "text.txt", "--to", "other"])
             CliRunner().invoke(app, ["lm", "export", "other", "--arpa", "other.arpa"])
+        command = command.replace("--minutes 5", "--minutes 0.05")  # the only liberty taken
         result = CliRunner().invoke(app, shlex.split(command)[1:])
         assert result.exit_code == 0, (command, result.output, result.exception)
     names: dict[str, Any] = {}

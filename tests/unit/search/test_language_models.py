@@ -72,7 +72,7 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
         open_language_model(tmp_path / "absent", SPEAKS)
     header = (folder / "lm.toml").read_text(encoding="utf-8")
     (folder / "lm.toml").write_text(header.replace('kind = "ngram"', 'kind = "oracle"'), encoding="utf-8")
-    with pytest.raises(CheckpointError, match=r"kind is 'oracle'; this version reads ngram"):
+    with pytest.raises(CheckpointError, match=r"kind is 'oracle'; this version reads 'ngram' or 'lstm'"):
         open_language_model(folder, SPEAKS)
     (folder / "lm.toml").write_text("kind = [", encoding="utf-8")
     with pytest.raises(CheckpointError):
