@@ -27,8 +27,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_tone_corpus(folder / "corpus", train=4, dev=2, test=2)
     shutil.copy(folder / "corpus" / "audio" / "test-000.wav", folder / "interview.wav")
     (folder / "more-texts").mkdir()
-    for seed, name in enumerate(("text.txt", "more-texts/more.txt", "other.txt", "dev.txt")):
+    for seed, name in enumerate(("text.txt", "more-texts/more.txt", "other.txt")):
         (folder / name).write_text("\n".join(draw_text(seed, "aeiou", 40)), encoding="utf-8")
+    said = draw_text(9, "aeiou", 8)
+    (folder / "dev.txt").write_text(
+        "\n".join(f"{a} {a} {b}" for a, b in zip(said, said[1:])), encoding="utf-8"
+    )
     (folder / "names.txt").write_text("aeo\t2\niou\n", encoding="utf-8")
     return folder
 
