@@ -30,9 +30,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed, name in enumerate(("text.txt", "more-texts/more.txt", "other.txt")):
         (folder / name).write_text("\n".join(draw_text(seed, "aeiou", 40)), encoding="utf-8")
     said = draw_text(9, "aeiou", 8)
-    (folder / "dev.txt").write_text(
-        "\n".join(f"{a} {a} {b}" for a, b in zip(said, said[1:])), encoding="utf-8"
-    )
+    (folder / "dev.txt").write_text("\n".join(f"{line} {line}" for line in said), encoding="utf-8")
     (folder / "names.txt").write_text("aeo\t2\niou\n", encoding="utf-8")
     return folder
 
