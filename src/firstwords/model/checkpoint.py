@@ -121,7 +121,7 @@ def load_model(
     model.to(place).eval()
     if check:
         run_check(folder, model)
-    gate = SpeechGate(_number(header.get("speech_gate"), folder), _words(header.get("words"), folder))
+    gate = SpeechGate(_number(header.get("speech_gate"), folder), closed_words(header, folder))
     return LoadedModel(folder, recipe, tokenizer, model, gate)
 
 
@@ -132,7 +132,9 @@ def stranger(folder: Path, recipe: Recipe, tokenizer: Tokenizer, header: Mapping
     return TOKENIZER if header.get("pieces") != tokenizer.piece_hash else None
 
 
-def _words(text: str | None, folder: Path) -> frozenset[str]:
+def closed_words(header: Mapping[str, str], folder: Path) -> frozenset[str]:
+    """The words of a closed vocabulary, by the header of the weights; none where it is open."""
+    text = header.get("words")
     try:
         words: object = json.loads(text) if text is not None else []
     except ValueError:

@@ -31,7 +31,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from firstwords.errors import CheckpointError, ConfigError, UsageError
-from firstwords.model.checkpoint import RECIPE, TOKENIZER, WEIGHTS, load_weights, require_files, stranger
+from firstwords.model.checkpoint import (
+    RECIPE,
+    TOKENIZER,
+    WEIGHTS,
+    closed_words,
+    load_weights,
+    require_files,
+    stranger,
+)
 from firstwords.model.recipe import Recipe, read_recipe
 from firstwords.model.speech_model import SpeechModel
 from firstwords.text.load import load_tokenizer
@@ -72,6 +80,7 @@ class Parent:
     tokenizer: Tokenizer
     shapes: Mapping[str, Shape]
     fingerprint: str  # SHA-256 of model.safetensors
+    words: frozenset[str] = frozenset()  # of a closed vocabulary
 
     @property
     def name(self) -> str:
@@ -111,7 +120,7 @@ def read_parent(folder: Path) -> Parent:
             f"'{folder}': {WEIGHTS} was not saved with this {found} (the stored fingerprint differs).",
             mend="Was the file edited, or the copy interrupted? Copy the whole folder again.",
         )
-    return Parent(folder, recipe, tokenizer, shapes, fingerprint)
+    return Parent(folder, recipe, tokenizer, shapes, fingerprint, closed_words(header, folder))
 
 
 def average(parents: Sequence[Parent], weights: Sequence[float] | None = None) -> list[Ingredient]:

@@ -40,21 +40,20 @@ def with_sizes(recipe: Recipe, stored: Recipe | None = None) -> Recipe:
 def move_in(model: SpeechModel, tokenizer: Tokenizer, start: LoadedModel | None) -> str | None:
     """Weights of the folder into the decoder of a run that begins -> a sentence for the user.
 
-    None without fusion, and where the model that training starts from has brought the same one.
+    None without fusion, and where the trained decoder is kept and has brought the same one.
     """
     fusion = fusion_of(model)
     settings = _settings(model.recipe)
     if fusion is None or settings is None:
         return None
-    if isinstance(fusion, DeepFusion) and (
-        start is None or not keeps_head("attention", model, tokenizer, start)
-    ):
+    kept = start is not None and keeps_head("attention", model, tokenizer, start)
+    if isinstance(fusion, DeepFusion) and not kept:
         raise TrainingError(
             "Deep fusion teaches a trained decoder to listen to a language model, and there is none.",
             mend="Start from a model with this decoder and these pieces (--from MODEL), or set "
             'heads.attention.fusion.kind = "cold".',
         )
-    if start is not None and _settings(start.recipe) == settings:
+    if start is not None and kept and _settings(start.recipe) == settings:
         return None
     lm = load_neural(_folder(settings))
     lm.check_normalizer(model.recipe.text.normalizer)
@@ -62,7 +61,8 @@ def move_in(model: SpeechModel, tokenizer: Tokenizer, start: LoadedModel | None)
     if lm.header.network != settings.network or len(lm.words) != settings.units:
         raise TrainingError(
             f"The language model in '{settings.folder}' has other sizes than the recipe says.",
-            mend="Leave heads.attention.fusion.network and units out of the recipe: they are read there.",
+            mend="Leave heads.attention.fusion.network and units out of the recipe: they are read there. "
+            "With --from they come from that model: another language model must then have the same sizes.",
         )
     inside = fusion.language_model
     inside.network.load_state_dict(lm.network.state_dict())

@@ -78,7 +78,7 @@ def merge_models(
     parents = [parent for parent, _ in ingredients]
     differences = check_alike(parents)
     first = parents[0]
-    recipe = first.recipe.with_(name=to.resolve().name)
+    recipe = first.recipe.with_(name=to.resolve().name, post=None)
     notes: list[str] = []
 
     def tell(note: str) -> None:
@@ -86,6 +86,8 @@ def merge_models(
             notes.append(note)
             say(note)
 
+    if first.recipe.post is not None and first.recipe.post.stages:
+        tell("Formatting is left out: its files lie with the parents. Name stages with --post.")
     tasting: Tasting | None = None
     if corpus is not None:
         tasting = Tasting(load_corpus(corpus), split, recipe, first.tokenizer, device, tell)
@@ -104,7 +106,8 @@ def merge_models(
                 "models that were fine-tuned from the same one."
             )
     mixed = sum(share != 0 for _, share in ingredients) > 1  # else the statistics are the model's own
-    validation, gate = _measure(model, tasting, tell, mixed=mixed)
+    words = _common_words([parent for parent, share in ingredients if share != 0], tell)
+    validation, gate = _measure(model, tasting, words, tell, mixed=mixed)
     result = MergeResult(
         to,
         recipe,
@@ -136,8 +139,17 @@ def _greedy(
     return average(soup), tuple(steps)
 
 
+def _common_words(parents: Sequence[Parent], say: Say) -> frozenset[str]:
+    """The closed vocabulary that all of them have."""
+    found = {parent.words for parent in parents}
+    if len(found) == 1:
+        return parents[0].words
+    say("The parents do not share one closed vocabulary: the merged model has none, unless --corpus has.")
+    return frozenset()
+
+
 def _measure(
-    model: SpeechModel, tasting: Tasting | None, say: Say, *, mixed: bool
+    model: SpeechModel, tasting: Tasting | None, words: frozenset[str], say: Say, *, mixed: bool
 ) -> tuple[Validation | None, SpeechGate]:
     if tasting is not None:
         if mixed and tasting.renew(model):
@@ -149,7 +161,7 @@ def _measure(
             "With --corpus they are measured."
         )
     say("The gate against non-speech is open: with --corpus it is measured.")
-    return None, OPEN
+    return None, SpeechGate(OPEN.threshold, words)
 
 
 def merge_card(result: MergeResult) -> str:

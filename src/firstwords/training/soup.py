@@ -44,11 +44,11 @@ Say = Callable[[str], None]
 class Tasting:
     """A corpus that merged models are tried on.
 
-    Dev utterances are those a training with the recipe would validate on, so that error rates compare with
-    those of the parents' cards.
+    Error rates compare with those of the parents' cards where these were made on the same split.
 
     Args:
-        split: what errors are counted on; one that is called test is refused.
+        split: what errors are counted on; what the models were trained on, and one that is called test, are
+            refused.
         say: told what could not be used.
     """
 
@@ -63,6 +63,11 @@ class Tasting:
 
     def __post_init__(self) -> None:
         check_split(self.split)
+        if self.split == "train":
+            raise CorpusError(
+                "Errors on training speech say nothing of new speech.",
+                mend="Choose a split that was not trained on with --split.",
+            )
         seed, settings = self.recipe.seed, self.recipe.training
         self._compute = choose_compute(self.device, "fp32")
         dev = self._items(self.split)

@@ -149,6 +149,25 @@ def test_a_language_model_of_other_pieces_is_refused(corpus: Path, tmp_path: Pat
         run(corpus, tmp_path / "run", recipe_with({"folder": str(other)}))
 
 
+def test_a_new_decoder_does_not_listen_to_noise(corpus: Path, lm: Path, tmp_path: Path) -> None:
+    """Fine-tuning that makes the decoder anew moves the language model in anew, or refuses."""
+    start = load_model(run(corpus, tmp_path / "run", recipe_with({"folder": str(lm)})), device="cpu")
+    head = start.recipe.heads["attention"]
+    assert isinstance(head, SpellerConfig)
+    heads = {**start.recipe.heads, "attention": head.with_(width=16)}
+    model = SpeechModel(start.recipe.model_copy(update={"heads": heads}), len(start.tokenizer.pieces))
+    assert take_over(model, start.tokenizer, start)[0]
+    assert "listens" in (move_in(model, start.tokenizer, start) or "")
+    given, found = weights(lm), model.state_dict()
+    names = [name for name in found if name.startswith(INSIDE)]
+    assert all(torch.equal(found[name], given[name.removeprefix(INSIDE)]) for name in names)
+    others = train_tokenizer(GraphemeConfig(), ["xyz " * 3] * 3)
+    model = SpeechModel(start.recipe, len(others.pieces))
+    take_over(model, others, start)
+    with pytest.raises(CheckpointError, match=r"pieces|vocabulary"):
+        move_in(model, others, start)
+
+
 def test_a_recipe_without_a_folder_is_refused() -> None:
     with pytest.raises(TrainingError, match="names no language model"):
         with_sizes(recipe_with({}))

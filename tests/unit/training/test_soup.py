@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from firstwords.data.manifest import load_corpus
 from firstwords.errors import CorpusError, SearchError, UsageError
+from firstwords.formatting.settings import PostConfig
 from firstwords.model.checkpoint import load_model, save_model
 from firstwords.model.merging import Parent, average, read_parent, task_arithmetic
 from firstwords.model.recipe import Recipe
@@ -98,6 +99,38 @@ def merge(folders: Sequence[Path], to: Path, **options: Any) -> Any:
     )
 
 
+def test_a_closed_vocabulary_is_kept_where_all_share_it(folders: list[Path], tmp_path: Path) -> None:
+    words, copies = frozenset({"ae", "io"}), list[Path]()
+    for number, folder in enumerate(folders):
+        loaded = load_model(folder, device="cpu")
+        copies.append(tmp_path / f"closed{number}")
+        gate = SpeechGate(0.7, words)
+        save_model(copies[-1], loaded.model, loaded.tokenizer, card="", speech_gate=gate)
+    merge(copies, tmp_path / "both")
+    assert load_model(tmp_path / "both", device="cpu").speech_gate == SpeechGate(0.0, words)
+    said: list[str] = []
+    merge([copies[0], folders[1]], tmp_path / "mixed", say=said.append)
+    assert load_model(tmp_path / "mixed", device="cpu").speech_gate == SpeechGate(0.0)
+    assert any("closed vocabulary" in line for line in said)
+
+
+def test_formatting_is_not_merged(folders: list[Path], tmp_path: Path) -> None:
+    """Its files lie in the folders of the parents."""
+    loaded = load_model(folders[0], device="cpu")
+    post = PostConfig.model_validate({"stages": ["hotwords"], "hotwords": {"file": "names.txt"}})
+    loaded.model.recipe = loaded.recipe.with_(post=post)
+    save_model(tmp_path / "formatted", loaded.model, loaded.tokenizer, card="")
+    said: list[str] = []
+    merge([tmp_path / "formatted", folders[1]], tmp_path / "both", say=said.append)
+    assert load_model(tmp_path / "both", device="cpu").recipe.post is None
+    assert any("Formatting is left out" in line for line in said)
+
+
+def test_errors_on_training_speech_are_refused(folders: list[Path], corpus: Path, tmp_path: Path) -> None:
+    with pytest.raises(CorpusError, match="training speech"):
+        merge(folders, tmp_path / "both", corpus=corpus, split="train")
+
+
 def test_a_merged_folder_proves_itself_and_names_its_parents(folders: list[Path], tmp_path: Path) -> None:
     said: list[str] = []
     before = {path: path.read_bytes() for folder in folders for path in folder.rglob("*") if path.is_file()}
@@ -126,7 +159,7 @@ def test_the_gate_of_a_parent_is_not_carried_over(folders: list[Path], tmp_path:
         gate = SpeechGate(0.9, frozenset({"aeiou"}))
         save_model(gated[-1], loaded.model, loaded.tokenizer, card="", speech_gate=gate)
     merge(gated, tmp_path / "both")
-    assert load_model(tmp_path / "both", device="cpu").speech_gate == SpeechGate()
+    assert load_model(tmp_path / "both", device="cpu").speech_gate.threshold == 0.0
     assert "open" in (tmp_path / "both" / "card.md").read_text(encoding="utf-8")
 
 
