@@ -173,12 +173,13 @@ def _train_ngram(
     header, pieces = _header(unit, order, tokenizer, normalizer)
     files = text_files(text)
     measured = measured_corpora(files, exclude)
+    normalize = named(header.normalizer)
     with _progress(console, "reading", files) as told:
         found = gather(
             read_lines(files),
             split=splitter(header.unit, pieces),
-            normalize=named(header.normalizer),
-            held=held_out(measured),
+            normalize=normalize,
+            held=held_out(measured, normalize),
             leaks=leaks,
             progress=told,
         )

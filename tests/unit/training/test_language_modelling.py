@@ -193,6 +193,15 @@ def test_dev_and_test_are_not_learned(tmp_path: Path) -> None:
         read_texts(Sources((text,), dev=tmp_path / "e"), recipe, None)
 
 
+def test_a_leak_is_found_whatever_the_normalizer(tmp_path: Path) -> None:
+    folder = corpus(tmp_path / "c", "Isparta")
+    text = write(tmp_path / "a.txt", ["Isparta", "isparta", "\u0131sparta", "abc", "cba"])
+    recipe = LmRecipe(normalizer="turkic")
+    assert read_texts(Sources((text,), exclude=(folder,), leaks="drop"), recipe, None).leaks.count == 3
+    dev = write(tmp_path / "dev.txt", ["Isparta"])
+    assert read_texts(Sources((text,), dev, leaks="drop"), recipe, None).leaks.count == 3
+
+
 # --- whole runs ------------------------------------------------------------------------------------------
 
 SETTINGS = ("training.batch_tokens=120", "training.validate_every=5", "training.precision=fp32")

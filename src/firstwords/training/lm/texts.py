@@ -28,6 +28,7 @@ from firstwords.lm.ngram_text import (
     held_out,
     measured_corpora,
     read_lines,
+    scored,
     splitter,
     text_files,
 )
@@ -94,15 +95,14 @@ def read_texts(sources: Sources, recipe: LmRecipe, tokenizer: Tokenizer | None) 
     """Files -> ids. Lines that stand in dev or test are refused, dropped or kept, as ``sources`` says."""
     split, normalize = splitter(recipe.unit, tokenizer), normalizer(recipe.normalizer)
     files = text_files(sources.text)
-    held = held_out(measured_corpora(files, sources.exclude))
+    held = held_out(measured_corpora(files, sources.exclude), normalize)
     dev: TrainingText | None = None
     if sources.dev is not None:
         lines = list(_dev_lines(sources.dev))
         dev = gather(lines, split=split, normalize=normalize)
-        score = normalizer("score_default")
         for line in lines:
-            if text := score(normalize(line.text)):
-                held.setdefault(text, f"{line.where} (--dev)")
+            for form in scored(line.text, normalize):
+                held.setdefault(form, f"{line.where} (--dev)")
     train = gather(read_lines(files), split=split, normalize=normalize, held=held, leaks=sources.leaks)
     learned = sentences_of(train)
     if dev is not None:
