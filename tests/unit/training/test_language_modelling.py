@@ -187,6 +187,9 @@ def test_dev_and_test_are_not_learned(tmp_path: Path) -> None:
         read_texts(Sources((text,), dev=folder), recipe, None)
     measured = read_texts(Sources((text,), dev=folder, leaks="drop"), recipe, None)
     assert int((measured.dev == 0).sum()) == 2  # the dev split alone
+    assert measured.leaks.count == 2  # "never" is of its test
+    with pytest.raises(TextError, match=r"(?s)2 lines of the text stand.*line 2 .* is 'e' \(test of"):
+        read_texts(Sources((text,), dev=folder), recipe, None)
     (tmp_path / "e").mkdir()
     write(tmp_path / "e" / "manifest.jsonl", ['{"id": "t", "audio": "a.wav", "duration": 1, "text": "x"}'])
     with pytest.raises(TextError, match=r"no transcripts in a dev split \(splits: none\)"):
