@@ -306,6 +306,23 @@ def test_another_experiment_is_refused(tmp_path: Path, text: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
+def test_a_tokenizer_of_something_else_is_left_alone(tmp_path: Path, text: Path) -> None:
+    tokenizer = GraphemeTokenizer.train(["abcdef"], GraphemeConfig(min_count=1))
+    tokenizer.save(tmp_path / "x" / "tokenizer")
+    before = {p: p.read_bytes() for p in (tmp_path / "x" / "tokenizer").iterdir()}
+    for unit in ("piece", "char"):
+        with pytest.raises(UsageError, match="'tokenizer' in it is of something else"):
+            train_language_model(
+                Sources((text,)), tmp_path / "x", LmWanted(unit=unit), tokenizer=tokenizer, device="cpu"
+            )
+    assert {p: p.read_bytes() for p in (tmp_path / "x" / "tokenizer").iterdir()} == before
+    assert [p.name for p in (tmp_path / "x").iterdir()] == ["tokenizer"]
+    (tmp_path / "x" / "resume").mkdir()  # of an earlier start with pieces
+    go(text, tmp_path / "x", "lstm", "training.steps=2")
+    assert load_neural(tmp_path / "x").header.unit == "char"
+    assert not (tmp_path / "x" / "tokenizer").exists()
+
+
 def test_recipes_can_be_read() -> None:
     recipes = Path(__file__).resolve().parents[3] / "recipes" / "lm"
     for path in recipes.glob("*.toml"):
