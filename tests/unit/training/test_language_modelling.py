@@ -334,6 +334,19 @@ def test_recipes_can_be_read() -> None:
         assert LmWanted(kind=kind).fresh() == LmWanted(recipes / f"{kind}.toml").fresh()
     lower = LmWanted(kind="transformer", overrides=("training.schedule.lr=0.1",)).fresh().training.schedule
     assert (lower.lr, lower.kind) == (0.1, "cosine")
+    for first, kind in ((None, "transformer"), ("transformer", "lstm"), ("lstm", "transformer")):
+        chosen = LmWanted(kind=first, overrides=(f"network.kind={kind}",)).fresh()
+        assert chosen == LmWanted(kind=kind).fresh()  # with the schedule of its kind
+    lower = LmWanted(overrides=("network.kind=transformer", "training.schedule.lr=0.1")).fresh()
+    assert lower.training.schedule.model_dump() == {
+        **LmWanted(kind="transformer").fresh().training.schedule.model_dump(),
+        "lr": 0.1,
+    }
+    other = LmWanted(overrides=("training.schedule.kind=constant", "training.schedule.lr=0.2")).fresh()
+    assert (other.training.schedule.kind, other.training.schedule.lr) == ("constant", 0.2)
+    for wrong in ("network.kind=[1]", "network=5", "training=5", "network.kind=rnn"):
+        with pytest.raises(ConfigError):
+            LmWanted(overrides=(wrong,)).fresh()
     with pytest.raises(UsageError, match="--kind rnn: no such kind"):
         LmWanted(kind="rnn").fresh()
 
