@@ -173,12 +173,13 @@ def _train_ngram(
     header, pieces = _header(unit, order, tokenizer, normalizer)
     files = text_files(text)
     measured = measured_corpora(files, exclude)
+    normalize = named(header.normalizer)
     with _progress(console, "reading", files) as told:
         found = gather(
             read_lines(files),
             split=splitter(header.unit, pieces),
-            normalize=named(header.normalizer),
-            held=held_out(measured),
+            normalize=normalize,
+            held=held_out(measured, normalize),
             leaks=leaks,
             progress=told,
         )
@@ -256,10 +257,16 @@ def import_arpa(
     """Read an ARPA file of another tool, such as KenLM; its words must be text of the normalizer."""
     from rich.console import Console
 
-    from firstwords.lm.language_model import NgramLanguageModel, save_language_model, word_check
+    from firstwords.lm.language_model import (
+        NgramLanguageModel,
+        refuse_neural,
+        save_language_model,
+        word_check,
+    )
     from firstwords.lm.ngram_arpa import read_arpa
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
+    refuse_neural(to)
     header, pieces = _header(unit, 1, tokenizer, normalizer)
     model = read_arpa(arpa, check_word=word_check(header, pieces))
     found = NgramLanguageModel(header.with_(order=model.order), model, pieces)

@@ -205,6 +205,10 @@ def refuse_neural(folder: Path) -> None:
             f"--to {folder}: an LSTM or a Transformer is being trained there, or was.",
             mend="Give another --to folder.",
         )
+    if (folder / HEADER).is_file() and (kind := kind_of(folder)) != "ngram":
+        raise UsageError(
+            f"--to {folder}: a language model of kind '{kind}' is there.", mend="Give another --to folder."
+        )
 
 
 def header_values(folder: Path) -> dict[str, Any]:

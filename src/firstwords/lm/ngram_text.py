@@ -2,8 +2,8 @@
 
 One sentence a line. A corpus folder gives the transcripts of its train split. What stands in dev or test is
 found on the way: a language model that has read the answers makes every figure measured with it worthless.
-Two texts are the same when they score as the same (normalizer score_default); a sentence inside a longer
-line is not found.
+Two texts are the same when they score as the same (normalizer score_default), as they stand or after the
+normalizer of the model; a sentence inside a longer line is not found.
 """
 
 from __future__ import annotations
@@ -155,14 +155,27 @@ def _file_lines(path: Path) -> Iterator[Line]:
         ) from None
 
 
-def held_out(corpora: Iterable[Corpus]) -> dict[str, str]:
-    """Corpora -> what their dev and test utterances score as, and the name of one that does."""
+def scored(text: str, normalize: Normalizer) -> list[str]:
+    """A text -> what it scores as, as it stands and normalized; nothing for a text without letters.
+
+    Both, since normalizers such as turkic (I -> ı) and strip_diacritics change what a text scores as.
+    """
     score = normalizer("score_default")
+    return [form for form in dict.fromkeys((score(text), score(normalize(text)))) if form]
+
+
+def held_out(corpora: Iterable[Corpus], normalize: Normalizer) -> dict[str, str]:
+    """Corpora -> what their dev and test utterances score as, and the name of one that does.
+
+    Args:
+        normalize: the normalizer of the language model.
+    """
     found: dict[str, str] = {}
     for corpus in corpora:
         for u in corpus.utterances:
-            if u.text is not None and is_evaluation(u.split) and (text := score(u.text)):
-                found.setdefault(text, f"'{u.id}' ({u.split} of '{corpus.folder}')")
+            if u.text is not None and is_evaluation(u.split):
+                for form in scored(u.text, normalize):
+                    found.setdefault(form, f"'{u.id}' ({u.split} of '{corpus.folder}')")
     return found
 
 
@@ -189,7 +202,6 @@ def gather(
         held: what dev and test say (``held_out``); found in the text, it is refused, dropped or allowed.
         progress: told the number of bytes read since it was told last.
     """
-    score = normalizer("score_default")
     ids: dict[str, int] = {}
     tokens = array("i")
     found = Leaks()
@@ -198,7 +210,10 @@ def gather(
         if progress is not None:
             progress(line.size)
         text = normalize(line.text)
-        if held and (whose := held.get(score(text))):
+        whose = (
+            next((held[form] for form in scored(line.text, normalize) if form in held), "") if held else ""
+        )
+        if whose:
             found.count += 1
             if len(found.examples) < _SHOWN:
                 found.examples.append(f"{line.where}: '{text[:60]}' is {whose}")

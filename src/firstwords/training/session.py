@@ -234,10 +234,11 @@ class Run:
             return
         counters.rollbacks += 1
         if counters.rollbacks > MAX_ROLLBACKS:
+            rate = f": --set training.schedule.lr={self.config.schedule.lr / 5:.2g}"
             raise TrainingError(
                 f"Training fails: loss or gradient were not finite {BAD_STEPS} times in a row, again after "
                 f"{MAX_ROLLBACKS} roll-backs. Last {task.item}s: {_listed(names)}.",
-                mend=f"{task.remedy}: --set training.schedule.lr={self.config.schedule.lr / 5:.2g}",
+                mend=task.remedy + (rate if task.has_settings else "."),
             )
         self.checkpoints.spoiled.clear()
         checkpoint = self.checkpoints.newest(skip=counters.rollbacks - 1)

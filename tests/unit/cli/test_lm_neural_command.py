@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,26 @@ def test_train_and_measure(tmp_path: Path, text: Path) -> None:
     assert lm("perplexity", tmp_path / "lm", text) == measured
     with pytest.raises(UsageError, match="is being trained there, or was"):
         lm("train", text, "--to", tmp_path / "lm")
+
+
+def test_an_ngram_model_replaces_no_network(tmp_path: Path, text: Path) -> None:
+    lm("train", text, "--kind", "lstm", "--to", tmp_path / "lm", *QUICK)
+    lm("train", text, "--to", tmp_path / "n", "--order", 2)
+    lm("export", tmp_path / "n", "--arpa", tmp_path / "n.arpa")
+    names = ("lm.toml", "model.safetensors")
+    before = [(tmp_path / "lm" / name).read_bytes() for name in names]
+    with pytest.raises(UsageError, match="is being trained there, or was"):
+        lm("import", tmp_path / "n.arpa", "--to", tmp_path / "lm")
+    shutil.rmtree(tmp_path / "lm" / "resume")  # as one does with a finished model
+    for arguments in (
+        ["train", text],
+        ["import", tmp_path / "n.arpa"],
+        ["import", tmp_path / "missing.arpa"],
+    ):
+        with pytest.raises(UsageError, match="a language model of kind 'lstm' is there"):
+            lm(*arguments, "--to", tmp_path / "lm")
+    assert [(tmp_path / "lm" / name).read_bytes() for name in names] == before
+    lm("import", tmp_path / "n.arpa", "--to", tmp_path / "n")  # one of its own kind may be replaced
 
 
 def test_pieces_of_a_model(tmp_path: Path, text: Path) -> None:

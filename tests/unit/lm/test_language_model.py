@@ -159,7 +159,7 @@ def test_what_stands_in_dev_or_test_is_found(tmp_path: Path) -> None:
     assert [line.text for line in read_lines(files)] == ["Good day!"]
     measured = measured_corpora(files, [folder])
     assert len(measured) == 1  # that the text comes from, and named again
-    held = held_out(measured)
+    held = held_out(measured, normalizer("default"))
     text = lines("good day", "GOOD NIGHT!", "so it is", "so it is, good night")
 
     def read(leaks: str) -> list[str]:
@@ -176,6 +176,26 @@ def test_what_stands_in_dev_or_test_is_found(tmp_path: Path) -> None:
     )
     with pytest.raises(TextError, match=r"no transcripts in a train split \(splits: dev\)"):
         list(read_lines(files))
+
+
+@pytest.mark.parametrize(
+    ("name", "test", "trained"),
+    [
+        ("turkic", "Isparta", ["Isparta", "ISPARTA", "isparta", "\u0131sparta"]),
+        ("strip_diacritics", "caf\u00e9", ["caf\u00e9", "CAFE\u0301", "cafe"]),
+        ("default", "Isparta", ["ISPARTA!"]),
+    ],
+)
+def test_a_leak_is_found_whatever_the_normalizer(
+    tmp_path: Path, name: str, test: str, trained: list[str]
+) -> None:
+    record = {"id": "e", "audio": "a.wav", "duration": 1, "text": test, "split": "test"}
+    (tmp_path / "manifest.jsonl").write_text(json.dumps(record) + "\n", encoding="utf-8")
+    normalize = normalizer(name)
+    held = held_out(measured_corpora([], [tmp_path]), normalize)
+    found = gather(lines(*trained, "another"), split=str.split, normalize=normalize, held=held, leaks="drop")
+    assert found.leaks.count == len(trained)
+    assert found.words[3:] == ["another"]
 
 
 def test_perplexity_accounts_for_unknown_words() -> None:

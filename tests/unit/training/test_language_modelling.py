@@ -187,10 +187,22 @@ def test_dev_and_test_are_not_learned(tmp_path: Path) -> None:
         read_texts(Sources((text,), dev=folder), recipe, None)
     measured = read_texts(Sources((text,), dev=folder, leaks="drop"), recipe, None)
     assert int((measured.dev == 0).sum()) == 2  # the dev split alone
+    assert measured.leaks.count == 2  # "never" is of its test
+    with pytest.raises(TextError, match=r"(?s)2 lines of the text stand.*line 2 .* is 'e' \(test of"):
+        read_texts(Sources((text,), dev=folder), recipe, None)
     (tmp_path / "e").mkdir()
     write(tmp_path / "e" / "manifest.jsonl", ['{"id": "t", "audio": "a.wav", "duration": 1, "text": "x"}'])
     with pytest.raises(TextError, match=r"no transcripts in a dev split \(splits: none\)"):
         read_texts(Sources((text,), dev=tmp_path / "e"), recipe, None)
+
+
+def test_a_leak_is_found_whatever_the_normalizer(tmp_path: Path) -> None:
+    folder = corpus(tmp_path / "c", "Isparta")
+    text = write(tmp_path / "a.txt", ["Isparta", "isparta", "\u0131sparta", "abc", "cba"])
+    recipe = LmRecipe(normalizer="turkic")
+    assert read_texts(Sources((text,), exclude=(folder,), leaks="drop"), recipe, None).leaks.count == 3
+    dev = write(tmp_path / "dev.txt", ["Isparta"])
+    assert read_texts(Sources((text,), dev, leaks="drop"), recipe, None).leaks.count == 3
 
 
 # --- whole runs ------------------------------------------------------------------------------------------
@@ -294,6 +306,23 @@ def test_another_experiment_is_refused(tmp_path: Path, text: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
+def test_a_tokenizer_of_something_else_is_left_alone(tmp_path: Path, text: Path) -> None:
+    tokenizer = GraphemeTokenizer.train(["abcdef"], GraphemeConfig(min_count=1))
+    tokenizer.save(tmp_path / "x" / "tokenizer")
+    before = {p: p.read_bytes() for p in (tmp_path / "x" / "tokenizer").iterdir()}
+    for unit in ("piece", "char"):
+        with pytest.raises(UsageError, match="'tokenizer' in it is of something else"):
+            train_language_model(
+                Sources((text,)), tmp_path / "x", LmWanted(unit=unit), tokenizer=tokenizer, device="cpu"
+            )
+    assert {p: p.read_bytes() for p in (tmp_path / "x" / "tokenizer").iterdir()} == before
+    assert [p.name for p in (tmp_path / "x").iterdir()] == ["tokenizer"]
+    (tmp_path / "x" / "resume").mkdir()  # of an earlier start with pieces
+    go(text, tmp_path / "x", "lstm", "training.steps=2")
+    assert load_neural(tmp_path / "x").header.unit == "char"
+    assert not (tmp_path / "x" / "tokenizer").exists()
+
+
 def test_recipes_can_be_read() -> None:
     recipes = Path(__file__).resolve().parents[3] / "recipes" / "lm"
     for path in recipes.glob("*.toml"):
@@ -305,6 +334,19 @@ def test_recipes_can_be_read() -> None:
         assert LmWanted(kind=kind).fresh() == LmWanted(recipes / f"{kind}.toml").fresh()
     lower = LmWanted(kind="transformer", overrides=("training.schedule.lr=0.1",)).fresh().training.schedule
     assert (lower.lr, lower.kind) == (0.1, "cosine")
+    for first, kind in ((None, "transformer"), ("transformer", "lstm"), ("lstm", "transformer")):
+        chosen = LmWanted(kind=first, overrides=(f"network.kind={kind}",)).fresh()
+        assert chosen == LmWanted(kind=kind).fresh()  # with the schedule of its kind
+    lower = LmWanted(overrides=("network.kind=transformer", "training.schedule.lr=0.1")).fresh()
+    assert lower.training.schedule.model_dump() == {
+        **LmWanted(kind="transformer").fresh().training.schedule.model_dump(),
+        "lr": 0.1,
+    }
+    other = LmWanted(overrides=("training.schedule.kind=constant", "training.schedule.lr=0.2")).fresh()
+    assert (other.training.schedule.kind, other.training.schedule.lr) == ("constant", 0.2)
+    for wrong in ("network.kind=[1]", "network=5", "training=5", "network.kind=rnn"):
+        with pytest.raises(ConfigError):
+            LmWanted(overrides=(wrong,)).fresh()
     with pytest.raises(UsageError, match="--kind rnn: no such kind"):
         LmWanted(kind="rnn").fresh()
 

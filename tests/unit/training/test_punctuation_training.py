@@ -27,9 +27,11 @@ from firstwords.training.tasks.punctuation import (
     PunctuationLoader,
     PunctuationTask,
     TaughtText,
+    Windows,
     read_measured,
     read_taught,
 )
+from firstwords.training.tasks.task import Loss
 
 DEFAULT = normalizer("default")
 SIZES = {"buckets": 512, "dim": 16, "hidden": 16, "layers": 1, "dropout": 0.0}
@@ -60,6 +62,21 @@ def text() -> TaughtText:
 
 def trained(text: TaughtText, folder: Path, *, steps: int = 100, seed: int = 1) -> PunctuationResult:
     return train_punctuation(text, folder, steps=steps, seed=seed, sizes=SIZES, quiet=True)
+
+
+def test_endless_trouble_ends_with_advice_that_can_be_followed(
+    text: TaughtText, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = PunctuationTask.loss
+
+    def spoiled(self: PunctuationTask, batch: Windows) -> Loss:
+        return (made := real(self, batch))._replace(total=made.total * float("nan"))
+
+    monkeypatch.setattr(PunctuationTask, "loss", spoiled)
+    with pytest.raises(TrainingError, match="Training fails") as caught:
+        trained(text, tmp_path / "toy")
+    assert "--set" not in caught.value.mend  # 'punctuation train' has none
+    assert "--seed" in caught.value.mend
 
 
 @pytest.fixture(scope="module")

@@ -108,12 +108,12 @@ class LmWanted:
                 changed[key] = value
         if self.minutes is not None:
             changed["training"] = _table(changed.get("training")) | {"minutes": self.minutes}
+        changed = override(changed, self.overrides)
         defaults = LmRecipe().model_dump(mode="json", exclude_none=True)
         kind = _table(changed.get("network")).get("kind")
-        if kind in SCHEDULES:
+        if isinstance(kind, str) and kind in SCHEDULES:
             defaults["training"]["schedule"] = SCHEDULES[kind].model_dump(mode="json")
-        changed = merge(defaults, changed)
-        return parse_config(override(changed, self.overrides), LmRecipe, name="recipe", source=source)
+        return parse_config(merge(defaults, changed), LmRecipe, name="recipe", source=source)
 
     def _network(self, values: object) -> Any:
         """The network of a recipe, or of the kind and size that are named."""

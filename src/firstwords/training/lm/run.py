@@ -116,6 +116,12 @@ def _recipe(folder: Path, wanted: LmWanted) -> tuple[LmRecipe, bool]:
             f"--to {folder}: a language model of kind '{kind}' is there.", mend="Give another --to folder."
         )
     if not (folder / RECIPE).is_file():
+        ours = (folder / HEADER).is_file() or (folder / RESUME).is_dir()
+        if (folder / TOKENIZER).exists() and not ours:
+            raise UsageError(
+                f"--to {folder}: '{TOKENIZER}' in it is of something else, and would be replaced.",
+                mend="Give the language model a folder of its own.",
+            )
         recipe = wanted.fresh()
         normalizer(recipe.normalizer)
         return recipe, False
@@ -153,7 +159,7 @@ def _settle(
         identity["tokenizer"] = tokenizer.piece_hash
     check_identity(resume, identity, whole=True)
     if not stored:
-        shutil.rmtree(folder / TOKENIZER, ignore_errors=True)
+        shutil.rmtree(folder / TOKENIZER, ignore_errors=True)  # of an earlier start; see _recipe
         write_lm_recipe(folder / RECIPE, recipe)  # last: its presence says that the folder is settled
 
 

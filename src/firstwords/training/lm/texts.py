@@ -28,6 +28,7 @@ from firstwords.lm.ngram_text import (
     held_out,
     measured_corpora,
     read_lines,
+    scored,
     splitter,
     text_files,
 )
@@ -46,7 +47,8 @@ class Sources:
 
     Args:
         text: files, folders, corpora.
-        dev: a text file, a folder, or a corpus, of which the dev split is read; none: sentences of the text.
+        dev: a text file, a folder, or a corpus, of which the dev split is read and test must not be; none:
+            sentences of the text.
         exclude: corpora whose dev and test must not be read.
     """
 
@@ -94,15 +96,17 @@ def read_texts(sources: Sources, recipe: LmRecipe, tokenizer: Tokenizer | None) 
     """Files -> ids. Lines that stand in dev or test are refused, dropped or kept, as ``sources`` says."""
     split, normalize = splitter(recipe.unit, tokenizer), normalizer(recipe.normalizer)
     files = text_files(sources.text)
-    held = held_out(measured_corpora(files, sources.exclude))
+    exclude = list(sources.exclude)
+    if sources.dev is not None and (sources.dev / MANIFEST).is_file():
+        exclude.append(sources.dev)  # its test must not be learned either
+    held = held_out(measured_corpora(files, exclude), normalize)
     dev: TrainingText | None = None
     if sources.dev is not None:
         lines = list(_dev_lines(sources.dev))
         dev = gather(lines, split=split, normalize=normalize)
-        score = normalizer("score_default")
         for line in lines:
-            if text := score(normalize(line.text)):
-                held.setdefault(text, f"{line.where} (--dev)")
+            for form in scored(line.text, normalize):
+                held[form] = f"{line.where} (--dev)"
     train = gather(read_lines(files), split=split, normalize=normalize, held=held, leaks=sources.leaks)
     learned = sentences_of(train)
     if dev is not None:

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -245,6 +245,9 @@ class PunctuationDev:
 
 class PunctuationTask(Task[Windows]):
     """Cross-entropy of the mark behind each word and of its case, added; objective: 1 - F1 of both."""
+
+    remedy: ClassVar[str] = "Give another --seed and another --to folder"
+    has_settings: ClassVar[bool] = False
 
     def __init__(self, model: Punctuator) -> None:
         self.model = model

@@ -64,6 +64,7 @@ class Task(ABC, Generic[BatchT]):
     remedy: ClassVar[str] = (
         "Run 'firstwords check' on the corpus, listen to these utterances, or lower the rate"
     )
+    has_settings: ClassVar[bool] = True  # its command has --set; without, ``remedy`` says all
 
     @abstractmethod
     def set_step(self, step: int, count: float) -> None:
