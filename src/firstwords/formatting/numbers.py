@@ -67,7 +67,7 @@ class Numbers(Stage):
         at = run = 0  # run: the first word of the numbers that no pattern has taken
         while at < len(words):
             is_number = self.grammar.is_value(heard, at) or self.grammar.is_free(heard, at)
-            behind = at > run and self.grammar.is_value(heard, at - 1)
+            behind = self._is_behind(heard, run, at)
             match = self._best_match(heard, at, behind=behind)
             if match is None:
                 at += 1
@@ -79,6 +79,27 @@ class Numbers(Stage):
             found.append(Rewrite(at, match.end, tuple(match.written.split())))
             at = run = match.end
         return [*found, *self._run(heard, run, len(words))]
+
+    def _is_behind(self, heard: Heard, run: int, at: int) -> bool:
+        """Does the word go on with what a run has begun, such that a number must not begin with it?"""
+        before = at - 1
+        if before < run:
+            return False
+        grammar, words = self.grammar, heard.words
+        if grammar.is_value(heard, before) or words[before] in grammar.point:
+            return True
+        if words[before] in grammar.zeros:  # one oh / five
+            while before > run and words[before] in grammar.zeros:
+                before -= 1
+            return grammar.is_value(heard, before)
+        if words[before] not in grammar.joiners or before == run:
+            return False
+        end = heard.starts[before]  # hundred and / one
+        return heard.atoms[end - 1] in grammar.scales and not any(
+            reading.end == end
+            for first in range(max(run, before - _LONGEST_NUMBER), before)
+            for reading in grammar.whole(heard, heard.starts[first])
+        )
 
     def _best_match(self, heard: Heard, at: int, *, behind: bool) -> _Match | None:
         """The longest pattern that begins at a word, perhaps ``behind`` a number, and cuts none in two."""

@@ -219,6 +219,12 @@ def test_against_another_library(en: Callable[[str], str], de: Callable[[str], s
         ("Twenty One", "21"),
         ("twenty and thirty", "20 and 30"),
         ("one hundred and two hundred", "100 and 200"),
+        ("one oh five dollars", "105 dollars"),
+        ("nineteen oh five dollars", "1905 dollars"),
+        ("twenty oh five percent", "2005 percent"),
+        ("one oh oh five dollars", "1005 dollars"),
+        ("oh five dollars", "oh $5"),
+        ("five thousand and one hundred and two dollars", "5000 and $102"),
         ("one hundred and two hundred and three", "100 and 203"),
         ("three million two hundred thousand", "3,200,000"),
         ("twenty first", "21st"),
@@ -255,6 +261,9 @@ def test_english_patterns(en: Callable[[str], str], spoken: str, expected: str) 
         "five hour",
         "the nineteen sixties",
         "twenty thirds",
+        "point five percent",
+        "oh point five percent",
+        "hundred and one dollars",
     ],
 )
 def test_what_stays_a_word_in_english(en: Callable[[str], str], text: str) -> None:
