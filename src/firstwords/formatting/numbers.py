@@ -16,6 +16,7 @@ left. Runs of number words are read as a whole or not at all:
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, final
 
@@ -127,7 +128,7 @@ class Numbers(Stage):
             elif behind or not number:
                 continue
             for end, values, last_slot in self._fill(heard, at, say):
-                written = SLOT.sub(lambda slot, values=values: values[slot[0]], write)
+                written = SLOT.sub(lambda slot, values=values: values[slot[0]], _signed(write, values))
                 yield _Match(end, written, last_slot)
 
     def _fill(
@@ -142,13 +143,25 @@ class Numbers(Stage):
             if at < len(heard.words) and heard.words[at] == say[0]:
                 yield from self._fill(heard, at + 1, say[1:])
             return
-        for end, texts in self._slot(heard, at, slot[1]):
+        followed = any(SLOT.fullmatch(part) for part in say[1:])
+        for end, texts in self._slot(heard, at, slot[1], followed=followed):
             for after, others, last in self._fill(heard, end, say[1:]):
                 yield after, others | texts, at if len(say) == 1 else last
 
-    def _slot(self, heard: Heard, at: int, name: str) -> Iterator[tuple[int, dict[str, str]]]:
-        """Numbers that fit a slot, the longest first -> word after it, how the slot may be written."""
+    def _slot(
+        self, heard: Heard, at: int, name: str, *, followed: bool
+    ) -> Iterator[tuple[int, dict[str, str]]]:
+        """Numbers that fit a slot, the longest first -> word after it, how the slot may be written.
+
+        Where it is ``followed`` by another slot, the number is whole and not below zero: that of the other is
+        its decimals.
+        """
         if at >= len(heard.words):
+            return
+        if name == "n" and followed:
+            for reading in sorted(self.grammar.whole(heard, heard.starts[at]), reverse=True):
+                if (end := heard.word_at(reading.end)) is not None:
+                    yield end, {"{n}": self.grammar.grouped(reading.value)}
             return
         if name == "n":
             for end, text in sorted(self._any_number(heard, at), reverse=True):
@@ -170,7 +183,7 @@ class Numbers(Stage):
         """Whole and decimal numbers that begin at a word, a minus before them -> word after, as written."""
         if heard.words[at] in self.grammar.minus:
             if at + 1 < len(heard.words):
-                for end, text in self._any_number(heard, at + 1, idioms=False):
+                for end, text in self._any_number(heard, at + 1, idioms=idioms):
                     if not text.startswith("-"):
                         yield end, f"-{text}"
             return
@@ -242,6 +255,17 @@ class Numbers(Stage):
         if texts:
             return None
         return grammar.year(heard, first, last) or grammar.sequence(heard, first, last)
+
+
+def _signed(write: str, values: dict[str, str]) -> str:
+    """What a pattern writes, a minus of its number before the currency sign (-$5) and out of ``values``."""
+    at = write.find("{n}")
+    if at < 0 or not values["{n}"].startswith("-"):
+        return write
+    while at > 0 and unicodedata.category(write[at - 1]) == "Sc":
+        at -= 1
+    values["{n}"] = values["{n}"].removeprefix("-")
+    return f"{write[:at]}-{write[at:]}"
 
 
 def _any_figure(*words: str) -> bool:
