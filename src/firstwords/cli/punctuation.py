@@ -47,10 +47,11 @@ def train(
 
     from firstwords.lm.ngram_text import read_lines, text_files
     from firstwords.text.normalize import normalizer as named
-    from firstwords.training.punctuation import train_punctuation
+    from firstwords.training.punctuation import check_folder, train_punctuation
     from firstwords.training.tasks.punctuation import read_taught
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
+    check_folder(to)  # before all the text is read
     files = text_files(text)
     normalize = named(normalizer)
     with reading_bar(console, "reading", files) as told:

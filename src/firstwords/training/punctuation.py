@@ -5,6 +5,9 @@ goes on with the same call, and the same seed gives the same weights.
 
     FOLDER/           the best model so far, from the first validation on
     FOLDER/resume/    what is needed to go on; delete it when training is over
+
+A folder that holds a finished model and nothing to go on from is refused, and so is one that
+holds a corpus, a recogniser or a language model.
 """
 
 from __future__ import annotations
@@ -17,9 +20,12 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from firstwords.config import dump_config
+from firstwords.config import dump_config, read_toml
+from firstwords.data.manifest import MANIFEST
 from firstwords.device import choose_device, set_threads
+from firstwords.errors import TrainingError, UsageError
 from firstwords.formatting.punctuation_model import (
+    HEADER,
     LoadedPunctuator,
     Punctuator,
     PunctuatorConfig,
@@ -27,6 +33,7 @@ from firstwords.formatting.punctuation_model import (
     save_punctuator,
 )
 from firstwords.formatting.punctuation_text import Tally
+from firstwords.lm.language_model import HEADER as LM_HEADER
 from firstwords.text.normalize import normalizer
 from firstwords.training.distributed import Processes
 from firstwords.training.log import MetricsLog
@@ -108,7 +115,12 @@ def train_punctuation(
         normalizer_name: what the text was read with.
         steps: None: twelve passes over the text, between 300 and 20,000.
         sizes: ``dim``, ``hidden``, ``layers``, ``buckets``, ``dropout``, where they shall be others.
+
+    Raises:
+        UsageError, TrainingError: the folder holds something that would be overwritten (``check_folder``), or
+            was begun with another text, another seed or other settings.
     """
+    check_folder(folder)
     progress = PunctuationProgress(console, quiet=quiet)
     given = {"language": language, "normalizer": normalizer_name, "marks": text.marks, **(sizes or {})}
     config = PunctuatorConfig.model_validate(given)
@@ -174,6 +186,28 @@ def train_punctuation(
         return PunctuationResult(outcome, run.step, text, None)
     best = load_punctuator(folder)
     return PunctuationResult(outcome, run.step, text, tally_of(best.model, text.dev.in_order()))
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse to write a punctuation model where it would overwrite something."""
+    recipe = folder / "recipe.toml"
+    holds = ""
+    if (folder / MANIFEST).exists():
+        holds = "corpus"
+    elif recipe.is_file():
+        holds = "recogniser" if "encoder" in read_toml(recipe) else "language model"
+    elif (folder / LM_HEADER).is_file():
+        holds = "language model"
+    if holds:
+        raise UsageError(
+            f"--to {folder}: this folder is a {holds}.",
+            mend="Give the punctuation model a folder of its own.",
+        )
+    if (folder / HEADER).is_file() and not (folder / RESUME).is_dir():
+        raise TrainingError(
+            f"'{folder}' holds a finished punctuation model and nothing to resume from.",
+            mend="Give another --to folder.",
+        )
 
 
 def measure_punctuation(folder: Path, lines: Lines, *, told: Callable[[int], None] | None = None) -> Tally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from firstwords.cli.main import app
-from firstwords.errors import FirstwordsError, TextError, TrainingError
+from firstwords.errors import FirstwordsError, TextError, TrainingError, UsageError
 from firstwords.formatting.punctuation import Punctuation
 from firstwords.formatting.punctuation_model import WEIGHTS, Punctuator, PunctuatorConfig, load_punctuator
 from firstwords.formatting.stage import Formatter
@@ -180,6 +181,37 @@ def test_another_text_or_seed_does_not_go_on_in_the_same_folder(text: TaughtText
         trained(text, tmp_path, steps=2, seed=5)
     with pytest.raises(TrainingError, match="another text"):
         trained(read_taught(toy_lines(300), DEFAULT), tmp_path, steps=2)
+
+
+def test_a_finished_model_is_not_overwritten(text: TaughtText, tmp_path: Path) -> None:
+    trained(text, tmp_path, steps=2)
+    shutil.rmtree(tmp_path / "resume")
+    before = (tmp_path / WEIGHTS).read_bytes()
+    for seed in (1, 5):
+        with pytest.raises(TrainingError, match="finished punctuation model"):
+            trained(text, tmp_path, steps=2, seed=seed)
+    assert (tmp_path / WEIGHTS).read_bytes() == before
+    assert not (tmp_path / "resume").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("manifest.jsonl", "", "is a corpus"),
+        ("recipe.toml", '[encoder]\nkind = "zipformer"\n', "is a recogniser"),
+        ("recipe.toml", "[network]\n", "is a language model"),
+        ("lm.toml", "", "is a language model"),
+    ],
+)
+def test_folders_of_other_things_are_refused(
+    text: TaughtText, tmp_path: Path, file: str, content: str, said: str
+) -> None:
+    (tmp_path / file).write_text(content, encoding="utf-8")
+    with pytest.raises(UsageError, match=said):
+        trained(text, tmp_path, steps=2)
+    assert [path.name for path in tmp_path.iterdir()] == [file]
+    book = tmp_path / "none.txt"  # the folder is looked at before the text
+    assert isinstance(firstwords("punctuation", "train", book, "--to", tmp_path).exception, UsageError)
 
 
 def test_the_line_speaks_of_words() -> None:
