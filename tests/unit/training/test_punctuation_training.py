@@ -13,7 +13,8 @@ import torch
 from typer.testing import CliRunner, Result
 
 from firstwords.cli.main import app
-from firstwords.errors import FirstwordsError, TextError, TrainingError, UsageError
+from firstwords.data.manifest import Utterance, write_manifest
+from firstwords.errors import CorpusError, FirstwordsError, TextError, TrainingError, UsageError
 from firstwords.formatting.punctuation import Punctuation
 from firstwords.formatting.punctuation_model import WEIGHTS, Punctuator, PunctuatorConfig, load_punctuator
 from firstwords.formatting.stage import Formatter
@@ -247,3 +248,20 @@ def test_the_commands(tmp_path: Path) -> None:
     empty = tmp_path / "empty.txt"
     empty.write_text("\n", encoding="utf-8")
     assert isinstance(firstwords("punctuation", "train", empty, "--to", folder).exception, TextError)
+
+
+def test_of_a_corpus_the_dev_split_is_measured(
+    tmp_path: Path, learned: tuple[Path, PunctuationResult]
+) -> None:
+    said = {"train": "Then mani loso tiso.", "dev": "Is kudu?", "test": "However, reni mani."}
+    rows = [
+        Utterance(id=split, text=text, audio=tmp_path / "a.wav", duration=1.0, split=split)
+        for split, text in said.items()
+    ]
+    write_manifest(tmp_path / "manifest.jsonl", rows)
+    measured = firstwords("punctuation", "measure", learned[0], tmp_path)
+    assert measured.output.startswith("2 words:"), measured.output
+    measured = firstwords("punctuation", "measure", learned[0], tmp_path, "--split", "test")
+    assert measured.output.startswith("3 words:"), measured.output
+    unknown = firstwords("punctuation", "measure", learned[0], tmp_path, "--split", "best")
+    assert isinstance(unknown.exception, CorpusError)
