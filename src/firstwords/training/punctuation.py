@@ -38,7 +38,7 @@ from firstwords.text.normalize import normalizer
 from firstwords.training.distributed import Processes
 from firstwords.training.log import MetricsLog
 from firstwords.training.plan import Plan, Segment
-from firstwords.training.progress import Progress, Standing, time_range
+from firstwords.training.progress import Progress
 from firstwords.training.resume import Checkpoints, check_identity, fingerprint
 from firstwords.training.schedule import CosineConfig
 from firstwords.training.session import Run
@@ -61,28 +61,6 @@ _STEPS = (300, 20_000)  # fewest and most, where none are given
 _RATE = 1e-2
 
 Lines = Iterable[tuple[str, int]]
-
-
-class PunctuationProgress(Progress):
-    """The line of a run over text: words in place of seconds of audio, F1 in place of error rates."""
-
-    def standing(self, step: int, steps: int) -> Standing:
-        found = super().standing(step, steps)
-        return _TextStanding(**vars(found))
-
-    def validated(self, step: int, validation: Validation, which: str, best: bool) -> None:
-        numbers = validation.numbers
-        self._dev = f"dev F1 marks {100 * numbers['marks f1']:.1f} %, case {100 * numbers['cases f1']:.1f} %"
-        self.say(f"step {step}: {self._dev} ({which} weights{', best so far' if best else ''})")
-
-
-class _TextStanding(Standing):
-    def line(self) -> str:
-        parts = [f"step {self.step}/{self.steps}", f"loss {self.loss:.3f}"]
-        parts += [self.dev] if self.dev else []
-        parts += [f"{self.audio_per_second:.0f} words/s"]
-        parts += [f"{time_range(*self.left)} left"] if self.left else []
-        return " · ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -121,7 +99,7 @@ def train_punctuation(
             was begun with another text, another seed or other settings.
     """
     check_folder(folder)
-    progress = PunctuationProgress(console, quiet=quiet)
+    progress = Progress(console, quiet=quiet, unit="word")
     given = {"language": language, "normalizer": normalizer_name, "marks": text.marks, **(sizes or {})}
     config = PunctuatorConfig.model_validate(given)
     loader = PunctuationLoader(text.train, seed=seed, rows=_ROWS)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import random
+import re
 import shutil
 import signal
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from firstwords.cli.main import app
@@ -20,7 +24,6 @@ from firstwords.formatting.punctuation_model import WEIGHTS, Punctuator, Punctua
 from firstwords.formatting.stage import Formatter
 from firstwords.text.normalize import normalizer
 from firstwords.training.punctuation import (
-    PunctuationProgress,
     PunctuationResult,
     measure_punctuation,
     train_punctuation,
@@ -29,9 +32,11 @@ from firstwords.training.tasks.punctuation import (
     PunctuationLoader,
     PunctuationTask,
     TaughtText,
+    Windows,
     read_measured,
     read_taught,
 )
+from firstwords.training.tasks.task import Loss
 
 DEFAULT = normalizer("default")
 SIZES = {"buckets": 512, "dim": 16, "hidden": 16, "layers": 1, "dropout": 0.0}
@@ -215,13 +220,32 @@ def test_folders_of_other_things_are_refused(
     assert isinstance(firstwords("punctuation", "train", book, "--to", tmp_path).exception, UsageError)
 
 
-def test_the_line_speaks_of_words() -> None:
-    progress = PunctuationProgress(quiet=True)
-    for step in range(1, 5):
-        progress.step(step, 10, loss=1.0, seconds=0.5, audio=100.0, waited=0.0)
-    line = progress.standing(4, 10).line()
-    assert "200 words/s" in line
-    assert "audio" not in line
+def test_what_is_shown_and_logged_speaks_of_words(text: TaughtText, tmp_path: Path) -> None:
+    out = io.StringIO()
+    train_punctuation(text, tmp_path, steps=2, sizes=SIZES, console=Console(file=out, width=120))
+    assert re.search(r"step 2: dev F1 marks \d+\.\d %, case \d+\.\d % \(\w+ weights", out.getvalue())
+    records = [json.loads(line) for line in (tmp_path / "resume" / "log.jsonl").read_text().splitlines()]
+    steps = [record for record in records if "waited" in record]
+    assert len(steps) == 2
+    assert all(record["words"] > 0 and "audio" not in record for record in steps)
+
+
+def test_an_error_names_windows_of_words(
+    text: TaughtText, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = PunctuationTask.loss
+
+    def infinite(self: PunctuationTask, batch: Windows) -> Loss:
+        loss = original(self, batch)
+        return loss._replace(total=loss.total * float("inf"), each=loss.each * float("inf"))
+
+    monkeypatch.setattr(PunctuationTask, "loss", infinite)
+    with pytest.raises(TrainingError) as caught:
+        trained(text, tmp_path, steps=40)
+    said = f"{caught.value.what} {caught.value.mend}"
+    assert "windows: 'words " in said
+    assert "utterance" not in said
+    assert "listen" not in said
 
 
 def firstwords(*arguments: object) -> Result:

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -246,6 +246,10 @@ class PunctuationDev:
 class PunctuationTask(Task[Windows]):
     """Cross-entropy of the mark behind each word and of its case, added; objective: 1 - F1 of both."""
 
+    item: ClassVar[str] = "window"
+    size: ClassVar[str] = "words"
+    remedy: ClassVar[str] = "Look at these words of the text, give another --seed, or lower the rate"
+
     def __init__(self, model: Punctuator) -> None:
         self.model = model
         self.punctuator = model
@@ -268,7 +272,9 @@ class PunctuationTask(Task[Windows]):
         tally = tally_of(self.punctuator, [window for batch in batches for window in batch])
         self.model.train(training)
         both = tally.all_marks + tally.all_cases
-        return Validation(1.0 - both.f1, tally.numbers(), ())
+        marks, cases = (100 * found.f1 for found in (tally.all_marks, tally.all_cases))
+        headline = f"dev F1 marks {marks:.1f} %, case {cases:.1f} %"
+        return Validation(1.0 - both.f1, tally.numbers(), (), headline)
 
     def watch(self, step: int, progress: float, loss: float, means: Mapping[str, float]) -> Advice | None:
         return None
