@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,10 +48,11 @@ def train(
 
     from firstwords.lm.ngram_text import read_lines, text_files
     from firstwords.text.normalize import normalizer as named
-    from firstwords.training.punctuation import train_punctuation
+    from firstwords.training.punctuation import check_folder, train_punctuation
     from firstwords.training.tasks.punctuation import read_taught
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
+    check_folder(to)  # before all the text is read
     files = text_files(text)
     normalize = named(normalizer)
     with reading_bar(console, "reading", files) as told:
@@ -77,19 +79,35 @@ def train(
 def measure(
     model: Annotated[Path, typer.Argument(help="Folder of a punctuation model.", show_default=False)],
     text: _Text,
+    split: Annotated[str, typer.Option("--split", help="Which part of corpus folders.")] = "dev",
 ) -> None:
     """Precision, recall and F1 of each mark and case on text the model was not made from."""
     from rich.console import Console
 
-    from firstwords.lm.ngram_text import read_lines, text_files
+    from firstwords.lm.ngram_text import text_files
     from firstwords.training.punctuation import measure_punctuation
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
     files = text_files(text)
     with reading_bar(console, "reading", files) as told:
-        tally = measure_punctuation(model, ((line.text, line.size) for line in read_lines(files)), told=told)
+        tally = measure_punctuation(model, _lines(files, split), told=told)
     console.print(f"{tally.words:,} words:")
     _show(tally, console)
+
+
+def _lines(files: Iterable[Path], split: str) -> Iterator[tuple[str, int]]:
+    """Lines of text files and transcripts of one split of corpora, with their sizes in bytes."""
+    from firstwords.data.manifest import MANIFEST, load_corpus
+    from firstwords.lm.ngram_text import read_lines
+    from firstwords.report.evaluate_model import utterances_of
+
+    for path in files:
+        if path.name != MANIFEST:
+            yield from ((line.text, line.size) for line in read_lines([path]))
+            continue
+        spoken = utterances_of(load_corpus(path), split)
+        size = path.stat().st_size // len(spoken)
+        yield from ((utterance.text or "", size) for utterance in spoken)
 
 
 def _show(tally: Tally, console: Console) -> None:

@@ -21,7 +21,8 @@
                     itself, then its last two digits, then its last digit;  suffix: of all others;
                     ambiguous: words that end no ordinal of several words ("twenty second")
     slots           name -> least, most, width (digits, filled with zeros) of a slot in patterns
-    patterns        say: texts with slots, write: what is written. {n} takes any number, decimals too
+    patterns        say: texts with slots, write: what is written. {n} takes any number, decimals too;
+                    before another slot whole numbers from 0 only ("two dollars and twenty cents")
 
 A slot in ``write`` may say ``{hour-1}``: one less, the largest after the least. What the words of a pattern
 are written with may have spaces: they make several words.

@@ -16,6 +16,7 @@ left. Runs of number words are read as a whole or not at all:
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, final
 
@@ -67,7 +68,7 @@ class Numbers(Stage):
         at = run = 0  # run: the first word of the numbers that no pattern has taken
         while at < len(words):
             is_number = self.grammar.is_value(heard, at) or self.grammar.is_free(heard, at)
-            behind = at > run and self.grammar.is_value(heard, at - 1)
+            behind = self._is_behind(heard, run, at)
             match = self._best_match(heard, at, behind=behind)
             if match is None:
                 at += 1
@@ -79,6 +80,27 @@ class Numbers(Stage):
             found.append(Rewrite(at, match.end, tuple(match.written.split())))
             at = run = match.end
         return [*found, *self._run(heard, run, len(words))]
+
+    def _is_behind(self, heard: Heard, run: int, at: int) -> bool:
+        """Does the word go on with what a run has begun, such that a number must not begin with it?"""
+        before = at - 1
+        if before < run:
+            return False
+        grammar, words = self.grammar, heard.words
+        if grammar.is_value(heard, before) or words[before] in grammar.point:
+            return True
+        if words[before] in grammar.zeros:  # one oh / five
+            while before > run and words[before] in grammar.zeros:
+                before -= 1
+            return grammar.is_value(heard, before)
+        if words[before] not in grammar.joiners or before == run:
+            return False
+        end = heard.starts[before]  # hundred and / one
+        return heard.atoms[end - 1] in grammar.scales and not any(
+            reading.end == end
+            for first in range(max(run, before - _LONGEST_NUMBER), before)
+            for reading in grammar.whole(heard, heard.starts[first])
+        )
 
     def _best_match(self, heard: Heard, at: int, *, behind: bool) -> _Match | None:
         """The longest pattern that begins at a word, perhaps ``behind`` a number, and cuts none in two."""
@@ -106,7 +128,7 @@ class Numbers(Stage):
             elif behind or not number:
                 continue
             for end, values, last_slot in self._fill(heard, at, say):
-                written = SLOT.sub(lambda slot, values=values: values[slot[0]], write)
+                written = SLOT.sub(lambda slot, values=values: values[slot[0]], _signed(write, values))
                 yield _Match(end, written, last_slot)
 
     def _fill(
@@ -121,13 +143,25 @@ class Numbers(Stage):
             if at < len(heard.words) and heard.words[at] == say[0]:
                 yield from self._fill(heard, at + 1, say[1:])
             return
-        for end, texts in self._slot(heard, at, slot[1]):
+        followed = any(SLOT.fullmatch(part) for part in say[1:])
+        for end, texts in self._slot(heard, at, slot[1], followed=followed):
             for after, others, last in self._fill(heard, end, say[1:]):
                 yield after, others | texts, at if len(say) == 1 else last
 
-    def _slot(self, heard: Heard, at: int, name: str) -> Iterator[tuple[int, dict[str, str]]]:
-        """Numbers that fit a slot, the longest first -> word after it, how the slot may be written."""
+    def _slot(
+        self, heard: Heard, at: int, name: str, *, followed: bool
+    ) -> Iterator[tuple[int, dict[str, str]]]:
+        """Numbers that fit a slot, the longest first -> word after it, how the slot may be written.
+
+        Where it is ``followed`` by another slot, the number is whole and not below zero: that of the other is
+        its decimals.
+        """
         if at >= len(heard.words):
+            return
+        if name == "n" and followed:
+            for reading in sorted(self.grammar.whole(heard, heard.starts[at]), reverse=True):
+                if (end := heard.word_at(reading.end)) is not None:
+                    yield end, {"{n}": self.grammar.grouped(reading.value)}
             return
         if name == "n":
             for end, text in sorted(self._any_number(heard, at), reverse=True):
@@ -149,7 +183,7 @@ class Numbers(Stage):
         """Whole and decimal numbers that begin at a word, a minus before them -> word after, as written."""
         if heard.words[at] in self.grammar.minus:
             if at + 1 < len(heard.words):
-                for end, text in self._any_number(heard, at + 1, idioms=False):
+                for end, text in self._any_number(heard, at + 1, idioms=idioms):
                     if not text.startswith("-"):
                         yield end, f"-{text}"
             return
@@ -221,6 +255,17 @@ class Numbers(Stage):
         if texts:
             return None
         return grammar.year(heard, first, last) or grammar.sequence(heard, first, last)
+
+
+def _signed(write: str, values: dict[str, str]) -> str:
+    """What a pattern writes, a minus of its number before the currency sign (-$5) and out of ``values``."""
+    at = write.find("{n}")
+    if at < 0 or not values["{n}"].startswith("-"):
+        return write
+    while at > 0 and unicodedata.category(write[at - 1]) == "Sc":
+        at -= 1
+    values["{n}"] = values["{n}"].removeprefix("-")
+    return f"{write[:at]}-{write[at:]}"
 
 
 def _any_figure(*words: str) -> bool:

@@ -7,6 +7,9 @@
     card.md             language, hours, error rate, date, command
     resume/             training only; delete freely
 
+The section ``post`` of recipe.toml may be changed at will: what is done to recognised text concerns no
+weight, and the fingerprint of the recipe in the weights is that of the recipe without it.
+
 Loading runs no code from the folder and needs no network. All files are written aside, then renamed, the
 weights last; when anything fails, the model that was there before is there still. A copy stopped half-way is
 noticed because the header of the weights names its companions.
@@ -21,10 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+import tomli_w
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from firstwords.config import read_toml
 from firstwords.device import choose_device
 from firstwords.errors import CheckpointError, ConfigError
 from firstwords.files import staged, unwritable, write_atomically, written_aside
@@ -56,7 +61,7 @@ def save_model(
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     header = {
         "format": str(FORMAT),
-        "recipe": model.recipe.digest,
+        "recipe": bare_digest(model.recipe),
         "pieces": tokenizer.piece_hash,
         "vocabulary": str(model.vocabulary),
         "speech_gate": f"{speech_gate.threshold:.4f}",
@@ -127,9 +132,15 @@ def load_model(
 
 def stranger(folder: Path, recipe: Recipe, tokenizer: Tokenizer, header: Mapping[str, str]) -> str | None:
     """Which file of a model folder the weights with this header were not saved with, if there is one."""
-    if header.get("recipe") not in (recipe.digest, _digest(folder / RECIPE)):
+    same = (bare_digest(recipe), recipe.digest, *_digests(folder / RECIPE))
+    if header.get("recipe") not in same:
         return RECIPE
     return TOKENIZER if header.get("pieces") != tokenizer.piece_hash else None
+
+
+def bare_digest(recipe: Recipe) -> str:
+    """Fingerprint of all that weights depend on: the recipe without its section ``post``."""
+    return recipe.with_(post=None).digest
 
 
 def closed_words(header: Mapping[str, str], folder: Path) -> frozenset[str]:
@@ -157,12 +168,15 @@ def _number(text: str | None, folder: Path) -> float:
         ) from None
 
 
-def _digest(path: Path) -> str:
-    """What ``Recipe.digest`` was when this file was written.
+def _digests(path: Path) -> tuple[str, str]:
+    """What ``Recipe.digest`` was when this file was written, as it stands and without its section ``post``.
 
     A later version knows settings that the file has not; read and written again it would be another text.
     """
-    return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()
+    text = path.read_bytes().replace(b"\r\n", b"\n")
+    values = read_toml(path)
+    values.pop("post", None)
+    return hashlib.sha256(text).hexdigest(), hashlib.sha256(tomli_w.dumps(values).encode()).hexdigest()
 
 
 def load_weights(

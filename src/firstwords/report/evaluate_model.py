@@ -11,6 +11,8 @@ from typing import Protocol
 from firstwords.data.manifest import Corpus, Utterance
 from firstwords.device import choose_device, machine_name
 from firstwords.errors import CorpusError, FirstwordsError, TextError, UsageError
+from firstwords.formatting.build import recipe_formatter
+from firstwords.formatting.stage import Formatter
 from firstwords.inference.transcript import Formatted, Transcript
 from firstwords.model.recipe import read_recipe
 from firstwords.report.evaluate import HasText, compare, evaluate
@@ -55,6 +57,7 @@ def evaluate_model(
     utterances = utterances_of(corpus, split)
     if recognizer is None:
         recognizer = _load(folder, device)  # first: it says what is missing in a folder that is no model
+    _formatter(recognizer)  # reads its files: what is wrong with them is said before minutes of transcribing
     recipe = read_recipe(folder / "recipe.toml")
     started = time.perf_counter()
     formatted: dict[str, Formatted] = {}
@@ -149,6 +152,9 @@ def check_other(other: Path, corpus: Corpus, split: str) -> None:
             f"--against: '{other}' is no model folder: recipe.toml is missing.",
             mend="Give a model folder, or a hypotheses.jsonl that 'firstwords evaluate' wrote.",
         )
+    else:
+        recipe = read_recipe(other / "recipe.toml")
+        recipe_formatter(recipe.post, language=recipe.language, folder=other)  # reads the files of its stages
 
 
 def utterances_of(corpus: Corpus, split: str) -> tuple[Utterance, ...]:
@@ -227,12 +233,18 @@ def _load(folder: Path, device: str) -> Transcriber:
     return Recognizer.load(folder, device=device)
 
 
+def _formatter(recognizer: Transcriber) -> Formatter | None:
+    """The stages of a ``Recognizer``; none of any other transcriber."""
+    from firstwords.inference.recognizer import Recognizer
+
+    return recognizer.formatter if isinstance(recognizer, Recognizer) else None
+
+
 def _hotwords(recognizer: Transcriber) -> tuple[str, ...]:
     """The phrases of the stage "hotwords", where there is one."""
     from firstwords.formatting.hotwords import Hotwords
-    from firstwords.inference.recognizer import Recognizer
 
-    formatter = recognizer.formatter if isinstance(recognizer, Recognizer) else None
+    formatter = _formatter(recognizer)
     stages = formatter.stages if formatter is not None else ()
     return tuple(p for stage in stages if isinstance(stage, Hotwords) for p in stage.phrases)
 

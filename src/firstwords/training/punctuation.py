@@ -5,6 +5,9 @@ goes on with the same call, and the same seed gives the same weights.
 
     FOLDER/           the best model so far, from the first validation on
     FOLDER/resume/    what is needed to go on; delete it when training is over
+
+A folder that holds a finished model and nothing to go on from is refused, and so is one that
+holds a corpus, a recogniser or a language model.
 """
 
 from __future__ import annotations
@@ -17,9 +20,12 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from firstwords.config import dump_config
+from firstwords.config import dump_config, read_toml
+from firstwords.data.manifest import MANIFEST
 from firstwords.device import choose_device, set_threads
+from firstwords.errors import TrainingError, UsageError
 from firstwords.formatting.punctuation_model import (
+    HEADER,
     LoadedPunctuator,
     Punctuator,
     PunctuatorConfig,
@@ -27,11 +33,12 @@ from firstwords.formatting.punctuation_model import (
     save_punctuator,
 )
 from firstwords.formatting.punctuation_text import Tally
+from firstwords.lm.language_model import HEADER as LM_HEADER
 from firstwords.text.normalize import normalizer
 from firstwords.training.distributed import Processes
 from firstwords.training.log import MetricsLog
 from firstwords.training.plan import Plan, Segment
-from firstwords.training.progress import Progress, Standing, time_range
+from firstwords.training.progress import Progress
 from firstwords.training.resume import Checkpoints, check_identity, fingerprint
 from firstwords.training.schedule import CosineConfig
 from firstwords.training.session import Run
@@ -54,28 +61,6 @@ _STEPS = (300, 20_000)  # fewest and most, where none are given
 _RATE = 1e-2
 
 Lines = Iterable[tuple[str, int]]
-
-
-class PunctuationProgress(Progress):
-    """The line of a run over text: words in place of seconds of audio, F1 in place of error rates."""
-
-    def standing(self, step: int, steps: int) -> Standing:
-        found = super().standing(step, steps)
-        return _TextStanding(**vars(found))
-
-    def validated(self, step: int, validation: Validation, which: str, best: bool) -> None:
-        numbers = validation.numbers
-        self._dev = f"dev F1 marks {100 * numbers['marks f1']:.1f} %, case {100 * numbers['cases f1']:.1f} %"
-        self.say(f"step {step}: {self._dev} ({which} weights{', best so far' if best else ''})")
-
-
-class _TextStanding(Standing):
-    def line(self) -> str:
-        parts = [f"step {self.step}/{self.steps}", f"loss {self.loss:.3f}"]
-        parts += [self.dev] if self.dev else []
-        parts += [f"{self.audio_per_second:.0f} words/s"]
-        parts += [f"{time_range(*self.left)} left"] if self.left else []
-        return " · ".join(parts)
 
 
 @dataclass(frozen=True)
@@ -108,8 +93,13 @@ def train_punctuation(
         normalizer_name: what the text was read with.
         steps: None: twelve passes over the text, between 300 and 20,000.
         sizes: ``dim``, ``hidden``, ``layers``, ``buckets``, ``dropout``, where they shall be others.
+
+    Raises:
+        UsageError, TrainingError: the folder holds something that would be overwritten (``check_folder``), or
+            was begun with another text, another seed or other settings.
     """
-    progress = PunctuationProgress(console, quiet=quiet)
+    check_folder(folder)
+    progress = Progress(console, quiet=quiet, unit="word")
     given = {"language": language, "normalizer": normalizer_name, "marks": text.marks, **(sizes or {})}
     config = PunctuatorConfig.model_validate(given)
     loader = PunctuationLoader(text.train, seed=seed, rows=_ROWS)
@@ -174,6 +164,28 @@ def train_punctuation(
         return PunctuationResult(outcome, run.step, text, None)
     best = load_punctuator(folder)
     return PunctuationResult(outcome, run.step, text, tally_of(best.model, text.dev.in_order()))
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse to write a punctuation model where it would overwrite something."""
+    recipe = folder / "recipe.toml"
+    holds = ""
+    if (folder / MANIFEST).exists():
+        holds = "corpus"
+    elif recipe.is_file():
+        holds = "recogniser" if "encoder" in read_toml(recipe) else "language model"
+    elif (folder / LM_HEADER).is_file():
+        holds = "language model"
+    if holds:
+        raise UsageError(
+            f"--to {folder}: this folder is a {holds}.",
+            mend="Give the punctuation model a folder of its own.",
+        )
+    if (folder / HEADER).is_file() and not (folder / RESUME).is_dir():
+        raise TrainingError(
+            f"'{folder}' holds a finished punctuation model and nothing to resume from.",
+            mend="Give another --to folder.",
+        )
 
 
 def measure_punctuation(folder: Path, lines: Lines, *, told: Callable[[int], None] | None = None) -> Tally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -186,3 +187,24 @@ def test_evaluate_reports_both(model: Path, clip: Path, tmp_path: Path) -> None:
     assert record["formatting"]["hotwords"]["after"] == {"hits": 0, "misses": 0, "false_alarms": 0}
     line = json.loads((tmp_path / "out" / "hypotheses.jsonl").read_text(encoding="utf-8"))
     assert line["formatted"] == line["hypothesis"]
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_bad_stages_of_a_recipe_are_told_before_anything_is_decoded(
+    model: Path, clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: bool
+) -> None:
+    (tmp_path / "corpus").mkdir()
+    said = Utterance(id="a", text="aei", audio=clip, duration=1.0, split="test")
+    write_manifest(tmp_path / "corpus" / "manifest.jsonl", [said])
+    bad = Path(shutil.copytree(model, tmp_path / "bad"))
+    with (bad / "recipe.toml").open("a", encoding="utf-8") as recipe:
+        recipe.write('\n[post]\nstages = ["hotwords"]\n[post.hotwords]\nfile = "names.txt"\n')
+
+    def never(*_: object) -> object:
+        raise AssertionError("decoded before the stages were read")
+
+    monkeypatch.setattr(Recognizer, "transcribe_many", never)
+    arguments = (model, tmp_path / "corpus", "--against", bad) if other else (bad, tmp_path / "corpus")
+    done = firstwords("evaluate", *arguments, "--device", "cpu", "--out", tmp_path / "out")
+    assert isinstance(done.exception, FirstwordsError)
+    assert "names.txt" in done.exception.what

@@ -146,6 +146,53 @@ def test_a_recipe_from_before_a_setting_existed_still_loads(folder: Path) -> Non
     assert load_model(folder, device="cpu", check=True).recipe == read_recipe(recipe)
 
 
+POST = '\n[post]\nstages = ["hotwords"]\n[post.hotwords]\nphrases = ["{}"]\n'
+
+
+def test_stages_may_be_named_changed_and_removed_in_a_trained_model(folder: Path, tmp_path: Path) -> None:
+    recipe = folder / "recipe.toml"
+    bare = recipe.read_text(encoding="utf-8")
+    recipe.write_text(bare + POST.format("Accra"), encoding="utf-8")
+    named = load_model(folder, device="cpu", check=True)
+    assert named.recipe.post is not None
+    again = tmp_path / "again"  # saved with stages
+    save_model(again, named.model, named.tokenizer, card="")
+    for stages in ("", POST.format("Lagos")):
+        (again / "recipe.toml").write_text(bare + stages, encoding="utf-8")
+        post = load_model(again, device="cpu").recipe.post
+        assert (post.hotwords.phrases if post else ()) == (("Lagos",) if stages else ())
+    recipe.write_text(bare.replace("seed = ", "seed = 9") + POST.format("Accra"), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"not saved with this recipe\.toml"):
+        load_model(folder)
+
+
+def test_weights_without_stages_name_the_digest_of_the_whole_recipe(folder: Path) -> None:
+    with safe_open(folder / "model.safetensors", framework="pt") as file:
+        header = file.metadata()
+    assert header["recipe"] == sha256((folder / "recipe.toml").read_bytes()).hexdigest()
+
+
+def test_stages_may_be_named_in_a_recipe_from_before_a_setting_existed(folder: Path) -> None:
+    recipe, weights = folder / "recipe.toml", folder / "model.safetensors"
+    lines = recipe.read_text(encoding="utf-8").splitlines(keepends=True)
+    older = "".join(line for line in lines if not line.startswith("min_duration"))
+    recipe.write_text(older + POST.format("Accra"), encoding="utf-8")
+    with safe_open(weights, framework="pt") as file:
+        header = file.metadata()
+    save_file(load_file(weights), weights, metadata=header | {"recipe": sha256(older.encode()).hexdigest()})
+    assert load_model(folder, device="cpu").recipe.post is not None
+
+
+def test_weights_saved_with_the_digest_of_recipe_and_stages_still_load(folder: Path) -> None:
+    recipe, weights = folder / "recipe.toml", folder / "model.safetensors"
+    recipe.write_text(recipe.read_text(encoding="utf-8") + POST.format("Accra"), encoding="utf-8")
+    whole = read_recipe(recipe).digest
+    with safe_open(weights, framework="pt") as file:
+        header = file.metadata()
+    save_file(load_file(weights), weights, metadata=header | {"recipe": whole})
+    assert load_model(folder, device="cpu").recipe.post is not None
+
+
 def test_saving_again_leaves_no_half_files(folder: Path) -> None:
     loaded = load_model(folder, device="cpu")
     before = sorted(p.relative_to(folder) for p in folder.rglob("*"))

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
 import random
+import re
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from firstwords.cli.main import app
-from firstwords.errors import FirstwordsError, TextError, TrainingError
+from firstwords.data.manifest import Utterance, write_manifest
+from firstwords.errors import CorpusError, FirstwordsError, TextError, TrainingError, UsageError
 from firstwords.formatting.punctuation import Punctuation
 from firstwords.formatting.punctuation_model import WEIGHTS, Punctuator, PunctuatorConfig, load_punctuator
 from firstwords.formatting.stage import Formatter
 from firstwords.text.normalize import normalizer
 from firstwords.training.punctuation import (
-    PunctuationProgress,
     PunctuationResult,
     measure_punctuation,
     train_punctuation,
@@ -199,13 +204,63 @@ def test_another_text_or_seed_does_not_go_on_in_the_same_folder(text: TaughtText
         trained(read_taught(toy_lines(300), DEFAULT), tmp_path, steps=2)
 
 
-def test_the_line_speaks_of_words() -> None:
-    progress = PunctuationProgress(quiet=True)
-    for step in range(1, 5):
-        progress.step(step, 10, loss=1.0, seconds=0.5, audio=100.0, waited=0.0)
-    line = progress.standing(4, 10).line()
-    assert "200 words/s" in line
-    assert "audio" not in line
+def test_a_finished_model_is_not_overwritten(text: TaughtText, tmp_path: Path) -> None:
+    trained(text, tmp_path, steps=2)
+    shutil.rmtree(tmp_path / "resume")
+    before = (tmp_path / WEIGHTS).read_bytes()
+    for seed in (1, 5):
+        with pytest.raises(TrainingError, match="finished punctuation model"):
+            trained(text, tmp_path, steps=2, seed=seed)
+    assert (tmp_path / WEIGHTS).read_bytes() == before
+    assert not (tmp_path / "resume").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("manifest.jsonl", "", "is a corpus"),
+        ("recipe.toml", '[encoder]\nkind = "zipformer"\n', "is a recogniser"),
+        ("recipe.toml", "[network]\n", "is a language model"),
+        ("lm.toml", "", "is a language model"),
+    ],
+)
+def test_folders_of_other_things_are_refused(
+    text: TaughtText, tmp_path: Path, file: str, content: str, said: str
+) -> None:
+    (tmp_path / file).write_text(content, encoding="utf-8")
+    with pytest.raises(UsageError, match=said):
+        trained(text, tmp_path, steps=2)
+    assert [path.name for path in tmp_path.iterdir()] == [file]
+    book = tmp_path / "none.txt"  # the folder is looked at before the text
+    assert isinstance(firstwords("punctuation", "train", book, "--to", tmp_path).exception, UsageError)
+
+
+def test_what_is_shown_and_logged_speaks_of_words(text: TaughtText, tmp_path: Path) -> None:
+    out = io.StringIO()
+    train_punctuation(text, tmp_path, steps=2, sizes=SIZES, console=Console(file=out, width=120))
+    assert re.search(r"step 2: dev F1 marks \d+\.\d %, case \d+\.\d % \(\w+ weights", out.getvalue())
+    records = [json.loads(line) for line in (tmp_path / "resume" / "log.jsonl").read_text().splitlines()]
+    steps = [record for record in records if "waited" in record]
+    assert len(steps) == 2
+    assert all(record["words"] > 0 and "audio" not in record for record in steps)
+
+
+def test_an_error_names_windows_of_words(
+    text: TaughtText, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = PunctuationTask.loss
+
+    def infinite(self: PunctuationTask, batch: Windows) -> Loss:
+        loss = original(self, batch)
+        return loss._replace(total=loss.total * float("inf"), each=loss.each * float("inf"))
+
+    monkeypatch.setattr(PunctuationTask, "loss", infinite)
+    with pytest.raises(TrainingError) as caught:
+        trained(text, tmp_path, steps=40)
+    said = f"{caught.value.what} {caught.value.mend}"
+    assert "windows: 'words " in said
+    assert "utterance" not in said
+    assert "listen" not in said
 
 
 def firstwords(*arguments: object) -> Result:
@@ -232,3 +287,20 @@ def test_the_commands(tmp_path: Path) -> None:
     empty = tmp_path / "empty.txt"
     empty.write_text("\n", encoding="utf-8")
     assert isinstance(firstwords("punctuation", "train", empty, "--to", folder).exception, TextError)
+
+
+def test_of_a_corpus_the_dev_split_is_measured(
+    tmp_path: Path, learned: tuple[Path, PunctuationResult]
+) -> None:
+    said = {"train": "Then mani loso tiso.", "dev": "Is kudu?", "test": "However, reni mani."}
+    rows = [
+        Utterance(id=split, text=text, audio=tmp_path / "a.wav", duration=1.0, split=split)
+        for split, text in said.items()
+    ]
+    write_manifest(tmp_path / "manifest.jsonl", rows)
+    measured = firstwords("punctuation", "measure", learned[0], tmp_path)
+    assert measured.output.startswith("2 words:"), measured.output
+    measured = firstwords("punctuation", "measure", learned[0], tmp_path, "--split", "test")
+    assert measured.output.startswith("3 words:"), measured.output
+    unknown = firstwords("punctuation", "measure", learned[0], tmp_path, "--split", "best")
+    assert isinstance(unknown.exception, CorpusError)

@@ -246,7 +246,9 @@ class PunctuationDev:
 class PunctuationTask(Task[Windows]):
     """Cross-entropy of the mark behind each word and of its case, added; objective: 1 - F1 of both."""
 
-    remedy: ClassVar[str] = "Give another --seed and another --to folder"
+    item: ClassVar[str] = "window"
+    size: ClassVar[str] = "words"
+    remedy: ClassVar[str] = "Look at these words of the text, or give another --seed and another --to folder"
     has_settings: ClassVar[bool] = False
 
     def __init__(self, model: Punctuator) -> None:
@@ -271,7 +273,9 @@ class PunctuationTask(Task[Windows]):
         tally = tally_of(self.punctuator, [window for batch in batches for window in batch])
         self.model.train(training)
         both = tally.all_marks + tally.all_cases
-        return Validation(1.0 - both.f1, tally.numbers(), ())
+        marks, cases = (100 * found.f1 for found in (tally.all_marks, tally.all_cases))
+        headline = f"dev F1 marks {marks:.1f} %, case {cases:.1f} %"
+        return Validation(1.0 - both.f1, tally.numbers(), (), headline)
 
     def watch(self, step: int, progress: float, loss: float, means: Mapping[str, float]) -> Advice | None:
         return None
