@@ -71,6 +71,7 @@ def add_help(
     marks: list[str] = []
     language_model = source = phrases = None
     known = speaks(recognizer)
+    closed = recognizer.reader.closed_words
     if wanted.language_model is not None:
         language_model = open_language_model(wanted.language_model, known)
         mark = language_model_fingerprint(wanted.language_model)
@@ -96,6 +97,11 @@ def add_help(
         facts = "\n".join(f"{text}\t{boost!r}" for text, boost in sorted(listed.items()))
         marks.append(f"phrases {hashlib.sha256(facts.encode(errors='surrogatepass')).hexdigest()[:16]}")
     recognizer.use(config, Scorers(language_model, source, phrases, " ".join(marks)))
+    if closed and not recognizer.reader.closed_words and not stream:  # a stream has none
+        told.append(
+            f"The closed vocabulary of this model ({len(closed)} words) is off: it belongs to the greedy "
+            "search without other help."
+        )
     return told
 
 

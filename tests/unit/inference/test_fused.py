@@ -38,6 +38,7 @@ from firstwords.search.interface import (
     TransducerGreedyConfig,
 )
 from firstwords.search.language_models import language_model_fingerprint
+from firstwords.search.speech_gate import SpeechGate
 from firstwords.search.tuned import TunedSetting, add_tuned
 from firstwords.search.tuning import Setting
 from firstwords.text.characters import GraphemeTokenizer
@@ -235,6 +236,48 @@ def test_what_was_tuned_is_what_is_transcribed(
             assert rate == expected
     if by == "cer":  # of the words of nonsense none is ever right
         assert found.choices[1].tuned.rate.errors < found.choices[1].tuned.without.errors
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.95], ids=["closed", "gated"])
+def test_tuning_starts_from_what_the_recogniser_reads(
+    recognizer: Recognizer, corpus: Corpus, lm: Path, tmp_path: Path, threshold: float
+) -> None:
+    """A closed vocabulary and a gate count in the error rate without a language model."""
+    dev = corpus.split("dev")
+    words = frozenset({"auauauau"})  # near what is read
+    gate = SpeechGate(threshold) if threshold else SpeechGate(0.0, words)
+    folder = tmp_path / "gated"
+    save_model(folder, recognizer.model, recognizer.tokenizer, card=CARD, speech_gate=gate)
+    score = normalizer(recognizer.recipe.text.scoring)
+
+    def rate(**wanted: Any) -> tuple[ErrorRate, list[str]]:
+        own = Recognizer.load(folder, device="cpu")
+        told = add_help(own, SearchHelp(**wanted))
+        texts = [t.text for t in own.transcribe_many(dev)]
+        pairs = zip(dev, texts, strict=True)
+        return ErrorRate.total(grapheme_errors(score(u.text or ""), score(t)) for u, t in pairs), told
+
+    plain, _ = rate()
+    recipe = recognizer.transcribe_many(dev)
+    bare = ErrorRate.total(
+        grapheme_errors(score(u.text or ""), score(t.text)) for u, t in zip(dev, recipe, strict=True)
+    )
+    assert plain != bare  # what is added to the search matters here
+    own = Recognizer.load(folder, device="cpu")
+    searches = [GreedyConfig(), CtcBeamConfig(beam=2, n_best=2)]
+    found = tune_language_model(own, lm, dev, searches, split="dev", by="cer")
+    assert found.choices[0].tuned.without == plain
+    assert found.choices[1].tuned.without == rate(beam=2)[0]
+    tried = found.choices[0].tuned.tried
+    assert rate(language_model=lm, weight=0.3, bonus=0.0)[0] == tried[Setting(0.3, 0.0)]
+    # No weight, no change; and it is said when the closed vocabulary goes off.
+    silent, told = rate(language_model=lm, weight=0.0, bonus=0.0)
+    assert (silent, len(told)) == (plain, 1)
+    _, told = rate(language_model=lm, weight=0.3, bonus=0.0)
+    off = [
+        line for line in told if line.startswith(f"The closed vocabulary of this model ({len(words)} words)")
+    ]
+    assert len(off) == (not threshold)
 
 
 @pytest.mark.parametrize(
