@@ -116,7 +116,7 @@ def phrases_of(recognizer: Recognizer, path: Path) -> dict[str, float]:
 
 
 def with_beam(config: SearchConfig, beam: int, *, stream: bool = False) -> SearchConfig:
-    """The same search with a beam of this width; a greedy one becomes a beam search."""
+    """The same search with a beam of this width; a greedy one becomes a beam search, of CTC 1 is greedy."""
     if beam < 1:
         raise UsageError(f"A beam of {beam} keeps nothing.", mend="Give at least 1.")
     match config:
@@ -124,6 +124,8 @@ def with_beam(config: SearchConfig, beam: int, *, stream: bool = False) -> Searc
             own = CtcBeamConfig(beam=beam, n_best=beam, language_model=config.language_model)
             return own if beam > 1 else config
         case CtcBeamConfig():
+            if beam == 1:
+                return GreedyConfig(language_model=config.language_model)
             return config.with_(beam=beam, n_best=min(beam, config.n_best))
         case _ if stream:
             raise UsageError(

@@ -113,6 +113,7 @@ def test_a_search_other_than_the_recipes(model: Path, corpus: Corpus) -> None:
         (GreedyConfig(), 1, GreedyConfig()),
         (GreedyConfig(), 5, CtcBeamConfig(beam=5, n_best=5)),
         (CtcBeamConfig(beam=10, blank_penalty=1.0), 4, CtcBeamConfig(beam=4, n_best=4, blank_penalty=1.0)),
+        (CtcBeamConfig(beam=10, n_best=3), 1, GreedyConfig()),
         (CtcBeamConfig(beam=4, n_best=2), 20, CtcBeamConfig(beam=20, n_best=2)),
         (TransducerGreedyConfig(), 1, TransducerGreedyConfig()),
         (TransducerGreedyConfig(), 6, TransducerBeamConfig(beam=6, n_best=6)),
@@ -125,6 +126,15 @@ def test_a_beam_makes_a_beam_search(config: SearchConfig, beam: int, wanted: Sea
     assert with_beam(config, beam) == wanted
     kept = with_beam(config.with_(language_model=weights), beam)
     assert kept.language_model == weights
+
+
+def test_what_was_tuned_for_greedy_is_found_with_a_beam_of_1(recognizer: Recognizer, lm: Path) -> None:
+    """Also where the recipe has a beam search."""
+    mark = language_model_fingerprint(lm)
+    add_tuned(lm, TunedSetting(model=recognizer.weights, lm=mark, search="greedy", weight=0.75, bonus=1.5))
+    recognizer.use(CtcBeamConfig(), recognizer.scorers)
+    (line,) = add_help(recognizer, SearchHelp(language_model=lm, beam=1))
+    assert "in greedy: weight 0.75, bonus 1.5 (tuned on dev:" in line
 
 
 def test_weights_come_from_the_caller_the_file_or_the_recipe(recognizer: Recognizer, lm: Path) -> None:
