@@ -3,8 +3,8 @@
     recognizer = Recognizer.load("my-model")
     print(add_help(recognizer, SearchHelp(language_model=Path("lm"), beam=10)))
 
-Weights that nobody names are those that 'firstwords lm tune' has written beside the language model for this
-recogniser and this kind of search (search/tuned.py), otherwise the recipe's.
+Weight and bonus, each if nobody names it, are those that 'firstwords lm tune' has written beside the language
+model for this recogniser and this kind of search (search/tuned.py), otherwise the recipe's.
 """
 
 from __future__ import annotations
@@ -155,17 +155,18 @@ def _weights(
 ) -> tuple[LanguageModelConfig, str]:
     """Weight and bonus, and where they come from: the caller, the file beside the model, or the recipe."""
     assert wanted.language_model is not None
-    if wanted.weight is not None or wanted.bonus is not None:
-        given = own.with_(
-            weight=own.weight if wanted.weight is None else wanted.weight,
-            bonus=own.bonus if wanted.bonus is None else wanted.bonus,
-        )
-        return given, "as given"
+    if wanted.weight is not None and wanted.bonus is not None:
+        return own.with_(weight=wanted.weight, bonus=wanted.bonus), "as given"
     file = read_tuned(wanted.language_model)
+    found = find_tuned(file, model=recognizer.weights, lm=mark, search=kind.kind)
+    if wanted.weight is not None or wanted.bonus is not None:
+        rest, origin = (own, "of the recipe") if found is None else (found, f"tuned on {found.split}")
+        if wanted.weight is not None:
+            return own.with_(weight=wanted.weight, bonus=rest.bonus), f"weight as given, bonus {origin}"
+        return own.with_(weight=rest.weight, bonus=wanted.bonus), f"bonus as given, weight {origin}"
     if not file.tuned:
         names = f"{quoted(recognizer.folder)} {quoted(wanted.language_model)}"
         return own, f"not tuned: 'firstwords lm tune {names} --corpus CORPUS' chooses them"
-    found = find_tuned(file, model=recognizer.weights, lm=mark, search=kind.kind)
     if found is None:
         return own, f"not tuned: {_other(file.tuned, recognizer.weights, mark)}"
     beam = getattr(kind, "beam", 1)

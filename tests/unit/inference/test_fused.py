@@ -154,8 +154,11 @@ def test_weights_come_from_the_caller_the_file_or_the_recipe(recognizer: Recogni
     assert "ctc_beam, beam 8: weight 0.75, bonus 1.5 (tuned on dev:" in said(beam=8)
     assert recognizer.search_config.language_model == LanguageModelConfig(weight=0.75, bonus=1.5)
     assert "beam 9: weight 0.75, bonus 1.5 (tuned on dev with a beam of 8:" in said(beam=9)
-    assert "weight 0.1, bonus 0 (as given)" in said(beam=8, weight=0.1)
-    assert "weight 0.3, bonus -1 (as given)" in said(beam=8, bonus=-1.0)
+    assert "weight 0.1, bonus -1 (as given)" in said(beam=8, weight=0.1, bonus=-1.0)
+    assert "weight 0.1, bonus 1.5 (weight as given, bonus tuned on dev)" in said(beam=8, weight=0.1)
+    assert "weight 0.75, bonus -1 (bonus as given, weight tuned on dev)" in said(beam=8, bonus=-1.0)
+    assert "weight 0.1, bonus 0 (weight as given, bonus of the recipe)" in said(weight=0.1)
+    assert "weight 0.3, bonus -1 (bonus as given, weight of the recipe)" in said(bonus=-1.0)
     save_language_model(lm, train(["a e i", "o u"], "char", 2))
     assert "tuned.toml there is for another state of this language model" in said(beam=8)
 
