@@ -63,6 +63,11 @@ def add_help(
         stream: it is for a stream, which only CTC searches can read.
     """
     config = recognizer.search_config
+    if n_best and wanted.beam == 1:
+        raise UsageError(
+            "A beam of 1 finds one reading: --rescore has nothing to choose from.",
+            mend="Give --beam 2 or more, or leave out --beam or --rescore.",
+        )
     if wanted.beam is not None:
         config = with_beam(config, wanted.beam, stream=stream)
     if n_best:

@@ -196,6 +196,16 @@ def test_identity_follows_contents_weights_and_phrases(
     assert identity(language_model=lm) not in known
 
 
+@pytest.mark.parametrize("config", [GreedyConfig(), CtcBeamConfig()], ids=lambda config: config.kind)
+def test_a_second_pass_needs_a_beam(recognizer: Recognizer, config: SearchConfig) -> None:
+    recognizer.use(config, recognizer.scorers)
+    with pytest.raises(UsageError, match="A beam of 1 finds one reading"):
+        add_help(recognizer, SearchHelp(beam=1), n_best=True)
+    assert recognizer.search_config == config
+    assert add_help(recognizer, SearchHelp(beam=2), n_best=True) == []
+    assert recognizer.search_config == CtcBeamConfig(beam=2, n_best=2)
+
+
 def test_phrases_alone_are_boosted(recognizer: Recognizer, corpus: Corpus, tmp_path: Path) -> None:
     audio = corpus.split("dev")[1].audio
     before = recognizer.transcribe(audio).text
