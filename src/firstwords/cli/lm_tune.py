@@ -60,6 +60,12 @@ def run(
     what = _measure(by)
     if greedy and beam is not None and beam > 1:
         raise UsageError(f"--greedy and --beam {beam} exclude each other.", mend="Give one, or neither.")
+    if rescore is not None and (greedy or beam == 1):
+        narrow = "--greedy" if greedy else "--beam 1"
+        raise UsageError(
+            f"{narrow} finds one reading: --rescore has nothing to choose from.",
+            mend="Leave one out: the second pass is tuned behind a beam search.",
+        )
     check_split(split)
     utterances = utterances_of(load_corpus(corpus), split)
     read_tuned(lm)  # what is wrong with it is said before minutes of searching, not after
@@ -116,7 +122,8 @@ def _tune_rescoring(
     from firstwords.search.search import search_words
 
     beam = choice.setting.beam if choice.setting.beam > 1 else None
-    add_help(recognizer, SearchHelp(language_model=lm, beam=beam), n_best=True)
+    for line in add_help(recognizer, SearchHelp(language_model=lm, beam=beam), n_best=True):
+        console.print(line)
     add_second_pass(recognizer, llm, device=device)
     with _shown(console) as told:
         found = tune_second_pass(recognizer, utterances, split=split, by=by, progress=told)

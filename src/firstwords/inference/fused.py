@@ -3,8 +3,8 @@
     recognizer = Recognizer.load("my-model")
     print(add_help(recognizer, SearchHelp(language_model=Path("lm"), beam=10)))
 
-Weights that nobody names are those that 'firstwords lm tune' has written beside the language model for this
-recogniser and this kind of search (search/tuned.py), otherwise the recipe's.
+Weight and bonus, each if nobody names it, are those that 'firstwords lm tune' has written beside the language
+model for this recogniser and this kind of search (search/tuned.py), otherwise the recipe's.
 """
 
 from __future__ import annotations
@@ -63,6 +63,11 @@ def add_help(
         stream: it is for a stream, which only CTC searches can read.
     """
     config = recognizer.search_config
+    if n_best and wanted.beam == 1:
+        raise UsageError(
+            "A beam of 1 finds one reading: --rescore has nothing to choose from.",
+            mend="Give --beam 2 or more, or leave out --beam or --rescore.",
+        )
     if wanted.beam is not None:
         config = with_beam(config, wanted.beam, stream=stream)
     if n_best:
@@ -71,6 +76,7 @@ def add_help(
     marks: list[str] = []
     language_model = source = phrases = None
     known = speaks(recognizer)
+    closed = recognizer.reader.closed_words
     if wanted.language_model is not None:
         language_model = open_language_model(wanted.language_model, known)
         mark = language_model_fingerprint(wanted.language_model)
@@ -96,6 +102,11 @@ def add_help(
         facts = "\n".join(f"{text}\t{boost!r}" for text, boost in sorted(listed.items()))
         marks.append(f"phrases {hashlib.sha256(facts.encode(errors='surrogatepass')).hexdigest()[:16]}")
     recognizer.use(config, Scorers(language_model, source, phrases, " ".join(marks)))
+    if closed and not recognizer.reader.closed_words and not stream:  # a stream has none
+        told.append(
+            f"The closed vocabulary of this model ({len(closed)} words) is off: it belongs to the greedy "
+            "search without other help."
+        )
     return told
 
 
@@ -110,7 +121,7 @@ def phrases_of(recognizer: Recognizer, path: Path) -> dict[str, float]:
 
 
 def with_beam(config: SearchConfig, beam: int, *, stream: bool = False) -> SearchConfig:
-    """The same search with a beam of this width; a greedy one becomes a beam search."""
+    """The same search with a beam of this width; a greedy one becomes a beam search, of CTC 1 is greedy."""
     if beam < 1:
         raise UsageError(f"A beam of {beam} keeps nothing.", mend="Give at least 1.")
     match config:
@@ -118,6 +129,8 @@ def with_beam(config: SearchConfig, beam: int, *, stream: bool = False) -> Searc
             own = CtcBeamConfig(beam=beam, n_best=beam, language_model=config.language_model)
             return own if beam > 1 else config
         case CtcBeamConfig():
+            if beam == 1:
+                return GreedyConfig(language_model=config.language_model)
             return config.with_(beam=beam, n_best=min(beam, config.n_best))
         case _ if stream:
             raise UsageError(
@@ -147,17 +160,18 @@ def _weights(
 ) -> tuple[LanguageModelConfig, str]:
     """Weight and bonus, and where they come from: the caller, the file beside the model, or the recipe."""
     assert wanted.language_model is not None
-    if wanted.weight is not None or wanted.bonus is not None:
-        given = own.with_(
-            weight=own.weight if wanted.weight is None else wanted.weight,
-            bonus=own.bonus if wanted.bonus is None else wanted.bonus,
-        )
-        return given, "as given"
+    if wanted.weight is not None and wanted.bonus is not None:
+        return own.with_(weight=wanted.weight, bonus=wanted.bonus), "as given"
     file = read_tuned(wanted.language_model)
+    found = find_tuned(file, model=recognizer.weights, lm=mark, search=kind.kind)
+    if wanted.weight is not None or wanted.bonus is not None:
+        rest, origin = (own, "of the recipe") if found is None else (found, f"tuned on {found.split}")
+        if wanted.weight is not None:
+            return own.with_(weight=wanted.weight, bonus=rest.bonus), f"weight as given, bonus {origin}"
+        return own.with_(weight=rest.weight, bonus=wanted.bonus), f"bonus as given, weight {origin}"
     if not file.tuned:
         names = f"{quoted(recognizer.folder)} {quoted(wanted.language_model)}"
         return own, f"not tuned: 'firstwords lm tune {names} --corpus CORPUS' chooses them"
-    found = find_tuned(file, model=recognizer.weights, lm=mark, search=kind.kind)
     if found is None:
         return own, f"not tuned: {_other(file.tuned, recognizer.weights, mark)}"
     beam = getattr(kind, "beam", 1)

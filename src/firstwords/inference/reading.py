@@ -10,7 +10,7 @@ from typing import final
 
 from firstwords.model.speech_model import SpeechModel
 from firstwords.search.closed import ClosedVocabulary
-from firstwords.search.fusion import Scorers
+from firstwords.search.fusion import Scorers, weigh
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import SearchConfig
 from firstwords.search.search import FrameWise, GreedyConfig, build_encoded_search
@@ -24,7 +24,7 @@ class Reader:
     """What a recogniser makes of encoded frames.
 
     A closed vocabulary is used in greedy search alone: who names a beam, a language model or phrases has
-    said what shall help.
+    said what shall help. What has no weight says nothing, and leaves it on.
     """
 
     def __init__(
@@ -40,9 +40,20 @@ class Reader:
         # The gate was measured on CTC where there is CTC (tasks/recognition.py).
         self._gated = model.ctc is None or isinstance(self.search, FrameWise)
         self._closed: ClosedVocabulary | None = None
-        helped = any(part is not None for part in (scorers.language_model, scorers.source, scorers.phrases))
-        if model.ctc is not None and isinstance(config, GreedyConfig) and gate.words and not helped:
-            self._closed = ClosedVocabulary(model.ctc, gate.words, tokenizer, model.frame_seconds)
+        if model.ctc is not None and isinstance(config, GreedyConfig) and gate.words:
+            helped = weigh(scorers, config.language_model, model.ctc.vocabulary)
+            if not helped:
+                self._closed = ClosedVocabulary(model.ctc, gate.words, tokenizer, model.frame_seconds)
+
+    @property
+    def closed_words(self) -> frozenset[str]:
+        """The closed vocabulary that near misses are read as; empty where it is not used."""
+        return frozenset() if self._closed is None else self._closed.words
+
+    @property
+    def judges(self) -> bool:
+        """Is there any reading that the gate keeps back?"""
+        return self._gated and self._gate.threshold > 0
 
     def __call__(self, encoded: Padded) -> list[list[Hypothesis]]:
         """(B, T, D) -> the readings of each utterance, best first; none where nobody speaks."""

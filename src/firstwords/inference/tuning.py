@@ -25,6 +25,7 @@ from firstwords.nn.scorer import TokenScorer
 from firstwords.scoring.error_rate import ErrorRate, grapheme_errors, word_errors
 from firstwords.scoring.significance import Interval, relative_gain
 from firstwords.search.ctc_common import find_runs
+from firstwords.search.fusion import NO_SCORERS
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import (
     AttentionBeamConfig,
@@ -133,7 +134,9 @@ def tune_language_model(
         if progress is not None:
             progress(Progress(what, done, total))
 
-    if not frame_wise:
+    if frame_wise:
+        recognizer.use(GreedyConfig(language_model=_NOTHING), NO_SCORERS)
+    else:
         (only,) = searches
         _check_readings(recognizer)
         recognizer.use(_all_readings(only), recognizer.scorers)
@@ -144,14 +147,20 @@ def tune_language_model(
         )
     kept: list[Utterance] = []
     heard: list[Any] = []
+    plain: list[Sequence[int]] = []  # what the greedy search reads where it is more than the best path
+    reader = recognizer.reader
+    asked = any(isinstance(one, GreedyConfig) for one in searches) and (reader.judges or reader.closed_words)
     failures: dict[str, str] = {}
     for number, found in enumerate(_heard(recognizer, spoken, frame_wise)):
         told("listening", number, len(spoken))
         if isinstance(found, FirstwordsError):
             failures[spoken[number].id] = found.what
         else:
-            kept.append(spoken[number])
+            one = spoken[number]
+            kept.append(one)
             heard.append(found)
+            if asked:
+                plain.append(recognizer.readings(one.audio, start=one.start, duration=one.duration)[0].tokens)
     references = [score(u.text or "") for u in kept]
     if not references:
         raise SearchError(
@@ -165,9 +174,10 @@ def tune_language_model(
     choices: list[Choice] = []
     for config in searches:
         texts: dict[Setting, Sequence[str]] = {}
-        reader = _reader(config, heard, scorer, text)
+        is_speech = recognizer.reader.is_speech if frame_wise and recognizer.reader.judges else None
+        tried_by = _reader(config, heard, scorer, text, plain, is_speech)
 
-        def read(setting: Setting, texts: Any = texts, reader: Reader = reader) -> Sequence[str]:
+        def read(setting: Setting, texts: Any = texts, reader: Reader = tried_by) -> Sequence[str]:
             texts[setting] = reader(setting)
             return texts[setting]
 
@@ -298,21 +308,29 @@ def _reader(
     heard: Sequence[Any],
     scorer: TokenScorer[Any],
     text: Callable[[Sequence[int]], str],
+    plain: Sequence[Sequence[int]],
+    is_speech: Callable[[Hypothesis], bool] | None,
 ) -> Reader:
+    """What a setting gives.
+
+    Args:
+        plain: tokens that the greedy search reads; empty: those of the best path.
+    """
     match config:
         case GreedyConfig():
             narrow = CtcBeamConfig(beam=1, n_best=1, language_model=config.language_model)
-            with_model = by_search(heard, scorer, narrow, text)
+            with_model = by_search(heard, scorer, narrow, text, is_speech=is_speech)
 
             def read(setting: Setting) -> Sequence[str]:
                 if setting != Setting(0.0, 0.0):
                     return with_model(setting)
                 # Without a language model the greedy search follows the best path, not the best prefix.
-                return [text(find_runs(one.argmax(axis=1)).tokens.tolist()) for one in heard]
+                paths = plain or [find_runs(one.argmax(axis=1)).tokens.tolist() for one in heard]
+                return [text(tokens) for tokens in paths]
 
             return read
         case CtcBeamConfig():
-            return by_search(heard, scorer, config.with_(n_best=1), text)
+            return by_search(heard, scorer, config.with_(n_best=1), text, is_speech=is_speech)
         case _:
             said = [sentence_log_probs(scorer, [r.tokens for r in readings]) for readings in heard]
             power = config.length_power if isinstance(config, AttentionBeamConfig) else 0.0

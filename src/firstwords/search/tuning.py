@@ -16,15 +16,17 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from firstwords.errors import SearchError
 from firstwords.nn.scorer import TokenScorer
 from firstwords.scoring.error_rate import ErrorRate, word_errors
-from firstwords.search.ctc_beam import prefix_readings
-from firstwords.search.fusion import Scorers, weigh
+from firstwords.search.ctc_beam import CtcBeamSearch, prefix_readings
+from firstwords.search.fusion import Scorers, Weighted, weigh
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import CtcBeamConfig
+from firstwords.tensors import pad
 
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0)  # published optima lie between 0.2 and 2
 BONUSES = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
@@ -119,20 +121,30 @@ def by_search(
     language_model: TokenScorer[Any],
     config: CtcBeamConfig,
     text: Callable[[Sequence[int]], str],
+    *,
+    is_speech: Callable[[Hypothesis], bool] | None = None,
 ) -> Reader:
     """CTC log-probabilities (T, V) of every utterance -> what the search reads with a setting.
 
     Args:
         config: of the search; weight and bonus of its language model are those of the setting.
         text: tokens -> text, normalized for scoring.
+        is_speech: readings that it refuses are none; None: all are speech.
     """
+
+    def best(one: NDArray[np.float64], scorers: Sequence[Weighted]) -> Sequence[int]:
+        if is_speech is None:
+            return prefix_readings(one, config, scorers)[0].tokens
+        search = CtcBeamSearch(config, 1.0, scorers)  # times are not asked for
+        ((reading, *_),) = search(pad([torch.from_numpy(one)]))
+        return reading.tokens if is_speech(reading) else ()
 
     def read(setting: Setting) -> list[str]:
         own = config.language_model.with_(weight=setting.weight, bonus=setting.bonus)
         found: list[str] = []
         for one in log_probs:
             scorers = weigh(Scorers(language_model), own, one.shape[1])
-            found.append(text(prefix_readings(one.astype(np.float64), config, scorers)[0].tokens))
+            found.append(text(best(one.astype(np.float64), scorers)))
         return found
 
     return read

@@ -258,6 +258,8 @@ def test_what_does_not_go_together_is_said(model: Path, corpus: Path, lm: Path) 
         (("--split", "test"), SearchError, "not tuned on 'test'"),
         (("--by", "ler"), UsageError, "no such measure"),
         (("--greedy", "--beam", 4), UsageError, "exclude each other"),
+        (("--greedy", "--rescore", "llm"), UsageError, "--greedy finds one reading"),
+        (("--beam", 1, "--rescore", "llm"), UsageError, "--beam 1 finds one reading"),
     ):
         result = firstwords("lm", "tune", model, lm, "--corpus", corpus, *options)
         assert isinstance(result.exception, kind)
@@ -276,6 +278,9 @@ def test_a_second_pass_is_tuned_after_the_first(model: Path, corpus: Path, lm: P
     )
     assert found
     weight, without, best, oracle = map(float, found.groups())
+    chosen = re.search(r"beam 3: (weight \S+, bonus \S+); CER", tuned.output)
+    assert chosen
+    assert f"Language model {lm} in ctc_beam, beam 3: {chosen[1]} (tuned on dev of corpus: " in tuned.output
     assert oracle <= best <= without
     out = tmp_path / "report"
     how = ("--lm", lm, "--beam", 3, "--rescore", llm, "--rescore-weight", weight, "--device", "cpu")

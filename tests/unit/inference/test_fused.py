@@ -38,6 +38,7 @@ from firstwords.search.interface import (
     TransducerGreedyConfig,
 )
 from firstwords.search.language_models import language_model_fingerprint
+from firstwords.search.speech_gate import SpeechGate
 from firstwords.search.tuned import TunedSetting, add_tuned
 from firstwords.search.tuning import Setting
 from firstwords.text.characters import GraphemeTokenizer
@@ -112,6 +113,7 @@ def test_a_search_other_than_the_recipes(model: Path, corpus: Corpus) -> None:
         (GreedyConfig(), 1, GreedyConfig()),
         (GreedyConfig(), 5, CtcBeamConfig(beam=5, n_best=5)),
         (CtcBeamConfig(beam=10, blank_penalty=1.0), 4, CtcBeamConfig(beam=4, n_best=4, blank_penalty=1.0)),
+        (CtcBeamConfig(beam=10, n_best=3), 1, GreedyConfig()),
         (CtcBeamConfig(beam=4, n_best=2), 20, CtcBeamConfig(beam=20, n_best=2)),
         (TransducerGreedyConfig(), 1, TransducerGreedyConfig()),
         (TransducerGreedyConfig(), 6, TransducerBeamConfig(beam=6, n_best=6)),
@@ -124,6 +126,15 @@ def test_a_beam_makes_a_beam_search(config: SearchConfig, beam: int, wanted: Sea
     assert with_beam(config, beam) == wanted
     kept = with_beam(config.with_(language_model=weights), beam)
     assert kept.language_model == weights
+
+
+def test_what_was_tuned_for_greedy_is_found_with_a_beam_of_1(recognizer: Recognizer, lm: Path) -> None:
+    """Also where the recipe has a beam search."""
+    mark = language_model_fingerprint(lm)
+    add_tuned(lm, TunedSetting(model=recognizer.weights, lm=mark, search="greedy", weight=0.75, bonus=1.5))
+    recognizer.use(CtcBeamConfig(), recognizer.scorers)
+    (line,) = add_help(recognizer, SearchHelp(language_model=lm, beam=1))
+    assert "in greedy: weight 0.75, bonus 1.5 (tuned on dev:" in line
 
 
 def test_weights_come_from_the_caller_the_file_or_the_recipe(recognizer: Recognizer, lm: Path) -> None:
@@ -143,8 +154,11 @@ def test_weights_come_from_the_caller_the_file_or_the_recipe(recognizer: Recogni
     assert "ctc_beam, beam 8: weight 0.75, bonus 1.5 (tuned on dev:" in said(beam=8)
     assert recognizer.search_config.language_model == LanguageModelConfig(weight=0.75, bonus=1.5)
     assert "beam 9: weight 0.75, bonus 1.5 (tuned on dev with a beam of 8:" in said(beam=9)
-    assert "weight 0.1, bonus 0 (as given)" in said(beam=8, weight=0.1)
-    assert "weight 0.3, bonus -1 (as given)" in said(beam=8, bonus=-1.0)
+    assert "weight 0.1, bonus -1 (as given)" in said(beam=8, weight=0.1, bonus=-1.0)
+    assert "weight 0.1, bonus 1.5 (weight as given, bonus tuned on dev)" in said(beam=8, weight=0.1)
+    assert "weight 0.75, bonus -1 (bonus as given, weight tuned on dev)" in said(beam=8, bonus=-1.0)
+    assert "weight 0.1, bonus 0 (weight as given, bonus of the recipe)" in said(weight=0.1)
+    assert "weight 0.3, bonus -1 (bonus as given, weight of the recipe)" in said(bonus=-1.0)
     save_language_model(lm, train(["a e i", "o u"], "char", 2))
     assert "tuned.toml there is for another state of this language model" in said(beam=8)
 
@@ -180,6 +194,16 @@ def test_identity_follows_contents_weights_and_phrases(
     assert identity(phrases=phrases) not in known
     save_language_model(lm, train(["a e i", "o u"], "char", 2))
     assert identity(language_model=lm) not in known
+
+
+@pytest.mark.parametrize("config", [GreedyConfig(), CtcBeamConfig()], ids=lambda config: config.kind)
+def test_a_second_pass_needs_a_beam(recognizer: Recognizer, config: SearchConfig) -> None:
+    recognizer.use(config, recognizer.scorers)
+    with pytest.raises(UsageError, match="A beam of 1 finds one reading"):
+        add_help(recognizer, SearchHelp(beam=1), n_best=True)
+    assert recognizer.search_config == config
+    assert add_help(recognizer, SearchHelp(beam=2), n_best=True) == []
+    assert recognizer.search_config == CtcBeamConfig(beam=2, n_best=2)
 
 
 def test_phrases_alone_are_boosted(recognizer: Recognizer, corpus: Corpus, tmp_path: Path) -> None:
@@ -235,6 +259,48 @@ def test_what_was_tuned_is_what_is_transcribed(
             assert rate == expected
     if by == "cer":  # of the words of nonsense none is ever right
         assert found.choices[1].tuned.rate.errors < found.choices[1].tuned.without.errors
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.95], ids=["closed", "gated"])
+def test_tuning_starts_from_what_the_recogniser_reads(
+    recognizer: Recognizer, corpus: Corpus, lm: Path, tmp_path: Path, threshold: float
+) -> None:
+    """A closed vocabulary and a gate count in the error rate without a language model."""
+    dev = corpus.split("dev")
+    words = frozenset({"auauauau"})  # near what is read
+    gate = SpeechGate(threshold) if threshold else SpeechGate(0.0, words)
+    folder = tmp_path / "gated"
+    save_model(folder, recognizer.model, recognizer.tokenizer, card=CARD, speech_gate=gate)
+    score = normalizer(recognizer.recipe.text.scoring)
+
+    def rate(**wanted: Any) -> tuple[ErrorRate, list[str]]:
+        own = Recognizer.load(folder, device="cpu")
+        told = add_help(own, SearchHelp(**wanted))
+        texts = [t.text for t in own.transcribe_many(dev)]
+        pairs = zip(dev, texts, strict=True)
+        return ErrorRate.total(grapheme_errors(score(u.text or ""), score(t)) for u, t in pairs), told
+
+    plain, _ = rate()
+    recipe = recognizer.transcribe_many(dev)
+    bare = ErrorRate.total(
+        grapheme_errors(score(u.text or ""), score(t.text)) for u, t in zip(dev, recipe, strict=True)
+    )
+    assert plain != bare  # what is added to the search matters here
+    own = Recognizer.load(folder, device="cpu")
+    searches = [GreedyConfig(), CtcBeamConfig(beam=2, n_best=2)]
+    found = tune_language_model(own, lm, dev, searches, split="dev", by="cer")
+    assert found.choices[0].tuned.without == plain
+    assert found.choices[1].tuned.without == rate(beam=2)[0]
+    tried = found.choices[0].tuned.tried
+    assert rate(language_model=lm, weight=0.3, bonus=0.0)[0] == tried[Setting(0.3, 0.0)]
+    # No weight, no change; and it is said when the closed vocabulary goes off.
+    silent, told = rate(language_model=lm, weight=0.0, bonus=0.0)
+    assert (silent, len(told)) == (plain, 1)
+    _, told = rate(language_model=lm, weight=0.3, bonus=0.0)
+    off = [
+        line for line in told if line.startswith(f"The closed vocabulary of this model ({len(words)} words)")
+    ]
+    assert len(off) == (not threshold)
 
 
 @pytest.mark.parametrize(

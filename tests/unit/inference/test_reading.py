@@ -10,7 +10,7 @@ import torch
 from firstwords.inference.reading import Reader
 from firstwords.search.biasing import phrase_scorer
 from firstwords.search.fusion import NO_SCORERS, Scorers
-from firstwords.search.interface import CtcBeamConfig, GreedyConfig, SearchConfig
+from firstwords.search.interface import CtcBeamConfig, GreedyConfig, LanguageModelConfig, SearchConfig
 from firstwords.search.speech_gate import SpeechGate
 from firstwords.tensors import Padded
 from firstwords.text.characters import GraphemeTokenizer
@@ -66,3 +66,12 @@ def test_other_help_stands_alone() -> None:
     assert read(SpeechGate(0.0, WORDS), CtcBeamConfig(beam=4, n_best=1)) == ["of"]
     phrases = phrase_scorer({"of": 0.5}, TOKENIZER)
     assert read(SpeechGate(0.0, WORDS), GreedyConfig(), Scorers(phrases=phrases)) == ["of"]
+
+
+def test_help_without_weight_leaves_the_closed_vocabulary_on() -> None:
+    scorers = Scorers(language_model=phrase_scorer({"of": 0.5}, TOKENIZER))
+    nothing = LanguageModelConfig(weight=0.0)
+    config = GreedyConfig(language_model=nothing)
+    assert read(SpeechGate(0.0, WORDS), config, scorers) == ["off", "of"]
+    bonus = GreedyConfig(language_model=nothing.with_(bonus=0.01))
+    assert read(SpeechGate(0.0, WORDS), bonus, scorers) == ["of"]
