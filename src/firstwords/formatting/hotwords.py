@@ -17,8 +17,9 @@ candidates the nearest is taken, then the one of more letters, then the first.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import lru_cache
 from typing import NamedTuple, final
 
@@ -62,6 +63,7 @@ class Hotwords(Stage):
         self._normalize = normalizer("score_default")
         self._letters = lru_cache(maxsize=65_536)(self._as_letters)
         listed = [_Phrase(" ".join(p.split()), self._letters(p), len(p.split())) for p in phrases]
+        self._listed = tuple(p.text for p in listed)
         self._phrases = [p for p in listed if len(p.letters) >= self.limits.shortest]
         self.too_short = tuple(p.text for p in listed if len(p.letters) < self.limits.shortest)
         self._known = {self._by_word(p.text.split()) for p in listed if p.letters}
@@ -75,6 +77,10 @@ class Hotwords(Stage):
     @property
     def name(self) -> str:
         return "hotwords"
+
+    @property
+    def identity(self) -> str:
+        return f"{self.name} {json.dumps([*astuple(self.limits), *self._listed], ensure_ascii=False)}"
 
     def rewrites(self, segments: Sequence[Words]) -> list[list[Rewrite]]:
         return [self._segment(words) for words in segments]

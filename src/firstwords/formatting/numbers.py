@@ -16,6 +16,7 @@ left. Runs of number words are read as a whole or not at all:
 
 from __future__ import annotations
 
+import hashlib
 import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, final
@@ -48,6 +49,7 @@ class Numbers(Stage):
     def __init__(self, table: NumberTable) -> None:
         self.grammar = NumberWords(table)
         self.table = table
+        self._digest = hashlib.sha256(table.model_dump_json().encode()).hexdigest()
         self._leave = frozenset(folded(word) for word in table.leave_before)
         self._patterns = [
             ([folded(word) for word in say.split()], pattern.write)
@@ -58,6 +60,10 @@ class Numbers(Stage):
     @property
     def name(self) -> str:
         return "numbers"
+
+    @property
+    def identity(self) -> str:
+        return f"{self.name} {self._digest}"
 
     def rewrites(self, segments: Sequence[Words]) -> list[list[Rewrite]]:
         return [self._segment([word.word for word in words]) for words in segments]

@@ -39,6 +39,10 @@ class Punctuation(Stage):
     def name(self) -> str:
         return "punctuation"
 
+    @property
+    def identity(self) -> str:
+        return f"{self.name} {self.loaded.digest}"
+
     def rewrites(self, segments: Sequence[Words]) -> list[list[Rewrite]]:
         guesses = iter(self.guesses([word.word for words in segments for word in words]))
         return [

@@ -21,7 +21,7 @@ import json
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, final
 
@@ -132,11 +132,20 @@ class LoadedPunctuator:
     def config(self) -> PunctuatorConfig:
         return self.model.config
 
+    @cached_property
+    def digest(self) -> str:
+        """Fingerprint of all of it: settings, forms, names and bytes of the weights."""
+        total = hashlib.sha256(_fingerprint(dump_config(self.config), _dumped(self.forms)).encode())
+        for name, value in sorted(self.model.state_dict().items()):
+            total.update(name.encode())
+            total.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+        return total.hexdigest()
+
 
 def save_punctuator(folder: Path, loaded: LoadedPunctuator) -> None:
     """Write (or replace) the folder of a punctuation model: all of it, or WriteError and nothing."""
     header = dump_config(loaded.config)
-    forms = json.dumps(dict(loaded.forms), ensure_ascii=False, indent=0, sort_keys=True) + "\n"
+    forms = _dumped(loaded.forms)
     state = {name: value.detach().cpu().contiguous() for name, value in loaded.model.state_dict().items()}
     content = save_tensors(state, metadata={"fingerprint": _fingerprint(header, forms)})
     with staged(folder, last=(WEIGHTS,)) as new:
@@ -176,6 +185,10 @@ def load_punctuator(folder: Path) -> LoadedPunctuator:
         raise CheckpointError(f"'{folder / WEIGHTS}' holds weights that are no numbers.", mend=_COPY)
     written = cast("dict[Any, Any]", known) if isinstance(known, dict) else {}
     return LoadedPunctuator(model.eval(), {str(k): str(v) for k, v in written.items()})
+
+
+def _dumped(forms: Mapping[str, str]) -> str:
+    return json.dumps(dict(forms), ensure_ascii=False, indent=0, sort_keys=True) + "\n"
 
 
 def _fingerprint(header: str, forms: str) -> str:

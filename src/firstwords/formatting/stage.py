@@ -59,6 +59,11 @@ class Stage(ABC):
     def name(self) -> str:
         """As recipes name it."""
 
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """All that decides what it writes: its name, and settings, files and weights or digests of them."""
+
     @abstractmethod
     def rewrites(self, segments: Sequence[Words]) -> list[list[Rewrite]]:
         """The segments of a whole recording -> what is rewritten in each, in order and not overlapping."""
@@ -75,6 +80,11 @@ class Formatter:
     def names(self) -> tuple[str, ...]:
         """Of the stages."""
         return tuple(stage.name for stage in self.stages)
+
+    @property
+    def identity(self) -> str:
+        """All that decides what the stages write."""
+        return "\n".join(stage.identity for stage in self.stages)
 
     def format(self, segments: Sequence[Words]) -> tuple[list[list[Word]], list[Change]]:
         """Segments -> as many segments, and what was changed, stage by stage."""

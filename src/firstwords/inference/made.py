@@ -17,6 +17,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from firstwords.errors import FirstwordsError
+from firstwords.formatting.build import recipe_formatter
 from firstwords.inference.recognizer import Recognizer
 
 RECORD = ".firstwords-made.jsonl"
@@ -26,15 +28,24 @@ def plain_identity(recognizer: Recognizer) -> dict[str, str]:
     """``Recognizer.identity`` as it would be with the recipe's search alone."""
     known = recognizer.identity
     alone = {name: "" for name in known if name not in {"model", "search"}}
-    post = recognizer.recipe.post
     return (
         known
         | alone
         | {
             "search": recognizer.recipe.search.model_dump_json(),
-            "formatting": "" if post is None else " ".join(post.stages),
+            "formatting": _own_formatting(recognizer),
         }
     )
+
+
+def _own_formatting(recognizer: Recognizer) -> str:
+    """Identity of the stages that the recipe names. If they cannot be read, others are used, or none."""
+    try:
+        recipe, folder = recognizer.recipe, recognizer.folder
+        own = recipe_formatter(recipe.post, language=recipe.language, folder=folder)
+    except FirstwordsError as error:
+        return f"cannot be read: {error.what}"
+    return "" if own is None else own.identity
 
 
 def note_made(files: Iterable[Path], identity: Mapping[str, str], plain: Mapping[str, str]) -> None:

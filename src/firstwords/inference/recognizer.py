@@ -44,7 +44,7 @@ from firstwords.inference.reading import Reader
 from firstwords.inference.second_pass import SecondPass
 from firstwords.inference.streaming import Listener, ListenOptions, open_listener
 from firstwords.inference.transcript import Token, Transcript, build_transcript, format_transcript, tokens_of
-from firstwords.model.checkpoint import LoadedModel, load_model, weights_digest
+from firstwords.model.checkpoint import LoadedModel, bare_digest, load_model, weights_digest
 from firstwords.model.recipe import with_search
 from firstwords.search.fusion import NO_SCORERS, Scorers
 from firstwords.search.hypothesis import Hypothesis
@@ -256,13 +256,13 @@ class Recognizer:
     @property
     def identity(self) -> dict[str, str]:
         """What the text depends on beside the audio, each thing in the words a user is told of a change."""
-        model = (self.recipe.digest, self.tokenizer.piece_hash, self.weights, self._speech_gate.identity)
+        model = (bare_digest(self.recipe), self.tokenizer.piece_hash, self.weights)
         return {
-            "model": " ".join(model).rstrip(),
+            "model": " ".join((*model, self._speech_gate.identity)).rstrip(),
             "search": self.search_config.model_dump_json(),
             "language model or list of phrases": self.scorers.identity,
             "second pass": "" if self.second_pass is None else self.second_pass.identity,
-            "formatting": "" if self.formatter is None else " ".join(self.formatter.names),
+            "formatting": "" if self.formatter is None else self.formatter.identity,
         }
 
     def _identity(self, audio: Path, start: float, duration: float | None, window: float) -> dict[str, str]:

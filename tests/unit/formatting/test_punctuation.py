@@ -222,3 +222,18 @@ def test_an_unknown_normalizer_is_refused(tmp_path: Path) -> None:
     (tmp_path / HEADER).write_text(header.replace('"default"', '"defautl"'), encoding="utf-8")
     with pytest.raises((CheckpointError, TextError), match="default"):
         load_punctuator(tmp_path)
+
+
+def test_the_identity_of_a_model_is_settings_forms_and_weights(tmp_path: Path) -> None:
+    def stage(seed: int = 1, forms: dict[str, str] | None = None, language: str = "xx") -> Punctuation:
+        torch.manual_seed(seed)
+        config = PunctuatorConfig(
+            language=language, marks=(".",), buckets=16, dim=4, hidden=4, layers=1, dropout=0
+        )
+        return Punctuation(LoadedPunctuator(Punctuator(config).eval(), forms or {}))
+
+    one = stage()
+    save_punctuator(tmp_path, one.loaded)
+    assert Punctuation(load_punctuator(tmp_path)).identity == one.identity == stage().identity
+    others = [stage(2), stage(forms={"iphone": "iPhone"}), stage(language="yy")]
+    assert len({one.identity, *(other.identity for other in others)}) == 4

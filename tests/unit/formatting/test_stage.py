@@ -19,7 +19,7 @@ from firstwords.formatting.build import (
     read_phrases,
     recipe_formatter,
 )
-from firstwords.formatting.settings import HotwordsConfig, NumbersConfig, PostConfig
+from firstwords.formatting.settings import HotwordsConfig, NumbersConfig, PostConfig, StageName
 from firstwords.formatting.stage import Formatter, Rewrite, Stage, Word, Words, rewritten
 
 
@@ -32,6 +32,10 @@ class Says(Stage):
     @property
     def name(self) -> str:
         return self._name
+
+    @property
+    def identity(self) -> str:
+        return f"{self._name} {self.told}"
 
     def rewrites(self, segments: Sequence[Words]) -> list[list[Rewrite]]:
         return [self.told if n == 0 else [] for n in range(len(segments))]
@@ -179,3 +183,32 @@ def test_the_command_line_names_stages(tmp_path: Path, monkeypatch: pytest.Monke
 def test_stages_that_cannot_be_are_refused(given_: str) -> None:
     with pytest.raises(UsageError, match="--post"):
         named_stages(given_, None)
+
+
+def test_the_identity_of_stages_is_all_that_decides_what_they_write(tmp_path: Path) -> None:
+    table = tmp_path / "own.toml"
+    phrases = tmp_path / "names.txt"
+
+    def identity(*stages: StageName, number: int = 1, phrase: str = "Accra", unsure: float = 0.8) -> str:
+        table.write_text(f'language = "xx"\n[cardinals]\nun = {number}\n', encoding="utf-8")
+        phrases.write_text(f"{phrase}\nof\n", encoding="utf-8")
+        config = PostConfig(
+            stages=stages,
+            numbers=NumbersConfig(table=table.name),
+            hotwords=HotwordsConfig(file=phrases.name, unsure=unsure),
+        )
+        return build_formatter(config, language="xx", folder=tmp_path).identity
+
+    both: tuple[StageName, StageName] = ("numbers", "hotwords")
+    same = identity(*both)
+    assert identity(*both) == same
+    others = [
+        identity(*both, number=2),
+        identity(*both, phrase="Lagos"),
+        identity(*both, unsure=0.7),
+        identity("hotwords", "numbers"),
+        identity("numbers"),
+        identity(),
+    ]
+    assert len({same, *others}) == 1 + len(others)
+    assert others[-1] == ""
