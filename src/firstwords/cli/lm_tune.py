@@ -72,6 +72,14 @@ def run(
     recognizer = Recognizer.load(model, device=device)
     searches = searches_to_tune(recognizer.search_config, beam=beam, greedy=greedy)
     started = time.monotonic()
+    if source := recognizer.search_config.language_model.source_weight:
+        left = f"search.language_model.source_weight = {source:g}"
+        if rescore is not None:
+            raise UsageError(
+                f"{left}: a second pass cannot be tuned beside a model of the training texts.",
+                mend="Leave --rescore out.",
+            )
+        console.print(f"{left} of the recipe is left out here; with --lm this model needs --source-lm, too.")
 
     def chosen(choice: Choice) -> None:
         _print_choice(choice, what.upper(), console)

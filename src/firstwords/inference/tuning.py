@@ -34,6 +34,7 @@ from firstwords.search.interface import (
     LanguageModelConfig,
     RescoringConfig,
     SearchConfig,
+    TransducerBeamConfig,
 )
 from firstwords.search.language_models import language_model_fingerprint, open_language_model
 from firstwords.search.rescore import Candidate, TunedRescoring, candidates, tune_rescoring
@@ -47,6 +48,7 @@ ERRORS = {"wer": word_errors, "cer": grapheme_errors}
 USUAL_TRIALS = 50  # settings that ``tune`` tries, about
 BEAM = 10
 _NOTHING = LanguageModelConfig(weight=0.0)
+_BY_HAND = "Try a few --lm-weight with 'firstwords evaluate MODEL CORPUS --split dev --lm LM'."
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def tune_language_model(
         recognizer.use(GreedyConfig(language_model=_NOTHING), NO_SCORERS)
     else:
         (only,) = searches
-        _check_readings(recognizer)
+        _check_readings(recognizer, only)
         recognizer.use(_all_readings(only), recognizer.scorers)
     spoken = [u for u in utterances if u.text is not None and score(u.text)]
     if not spoken:
@@ -270,14 +272,21 @@ def sentence_log_probs(scorer: TokenScorer[Any], sentences: Sequence[Sequence[in
 # -- one step below
 
 
-def _check_readings(recognizer: Recognizer) -> None:
-    """UsageError where there are no n-best readings, before anything is read."""
+def _check_readings(recognizer: Recognizer, config: SearchConfig) -> None:
+    """UsageError where n-best readings cannot tell what the search would find, before anything is read."""
+    weight = config.language_model.internal_weight
+    if weight > 0 and isinstance(config, AttentionBeamConfig | TransducerBeamConfig):
+        raise UsageError(
+            f"search.language_model.internal_weight = {weight:g}: n-best readings do not tell what the "
+            "recogniser itself knows of text, so weights cannot be tuned beside it.",
+            mend=_BY_HAND,
+        )
     head = recognizer.recipe.heads.get("transducer")
     searched = "transducer" in needed_heads(recognizer.search_config)
     if searched and isinstance(head, TransducerConfig) and head.durations is not None:
         raise UsageError(
             "A transducer with durations gives one reading: weights cannot be tuned on n-best lists.",
-            mend="Try a few --lm-weight with 'firstwords evaluate MODEL CORPUS --split dev --lm LM'.",
+            mend=_BY_HAND,
         )
 
 

@@ -25,7 +25,7 @@ from firstwords.scoring.error_rate import ErrorRate, word_errors
 from firstwords.search.ctc_beam import CtcBeamSearch, prefix_readings
 from firstwords.search.fusion import Scorers, Weighted, weigh
 from firstwords.search.hypothesis import Hypothesis
-from firstwords.search.interface import CtcBeamConfig
+from firstwords.search.interface import CtcBeamConfig, LanguageModelConfig
 from firstwords.tensors import pad
 
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0)  # published optima lie between 0.2 and 2
@@ -127,7 +127,8 @@ def by_search(
     """CTC log-probabilities (T, V) of every utterance -> what the search reads with a setting.
 
     Args:
-        config: of the search; weight and bonus of its language model are those of the setting.
+        config: of the search; weight and bonus of its language model are those of the setting, and no model
+            of the training transcripts is taken off.
         text: tokens -> text, normalized for scoring.
         is_speech: readings that it refuses are none; None: all are speech.
     """
@@ -140,7 +141,7 @@ def by_search(
         return reading.tokens if is_speech(reading) else ()
 
     def read(setting: Setting) -> list[str]:
-        own = config.language_model.with_(weight=setting.weight, bonus=setting.bonus)
+        own = LanguageModelConfig(weight=setting.weight, bonus=setting.bonus)
         found: list[str] = []
         for one in log_probs:
             scorers = weigh(Scorers(language_model), own, one.shape[1])

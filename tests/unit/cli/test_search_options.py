@@ -16,7 +16,11 @@ import small_llm
 from firstwords.cli.main import app
 from firstwords.errors import FirstwordsError, SearchError, UsageError
 from firstwords.inference.recognizer import Recognizer
-from nonsense_model import make_nonsense_model
+from firstwords.model.checkpoint import save_model
+from firstwords.model.recipe import with_search
+from firstwords.model.speech_model import SpeechModel
+from firstwords.search.interface import GreedyConfig, LanguageModelConfig
+from nonsense_model import CARD, make_nonsense_model
 from streaming_model import make_causal_model, talk
 from tone_corpus import make_tone_corpus
 
@@ -265,6 +269,20 @@ def test_what_does_not_go_together_is_said(model: Path, corpus: Path, lm: Path) 
         assert isinstance(result.exception, kind)
         assert said in str(result.exception)
     assert not (lm / "tuned.toml").exists()
+
+
+def test_a_source_weight_of_the_recipe_is_named(model: Path, corpus: Path, lm: Path, tmp_path: Path) -> None:
+    plain, other = Recognizer.load(model, device="cpu"), tmp_path / "other"
+    weights = LanguageModelConfig(source_weight=0.2)
+    recipe = with_search(plain.recipe, GreedyConfig(language_model=weights))
+    save_model(other, SpeechModel(recipe, len(plain.tokenizer.pieces)), plain.tokenizer, card=CARD)
+    options = ("--corpus", corpus, "--greedy", "--device", "cpu")
+    tuned = firstwords("lm", "tune", other, lm, *options)
+    assert tuned.exit_code == 0, tuned.output
+    assert "source_weight = 0.2 of the recipe is left out here" in tuned.output.splitlines()[0]
+    refused = firstwords("lm", "tune", other, lm, *options[:2], "--rescore", "llm", "--device", "cpu")
+    assert isinstance(refused.exception, UsageError)
+    assert "source_weight = 0.2: a second pass cannot be tuned" in str(refused.exception)
 
 
 def test_a_second_pass_is_tuned_after_the_first(model: Path, corpus: Path, lm: Path, tmp_path: Path) -> None:

@@ -349,6 +349,16 @@ def test_other_searches_are_tuned_among_their_readings(
     next(iter(plain.transcribe_many(dev[:1])))  # it reads
 
 
+def test_an_internal_model_is_refused_before_anything_is_read(
+    corpus: Corpus, lm: Path, tmp_path: Path
+) -> None:
+    search = {"kind": "transducer_greedy", "language_model": {"internal_weight": 0.2}}
+    own = Recognizer.load(other_model(tmp_path / "model", {"transducer": TRANSDUCER}, search), device="cpu")
+    searches = searches_to_tune(own.search_config)
+    with pytest.raises(UsageError, match=r"internal_weight = 0\.2: n-best readings do not tell"):
+        tune_language_model(own, lm, corpus.split("dev"), searches, split="dev")
+
+
 def test_a_transducer_with_durations_cannot_be_tuned(corpus: Corpus, lm: Path, tmp_path: Path) -> None:
     heads = {"transducer": TRANSDUCER | {"durations": [0, 1, 2], "loss": "full"}}
     own = Recognizer.load(other_model(tmp_path / "model", heads, {"kind": "transducer_greedy"}), device="cpu")

@@ -12,7 +12,7 @@ from firstwords.errors import SearchError
 from firstwords.scoring.error_rate import ErrorRate, grapheme_errors, word_errors
 from firstwords.search.ctc_beam import CtcBeamSearch
 from firstwords.search.hypothesis import Hypothesis
-from firstwords.search.interface import CtcBeamConfig
+from firstwords.search.interface import CtcBeamConfig, LanguageModelConfig
 from firstwords.search.tuning import Setting, by_n_best, by_search, tune
 from firstwords.tensors import pad
 from toy_scorers import TrigramScorer
@@ -105,6 +105,15 @@ def test_search_by_log_probs_lowers_the_error_rate() -> None:
     assert again == found.rate
     plain = CtcBeamSearch(CtcBeamConfig(beam=4), 1.0)(pad([torch.from_numpy(one) for one in frames]))
     assert read(Setting(0.0, 0.0)) == [spell(own[0].tokens) for own in plain]
+
+
+def test_nothing_of_the_training_transcripts_is_taken_off() -> None:
+    """There is no model of them here, whatever a recipe says of its weight."""
+    frames, lm, _ = task(2)
+    plain = CtcBeamConfig(beam=4)
+    asked = plain.with_(language_model=LanguageModelConfig(source_weight=0.2))
+    setting = Setting(0.3, 0.5)
+    assert by_search(frames, lm, asked, spell)(setting) == by_search(frames, lm, plain, spell)(setting)
 
 
 def test_n_best_is_chosen_by_all_three() -> None:
