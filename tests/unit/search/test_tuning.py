@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from toy_scorers import TrigramScorer
 LETTERS = " abc"
 
 
-def spell(tokens: tuple[int, ...]) -> str:
+def spell(tokens: Sequence[int]) -> str:
     return " ".join(LETTERS[token] for token in tokens)
 
 
