@@ -53,7 +53,11 @@ class StreamingSearch(ABC):
 
     @abstractmethod
     def commit(self, count: int) -> Hypothesis:
-        """The first ``count`` tokens of ``best``, for good; the others go on, as does the search."""
+        """The first ``count`` tokens of ``best``, for good; the others go on, as does the search.
+
+        Who commits the whole reading, be it empty, settles on it: its frames are let go, and with them other
+        readings that begin in them. So 0 of an empty reading is a commit too.
+        """
 
     @property
     def seconds(self) -> float:
