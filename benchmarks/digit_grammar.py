@@ -84,9 +84,15 @@ def make_calls(digits: Path, noise: Path, folder: Path, voices: dict[str, str]) 
                 joined *= min(1.0, 0.99 / float(np.abs(joined).max()))
             path = folder / "audio" / f"{split}-{number:04d}.flac"
             write(path, joined, RATE)
-            seconds = len(joined) / RATE
             rows.append(
-                Utterance(path.stem, path.absolute(), seconds, text=text, speaker=speaker, split=split)
+                Utterance(
+                    id=path.stem,
+                    audio=path.absolute(),
+                    duration=len(joined) / RATE,
+                    text=text,
+                    speaker=speaker,
+                    split=split,
+                )
             )
     write_manifest(folder / "manifest.jsonl", rows)
 

@@ -61,7 +61,12 @@ def make_strings(digits: Path, folder: Path, seed: int) -> None:
             text = " ".join(text for text, _ in chosen)
             rows.append(
                 Utterance(
-                    path.stem, path.absolute(), len(joined) / RATE, text=text, speaker=speaker, split=split
+                    id=path.stem,
+                    audio=path.absolute(),
+                    duration=len(joined) / RATE,
+                    text=text,
+                    speaker=speaker,
+                    split=split,
                 )
             )
     write_manifest(folder / "manifest.jsonl", rows)
