@@ -256,7 +256,7 @@ class PunctuationTask(Task[Windows]):
         self.punctuator = model
 
     def set_step(self, step: int, count: float) -> None:
-        pass
+        """Nothing depends on the step."""
 
     def loss(self, batch: Windows) -> Loss:
         scores = self.punctuator(self.punctuator.bags([window.words for window in batch]))
