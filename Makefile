@@ -36,7 +36,7 @@ $(VENV)/.base: pyproject.toml constraints.txt
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.base
-	@$(PIP) -c $(CONSTRAINTS) -e '.[train,quickstart,tensorboard,lhotse,llm,dev]'
+	@$(PIP) -c $(CONSTRAINTS) -e '.[train,quickstart,tensorboard,lhotse,llm,export,dev]'
 	@touch $@
 
 quickstart: $(VENV)/.base

@@ -9,7 +9,7 @@ Words are replaced where all of these hold:
 - as many letters as ``threshold`` of the phrase's, or fewer, must be changed to get from them to the phrase
   (Levenshtein distance over graphemes, without case, spaces and marks);
 - the phrase has at least ``shortest`` graphemes, since short words are near to everything;
-- no other phrase is as near, and the words are none of the phrases themselves.
+- no other phrase is as near, and none of the words belongs to a phrase that was recognised as it is.
 
 Phrases may have several words, and the recogniser may have heard another number of them. Of overlapping
 candidates the nearest is taken, then the one of more letters, then the first.
@@ -87,7 +87,8 @@ class Hotwords(Stage):
 
     def _segment(self, words: Words) -> list[Rewrite]:
         taken = [word.confidence >= self.limits.unsure for word in words]
-        for first, last in self._windows(taken):  # what is right already is no part of anything misheard
+        # what is right already is no part of anything misheard, overlapping or beside sure words as it may be
+        for first, last in self._windows([False] * len(words)):
             if self._by_word([word.word for word in words[first:last]]) in self._known:
                 taken[first:last] = [True] * (last - first)
         found = [best for first, last in self._windows(taken) if (best := self._nearest(words, first, last))]

@@ -101,6 +101,24 @@ def test_overlapping_candidates_do_not_both_win() -> None:
     assert corrected("anna bel anna belle", ["Annabelle"]) == "Annabelle Annabelle"
 
 
+@pytest.mark.parametrize(
+    ("spoken", "phrases"),
+    [
+        ("b a", ["b", "b a"]),  # a phrase within a phrase
+        ("anna belle lou", ["Anna Belle", "Belle Lou"]),  # phrases that share a word
+    ],
+)
+def test_what_is_right_is_left_alone(spoken: str, phrases: list[str]) -> None:
+    assert corrected(spoken, phrases, threshold=0.5, shortest=2) == spoken
+
+
+def test_a_phrase_of_which_a_part_was_sure_is_left_alone() -> None:
+    words = [Word("new", 0.0, 0.5, 0.9), Word("york", 0.5, 1.0, 0.3)]
+    (found,), changes = Formatter([Hotwords(["New York"], HotwordLimits(threshold=0.5))]).format([words])
+    assert found == words
+    assert not changes
+
+
 def test_graphemes_count_not_code_points() -> None:
     # ọ̀ is one grapheme of three code points decomposed: one letter of five is wrong
     assert corrected("àwọ̀nla", ["Àwọnlá"], threshold=0.34) == "Àwọnlá"
