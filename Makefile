@@ -52,6 +52,7 @@ types: $(VENV)/.dev
 test: lint types
 	$(BIN)/pytest -m "not slow and not gpu"
 
+test-all: export FIRSTWORDS_EXAMPLES := others
 test-all: lint types
 	$(BIN)/pytest
 
