@@ -10,7 +10,7 @@ from hypothesis import settings
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-# The same commit gets the same verdict: 'make test' draws the same examples each time, 'make test-all' others.
+# The same commit gets the same verdict: 'make test' draws the same examples each time, make test-all others.
 settings.register_profile("same", derandomize=True)
 settings.register_profile("others", derandomize=False, print_blob=True)
 settings.load_profile(os.environ.get("FIRSTWORDS_EXAMPLES", "same"))

@@ -9,6 +9,9 @@ differ in their masks, which are ``consistency_scale`` times as many and as wide
 
     warped = spec_augment.warp_time(frames, keys)
     one, two = (spec_augment.mask(warped, keys, view=v) for v in (0, 1))
+
+``strength`` makes masks narrower in proportion: a model that has not found out yet where the letters are
+learns it sooner from features that are nearly whole.
 """
 
 from __future__ import annotations
@@ -56,18 +59,29 @@ class SpecAugment:
     def __init__(self, config: SpecAugmentConfig) -> None:
         self.config = config
 
-    def __call__(self, frames: Padded, keys: Int[Tensor, " batch"]) -> Padded:
-        """Warp, then mask once (plain training, without CR-CTC)."""
-        return self._mask(self.warp_time(frames, keys), keys, stream=_PLAIN_VIEW, scale=1.0)
+    def __call__(self, frames: Padded, keys: Int[Tensor, " batch"], *, strength: float = 1.0) -> Padded:
+        """Warp, then mask once (plain training, without CR-CTC); ``strength`` as in ``mask``."""
+        return self._mask(self.warp_time(frames, keys), keys, _PLAIN_VIEW, scale=1.0, strength=strength)
 
     def mask(
-        self, frames: Padded, keys: Int[Tensor, " batch"], *, view: int, scale: float | None = None
+        self,
+        frames: Padded,
+        keys: Int[Tensor, " batch"],
+        *,
+        view: int,
+        scale: float | None = None,
+        strength: float = 1.0,
     ) -> Padded:
-        """Mask one view of CR-CTC; ``scale`` widens the time masking (default: ``consistency_scale``)."""
+        """Mask one view of CR-CTC.
+
+        Args:
+            scale: widens the time masking (default: ``consistency_scale``).
+            strength: 0 to 1, share of their greatest widths that masks may have.
+        """
         if not 0 <= view < _PLAIN_VIEW:
             raise ValueError(f"view = {view} is not a small non-negative number.")
         scale = self.config.consistency_scale if scale is None else scale
-        return self._mask(frames, keys, stream=view, scale=scale)
+        return self._mask(frames, keys, view, scale=scale, strength=strength)
 
     def warp_time(self, frames: Padded, keys: Int[Tensor, " batch"]) -> Padded:
         """Move one random frame of each utterance by up to ``time_warp`` frames, stretching both sides.
@@ -107,7 +121,9 @@ class SpecAugment:
         )
         return Padded(warped_values.reshape(frames.values.shape), frames.lengths)
 
-    def _mask(self, frames: Padded, keys: Tensor, *, stream: int, scale: float) -> Padded:
+    def _mask(self, frames: Padded, keys: Tensor, stream: int, *, scale: float, strength: float) -> Padded:
+        if not 0 <= strength <= 1:
+            raise ValueError(f"strength = {strength} is not between 0 and 1.")
         rows, time, dim = frames.values.shape
         hidden_times = np.zeros((rows, time), dtype=bool)
         hidden_bands = np.zeros((rows, dim), dtype=bool)
@@ -115,8 +131,8 @@ class SpecAugment:
         for row, (length, key) in enumerate(zip(lengths, keys.tolist(), strict=True)):
             generator = _generator(key, purpose=1, stream=stream)
             if generator.random() < self.config.probability:
-                self._draw_bands(hidden_bands[row], generator)
-                self._draw_times(hidden_times[row, :length], generator, scale)
+                self._draw_bands(hidden_bands[row], generator, strength)
+                self._draw_times(hidden_times[row, :length], generator, scale, strength)
         device = frames.values.device
         hidden = torch.from_numpy(hidden_times).to(device)[:, :, None]
         hidden = hidden | torch.from_numpy(hidden_bands).to(device)[:, None, :]
@@ -126,15 +142,18 @@ class SpecAugment:
         values = torch.where(hidden, means[:, None, None].to(frames.values.dtype), frames.values)
         return Padded(values, frames.lengths)
 
-    def _draw_bands(self, hidden: np.ndarray, generator: np.random.Generator) -> None:
+    def _draw_bands(self, hidden: np.ndarray, generator: np.random.Generator, strength: float) -> None:
+        widest = round(strength * min(self.config.frequency_width, len(hidden)))
         for _ in range(self.config.frequency_masks):
-            _hide(hidden, min(self.config.frequency_width, len(hidden)), generator)
+            _hide(hidden, widest, generator)
 
-    def _draw_times(self, hidden: np.ndarray, generator: np.random.Generator, scale: float) -> None:
+    def _draw_times(
+        self, hidden: np.ndarray, generator: np.random.Generator, scale: float, strength: float
+    ) -> None:
         most = min(1.0, self.config.time_fraction * scale) * len(hidden)  # frames in all
         masks = min(int(self.config.time_masks * scale), math.ceil(most / self.config.time_width))
         for _ in range(masks):
-            _hide(hidden, min(self.config.time_width, int(most / masks)), generator)
+            _hide(hidden, int(strength * min(self.config.time_width, int(most / masks))), generator)
 
 
 def _generator(key: int, *, purpose: int, stream: int) -> np.random.Generator:

@@ -12,7 +12,7 @@ import math
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -175,7 +175,9 @@ class _Session:
             compute=self.compute,
             masking=SpecAugment(config.specaugment) if config.specaugment.probability else None,
             settings=RecognitionSettings(
-                scoring=normalizer(recipe.text.scoring), consistency_warmup=config.consistency_warmup
+                scoring=normalizer(recipe.text.scoring),
+                consistency_warmup=config.consistency_warmup,
+                mask_warmup=config.mask_warmup,
             ),
             words=prepared.words,
         )
@@ -203,13 +205,9 @@ class _Session:
                 plan = self._plan(task, loader, feeding, dev, time.monotonic() - began)
             epochs = plan.steps * config.accumulate / loader.batches_in_epoch
             loader.source.speech_epochs = math.ceil(_SPEECH_SHARE * epochs)
-            task.settings = RecognitionSettings(
-                scoring=task.settings.scoring,
-                consistency_warmup=config.consistency_warmup,
-                frozen_steps=(config.freeze_encoder_steps or round(FROZEN_SHARE * plan.steps))
-                if frozen
-                else 0,
-            )
+            if frozen:
+                steps = config.freeze_encoder_steps or round(FROZEN_SHARE * plan.steps)
+                task.settings = replace(task.settings, frozen_steps=steps)
             optimizer = self._optimizer(model)
             log = MetricsLog(
                 self.folder

@@ -86,6 +86,8 @@ class TrainingConfig(Config):
     average_share: float = Field(default=0.33, ge=0, le=1)  # last part of the run whose weights are averaged
     consistency_warmup: int = Field(default=2000, ge=0)  # reference batches until CR-CTC has its full weight
 
+    # Reference batches until the masks of SpecAugment are as wide as set; from nothing, in proportion.
+    mask_warmup: int = Field(default=0, ge=0)
     # probability = 0 turns it off
     specaugment: SpecAugmentConfig = SpecAugmentConfig()  # pyright: ignore[reportCallIssue]
 

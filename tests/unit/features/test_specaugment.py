@@ -113,6 +113,27 @@ def test_bands_are_at_most_two_times_27_wide() -> None:
     assert 18 < float(np.mean(widths)) < 27  # two masks of 13.5 on average, less their overlap
 
 
+@settings(max_examples=60, deadline=None)
+@given(length=st.integers(0, 400), key=st.integers(0, 10_000), strength=st.sampled_from((0.0, 0.1, 0.5, 0.9)))
+def test_weaker_masks_are_narrower_in_proportion(length: int, key: int, strength: float) -> None:
+    augment = SpecAugment(ALWAYS.with_(frequency_masks=1, time_masks=1, time_width=50, time_fraction=1.0))
+    batch = frames(length)
+    hidden = augment.mask(batch, keys(key), view=0, scale=1.0, strength=strength).values[0] != batch.values[0]
+    if length:
+        assert int(hidden.all(dim=0).sum()) <= round(strength * 27)
+        assert int(hidden.all(dim=1).sum()) <= strength * 50
+    if strength == 0:
+        assert not hidden.any()
+
+
+def test_strength_is_checked_and_full_by_default() -> None:
+    batch, augment = frames(200), SpecAugment(ALWAYS)
+    assert torch.equal(augment(batch, keys(4)).values, augment(batch, keys(4), strength=1.0).values)
+    assert not torch.equal(augment(batch, keys(4)).values, augment(batch, keys(4), strength=0.3).values)
+    with pytest.raises(ValueError, match=r"strength = 1\.2"):
+        augment(batch, keys(4), strength=1.2)
+
+
 def test_views_differ_and_hide_more_than_plain_masking() -> None:
     config = SpecAugmentConfig(probability=1.0, frequency_masks=0, time_warp=0)
     augment = SpecAugment(config)

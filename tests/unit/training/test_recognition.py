@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,25 @@ def test_masks_depend_on_keys_alone() -> None:
     torch.manual_seed(99)
     assert task.loss(batch).total.item() == first
     assert task.loss(batch._replace(keys=batch.keys + 1)).total.item() != first
+
+
+def test_masks_widen_until_the_end_of_their_warm_up() -> None:
+    task = recognition_task(masking=True)
+    task.model.eval()
+    batch, bare = batch_of([(2.4, 4), (1.8, 2)]), recognition_task()
+    assert task.masking is not None
+    task.masking = SpecAugment(task.masking.config.with_(time_warp=0))
+    bare.model.load_state_dict(task.model.state_dict())
+    bare.model.eval()
+    full = task.loss(batch).total.item()
+    task.settings = replace(task.settings, mask_warmup=1000.0)
+    at = {
+        count: (task.set_step(1, count), task.loss(batch).total.item())[1]
+        for count in (0.0, 300.0, 1000.0, 1e6)
+    }
+    assert at[0.0] == bare.loss(batch).total.item()
+    assert at[1000.0] == at[1e6] == full
+    assert len({at[0.0], at[300.0], full}) == 3
 
 
 @pytest.mark.parametrize("conditioned", [False, True])

@@ -46,12 +46,14 @@ class RecognitionSettings:
 
     Args:
         consistency_warmup: reference batches until the consistency loss has its full weight.
+        mask_warmup: reference batches until masks have their full width; 0: they have it from the start.
         frozen_steps: steps in which only the heads learn (fine-tuning).
         scoring: text -> text before errors are counted.
     """
 
     scoring: Callable[[str], str]
     consistency_warmup: float = 2000.0
+    mask_warmup: float = 0.0
     frozen_steps: int = 0
 
 
@@ -296,10 +298,12 @@ class RecognitionTask(Task[Batch]):
         """SpecAugment: once, or two views (rows 0..N-1 and N..2N-1) with one warp and masks of their own."""
         if self.masking is None:
             return _twice(frames) if two_views else frames
+        warmup = self.settings.mask_warmup
+        strength = min(1.0, self.count / warmup) if warmup else 1.0
         if not two_views:
-            return self.masking(frames, keys)
+            return self.masking(frames, keys, strength=strength)
         warped = self.masking.warp_time(frames, keys)
-        one, two = (self.masking.mask(warped, keys, view=view) for view in (0, 1))
+        one, two = (self.masking.mask(warped, keys, view=v, strength=strength) for v in (0, 1))
         return Padded(torch.cat([one.values, two.values]), torch.cat([one.lengths, two.lengths]))
 
     def _autocast(self) -> torch.autocast:
