@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -274,6 +275,25 @@ def test_a_start_that_never_came_to_a_first_step_binds_to_nothing(corpus: Path, 
     (tmp_path / "run" / "recipe.toml").unlink()
     with pytest.raises(TrainingError, match="another recipe"):
         fit(corpus, tmp_path / "run", tone_recipe(steps=2))
+
+
+def test_what_weights_do_not_depend_on_may_change(corpus: Path, tmp_path: Path) -> None:
+    run, recipe = tmp_path / "run", tone_recipe(steps=1)
+    fit(corpus, run, recipe)
+    path, identity = run / "recipe.toml", run / "resume" / "identity.json"
+    path.write_text(path.read_text(encoding="utf-8") + '\n[post]\nstages = ["numbers"]\n', encoding="utf-8")
+    for given in (None, recipe):
+        assert fit(corpus, run, given).outcome == "finished"
+    earlier = path.read_text(encoding="utf-8").replace("mask_warmup = 0\n", "")
+    path.write_text(earlier, encoding="utf-8")  # of a version that did not know this setting
+    known = json.loads(identity.read_text(encoding="utf-8"))
+    identity.write_text(json.dumps(known | {"recipe": hashlib.sha256(earlier.encode()).hexdigest()}))
+    assert fit(corpus, run, None).outcome == "finished"
+    with pytest.raises(TrainingError, match="another recipe"):
+        fit(corpus, run, None, overrides=["training.schedule.lr=0.5"])
+    path.write_text(earlier.replace("batch_seconds", "batch_seconds = 1.0 #"), encoding="utf-8")
+    with pytest.raises(TrainingError, match="another recipe"):
+        fit(corpus, run, None)
 
 
 def test_a_corpus_without_train_split(tmp_path: Path) -> None:

@@ -132,10 +132,14 @@ def load_model(
 
 def stranger(folder: Path, recipe: Recipe, tokenizer: Tokenizer, header: Mapping[str, str]) -> str | None:
     """Which file of a model folder the weights with this header were not saved with, if there is one."""
-    same = (bare_digest(recipe), recipe.digest, *_digests(folder / RECIPE))
-    if header.get("recipe") not in same:
+    if header.get("recipe") not in recipe_digests(folder / RECIPE, recipe):
         return RECIPE
     return TOKENIZER if header.get("pieces") != tokenizer.piece_hash else None
+
+
+def recipe_digests(path: Path, recipe: Recipe) -> tuple[str, ...]:
+    """All fingerprints under which what belongs to the recipe in this file may have been written down."""
+    return (bare_digest(recipe), recipe.digest, *_digests(path))
 
 
 def bare_digest(recipe: Recipe) -> str:

@@ -143,16 +143,21 @@ def _proved(path: Path) -> dict[str, Any]:
     return cast("dict[str, Any]", json.loads(body))
 
 
-def check_identity(folder: Path, identity: Mapping[str, str], *, whole: bool = False) -> None:
+def check_identity(
+    folder: Path, identity: Mapping[str, str | tuple[str, ...]], *, whole: bool = False
+) -> None:
     """Write down what a run belongs to, or refuse to go on with another recipe or corpus.
 
     Args:
-        identity: name of a thing (recipe, corpus, ...) -> its fingerprint.
+        identity: name of a thing (recipe, corpus, ...) -> its fingerprint, or all that it may have: earlier
+            versions knew fewer settings. The first is written down.
         whole: things that were written down and are not in ``identity`` count as others, too.
     """
     path = folder / IDENTITY
+    known_as = {name: (value,) if isinstance(value, str) else value for name, value in identity.items()}
     if not path.is_file():
-        write_atomically(path, json.dumps(dict(identity), indent=1) + "\n")
+        first = {name: values[0] for name, values in known_as.items()}
+        write_atomically(path, json.dumps(first, indent=1) + "\n")
         return
     try:
         known: Any = json.loads(path.read_text(encoding="utf-8"))
@@ -163,8 +168,8 @@ def check_identity(folder: Path, identity: Mapping[str, str], *, whole: bool = F
             f"'{path}' cannot be read.", mend="Give another --to folder to start afresh."
         ) from None
     old = cast("dict[str, Any]", known)
-    changed = [name for name, value in identity.items() if old.get(name) != value]
-    changed += [name for name in old if whole and name not in identity]
+    changed = [name for name, values in known_as.items() if old.get(name) not in values]
+    changed += [name for name in old if whole and name not in known_as]
     if changed:
         raise TrainingError(
             f"'{folder.parent}' was begun with another {' and another '.join(changed)}.",

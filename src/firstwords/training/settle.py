@@ -17,7 +17,7 @@ from firstwords.audio.containers import open_source
 from firstwords.config import override, parse_config
 from firstwords.data.manifest import MANIFEST, Corpus, Utterance
 from firstwords.errors import AudioError, TrainingError, UsageError
-from firstwords.model.checkpoint import RECIPE, TOKENIZER, LoadedModel
+from firstwords.model.checkpoint import RECIPE, TOKENIZER, LoadedModel, bare_digest, recipe_digests
 from firstwords.model.recipe import Recipe, read_recipe, write_recipe
 from firstwords.text.graphemes import graphemes
 from firstwords.text.load import train_tokenizer
@@ -76,7 +76,7 @@ def settle(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress: 
         asked = wanted.applied_to(wanted.recipe if wanted.recipe is not None else stored)
         if wanted.start is not None and wanted.recipe is not None:
             asked = fitted_recipe(asked, wanted.start)
-        asked = with_sizes(asked, stored)
+        asked = with_sizes(asked, stored).with_(post=stored.post)  # formatting may change at any time
         if asked.training.processes == "auto":  # it was settled for this run when it began
             asked = asked.with_(training=asked.training.with_(processes=stored.training.processes))
         _refuse_other(stored, asked, wanted, folder)
@@ -88,7 +88,8 @@ def settle(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress: 
             if wanted.recipe is None:
                 recipe = gentle(recipe, wanted.start)
         recipe = _with_processes(with_sizes(wanted.applied_to(recipe)), device)
-    identity = {"recipe": recipe.digest, "corpus": corpus_fingerprint(corpus)}
+    digests = recipe_digests(folder / RECIPE, recipe) if stored is not None else (bare_digest(recipe),)
+    identity = {"recipe": digests, "corpus": corpus_fingerprint(corpus)}
     if wanted.start is not None:
         identity["start model"] = str(wanted.start.tokenizer.piece_hash)
     check_identity(folder / RESUME, identity, whole=not begun)  # later --from is in the checkpoints

@@ -95,6 +95,13 @@ def test_identity(tmp_path: Path) -> None:
     assert "--to" in caught.value.mend
 
 
+def test_an_identity_may_have_several_names_and_the_first_is_written(tmp_path: Path) -> None:
+    check_identity(tmp_path / "resume", {"recipe": ("a", "b")})
+    check_identity(tmp_path / "resume", {"recipe": ("b", "a")})
+    with pytest.raises(TrainingError, match="another recipe"):
+        check_identity(tmp_path / "resume", {"recipe": ("b", "c")})
+
+
 def test_identity_may_be_asked_for_whole(tmp_path: Path) -> None:
     check_identity(tmp_path / "run" / "resume", {"recipe": "a", "start model": "b"})
     check_identity(tmp_path / "run" / "resume", {"recipe": "a"})
