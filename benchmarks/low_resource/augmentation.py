@@ -2,8 +2,9 @@
 
     python benchmarks/low_resource/augmentation.py [--clips 1000] [--minutes 5] [--seeds 1 2 3]
 
-none: speeds, SpecAugment and everything of [data.augment] off. masks: speeds and SpecAugment. all: these and rooms, gain,
-band limits, and noise from folds 1 to 4 of the noise corpus. The noisy test has fold 5, at 0 to 15 dB.
+none: speeds, SpecAugment and everything of [data.augment] off. masks: speeds and SpecAugment. all: these
+and rooms, gain, band limits, and noise from folds 1 to 4 of the noise corpus. The noisy test has fold 5, at
+0 to 15 dB.
 """
 
 from __future__ import annotations

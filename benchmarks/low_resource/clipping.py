@@ -1,9 +1,10 @@
-"""C2: does clipping gradients lower the error rate? AdamW with and without, on an easy and on a stress recipe.
+"""C2: does clipping gradients lower the error rate? AdamW with and without, easy and stress recipe.
 
     python benchmarks/low_resource/clipping.py [--minutes 4] [--seeds 1 2 3]
 
-Easy: the usual rate and batches. Stress: eight times the rate and utterances joined to mixed lengths. ScaledAdam, the
-default, clips by its own statistics and cannot do without; hence AdamW. 1,000 clips of the digits.
+Easy: the usual rate and batches. Stress: eight times the rate and utterances joined to mixed lengths.
+ScaledAdam, the default, clips by its own statistics and cannot do without; hence AdamW. 1,000 clips of the
+digits.
 """
 
 from __future__ import annotations

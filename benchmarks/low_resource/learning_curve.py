@@ -3,11 +3,13 @@
     python benchmarks/low_resource/learning_curve.py digits [--minutes 6] [--seeds 1 2 3]
     python benchmarks/low_resource/learning_curve.py yoruba [--minutes 20] [--seeds 1]
 
-digits: 100, 300, 1,000 and 2,700 clips of the official training part (each set part of the next); yoruba: 5, 15,
-30 and 50 minutes. The recipe is chosen by the product for each size of corpus, as a user would get it.
+digits: 100, 300, 1,000 and 2,700 clips of the official training part (each set part of the next); yoruba:
+5, 15, 30 and 50 minutes. The recipe is chosen by the product for each size of corpus, as a user would get it.
 """
 
 from __future__ import annotations
+
+from itertools import pairwise
 
 from study import Arm, digits, parser_of, report, run_arms, shortened, sum_of
 
@@ -30,7 +32,7 @@ def main() -> None:
     scores = run_arms(arms, options)
     report(f"learning_curve_{options.corpus}", scores, options)
     rates = [sum_of(list(scores[arm.name][options.scored].words.values())).rate for arm in arms]
-    falling = all(more <= less for less, more in zip(rates, rates[1:], strict=False))
+    falling = all(more <= less for less, more in pairwise(rates))
     print(f"  The curve {'falls with every step' if falling else 'does NOT fall with every step'}.")
 
 

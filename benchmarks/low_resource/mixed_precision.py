@@ -1,9 +1,10 @@
-"""C11: what half precision in training is worth: time of a step and error rate, fp32 against bf16, equal steps.
+"""C11: what half precision in training is worth: time of a step and errors, fp32 against bf16, equal steps.
 
     python benchmarks/low_resource/mixed_precision.py [--steps 600] [--size tiny] [--seeds 1 2 3]
 
-The runs of a seed follow each other, so that a slow hour of the machine meets both. A processor without native
-bfloat16 trains in fp32 either way, and the ratio says so (benchmarks/bf16_losses.py compares the loss curves).
+The runs of a seed follow each other, so that a slow hour of the machine meets both. A processor without
+native bfloat16 trains in fp32 either way, and the ratio says so (benchmarks/bf16_losses.py compares the loss
+curves).
 """
 
 from __future__ import annotations

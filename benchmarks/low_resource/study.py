@@ -167,9 +167,11 @@ def index_of(utterance: Utterance) -> int:
 
 
 def digits(options: argparse.Namespace, clips: int) -> Path:
-    """A corpus folder with so many training clips: the first of a seeded order that goes round all speakers and
-    digits, so that a smaller one is part of a larger. Test: indices 0 to 4; dev: 5 to 9 (in training, too, where
-    all 2,700 are asked for)."""
+    """A corpus folder with so many training clips.
+
+    They are the first of a seeded order that goes round all speakers and digits, so that a smaller set is
+    part of a larger. Test: indices 0 to 4; dev: 5 to 9 (in training, too, where all 2,700 are asked for).
+    """
     folder: Path = options.folder / f"digits-{clips}"
     if (folder / "manifest.jsonl").exists():
         return folder
