@@ -176,6 +176,7 @@ class _Session:
             masking=SpecAugment(config.specaugment) if config.specaugment.probability else None,
             settings=RecognitionSettings(
                 scoring=normalizer(recipe.text.scoring),
+                consistency_start=config.consistency_start,
                 consistency_warmup=config.consistency_warmup,
                 mask_warmup=config.mask_warmup,
             ),

@@ -84,7 +84,9 @@ class TrainingConfig(Config):
     weight_decay: float = Field(default=0.01, ge=0)  # adamw alone
     max_grad_norm: float = Field(default=5.0, gt=0)  # adamw alone: ScaledAdam clips by its own statistics
     average_share: float = Field(default=0.33, ge=0, le=1)  # last part of the run whose weights are averaged
-    consistency_warmup: int = Field(default=2000, ge=0)  # reference batches until CR-CTC has its full weight
+    # Reference batches: CR-CTC sees one view until then, and has its full weight after the warm-up.
+    consistency_start: int = Field(default=0, ge=0)
+    consistency_warmup: int = Field(default=2000, ge=0)
 
     # Reference batches until the masks of SpecAugment are as wide as set; from nothing, in proportion.
     mask_warmup: int = Field(default=0, ge=0)

@@ -108,6 +108,27 @@ def test_two_views_differ_under_masks_and_the_weight_warms_up() -> None:
     )
 
 
+def test_the_second_view_may_come_later() -> None:
+    task, single = recognition_task({"consistency": 0.2}, masking=True), recognition_task(masking=True)
+    single.model.load_state_dict(task.model.state_dict())
+    for one in (task, single):
+        one.model.eval()
+    task.settings = replace(task.settings, consistency_start=500.0)
+    batch = batch_of([(2.4, 4), (1.8, 2)])
+    task.set_step(1, 499.0)
+    before = task.loss(batch)
+    assert "consistency" not in before.parts
+    assert before.total.item() == single.loss(batch).total.item()
+    task.set_step(2, 500.0)  # two views, which need not agree yet
+    start = task.loss(batch)
+    assert start.total.item() == pytest.approx(start.parts["ctc"].item(), rel=1e-6)
+    task.set_step(3, 1500.0)
+    half = task.loss(batch)
+    consistency = half.parts["consistency"].item()
+    assert half.total.item() == pytest.approx(half.parts["ctc"].item() + 0.1 * consistency, rel=1e-5)
+    assert consistency > 0
+
+
 def test_masks_depend_on_keys_alone() -> None:
     task = recognition_task(masking=True)
     task.model.eval()

@@ -42,11 +42,12 @@ class CtcObjective:
         self.head = head
         self.prior_weight = 0.0  # set by who watches for plateaus
         self.priors: list[float] = []  # label frequencies, kept while they are in use
+        self.one_view_yet = False  # set by who knows the step
 
     @property
     def two_views(self) -> bool:
         """True where every utterance is wanted twice: rows 0..N-1, then again as N..2N-1."""
-        return self.head.config.consistency > 0
+        return self.head.config.consistency > 0 and not self.one_view_yet
 
     def loss(self, tapped: Tapped, targets: Padded, *, warm: float) -> CtcLoss:
         """Encoded frames and ids -> loss of each utterance; one that cannot align adds nothing.

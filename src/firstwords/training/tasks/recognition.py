@@ -45,13 +45,15 @@ class RecognitionSettings:
     """What of a recipe the task needs.
 
     Args:
-        consistency_warmup: reference batches until the consistency loss has its full weight.
+        consistency_start: reference batches from which on there are two views (CR-CTC); before, one.
+        consistency_warmup: reference batches from there until the consistency loss has its full weight.
         mask_warmup: reference batches until masks have their full width; 0: they have it from the start.
         frozen_steps: steps in which only the heads learn (fine-tuning).
         scoring: text -> text before errors are counted.
     """
 
     scoring: Callable[[str], str]
+    consistency_start: float = 0.0
     consistency_warmup: float = 2000.0
     mask_warmup: float = 0.0
     frozen_steps: int = 0
@@ -101,6 +103,8 @@ class RecognitionTask(Task[Batch]):
         """Regularisers follow ``count``; the encoder is frozen for the first steps of a fine-tuning."""
         self.count = count
         self.speech.set_step(count)
+        if self.ctc is not None:
+            self.ctc.one_view_yet = count < self.settings.consistency_start
         if self.settings.frozen_steps:
             self.speech.encoder.requires_grad_(step > self.settings.frozen_steps)
 
@@ -123,9 +127,8 @@ class RecognitionTask(Task[Batch]):
         each = torch.zeros(len(batch.ids), device=audio.values.device)
         if self.ctc is not None:
             self.ctc.prior_weight = self.monitor.prior_weight
-            made = self.ctc.loss(
-                tapped, targets, warm=self.count / max(self.settings.consistency_warmup, 1.0)
-            )
+            since = self.count - self.settings.consistency_start
+            made = self.ctc.loss(tapped, targets, warm=since / max(self.settings.consistency_warmup, 1.0))
             each = each + made.each
             if losses or len(made.parts) > 1:
                 parts = {name: part.sum() for name, part in made.parts.items()}
