@@ -167,7 +167,7 @@ def _limit(part: str, text: str) -> Limit:
             mend=f"Write metric, < or <=, number, unit, and commas between: {EXAMPLE}.",
         )
     name, sign, plus, number, unit = found.groups()
-    metric = next((m for m in METRICS if m == name), None)
+    metric = dict(zip(map(str, METRICS), METRICS, strict=True)).get(name)
     if metric is None:
         near = difflib.get_close_matches(name, METRICS, n=1)
         raise UsageError(
@@ -175,7 +175,7 @@ def _limit(part: str, text: str) -> Limit:
             mend=f"Did you mean {near[0]}?" if near else f"There are {', '.join(METRICS)}.",
         )
     if unit not in _UNITS[metric]:
-        known = ", ".join(_WRITTEN.get(u, u) for u in _UNITS[metric] if u) or "none"
+        known = ", ".join(_WRITTEN.get(u, u.upper()) for u in _UNITS[metric] if u) or "none"
         raise UsageError(f"--target: {metric} has no unit '{unit}'.", mend=f"Units of {metric}: {known}.")
     if plus and metric not in _RATES:
         raise UsageError(
