@@ -1,0 +1,312 @@
+"""``firstwords compress MODEL --target ...``: which steps, how far, until the limits are kept.
+
+A ``Way`` is a share of the parameters that is cut and a way to keep the weights, each with the share of the
+bytes it is counted with: fp32 100 %, bf16 52, int8 28, 6-bit k-means 22, mixed bits 15 and more.
+
+The first way is the mildest that should do, by arithmetic: bytes, parameters and multiply-accumulates fall
+with what is cut, time roughly too. What was really reached is measured, and the next way makes good for what
+was missing: stronger where the model was too large or too slow, milder where it erred too much and had room
+left. No way is tried twice. The attempt that keeps to all limits, else the one nearest to them, becomes the
+model; the original is only read.
+
+    TO/attempts/NAME/        the model of one way; NAME.json what was measured: a second call goes on there
+    TO/                      a copy of the best one
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol, get_args
+
+from firstwords.compression.target import METRICS, Broken, Measures, Target, shown
+from firstwords.errors import FirstwordsError, UsageError
+from firstwords.files import replace_folder, write_atomically
+from firstwords.model.checkpoint import WEIGHTS
+
+Keep = Literal["fp32", "bf16", "int8", "kmeans6", "mixed"]
+KEEPS: tuple[Keep, ...] = get_args(Keep)  # from mild to strong
+SHARE_OF_BYTES: dict[Keep, float] = {"fp32": 1.0, "bf16": 0.52, "int8": 0.28, "kmeans6": 0.22, "mixed": 0.15}
+ATTEMPTS, MEASURES, ORDER = "attempts", "measures.json", "order.json"
+LEFTOVERS = ("resume", "rounds", ATTEMPTS)  # of a training, a pruning, a search like this one
+MOST_ATTEMPTS = 4
+MOST_CUT = 0.7
+_FINER = 0.05  # shares are multiples of it
+_MARGIN = 0.03  # of a limit, kept free
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Way:
+    """What is done to a model.
+
+    Args:
+        cut: share of the parameters that goes, 0 to MOST_CUT.
+        budget: bytes of the file, for "mixed" alone.
+    """
+
+    cut: float = 0.0
+    keep: Keep = "fp32"
+    budget: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        parts = [f"cut{round(100 * self.cut)}"] if self.cut else []
+        parts.append(f"mixed{self.budget}" if self.keep == "mixed" else self.keep)
+        return "-".join(parts)
+
+
+class Steps(Protocol):
+    """The steps of compression, folder in, folder out; each goes on where it was stopped."""
+
+    def prune(self, source: Path, to: Path, share: float) -> None: ...
+
+    def store(self, source: Path, to: Path, keep: Keep, budget: int | None) -> None: ...
+
+    def measure(self, folder: Path) -> Measures: ...
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A way that was gone, and where it led."""
+
+    way: Way
+    folder: Path
+    measures: Measures
+    broken: tuple[Broken, ...]
+    excess: float
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What came of it: all attempts, and the best of them, which is now the model in ``folder``."""
+
+    folder: Path
+    original: Measures
+    attempts: tuple[Attempt, ...]
+    best: Attempt
+
+    @property
+    def met(self) -> bool:
+        """Whether the best one keeps to every limit."""
+        return not self.best.broken
+
+
+def compress_to_target(
+    source: Path,
+    to: Path,
+    target: Target,
+    steps: Steps,
+    *,
+    most: int = MOST_ATTEMPTS,
+    settings: str = "",
+    say: Say = lambda _: None,
+) -> Planned:
+    """A model folder and limits -> ``to`` with the model that keeps them, or comes nearest.
+
+    Args:
+        most: attempts.
+        settings: of ``steps``: a second call into the same folder must have the same.
+    """
+    _settle(source, to, target, settings)
+    original = _measured(source, to / ATTEMPTS / "original.json", steps)
+    told = ", ".join(f"{m} {shown(m, original[m])}" for m in METRICS if m in original)
+    say(f"The original has {told}. Wanted: {target}.")
+    attempts: list[Attempt] = []
+    way: Way | None = first_way(original, target)
+    while way is not None and len(attempts) < most:
+        say(f"Attempt {len(attempts) + 1} of at most {most}: {said(way)}.")
+        attempts.append(_tried(way, source, to, target, original, steps))
+        done = attempts[-1]
+        if not done.broken:
+            break
+        say(f"  Not yet: {'; '.join(map(str, done.broken))}.")
+        way = next_way(attempts, original, target)
+    best = min(attempts, key=lambda a: (a.excess, a.measures.get("cer", 0.0)))
+    _take(best, to)
+    return Planned(to, original, tuple(attempts), best)
+
+
+def first_way(original: Measures, target: Target) -> Way:
+    """The mildest way that keeps the limits, if bytes and time fall as they should."""
+    cut = 0.0
+    for metric in ("parameters", "macs", "rtf"):
+        cut = max(cut, _cut_for(original, target, metric))
+    size = target.limit("size")
+    if size is None or "size" not in original:
+        return Way(_rounded(cut))
+    room = (1 - _MARGIN) * size.bound(original)
+    for keep in KEEPS:
+        if original["size"] * (1 - cut) * SHARE_OF_BYTES[keep] <= room:
+            break
+    else:
+        keep = "mixed"
+        cut = max(cut, 1 - room / (original["size"] * SHARE_OF_BYTES["mixed"]))
+    return _way(_rounded(cut), keep, room)
+
+
+def next_way(attempts: Sequence[Attempt], original: Measures, target: Target) -> Way | None:
+    """After attempts that broke limits: what makes good for the last one; None where nothing is left."""
+    last = attempts[-1]
+    broken = {b.limit.metric: b for b in last.broken}
+    size = target.limit("size")
+    room = (1 - _MARGIN) * size.bound(original) if size is not None else math.inf
+    tried = {a.way for a in attempts}
+    wishes: list[Way] = []
+    slow = [m for m in ("parameters", "macs", "rtf", "memory") if m in broken]
+    if slow:
+        known = [broken[m].value / broken[m].bound for m in slow if not math.isnan(broken[m].value)]
+        cut = 1 - (1 - last.way.cut) / max(known, default=1.0) * (1 - _MARGIN)
+        wishes.append(_way(_rounded(max(cut, last.way.cut + _FINER)), last.way.keep, room))
+    if "size" in broken:
+        stronger = KEEPS[min(KEEPS.index(last.way.keep) + 1, len(KEEPS) - 1)]
+        wishes.append(_way(last.way.cut, stronger, room))
+        share = broken["size"].bound / broken["size"].value
+        wishes.append(_way(_rounded(1 - (1 - last.way.cut) * share * (1 - _MARGIN)), last.way.keep, room))
+    if not slow and "size" not in broken:  # it errs too much: milder, as far as the other limits let it
+        if last.way.cut:
+            least = max((_cut_for(original, target, m) for m in ("parameters", "macs", "rtf")), default=0.0)
+            wishes.append(_way(_rounded(max(least, last.way.cut - 2 * _FINER)), last.way.keep, room))
+        for keep in reversed(KEEPS[: KEEPS.index(last.way.keep)]):
+            bytes_now = last.measures.get("size", math.nan)
+            grown = bytes_now * SHARE_OF_BYTES[keep] / SHARE_OF_BYTES[last.way.keep]
+            if math.isinf(room) or grown <= room:
+                wishes.append(_way(last.way.cut, keep, room))
+            elif last.way.keep == "mixed" and size is not None:
+                # fewer weights in more bits each
+                wishes.append(_way(_rounded(1 - (1 - last.way.cut) * room / grown), keep, room))
+    for way in wishes:
+        if way not in tried:
+            return way
+    return None
+
+
+def said(way: Way) -> str:
+    """A way in words."""
+    first = f"{way.cut:.0%} of the parameters cut and the rest trained again" if way.cut else ""
+    kept = {
+        "fp32": "weights kept in 32 bits",
+        "bf16": "weights kept in 16 bits",
+        "int8": "weights kept in 8 bits",
+        "kmeans6": "weights kept as 6-bit numbers of shared values",
+        "mixed": f"bits by layer, within {shown('size', float(way.budget or 0))}",
+    }[way.keep]
+    return f"{first}, {kept}" if first else kept
+
+
+def _way(cut: float, keep: Keep, room: float) -> Way:
+    return Way(cut, keep, int(room) if keep == "mixed" and math.isfinite(room) else None)
+
+
+def _cut_for(original: Measures, target: Target, metric: Literal["parameters", "macs", "rtf"]) -> float:
+    """Share to cut so that a metric that falls with the parameters keeps its limit."""
+    limit = target.limit(metric)
+    if limit is None or metric not in original or limit.holds(original, original):
+        return 0.0
+    return 1 - (1 - _MARGIN) * limit.bound(original) / original[metric]
+
+
+def _rounded(cut: float) -> float:
+    """Up to the next multiple of ``_FINER``, and no more than may be cut at all."""
+    return 0.0 if cut <= 0 else min(MOST_CUT, round(math.ceil(round(cut / _FINER, 6)) * _FINER, 4))
+
+
+def _tried(way: Way, source: Path, to: Path, target: Target, original: Measures, steps: Steps) -> Attempt:
+    folder = to / ATTEMPTS / way.name
+    record = to / ATTEMPTS / f"{way.name}.json"
+    if not record.is_file():
+        at = source
+        if way.cut:
+            pruned = to / ATTEMPTS / Way(way.cut).name
+            if not (pruned / WEIGHTS).is_file():
+                steps.prune(source, pruned, way.cut)
+            at = pruned
+        if way.keep != "fp32":
+            shutil.rmtree(folder, ignore_errors=True)
+            steps.store(at, folder, way.keep, way.budget)
+        elif not way.cut:
+            _copy(source, folder)
+    measures = _measured(folder, record, steps)
+    broken = tuple(target.broken(measures, original))
+    return Attempt(way, folder, measures, broken, target.excess(measures, original))
+
+
+def _measured(folder: Path, record: Path, steps: Steps) -> Measures:
+    if record.is_file():
+        try:
+            found = json.loads(record.read_text(encoding="utf-8"))
+            return {metric: float(found[metric]) for metric in METRICS if metric in found}
+        except (OSError, ValueError, TypeError, AttributeError):
+            record.unlink(missing_ok=True)
+    measures = steps.measure(folder)
+    record.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(record, json.dumps(dict(measures), indent=1) + "\n")
+    return measures
+
+
+def _copy(source: Path, folder: Path) -> None:
+    """A model folder without what its making left there to resume from."""
+    new = folder.with_name(folder.name + ".new")
+    shutil.rmtree(new, ignore_errors=True)
+    shutil.copytree(source, new, ignore=lambda _, names: set(LEFTOVERS) & set(names))
+    replace_folder(new, folder)
+
+
+def _take(best: Attempt, to: Path) -> None:
+    """The files of the best attempt into ``to``; the weights last, so that there is no half model."""
+    (to / WEIGHTS).unlink(missing_ok=True)
+    for path in sorted(best.folder.iterdir(), key=lambda p: p.name == WEIGHTS):
+        if path.name in LEFTOVERS:
+            continue
+        if path.is_dir():
+            shutil.copytree(path, to / path.name, dirs_exist_ok=True)
+        else:
+            write_atomically(to / path.name, path.read_bytes())
+
+
+def _settle(source: Path, to: Path, target: Target, settings: str) -> None:
+    if not (source / WEIGHTS).is_file():
+        raise UsageError(f"'{source}' is no model folder: it has no {WEIGHTS}.", mend="Train one first.")
+    if to.resolve().is_relative_to(source.resolve()) or source.resolve().is_relative_to(to.resolve()):
+        raise UsageError(
+            f"--to {to}: the model itself is only read.", mend="Give --to a folder of its own, elsewhere."
+        )
+    order = {"target": str(target), "settings": settings, "model": str(source.resolve())}
+    path = to / ATTEMPTS / ORDER
+    if path.is_file():
+        try:
+            known = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            known = None
+        if known != order:
+            raise UsageError(
+                f"'{to}' was begun with another model, target or settings.", mend="Give another --to folder."
+            )
+    elif to.exists() and any(to.iterdir()):
+        raise UsageError(f"'{to}' exists and is not empty.", mend="Give --to a new folder.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, json.dumps(order, indent=1) + "\n")
+
+
+def fitting(candidates: Sequence[tuple[Path, Measures]], target: Target) -> tuple[Path | None, list[str]]:
+    """Of several models the one with the fewest errors that keeps to the limits, or why none does.
+
+    Relative limits are points more than the first one has.
+    """
+    if not candidates:
+        raise FirstwordsError("There is nothing to choose from.", mend="Name model folders.")
+    original = candidates[0][1]
+    why: list[str] = []
+    fits: list[tuple[float, float, Path]] = []
+    for folder, measures in candidates:
+        broken = target.broken(measures, original)
+        if broken:
+            why.append(f"{folder}: {'; '.join(map(str, broken))}")
+        else:
+            fits.append((measures.get("cer", 0.0), measures.get("size", 0.0), folder))
+    return (min(fits)[2] if fits else None), why
