@@ -122,8 +122,8 @@ class RelativeSelfAttention(nn.Module):
         return self._attend(q, keys_values, positions, hidden), after
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        dim = x.shape[2]
-        q, keys_values = self.in_proj(x).split((dim, 2 * dim), dim=2)
+        width = self.in_proj.weight.shape[0] // 3  # less than that of x where heads were cut
+        q, keys_values = self.in_proj(x).split((width, 2 * width), dim=2)
         return q, keys_values
 
     def _attend(

@@ -194,6 +194,19 @@ class ZipformerLayer(Scheduled):
     def _kept(self, x: Tensor, rate: Schedule | float) -> Tensor | None:
         return keep_utterances(x, self.now(rate)) if self.training else None
 
+    @property
+    def cache_widths(self) -> tuple[int, int, int, int, int, int]:
+        """Of the tensors of ``LayerCache``, in their order."""
+        weights = self.self_attn_weights
+        return (
+            weights.heads * weights.query_head_dim,
+            self.nonlin_attention.hidden,
+            self.self_attn1.in_proj.weight.shape[0],
+            self.self_attn2.in_proj.weight.shape[0],
+            self.conv_module1.out_proj.weight.shape[1],
+            self.conv_module2.out_proj.weight.shape[1],
+        )
+
     def step(
         self,
         x: Float[Tensor, "batch chunk dim"],
