@@ -24,6 +24,8 @@ Condition = Callable[[int, Padded], Tensor]
 class Absent(nn.Module):
     """The place of a layer that was cut out of a model (model/structure.py): hands on what it gets."""
 
+    stride = 1  # frames in per frame out
+
     def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
         return x
 

@@ -23,7 +23,7 @@ from pydantic import ConfigDict, Field, ValidationError
 from torch import nn
 
 from firstwords.config import Config
-from firstwords.encoders.layers import Absent
+from firstwords.encoders.layers import Absent, present
 from firstwords.errors import CheckpointError
 from firstwords.files import write_atomically
 
@@ -63,6 +63,8 @@ class Cut(Step):
             setattr(module, name, value)
         for name, sizes in self.shapes.items():
             _resize(module, name, sizes, f"{self.module}.{name}")
+        if isinstance(module, nn.LayerNorm) and "weight" in self.shapes:
+            module.normalized_shape = self.shapes["weight"]  # its sizes, which torch keeps beside the weight
 
 
 class Drop(Step):
@@ -84,6 +86,8 @@ class Drop(Step):
             raise ValueError(f"'{self.list}' has {len(layers)} layers, so none has number {self.index}")
         if isinstance(layers[self.index], Absent):
             raise ValueError(f"layer {self.index} of '{self.list}' was left out before")
+        if len(present(layers)) == 1:
+            raise ValueError(f"layer {self.index} is the last one of '{self.list}'")
         layers[self.index] = Absent()
 
 

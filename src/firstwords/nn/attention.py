@@ -103,7 +103,7 @@ class RelativeSelfAttention(nn.Module):
         x: Float[Tensor, "batch time dim"],
         positions: Float[Tensor, "offsets dim"],
         hidden: Bool[Tensor, "#batch 1 #rows time"] | None = None,
-    ) -> Float[Tensor, "batch time dim"]:
+    ) -> Float[Tensor, "batch time outdim"]:
         """``positions`` from ``nn/positions.distances``."""
         q, keys_values = self._project(x)
         return self._attend(q, keys_values, positions, hidden)
@@ -128,7 +128,7 @@ class RelativeSelfAttention(nn.Module):
 
     def _attend(
         self, q: Tensor, keys_values: Tensor, positions: Tensor, hidden: Tensor | None
-    ) -> Float[Tensor, "batch time dim"]:
+    ) -> Float[Tensor, "batch time outdim"]:
         dim = q.shape[2]
         scale = (dim // self.heads) ** -0.5
         k, v = (_heads(part, self.heads) for part in keys_values.chunk(2, dim=2))

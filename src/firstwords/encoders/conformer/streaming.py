@@ -24,7 +24,7 @@ class ConformerCache(NamedTuple):
     """What one layer remembers."""
 
     keys_values: Float[Tensor, "batch left keysvalues"]
-    gated: Float[Tensor, "batch before dim"]  # kernel - 1 frames before the convolution
+    gated: Float[Tensor, "batch before inner"]  # kernel - 1 frames before the convolution
 
 
 class ConformerState(NamedTuple):

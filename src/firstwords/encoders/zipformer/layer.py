@@ -92,8 +92,8 @@ class LayerCache(NamedTuple):
     gated: Float[Tensor, "batch left hidden"]
     values1: Float[Tensor, "batch left values"]
     values2: Float[Tensor, "batch left values"]
-    convolution1: Float[Tensor, "batch before dim"]
-    convolution2: Float[Tensor, "batch before dim"]
+    convolution1: Float[Tensor, "batch before channels1"]
+    convolution2: Float[Tensor, "batch before channels2"]
 
 
 class View(NamedTuple):
