@@ -1,1 +1,1 @@
-"""Smaller models from trained ones: folder in, smaller folder out."""
+"""Smaller models of trained ones: folder in, smaller folder out."""

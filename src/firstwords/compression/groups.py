@@ -103,7 +103,8 @@ class Draft:
     """A group while its parts are named, one call for each module it goes through."""
 
     def __init__(self, root: nn.Module, prefix: str, name: str, kind: Kind, units: int) -> None:
-        self.root, self.prefix, self.name, self.kind, self.units = root, prefix, name, kind, units
+        self.root, self.prefix, self.name, self.units = root, prefix, name, units
+        self.kind: Kind = kind
         self._tensors: list[Places] = []
         self._gates: list[Places] = []
         self._sums: list[Sums] = []
@@ -230,7 +231,8 @@ def cut(model: SpeechModel, removed: Mapping[Group, Iterable[int]]) -> tuple[Cha
         for places in group.tensors:
             gone[places.tensor][places.axis].update(places.index[units].flatten().tolist())
         for (module, name), each in group.attributes.items():
-            now = attributes[module].get(name, vars(model.get_submodule(module))[name])
+            now = attributes[module].get(name)
+            now = int(vars(model.get_submodule(module))[name]) if now is None else now
             attributes[module][name] = now - each * len(units)
     within = tuple(f"{path}.{number}." for path, number in drops)
     shapes: dict[str, dict[str, tuple[int, ...]]] = defaultdict(dict)
