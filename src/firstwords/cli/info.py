@@ -9,6 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from firstwords.model.recipe import Recipe
+    from firstwords.model.structure import Structure
 
 # What a folder may hold (docs: "A checkpoint is one folder"), and whether it can transcribe without it.
 PARTS = (
@@ -86,6 +87,7 @@ def facts(model: Path) -> list[tuple[str, str]]:
 def _from_recipe(model: Path) -> list[tuple[str, str]]:
     from firstwords.model.checkpoint import stranger
     from firstwords.model.recipe import read_recipe
+    from firstwords.model.structure import read_structure
     from firstwords.text.load import load_tokenizer
 
     if not (model / "recipe.toml").is_file():
@@ -109,7 +111,9 @@ def _from_recipe(model: Path) -> list[tuple[str, str]]:
             ("", " ".join(shown[:40]) + more),
         ]
         if stranger(model, recipe, tokenizer, header) is None:  # else it may be of any size
-            rows += _cost(recipe, len(tokenizer.pieces))
+            structure = read_structure(model)
+            rows += _cost(recipe, len(tokenizer.pieces), structure)
+            rows += _cut(structure)
     return [
         *rows,
         ("audio", f"{recipe.data.sample_rate} Hz, channels: {recipe.data.channels}"),
@@ -118,14 +122,27 @@ def _from_recipe(model: Path) -> list[tuple[str, str]]:
     ]
 
 
-def _cost(recipe: Recipe, pieces: int) -> list[tuple[str, str]]:
+def _cost(recipe: Recipe, pieces: int, structure: Structure) -> list[tuple[str, str]]:
     """What the network computes, counted while one with fresh weights runs."""
     from firstwords.model.cost import model_cost
     from firstwords.model.speech_model import SpeechModel
 
-    cost = model_cost(SpeechModel(recipe, pieces))
+    cost = model_cost(SpeechModel(recipe, pieces, structure))
     counts = (("MACs", cost.macs_per_second), ("FLOPs", cost.flops_per_second))
     return [(name, f"{count / 1e6:.4g} M per second of audio") for name, count in counts]
+
+
+def _cut(structure: Structure) -> list[tuple[str, str]]:
+    """What became of the network since its recipe, by kind of change."""
+    from collections import Counter
+
+    names = {"cut": "with fewer units", "drop": "layers left out"}
+    counts = Counter(change.kind for change in structure.changes)
+    said = ", ".join(
+        f"{n} {names.get(kind, kind)}" if kind != "cut" else f"{n} parts {names[kind]}"
+        for kind, n in counts.items()
+    )
+    return [("cut since the recipe", said)] if structure else []
 
 
 def _parameters(path: Path) -> tuple[int, dict[str, str]]:

@@ -84,7 +84,7 @@ class ConvolutionalGate(nn.Module):
 
     def forward(
         self, x: Float[Tensor, "batch time dim"], real: Bool[Tensor, "batch time"] | None
-    ) -> Float[Tensor, "batch time dim"]:
+    ) -> Float[Tensor, "batch time outdim"]:
         x, gate = F.gelu(self.in_proj(x)).chunk(2, dim=2)
         return self.out_proj(self.dropout(x * self.convolution(self.norm(gate), real)))
 

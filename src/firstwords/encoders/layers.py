@@ -6,10 +6,10 @@ What a tap is for: heads/intermediate.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import final
+from typing import Any, final
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from firstwords.errors import ConfigError
 from firstwords.nn.dropout import skip_for_some
@@ -18,6 +18,21 @@ from firstwords.tensors import Padded
 # Called with (layer number, the output as it would be after that layer); what it returns, (B, T, dim) at the
 # rate of the output, is added to the running sequence (self-conditioning: arXiv:2104.02724).
 Condition = Callable[[int, Padded], Tensor]
+
+
+@final
+class Absent(nn.Module):
+    """The place of a layer that was cut out of a model (model/structure.py): hands on what it gets."""
+
+    stride = 1  # frames in per frame out
+
+    def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
+        return x
+
+
+def present(layers: Iterable[nn.Module]) -> list[nn.Module]:
+    """The layers that were not cut out: those that remember something between two steps of a stream."""
+    return [layer for layer in layers if not isinstance(layer, Absent)]
 
 
 @final

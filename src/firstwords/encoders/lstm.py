@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import Any, Literal, NamedTuple, cast, final
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
@@ -59,7 +60,7 @@ class LstmConfig(Config):
 
 
 class LstmState(NamedTuple):
-    """What each layer remembers."""
+    """What each layer remembers, as wide as the widest layer."""
 
     hidden: Float[Tensor, "layers batch hidden"]
     cell: Float[Tensor, "layers batch hidden"]
@@ -107,6 +108,11 @@ class Lstm(StreamingEncoder[LstmState]):
             x = self.dropout(norm(y))
         return zero_padding(Padded(x, lengths))
 
+    @property
+    def _widths(self) -> list[int]:
+        """Hidden units of each layer of a network that streams."""
+        return [cast("nn.LSTM", layer).hidden_size for layer in self.layers]
+
     def hop(self, chunk: int) -> int:
         """Feature frames from one window to the next."""
         return chunk * self.subsampling
@@ -128,7 +134,7 @@ class Lstm(StreamingEncoder[LstmState]):
         if chunk < 1:
             raise ConfigError(f"chunk = {chunk} must be at least 1.", mend="Every chunk from 1 on serves.")
         like = cast("Tensor", cast("nn.LSTM", self.layers[0]).weight_hh_l0)
-        zeros = like.new_zeros(self.config.layers, rows, self.config.hidden)
+        zeros = like.new_zeros(self.config.layers, rows, max(self._widths))
         return LstmState(zeros, zeros.clone())
 
     def step(self, frames: Padded, state: LstmState) -> tuple[Padded, LstmState]:
@@ -144,9 +150,15 @@ class Lstm(StreamingEncoder[LstmState]):
         hidden: list[Tensor] = []
         cell: list[Tensor] = []
         for number, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
-            before = (state.hidden[number : number + 1], state.cell[number : number + 1])
+            width, most = self._widths[number], state.hidden.shape[2]
+            before = (
+                state.hidden[number : number + 1, :, :width],
+                state.cell[number : number + 1, :, :width],
+            )
+            if width < most:  # a layer of fewer units than another one
+                before = (before[0].contiguous(), before[1].contiguous())
             x, after = layer(x, before)
             x = norm(x)
-            hidden.append(after[0])
-            cell.append(after[1])
+            hidden.append(F.pad(after[0], (0, most - width)))
+            cell.append(F.pad(after[1], (0, most - width)))
         return zero_padding(Padded(x, lengths)), LstmState(torch.cat(hidden), torch.cat(cell))

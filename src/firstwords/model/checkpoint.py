@@ -1,7 +1,9 @@
 """A model as one folder: save, load, check.
 
     recipe.toml         resolved: every default written out
-    model.safetensors   weights and buffers; its header names the recipe, pieces and vocabulary it belongs to
+    structure.json      what was cut since (structure.py); only where something was
+    model.safetensors   weights and buffers; its header names the recipe, pieces, vocabulary and structure it
+                        belongs to
     tokenizer/          pieces.txt, ...
     check/              a synthetic clip and the answer it must get
     card.md             language, hours, error rate, date, command
@@ -36,6 +38,8 @@ from firstwords.files import staged, unwritable, write_atomically, written_aside
 from firstwords.model.recipe import FORMAT, Recipe, read_recipe, write_recipe
 from firstwords.model.selfcheck import run_check, write_check
 from firstwords.model.speech_model import SpeechModel
+from firstwords.model.structure import FILE as STRUCTURE
+from firstwords.model.structure import read_structure, write_structure
 from firstwords.search.speech_gate import OPEN, SpeechGate
 from firstwords.text.load import load_tokenizer
 from firstwords.text.tokenizer import Tokenizer
@@ -68,8 +72,12 @@ def save_model(
     }
     if speech_gate.words:
         header["words"] = json.dumps(sorted(speech_gate.words), ensure_ascii=False)
-    with staged(folder, last=(WEIGHTS,)) as new:
+    if model.structure:
+        header["structure"] = model.structure.digest
+    gone = () if model.structure else (STRUCTURE,)
+    with staged(folder, last=(WEIGHTS,), gone=gone) as new:
         write_recipe(new / RECIPE, model.recipe)
+        write_structure(new, model.structure)
         tokenizer.save(new / TOKENIZER)
         write_atomically(new / CARD, card)
         write_check(folder, new, model)
@@ -116,12 +124,13 @@ def load_model(
     tokenizer = load_tokenizer(folder / TOKENIZER)
     place = choose_device(device) if isinstance(device, str) else device
     weights, header = _read_weights(folder / WEIGHTS)
+    structure = read_structure(folder)
     if file := stranger(folder, recipe, tokenizer, header):
         raise CheckpointError(
             f"'{folder}': {WEIGHTS} was not saved with this {file} (the stored fingerprint differs).",
             mend="Was the file edited, or the copy interrupted? Copy the whole folder again.",
         )
-    model = SpeechModel(recipe, len(tokenizer.pieces))
+    model = SpeechModel(recipe, len(tokenizer.pieces), structure)
     load_weights(model, weights, source=str(folder / WEIGHTS))
     model.to(place).eval()
     if check:
@@ -134,6 +143,8 @@ def stranger(folder: Path, recipe: Recipe, tokenizer: Tokenizer, header: Mapping
     """Which file of a model folder the weights with this header were not saved with, if there is one."""
     if header.get("recipe") not in recipe_digests(folder / RECIPE, recipe):
         return RECIPE
+    if header.get("structure", "") != read_structure(folder).digest:
+        return STRUCTURE
     return TOKENIZER if header.get("pieces") != tokenizer.piece_hash else None
 
 

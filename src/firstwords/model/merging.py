@@ -42,6 +42,7 @@ from firstwords.model.checkpoint import (
 )
 from firstwords.model.recipe import Recipe, read_recipe
 from firstwords.model.speech_model import SpeechModel
+from firstwords.model.structure import UNCHANGED, Structure, read_structure
 from firstwords.text.load import load_tokenizer
 from firstwords.text.tokenizer import Tokenizer
 
@@ -81,6 +82,7 @@ class Parent:
     shapes: Mapping[str, Shape]
     fingerprint: str  # SHA-256 of model.safetensors
     words: frozenset[str] = frozenset()  # of a closed vocabulary
+    structure: Structure = UNCHANGED
 
     @property
     def name(self) -> str:
@@ -120,7 +122,8 @@ def read_parent(folder: Path) -> Parent:
             f"'{folder}': {WEIGHTS} was not saved with this {found} (the stored fingerprint differs).",
             mend="Was the file edited, or the copy interrupted? Copy the whole folder again.",
         )
-    return Parent(folder, recipe, tokenizer, shapes, fingerprint, closed_words(header, folder))
+    words = closed_words(header, folder)
+    return Parent(folder, recipe, tokenizer, shapes, fingerprint, words, read_structure(folder))
 
 
 def average(parents: Sequence[Parent], weights: Sequence[float] | None = None) -> list[Ingredient]:
@@ -163,6 +166,8 @@ def check_alike(parents: Sequence[Parent]) -> list[str]:
             other.tokenizer.piece_hash != first.tokenizer.piece_hash
         ):
             faults.insert(0, _other_pieces(first.tokenizer, other.tokenizer))
+        if other.structure != first.structure:
+            faults.insert(0, "other parts were cut from it (structure.json)")
         if faults:
             more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
             raise CheckpointError(
@@ -324,8 +329,10 @@ def _not_finite(tensors: _Tensors, ingredients: Sequence[Ingredient]) -> Checkpo
     return CheckpointError(f"The sum of {tensors.name} is no number.", mend="Use a smaller --scale.")
 
 
-def build_merged(recipe: Recipe, tokenizer: Tokenizer, weights: Mapping[str, Tensor]) -> SpeechModel:
+def build_merged(
+    recipe: Recipe, tokenizer: Tokenizer, weights: Mapping[str, Tensor], structure: Structure = UNCHANGED
+) -> SpeechModel:
     """Merged weights -> a model in evaluation mode, on the CPU."""
-    model = SpeechModel(recipe, len(tokenizer.pieces))
+    model = SpeechModel(recipe, len(tokenizer.pieces), structure)
     load_weights(model, weights, source="the merged weights")
     return model.eval()

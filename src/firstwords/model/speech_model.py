@@ -17,6 +17,7 @@ from firstwords.heads.head import Head
 from firstwords.heads.intermediate import Tapped, encode_with_taps
 from firstwords.model.kinds import build_encoder, build_frontend, build_head
 from firstwords.model.recipe import Recipe
+from firstwords.model.structure import UNCHANGED, Structure, apply_structure
 from firstwords.tensors import Padded
 
 
@@ -31,21 +32,26 @@ class StepAware(Protocol):
 
 @final
 class SpeechModel(nn.Module):
-    """Samples -> frames -> encoded frames -> heads."""
+    """Samples -> frames -> encoded frames -> heads.
+
+    Args:
+        structure: what was cut since; the model is built by its recipe, then changed.
+    """
 
     frontend: Frontend
     encoder: Encoder
     heads: nn.ModuleDict
 
-    def __init__(self, recipe: Recipe, vocabulary: int) -> None:
+    def __init__(self, recipe: Recipe, vocabulary: int, structure: Structure = UNCHANGED) -> None:
         super().__init__()
-        self.recipe = recipe
+        self.recipe, self.structure = recipe, structure
         self.vocabulary = vocabulary
         self.frontend = build_frontend(recipe.features)
         self.encoder = build_encoder(recipe.encoder, self.frontend.dim)
         self.heads = nn.ModuleDict(
             {name: build_head(config, self.encoder.dim, vocabulary) for name, config in recipe.heads.items()}
         )
+        apply_structure(self, structure)
 
     @property
     def ctc(self) -> CtcHead | None:

@@ -103,7 +103,7 @@ class RelativeSelfAttention(nn.Module):
         x: Float[Tensor, "batch time dim"],
         positions: Float[Tensor, "offsets dim"],
         hidden: Bool[Tensor, "#batch 1 #rows time"] | None = None,
-    ) -> Float[Tensor, "batch time dim"]:
+    ) -> Float[Tensor, "batch time outdim"]:
         """``positions`` from ``nn/positions.distances``."""
         q, keys_values = self._project(x)
         return self._attend(q, keys_values, positions, hidden)
@@ -122,13 +122,13 @@ class RelativeSelfAttention(nn.Module):
         return self._attend(q, keys_values, positions, hidden), after
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        dim = x.shape[2]
-        q, keys_values = self.in_proj(x).split((dim, 2 * dim), dim=2)
+        width = self.in_proj.weight.shape[0] // 3  # less than that of x where heads were cut
+        q, keys_values = self.in_proj(x).split((width, 2 * width), dim=2)
         return q, keys_values
 
     def _attend(
         self, q: Tensor, keys_values: Tensor, positions: Tensor, hidden: Tensor | None
-    ) -> Float[Tensor, "batch time dim"]:
+    ) -> Float[Tensor, "batch time outdim"]:
         dim = q.shape[2]
         scale = (dim // self.heads) ** -0.5
         k, v = (_heads(part, self.heads) for part in keys_values.chunk(2, dim=2))

@@ -105,7 +105,7 @@ class Subsampling(nn.Module):
 
 def _convolve(
     x: Float[Tensor, "batch time bins channels"], layer: nn.Conv2d
-) -> Float[Tensor, "batch frames outbins channels"]:
+) -> Float[Tensor, "batch frames outbins outchannels"]:
     """A strided convolution; a depthwise one that learns in bfloat16 runs in float32 on a CPU.
 
     There the kernel for a depthwise weight's gradient takes six times as long in bfloat16: 38 ms instead of

@@ -49,6 +49,11 @@ def take_over(model: SpeechModel, tokenizer: Tokenizer, start: LoadedModel) -> t
             f"'{start.folder}' has another encoder or other features than the recipe.",
             mend="Leave [encoder] and [features] out of the recipe: they come from the model.",
         )
+    if model.structure != start.model.structure:
+        raise CheckpointError(
+            f"From '{start.folder}' other parts were cut than from the model that was begun.",
+            mend="Give another --to folder, or the --from of before.",
+        )
     same = tokenizer.piece_hash == start.tokenizer.piece_hash
     own, given = model.state_dict(), start.model.state_dict()
     new = [name for name in model.recipe.heads if not same or not _is_kept(name, model, start)]

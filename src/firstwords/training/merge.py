@@ -97,7 +97,7 @@ def merge_models(
             raise UsageError("A greedy soup chooses by its error on dev.", mend="Add --corpus CORPUS.")
         ingredients, steps = _greedy(parents, recipe, tasting, say)
     found = merge_weights(ingredients)
-    model = build_merged(recipe, first.tokenizer, found.weights)
+    model = build_merged(recipe, first.tokenizer, found.weights, first.structure)
     for (parent, _), likeness in zip(ingredients, found.likeness, strict=True):
         if likeness < STRANGERS:
             tell(
@@ -127,7 +127,8 @@ def _greedy(
     parents: Sequence[Parent], recipe: Recipe, tasting: Tasting, say: Say
 ) -> tuple[list[Ingredient], tuple[Tasted, ...]]:
     def error(chosen: Sequence[Parent]) -> float:
-        model = build_merged(recipe, chosen[0].tokenizer, merge_weights(average(chosen)).weights)
+        weights = merge_weights(average(chosen)).weights
+        model = build_merged(recipe, chosen[0].tokenizer, weights, chosen[0].structure)
         if len(chosen) > 1:
             tasting.renew(model)
         found = tasting.error(model).objective

@@ -1,6 +1,7 @@
 """``firstwords train``: a corpus folder in, a model folder out.
 
-    RUN/                recipe.toml and tokenizer/ from the start; the model from the first validation on
+    RUN/                recipe.toml, tokenizer/ (and structure.json of a cut model it starts from) from the
+                        start; the model from the first validation on
     RUN/resume/         what is needed to go on; delete it when training is over
 
 The same call on the same folder goes on where it was, and refuses when recipe or corpus are others.
@@ -26,6 +27,7 @@ from firstwords.features.specaugment import SpecAugment
 from firstwords.model.checkpoint import RECIPE, TOKENIZER, LoadedModel, save_model
 from firstwords.model.recipe import Recipe, read_recipe
 from firstwords.model.speech_model import SpeechModel
+from firstwords.model.structure import read_structure
 from firstwords.search.speech_gate import SpeechGate
 from firstwords.text.load import load_tokenizer
 from firstwords.text.normalize import normalizer
@@ -163,7 +165,7 @@ class _Session:
         recipe, config = self.recipe, self.recipe.training
         tokenizer = load_tokenizer(self.folder / TOKENIZER)
         torch.manual_seed(recipe.seed)
-        model = SpeechModel(recipe, len(tokenizer.pieces))
+        model = SpeechModel(recipe, len(tokenizer.pieces), read_structure(self.folder))
         frozen = self._start_from(model, tokenizer)
         prepared = prepare(self.corpus, recipe, tokenizer, model, batch_share=self.processes.batch_share)
         for note in prepared.notes:

@@ -19,6 +19,8 @@ from firstwords.data.manifest import MANIFEST, Corpus, Utterance
 from firstwords.errors import AudioError, TrainingError, UsageError
 from firstwords.model.checkpoint import RECIPE, TOKENIZER, LoadedModel, bare_digest, recipe_digests
 from firstwords.model.recipe import Recipe, read_recipe, write_recipe
+from firstwords.model.structure import FILE as STRUCTURE
+from firstwords.model.structure import UNCHANGED, write_structure
 from firstwords.text.graphemes import graphemes
 from firstwords.text.load import train_tokenizer
 from firstwords.text.normalize import normalizer, normalizers_for
@@ -92,11 +94,15 @@ def settle(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress: 
     identity = {"recipe": digests, "corpus": corpus_fingerprint(corpus)}
     if wanted.start is not None:
         identity["start model"] = str(wanted.start.tokenizer.piece_hash)
+        if wanted.start.model.structure:
+            identity["structure"] = wanted.start.model.structure.digest
     check_identity(folder / RESUME, identity, whole=not begun)  # later --from is in the checkpoints
     if stored is None:
         tokenizer = train_tokenizer(recipe.tokenizer, training_texts(corpus, recipe))
         shutil.rmtree(folder / TOKENIZER, ignore_errors=True)
         tokenizer.save(folder / TOKENIZER)
+        (folder / STRUCTURE).unlink(missing_ok=True)
+        write_structure(folder, UNCHANGED if wanted.start is None else wanted.start.model.structure)
         write_recipe(folder / RECIPE, recipe)  # last: its presence says that the folder is settled
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from firstwords.encoders.conformer.config import ConformerConfig
 from firstwords.encoders.conformer.streaming import ConformerCache, ConformerState, start_state
 from firstwords.encoders.encoder import StreamingEncoder
-from firstwords.encoders.layers import Condition, Taps
+from firstwords.encoders.layers import Condition, Taps, present
 from firstwords.encoders.stack import AttentionStack, View, view_of
 from firstwords.errors import ConfigError
 from firstwords.nn.attention import RelativeSelfAttention
@@ -57,6 +57,11 @@ class ConformerLayer(nn.Module):
         x = x + self.dropout(self.attention(self.attention_norm(x), view.positions, view.hidden))
         x = x + self.dropout(self.convolution(self.convolution_norm(x), view.real))
         return self._feed_out(x)
+
+    @property
+    def cache_widths(self) -> tuple[int, int]:
+        """Of keys and values together, and of what the convolution reads."""
+        return self.attention.in_proj.weight.shape[0] // 3 * 2, self.convolution.out_proj.weight.shape[1]
 
     def step(
         self, x: Float[Tensor, "batch chunk dim"], cache: ConformerCache, view: View
@@ -135,7 +140,8 @@ class Conformer(AttentionStack, StreamingEncoder[ConformerState]):
 
     def start(self, rows: int, *, chunk: int, left: int) -> ConformerState:
         """The state before the first window; ``chunk`` and ``left`` in output frames (both limited)."""
-        return start_state(self.config, rows, chunk=chunk, left=left, like=self.embed.out.weight)
+        widths = [layer.cache_widths for layer in self._present]
+        return start_state(self.config, widths, rows, chunk=chunk, left=left, like=self.embed.out.weight)
 
     def step(self, frames: Padded, state: ConformerState) -> tuple[Padded, ConformerState]:
         """A window of feature frames -> its output frames and the next state.
@@ -148,11 +154,15 @@ class Conformer(AttentionStack, StreamingEncoder[ConformerState]):
         hidden = unseen(state.processed, left, lengths, chunk)[:, None, None]
         view = View(distances(chunk, left + chunk, self.dim, x), hidden, real_frames(lengths, chunk))
         caches: list[ConformerCache] = []
-        for layer, cache in zip(self.layers, state.layers, strict=True):
-            x, cache = cast("ConformerLayer", layer).step(x, cache, view)
+        for layer, cache in zip(self._present, state.layers, strict=True):
+            x, cache = layer.step(x, cache, view)
             caches.append(cache)
         after = ConformerState(tuple(caches), state.processed + lengths)
         return zero_padding(Padded(x, lengths)), after
+
+    @property
+    def _present(self) -> list[ConformerLayer]:
+        return cast("list[ConformerLayer]", present(self.layers))
 
     def _choose_context(self, chunk: int | None, left: int | None) -> tuple[int, int]:
         config = self.config

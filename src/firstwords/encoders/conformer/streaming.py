@@ -9,6 +9,7 @@ The last window of a recording may be shorter: it gives the frames that the whol
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -23,7 +24,7 @@ class ConformerCache(NamedTuple):
     """What one layer remembers."""
 
     keys_values: Float[Tensor, "batch left keysvalues"]
-    gated: Float[Tensor, "batch before dim"]  # kernel - 1 frames before the convolution
+    gated: Float[Tensor, "batch before inner"]  # kernel - 1 frames before the convolution
 
 
 class ConformerState(NamedTuple):
@@ -33,8 +34,19 @@ class ConformerState(NamedTuple):
     processed: Int[Tensor, " batch"]  # output frames so far
 
 
-def start_state(config: ConformerConfig, rows: int, *, chunk: int, left: int, like: Tensor) -> ConformerState:
-    """All zeros; ``chunk`` and ``left`` in output frames, dtype and device of ``like``."""
+def start_state(
+    config: ConformerConfig,
+    widths: Sequence[tuple[int, int]],
+    rows: int,
+    *,
+    chunk: int,
+    left: int,
+    like: Tensor,
+) -> ConformerState:
+    """All zeros; ``chunk`` and ``left`` in output frames, dtype and device of ``like``.
+
+    ``widths`` of the two tensors that each layer remembers.
+    """
     if not config.causal:
         raise ConfigError(
             "This Conformer is not causal, so it cannot stream.", mend="Train with encoder.causal = true."
@@ -45,9 +57,7 @@ def start_state(config: ConformerConfig, rows: int, *, chunk: int, left: int, li
             mend=f"For example left = {4 * max(1, chunk)}.",
         )
     layers = tuple(
-        ConformerCache(
-            like.new_zeros(rows, left, 2 * config.dim), like.new_zeros(rows, config.kernel - 1, config.dim)
-        )
-        for _ in range(config.layers)
+        ConformerCache(like.new_zeros(rows, left, pairs), like.new_zeros(rows, config.kernel - 1, gated))
+        for pairs, gated in widths
     )
     return ConformerState(layers, torch.zeros(rows, dtype=torch.int64, device=like.device))

@@ -166,16 +166,16 @@ class ConvolutionModule(nn.Module):
     def step(
         self,
         x: Float[Tensor, "batch chunk dim"],
-        cache: Float[Tensor, "batch left dim"],
+        cache: Float[Tensor, "batch left channels"],
         real: Bool[Tensor, "batch chunk"] | None = None,
-    ) -> tuple[Float[Tensor, "batch chunk dim"], Float[Tensor, "batch left dim"]]:
+    ) -> tuple[Float[Tensor, "batch chunk dim"], Float[Tensor, "batch left channels"]]:
         """One chunk and the cache of this module -> output and the next cache."""
         x, cache = cast("ChunkCausalDepthwiseConv", self.depthwise_conv).step(self._gate(x, real), cache)
         return self.out_proj(swoosh_r(x)), cache
 
     def _gate(
         self, x: Float[Tensor, "batch time dim"], real: Bool[Tensor, "batch time"] | None
-    ) -> Float[Tensor, "batch time dim"]:
+    ) -> Float[Tensor, "batch time channels"]:
         x, s = self.in_proj(x).chunk(2, dim=-1)
         padding = None if real is None else ~real.unsqueeze(-1)
         return cast("Tensor", _Gate.apply(x, self.balancer1(s), padding))

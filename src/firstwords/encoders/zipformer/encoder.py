@@ -172,8 +172,9 @@ class Zipformer(StreamingEncoder[ZipformerState]):
 
     def start(self, rows: int, *, chunk: int, left: int) -> ZipformerState:
         """The state before the first window; ``chunk`` and ``left`` in frames at 50 Hz (both limited)."""
-        like = self.embed.out.weight
-        return start_state(self.config, rows, chunk=chunk, left=left, bins=self.embed.bins, like=like)
+        widths = [[layer.cache_widths for layer in cast("Stack", stack).present] for stack in self.stacks]
+        front, like = (self.embed.bins, self.embed.channels), self.embed.out.weight
+        return start_state(self.config, widths, rows, chunk=chunk, left=left, front=front, like=like)
 
     def step(self, frames: Padded, state: ZipformerState) -> tuple[Padded, ZipformerState]:
         """A window of 2 * chunk + 13 feature frames -> chunk / 2 output frames and the next state.

@@ -92,8 +92,8 @@ class LayerCache(NamedTuple):
     gated: Float[Tensor, "batch left hidden"]
     values1: Float[Tensor, "batch left values"]
     values2: Float[Tensor, "batch left values"]
-    convolution1: Float[Tensor, "batch before dim"]
-    convolution2: Float[Tensor, "batch before dim"]
+    convolution1: Float[Tensor, "batch before channels1"]
+    convolution2: Float[Tensor, "batch before channels2"]
 
 
 class View(NamedTuple):
@@ -193,6 +193,19 @@ class ZipformerLayer(Scheduled):
 
     def _kept(self, x: Tensor, rate: Schedule | float) -> Tensor | None:
         return keep_utterances(x, self.now(rate)) if self.training else None
+
+    @property
+    def cache_widths(self) -> tuple[int, int, int, int, int, int]:
+        """Of the tensors of ``LayerCache``, in their order."""
+        weights = self.self_attn_weights
+        return (
+            weights.heads * weights.query_head_dim,
+            self.nonlin_attention.hidden,
+            self.self_attn1.in_proj.weight.shape[0],
+            self.self_attn2.in_proj.weight.shape[0],
+            self.conv_module1.out_proj.weight.shape[1],
+            self.conv_module2.out_proj.weight.shape[1],
+        )
 
     def step(
         self,

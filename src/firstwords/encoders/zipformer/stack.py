@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from firstwords.encoders.layers import present
 from firstwords.encoders.zipformer.attention import RelativePositions
 from firstwords.encoders.zipformer.layer import Bypass, LayerCache, LayerShape, View, ZipformerLayer
 from firstwords.encoders.zipformer.schedules import Schedule
@@ -104,6 +105,11 @@ class Stack(nn.Module):
         self.downsample = Downsample(factor) if factor > 1 else None
         self.out_combiner = Bypass(shape.dim) if factor > 1 else None
 
+    @property
+    def present(self) -> list[ZipformerLayer]:
+        """The layers that were not cut out."""
+        return cast("list[ZipformerLayer]", present(self.layers))
+
     def forward(
         self,
         x: Float[Tensor, "batch time dim"],
@@ -139,8 +145,8 @@ class Stack(nn.Module):
             x = self.downsample(x, repeat)
         positions = self.positions(x.shape[1], caches[0].keys.shape[1], x)
         after: list[LayerCache] = []
-        for layer, cache in zip(self.layers, caches, strict=True):
-            x, cache = cast("ZipformerLayer", layer).step(x, positions, cache, hidden)
+        for layer, cache in zip(self.present, caches, strict=True):
+            x, cache = layer.step(x, positions, cache, hidden)
             after.append(cache)
         if self.out_combiner is not None:
             x = self.out_combiner(before, upsample(x, self.factor, before.shape[1]))

@@ -11,6 +11,7 @@ pass. (The reference fills them up with log-mel silence, ln 1e-10, and reads on 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -57,9 +58,21 @@ def _look_back(config: ZipformerConfig) -> int:
 
 
 def start_state(
-    config: ZipformerConfig, rows: int, *, chunk: int, left: int, bins: int, like: Tensor
+    config: ZipformerConfig,
+    widths: Sequence[Sequence[tuple[int, ...]]],
+    rows: int,
+    *,
+    chunk: int,
+    left: int,
+    front: tuple[int, int],
+    like: Tensor,
 ) -> ZipformerState:
-    """All zeros; ``chunk`` and ``left`` in frames at 50 Hz, dtype and device of ``like``."""
+    """All zeros; ``chunk`` and ``left`` in frames at 50 Hz, dtype and device of ``like``.
+
+    Args:
+        widths: of the six tensors that each layer of each stack remembers, in the order of ``LayerCache``.
+        front: bins and channels inside the front end.
+    """
     if not config.causal:
         raise ConfigError(
             "This Zipformer is not causal, so it cannot stream.", mend="Train with encoder.causal = true."
@@ -77,23 +90,12 @@ def start_state(
             )
     stacks: list[tuple[LayerCache, ...]] = []
     for i, factor in enumerate(config.downsampling):
-        dim, heads, frames = config.dims[i], config.heads[i], left // factor
-
-        def zeros(frames: int, width: int) -> Tensor:
-            return like.new_zeros(rows, frames, width)
-
+        frames = (left // factor,) * 4 + (config.kernels[i] // 2,) * 2
         stacks.append(
             tuple(
-                LayerCache(
-                    zeros(frames, heads * config.query_head_dim[i]),
-                    zeros(frames, 3 * dim // 4),
-                    zeros(frames, heads * config.value_head_dim[i]),
-                    zeros(frames, heads * config.value_head_dim[i]),
-                    zeros(config.kernels[i] // 2, dim),
-                    zeros(config.kernels[i] // 2, dim),
-                )
-                for _ in range(config.layers[i])
+                LayerCache(*(like.new_zeros(rows, n, width) for n, width in zip(frames, sizes, strict=True)))
+                for sizes in widths[i]
             )
         )
-    before = like.new_zeros(rows, LOOK_AHEAD, bins, config.embed_channels[2])
+    before = like.new_zeros(rows, LOOK_AHEAD, *front)
     return ZipformerState(tuple(stacks), before, torch.zeros(rows, dtype=torch.int64, device=like.device))

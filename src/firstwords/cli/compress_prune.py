@@ -1,0 +1,87 @@
+"""``firstwords compress prune``: a model folder and a corpus -> the same model with fewer units."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from firstwords.errors import UsageError, quoted
+
+if TYPE_CHECKING:
+    from firstwords.compression.groups import Kind
+    from firstwords.compression.importance import By
+
+
+def run(
+    model: Annotated[Path, typer.Argument(help="Model folder; it is only read.", show_default=False)],
+    corpus: Annotated[
+        Path, typer.Option("--corpus", help="Corpus to judge units by and to train on.", show_default=False)
+    ],
+    to: Annotated[
+        Path,
+        typer.Option("--to", help="Model folder to write; one that was begun goes on.", show_default=False),
+    ],
+    share: Annotated[float, typer.Option("--share", help="Of the parameters that go: 0 to 1.")] = 0.3,
+    by: Annotated[
+        str,
+        typer.Option(
+            "--by", help="What a unit is judged by: taylor, magnitude, movement, activation, random."
+        ),
+    ] = "taylor",
+    rounds: Annotated[int, typer.Option("--rounds", help="Cuts, with training after each.")] = 1,
+    minutes: Annotated[
+        float | None,
+        typer.Option("--minutes", help="Of training after the cuts, all together.", show_default=False),
+    ] = None,
+    no_tuning: Annotated[bool, typer.Option("--no-tuning", help="Do not train after the cuts.")] = False,
+    parts: Annotated[
+        str,
+        typer.Option("--parts", help="What may be cut."),
+    ] = "heads,feedforward,convolution,hidden,layers",
+    per: Annotated[
+        str, typer.Option("--per", help="What importance is weighed against: parameter or mac.")
+    ] = "parameter",
+    unstructured: Annotated[
+        bool,
+        typer.Option("--unstructured", help="Zeros among the weights: smaller once packed, not faster."),
+    ] = False,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Cut the parts of a model that matter least; Ctrl-C saves, and the same command goes on."""
+    if (minutes is None) == (not no_tuning):
+        raise UsageError(
+            "How long to train after the cuts is not said."
+            if minutes is None
+            else "--minutes and --no-tuning contradict each other.",
+            mend="Give --minutes M (a tenth to a fifth of what the training took), or --no-tuning.",
+        )
+    if per not in ("parameter", "mac"):
+        raise UsageError(f"--per {per}: no such measure.", mend="Use parameter or mac.")
+    from firstwords.compression.importance import CRITERIA
+    from firstwords.compression.prune import Orders, prune_model
+    from firstwords.training.progress import Progress
+
+    if by not in CRITERIA:
+        raise UsageError(f"--by {by}: no such criterion.", mend=f"Use one of {', '.join(CRITERIA)}.")
+    orders = Orders(
+        share=share,
+        by=cast("By", by),
+        rounds=rounds,
+        minutes=minutes,
+        kinds=tuple(cast("Kind", part.strip()) for part in parts.split(",") if part.strip()),
+        per=per,
+        unstructured=unstructured,
+    )
+    progress = Progress()
+    found = prune_model(model, corpus, to, orders, device=device, progress=progress)
+    for kind, (before, after) in found.cut.items():
+        if before != after:
+            progress.say(f"{kind}: {before} -> {after}")
+    if unstructured:
+        progress.say(
+            "Zeros make a model no faster, and its file smaller only once they are packed "
+            "('firstwords compress quantize')."
+        )
+    progress.say(f"Wrote {to}.\nNext: firstwords evaluate {quoted(to)} CORPUS --split test")

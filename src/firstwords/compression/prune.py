@@ -1,0 +1,376 @@
+"""Pruning: a model folder and a corpus in, a smaller model folder out.
+
+    TO/rounds/orders.json    what was asked for: the same call goes on where it was, another one is refused
+    TO/rounds/1/cut/         the model after the first cut
+    TO/rounds/1/tuned/       and after its fine-tuning; that of the round before is what the next one cuts
+    TO/                      at the end the model, with its history (compression.json)
+
+The model that is pruned is only read.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from firstwords import __version__
+from firstwords.compression.families import groups_of
+from firstwords.compression.groups import KINDS, Group, Kind, cut
+from firstwords.compression.history import note_step
+from firstwords.compression.importance import NEEDS_SPEECH, By, importance, weight_scores
+from firstwords.compression.selection import (
+    FLOOR,
+    floors,
+    macs_of,
+    select,
+    shares,
+    smallest,
+    units_by_kind,
+)
+from firstwords.compression.trial import Trial
+from firstwords.compression.tuning import tune
+from firstwords.data.manifest import load_corpus
+from firstwords.errors import CheckpointError, UsageError
+from firstwords.files import write_atomically
+from firstwords.model.checkpoint import RECIPE, WEIGHTS, LoadedModel, load_model, save_model
+from firstwords.model.cost import model_cost
+from firstwords.model.speech_model import SpeechModel
+from firstwords.model.structure import Drop
+from firstwords.search.speech_gate import SpeechGate
+from firstwords.training.progress import Progress
+from firstwords.training.settle import RESUME
+
+ROUNDS, ORDERS = "rounds", "orders.json"
+MOST_ROUNDS = 20
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What is asked for.
+
+    Args:
+        share: of the model's parameters that go.
+        by: criterion of importance.
+        minutes: of fine-tuning, over all rounds; None: none.
+        kinds: of units that may go.
+        per: what importance is divided by: "parameter" or "mac".
+        floor: of each group's units that stay.
+        unstructured: zeros among the encoder's weights instead of smaller tensors.
+    """
+
+    share: float
+    by: By = "taylor"
+    rounds: int = 1
+    minutes: float | None = None
+    kinds: tuple[Kind, ...] = KINDS
+    per: str = "parameter"
+    floor: float = FLOOR
+    unstructured: bool = False
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A model, measured.
+
+    Args:
+        zeros: share of its weights that are 0.
+    """
+
+    parameters: int
+    macs_per_second: float
+    file_bytes: int
+    cer: float
+    wer: float
+    zeros: float = 0.0
+
+
+@dataclass(frozen=True)
+class PruneResult:
+    """What was written, and what it was made from."""
+
+    folder: Path
+    before: Standing
+    after: Standing
+    cut: Mapping[str, tuple[int, int]]  # kind of unit -> how many there were and are
+
+
+def prune_model(
+    source: Path,
+    corpus_folder: Path,
+    to: Path,
+    orders: Orders,
+    *,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> PruneResult:
+    """Cut units, or weights, that matter least, fine-tune what is left, write it to ``to``."""
+    progress = progress or Progress()
+    _check(orders)
+    start = load_model(source, device="cpu")
+    _settle(source, to, orders, corpus_folder)
+    trial = Trial(load_corpus(corpus_folder), start, device)
+    for note in trial.notes:
+        progress.say(note)
+    groups = _groups(start.model, orders.kinds, source)
+    least = floors(groups, orders.floor)
+    total = start.model.num_parameters
+    if not orders.unstructured:
+        _check_reach(start.model, groups, least, orders, source)
+    before, _ = _measured(start.model, trial, source)
+    progress.say(f"Before: {said(before)}.")
+    at = start
+    for number, share in enumerate(shares(orders.share, orders.rounds), start=1):
+        place = to / ROUNDS / str(number)
+        target = round(total * (1 - share))
+        at = _round(place, at, trial, orders, number, target, least, progress)
+        if orders.minutes is None:
+            continue
+        if not (place / "tuned" / "finished").is_file():
+            progress.say(f"Round {number} of {orders.rounds}: fine-tuning.")
+            minutes = orders.minutes / orders.rounds
+            tune(
+                place / "tuned",
+                at,
+                corpus_folder,
+                minutes=minutes,
+                teacher=source,
+                device=device,
+                progress=progress,
+            )
+            write_atomically(place / "tuned" / "finished", "")
+        at = load_model(place / "tuned", device="cpu")
+    model = at.model
+    if orders.minutes is None and trial.renew(model):
+        progress.say("The statistics of batch normalization were measured anew.")
+    after, gate = _measured(model, trial, None)
+    counts = _counts(groups, start.model, model)
+    model.recipe = start.recipe.with_(name=to.resolve().name, post=None)  # not that of the fine-tuning
+    _write(to, source, model, start, gate, orders, (before, after), counts)
+    after = Standing(**asdict(after) | {"file_bytes": (to / WEIGHTS).stat().st_size})
+    progress.say(f"After:  {said(after)}.")
+    for folder in (to / ROUNDS).glob(f"*/tuned/{RESUME}"):
+        shutil.rmtree(folder, ignore_errors=True)
+    return PruneResult(to, before, after, counts)
+
+
+def said(standing: Standing) -> str:
+    """A measured model in a line."""
+    zeros = f", {100 * standing.zeros:.0f} % of the weights zero" if standing.zeros > 0.005 else ""
+    return (
+        f"{standing.parameters / 1e6:.3f} M parameters{zeros}, "
+        f"{standing.macs_per_second / 1e6:.1f} M MACs per second of audio, "
+        f"{standing.file_bytes / 1e6:.2f} MB, dev CER {100 * standing.cer:.2f} %, "
+        f"WER {100 * standing.wer:.2f} %"
+    )
+
+
+def _check(orders: Orders) -> None:
+    if not 0 < orders.share < 1:
+        raise UsageError(
+            f"--share {orders.share:g}: expected a share of the parameters between 0 and 1.",
+            mend="For example --share 0.3.",
+        )
+    if not 1 <= orders.rounds <= MOST_ROUNDS:
+        raise UsageError(f"--rounds {orders.rounds}: expected 1 to {MOST_ROUNDS}.", mend="Mostly 1 or 3.")
+    if orders.minutes is not None and not orders.minutes > 0:
+        raise UsageError(f"--minutes {orders.minutes:g}: expected more than 0.", mend="Or give --no-tuning.")
+    if orders.unstructured and orders.minutes is not None:
+        raise UsageError(
+            "--unstructured is not tuned: training would fill the zeros again.", mend="Add --no-tuning."
+        )
+    if orders.unstructured and orders.by == "activation":
+        raise UsageError(
+            "--by activation tells units apart, not single weights.", mend="Use --by taylor or magnitude."
+        )
+    unknown = sorted(set(orders.kinds) - set(KINDS))
+    if unknown or not orders.kinds:
+        named = f"'{unknown[0]}'" if unknown else "nothing"
+        raise UsageError(f"--parts names {named}.", mend=f"Known parts: {', '.join(KINDS)}.")
+
+
+def _groups(model: SpeechModel, kinds: Sequence[Kind], source: Path) -> list[Group]:
+    groups = groups_of(model)
+    if not groups:
+        raise CheckpointError(
+            f"'{source}': nothing is known of what can be cut from an encoder of kind "
+            f"'{model.recipe.encoder.kind}', or it has nothing left to cut.",
+            mend="Use a smaller size of it instead.",
+        )
+    chosen = [group for group in groups if group.kind in kinds]
+    if not chosen:
+        there = ", ".join(dict.fromkeys(group.kind for group in groups))
+        raise UsageError(
+            f"--parts {','.join(kinds)}: '{source}' has none of these.", mend=f"It has: {there}."
+        )
+    return chosen
+
+
+def _check_reach(
+    model: SpeechModel, groups: Sequence[Group], least: Mapping[str, int], orders: Orders, source: Path
+) -> None:
+    total, reached = model.num_parameters, smallest(model, groups, least)
+    if reached > round(total * (1 - orders.share)):
+        most = 1 - reached / total
+        raise UsageError(
+            f"--share {orders.share:g}: of the {total} parameters of '{source}' at most {100 * most:.1f} % "
+            f"can go ({reached} are left).",
+            mend=f"Use --share {max(0.0, most - 0.005):.2f} or less, more --parts, or a smaller model.",
+        )
+
+
+def _settle(source: Path, to: Path, orders: Orders, corpus: Path) -> None:
+    """A new folder, or one that was begun with these very orders."""
+    with (source / WEIGHTS).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    wanted: dict[str, Any] = asdict(orders) | {"model": digest, "corpus": str(corpus.resolve())}
+    wanted["kinds"] = list(orders.kinds)
+    path = to / ROUNDS / ORDERS
+    if not path.is_file():
+        if to.exists() and (not to.is_dir() or any(p.name != ROUNDS for p in to.iterdir())):
+            raise UsageError(f"'{to}' exists and is not empty.", mend="Give --to a new folder.")
+        write_atomically(path, json.dumps(wanted, indent=1) + "\n")
+        return
+    try:
+        known: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        known = None
+    if known != wanted:
+        differ = [n for n in wanted if not isinstance(known, dict) or known.get(n) != wanted[n]]  # pyright: ignore[reportUnknownMemberType]
+        raise UsageError(
+            f"'{to}' was begun with another {', '.join(differ)}.", mend="Give --to a new folder."
+        )
+    if (to / WEIGHTS).is_file() and (to / RECIPE).is_file():
+        raise UsageError(f"'{to}' holds the finished model already.", mend="Give --to a new folder.")
+
+
+def _round(
+    place: Path,
+    at: LoadedModel,
+    trial: Trial,
+    orders: Orders,
+    number: int,
+    target: int,
+    least: Mapping[str, int],
+    progress: Progress,
+) -> LoadedModel:
+    """Cut the model ``at`` into ``place``/cut, unless it is there."""
+    folder = place / "cut"
+    if (folder / WEIGHTS).is_file():
+        progress.say(f"Round {number} of {orders.rounds}: cut before.")
+        return load_model(folder, device="cpu")
+    model = copy.deepcopy(at.model)
+    losses = trial.losses(model, seed=orders.seed) if orders.by in NEEDS_SPEECH else []
+    if orders.unstructured:
+        share = shares(orders.share, orders.rounds)[number - 1]
+        zero_weights(model.eval(), orders.by, losses, share, seed=orders.seed)
+    else:
+        groups = [group for group in groups_of(model) if group.kind in orders.kinds]
+        progress.say(
+            f"Round {number} of {orders.rounds}: {sum(g.units for g in groups)} units in {len(groups)} "
+            f"groups are judged by {orders.by}" + (f" on {len(losses)} batches." if losses else ".")
+        )
+        scores = importance(model, groups, orders.by, losses, seed=orders.seed)
+        model.cpu()
+        costs = macs_of(model, groups) if orders.per == "mac" else None
+        chosen = select(model, groups, scores, target=target, least=least, costs=costs)
+        cut(model, chosen.removed)
+        progress.say(f"{model.num_parameters} parameters are left (wanted: {target}).")
+    save_model(folder, model.cpu(), at.tokenizer, card=_card(at.recipe.name, []), speech_gate=at.speech_gate)
+    return load_model(folder, device="cpu")
+
+
+def zero_weights(
+    model: SpeechModel,
+    by: By,
+    losses: Sequence[Callable[[], torch.Tensor]],
+    share: float,
+    *,
+    seed: int = 1,
+) -> float:
+    """Set that share of the encoder's matrices to zero, those that matter least -> the share that is zero."""
+    scores = weight_scores(model, by, losses, seed=seed)
+    order = torch.cat([s.flatten() for s in scores.values()])
+    count = round(share * len(order))
+    zeros = torch.zeros(len(order), dtype=torch.bool)
+    zeros[order.argsort(stable=True)[:count]] = True
+    weights, begin = dict(model.named_parameters()), 0
+    with torch.no_grad():
+        for name, score in scores.items():
+            own = zeros[begin : begin + score.numel()].view(score.shape)
+            weights[name].masked_fill_(own.to(weights[name].device), 0.0)
+            begin += score.numel()
+    return count / max(len(order), 1)
+
+
+def _measured(model: SpeechModel, trial: Trial, folder: Path | None) -> tuple[Standing, SpeechGate]:
+    found, gate = trial.measure(model)
+    model.cpu()
+    weights = [p for p in model.parameters() if p.dim() > 1]
+    zeros = sum(int((p == 0).sum()) for p in weights) / max(1, sum(p.numel() for p in weights))
+    size = (folder / WEIGHTS).stat().st_size if folder is not None else 0
+    cost = model_cost(model)
+    numbers = found.numbers
+    return (
+        Standing(cost.parameters, cost.macs_per_second, size, numbers["cer"], numbers["wer"], zeros),
+        gate,
+    )
+
+
+def _counts(groups: Sequence[Group], before: SpeechModel, after: SpeechModel) -> dict[str, tuple[int, int]]:
+    """Units by kind; layers by what was left out, since the last one of a list is no group."""
+    left = units_by_kind(groups_of(after))
+    counts = {kind: (count, left.get(kind, 0)) for kind, count in units_by_kind(groups).items()}
+    dropped = sum(isinstance(c, Drop) for c in after.structure.changes[len(before.structure.changes) :])
+    if "layers" in counts:
+        counts["layers"] = (counts["layers"][0], counts["layers"][0] - dropped)
+    return {str(kind): pair for kind, pair in counts.items()}
+
+
+def _write(
+    to: Path,
+    source: Path,
+    model: SpeechModel,
+    start: LoadedModel,
+    gate: SpeechGate,
+    orders: Orders,
+    standings: tuple[Standing, Standing],
+    counts: Mapping[str, tuple[int, int]],
+) -> None:
+    before, after = standings
+    rows = [
+        ("language", start.recipe.language),
+        ("model", f"{start.recipe.encoder.kind}, {after.parameters / 1e6:.2f} M parameters"),
+        ("pruned", f"from {before.parameters / 1e6:.2f} M parameters, by {orders.by}"),
+        ("fine-tuned", "not" if orders.minutes is None else f"{orders.minutes:g} min"),
+        ("dev CER", f"{100 * after.cer:.1f} % (before: {100 * before.cer:.1f} %)"),
+        ("dev WER", f"{100 * after.wer:.1f} %"),
+        *((f"{kind} cut", f"{b - a} of {b}") for kind, (b, a) in counts.items() if a != b),
+        ("date", datetime.now(UTC).date().isoformat()),
+        ("firstwords", __version__),
+    ]
+    note_step(
+        to,
+        source,
+        "prune",
+        asdict(orders) | {"kinds": list(orders.kinds), "before": asdict(before), "after": asdict(after)},
+    )
+    save_model(to, model, start.tokenizer, card=_card(to.resolve().name, rows), speech_gate=gate)
+
+
+def _card(name: str, rows: Sequence[tuple[str, str]]) -> str:
+    table = "\n".join(f"| {key} | {value.replace('|', '/')} |" for key, value in rows)
+    return (
+        f"# {name}\n\n| | |\n|---|---|\n{table}\n\n"
+        "The dev set chose among weights. For the error rate with its interval on a test set run:\n\n"
+        "    firstwords evaluate MODEL CORPUS --split test\n"
+    )
