@@ -8,6 +8,7 @@
     ├── TextError              a transcript or a tokenizer cannot be used
     ├── CheckpointError        a folder is not a model, or not this model
     ├── TrainingError          a run cannot start, resume or go on
+    ├── CompressionError       a model cannot be made as small, fast and accurate as was asked
     ├── SearchError            a decoder was asked for something impossible
     ├── DependencyError        an optional part is not installed
     ├── WriteError             a file cannot be written: disk full, disk broken, no rights
@@ -80,6 +81,10 @@ class CheckpointError(FirstwordsError):
 
 class TrainingError(FirstwordsError):
     """A run cannot start, resume or go on."""
+
+
+class CompressionError(FirstwordsError):
+    """A model cannot be made as small, fast and accurate as was asked."""
 
 
 class SearchError(FirstwordsError):

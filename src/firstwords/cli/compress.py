@@ -1,10 +1,32 @@
-"""``firstwords compress``: smaller models of trained ones, step by step."""
+"""``firstwords compress``: smaller models of trained ones, step by step or to a target.
+
+firstwords compress MODEL --corpus CORPUS --target LIMITS --to DIR     the planner chooses the steps
+firstwords compress prune MODEL ...                                    one step
+"""
 
 from __future__ import annotations
 
 import typer
+from typer.core import TyperGroup
 
-from firstwords.cli import compress_prune
+from firstwords.cli import compress_plan, compress_prune
 
-app = typer.Typer(help="Make a trained model smaller: folder in, smaller folder out.", no_args_is_help=True)
+PLAN = "plan"
+
+
+class _ModelFirst(TyperGroup):
+    """A group whose first argument may be a model: then the planner is meant."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        named = next((a for a in args if not a.startswith("-")), None)
+        if named is not None and named not in self.commands and args[0] not in ctx.help_option_names:
+            args = [PLAN, *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    help="Make a trained model smaller: folder in, smaller folder out.", no_args_is_help=True, cls=_ModelFirst
+)
+app.command(PLAN)(compress_plan.run)
+app.command("choose")(compress_plan.choose)
 app.command("prune")(compress_prune.run)

@@ -1,0 +1,160 @@
+"""``firstwords compress MODEL --target ...`` and ``firstwords compress choose``: models that keep to limits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from firstwords.errors import CompressionError, UsageError, quoted
+
+if TYPE_CHECKING:
+    from firstwords.compression.planner import Keep, Planned
+    from firstwords.compression.target import Measures
+    from firstwords.data.manifest import Corpus
+    from firstwords.training.progress import Progress
+
+TARGET = typer.Option(
+    "--target",
+    help="Limits, with commas between: size, parameters, macs, memory, rtf, cer, wer; < or <=; "
+    "'cer<=+1.0' is points above the original.",
+    show_default=False,
+)
+
+
+def run(
+    model: Annotated[Path, typer.Argument(help="Model folder; it is only read.", show_default=False)],
+    corpus: Annotated[
+        Path, typer.Option("--corpus", help="Corpus to train on and to measure with.", show_default=False)
+    ],
+    to: Annotated[
+        Path,
+        typer.Option("--to", help="Model folder to write; one that was begun goes on.", show_default=False),
+    ],
+    target: Annotated[str, TARGET],
+    minutes: Annotated[float, typer.Option("--minutes", help="Of training after each cut.", min=0.0)] = 10.0,
+    attempts: Annotated[int, typer.Option("--attempts", help="At most so many.", min=1, max=20)] = 4,
+    split: Annotated[str, typer.Option("--split", help="Of the corpus, that errors are counted on.")] = "dev",
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Make a model smaller and faster until it keeps to the limits; Ctrl-C saves, the same command goes on."""
+    from firstwords.compression.planner import compress_to_target
+    from firstwords.compression.target import Target
+    from firstwords.data.manifest import load_corpus
+    from firstwords.report.compression import compare_variants, save_comparison
+    from firstwords.training.progress import Progress
+
+    limits = Target.parse(target)
+    progress = Progress()
+    steps = _Steps(corpus, load_corpus(corpus), split, minutes, device, progress)
+    settings = f"{corpus.resolve()} {split} {minutes:g} {device}"
+    done = compress_to_target(model, to, limits, steps, most=attempts, settings=settings, say=progress.say)
+    folders = [model, *(attempt.folder for attempt in done.attempts)]
+    page = save_comparison(compare_variants(folders, steps.heard, split, say=progress.say), to / "report")
+    progress.say(f"Report: {page}")
+    _tell(done, progress, target)
+
+
+def choose(
+    models: Annotated[
+        list[Path], typer.Argument(help="Model folders; the first is the original.", show_default=False)
+    ],
+    corpus: Annotated[Path, typer.Option("--corpus", help="Corpus to measure with.", show_default=False)],
+    target: Annotated[str, TARGET],
+    split: Annotated[str, typer.Option("--split", help="Of the corpus, that errors are counted on.")] = "dev",
+) -> None:
+    """Of several models the most accurate that keeps to the limits of a device, or why none does."""
+    from firstwords.compression.planner import fitting
+    from firstwords.compression.target import Target
+    from firstwords.data.manifest import load_corpus
+    from firstwords.training.progress import Progress
+
+    limits = Target.parse(target)
+    progress = Progress()
+    heard = load_corpus(corpus)
+    best, why = fitting([(m, measured(m, heard, split)) for m in models], limits)
+    for line in why:
+        progress.say(f"Not {line}.")
+    if best is None:
+        raise CompressionError(
+            f"None of the {len(models)} models keeps to {limits}.",
+            mend=f"Make a smaller one: firstwords compress {quoted(models[0])} --corpus {quoted(corpus)} "
+            f'--target "{target}" --to DIR',
+        )
+    progress.say(f"Take {best}.")
+
+
+def measured(folder: Path, corpus: Corpus, split: str) -> Measures:
+    """A model folder -> what limits are set on."""
+    from firstwords.report.compression import compare_variants
+
+    (found,) = compare_variants([folder], corpus, split, lengths=(5.0,)).variants
+    measures: dict[str, float | None] = {
+        "size": found.weight_bytes,
+        "parameters": found.parameters,
+        "macs": found.macs_per_second,
+        "memory": found.peak_bytes,
+        "rtf": found.real_time_factors[5.0],
+        "cer": 100 * found.letters.rate,
+        "wer": 100 * found.words.rate,
+    }
+    return {name: float(value) for name, value in measures.items() if value is not None}  # pyright: ignore[reportReturnType]
+
+
+@dataclass
+class _Steps:
+    """The steps of the product for the planner."""
+
+    corpus: Path
+    heard: Corpus
+    split: str
+    minutes: float
+    device: str
+    progress: Progress
+
+    def prune(self, source: Path, to: Path, share: float) -> None:
+        from firstwords.compression.prune import Orders, prune_model
+
+        orders = Orders(share=share, minutes=self.minutes or None)
+        prune_model(source, self.corpus, to, orders, device=self.device, progress=self.progress)
+
+    def store(self, source: Path, to: Path, keep: Keep, budget: int | None) -> None:
+        from firstwords.compression.quantize import Order, quantize
+
+        corpus = self.corpus if keep == "mixed" else None
+        order = {
+            "fp32": Order(),
+            "bf16": Order(kind="bf16"),
+            "int8": Order(kind="int8"),
+            "kmeans6": Order(kind="kmeans", bits=6),
+            "mixed": Order(budget=budget, corpus=corpus, device=self.device),
+        }[keep]
+        quantize(source, to, order, progress=self.progress)
+
+    def measure(self, folder: Path) -> Measures:
+        return measured(folder, self.heard, self.split)
+
+
+def _tell(done: Planned, progress: Progress, target: str) -> None:
+    from firstwords.compression.planner import said
+    from firstwords.compression.target import METRICS, shown
+
+    best = done.best
+    for metric in METRICS:
+        if metric in done.original and metric in best.measures:
+            progress.say(
+                f"  {metric}: {shown(metric, done.original[metric])} -> {shown(metric, best.measures[metric])}"
+            )
+    if not done.met:
+        raise CompressionError(
+            f'None of {len(done.attempts)} attempts keeps to "{target}". Nearest: {said(best.way)}; '
+            f"{'; '.join(map(str, best.broken))}.",
+            mend=f"It is in '{done.folder}', the others in '{done.folder}/attempts'; the original is as it was. "
+            "Give more --minutes or --attempts, or wider limits.",
+        )
+    progress.say(
+        f"Target met by {said(best.way)}.\n"
+        f"Wrote {done.folder}.\nNext: firstwords evaluate {quoted(done.folder)} CORPUS --split test"
+    )
