@@ -1,4 +1,4 @@
-"""``firstwords compress MODEL --target ...`` and ``firstwords compress choose``: models that keep to limits."""
+"""``firstwords compress MODEL --target ...`` and ``compress choose``: models that keep to limits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from firstwords.errors import CompressionError, UsageError, quoted
+from firstwords.errors import CompressionError, quoted
 
 if TYPE_CHECKING:
     from firstwords.compression.planner import Keep, Planned
@@ -39,7 +39,7 @@ def run(
     split: Annotated[str, typer.Option("--split", help="Of the corpus, that errors are counted on.")] = "dev",
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
-    """Make a model smaller and faster until it keeps to the limits; Ctrl-C saves, the same command goes on."""
+    """Make a model smaller and faster until it keeps to limits; Ctrl-C saves, the same command goes on."""
     from firstwords.compression.planner import compress_to_target
     from firstwords.compression.target import Target
     from firstwords.data.manifest import load_corpus
@@ -144,15 +144,14 @@ def _tell(done: Planned, progress: Progress, target: str) -> None:
     best = done.best
     for metric in METRICS:
         if metric in done.original and metric in best.measures:
-            progress.say(
-                f"  {metric}: {shown(metric, done.original[metric])} -> {shown(metric, best.measures[metric])}"
-            )
+            before, after = shown(metric, done.original[metric]), shown(metric, best.measures[metric])
+            progress.say(f"  {metric}: {before} -> {after}")
     if not done.met:
         raise CompressionError(
             f'None of {len(done.attempts)} attempts keeps to "{target}". Nearest: {said(best.way)}; '
             f"{'; '.join(map(str, best.broken))}.",
-            mend=f"It is in '{done.folder}', the others in '{done.folder}/attempts'; the original is as it was. "
-            "Give more --minutes or --attempts, or wider limits.",
+            mend=f"It is in '{done.folder}', the others in '{done.folder}/attempts'; the original is as it "
+            "was. Give more --minutes or --attempts, or wider limits.",
         )
     progress.say(
         f"Target met by {said(best.way)}.\n"
