@@ -117,15 +117,17 @@ def prune_model(
     progress = progress or Progress()
     _check(orders)
     start = load_model(source, device="cpu")
-    _settle(source, to, orders, corpus_folder)
-    trial = Trial(load_corpus(corpus_folder), start, device)
-    for note in trial.notes:
-        progress.say(note)
+    wanted = _identity(source, orders, corpus_folder)
+    _check_folder(to, wanted)
     groups = _groups(start.model, orders.kinds, source)
     least = floors(groups, orders.floor)
     total = start.model.num_parameters
     if not orders.unstructured:
         _check_reach(start.model, groups, least, orders, source)
+    trial = Trial(load_corpus(corpus_folder), start, device)
+    for note in trial.notes:
+        progress.say(note)
+    write_atomically(to / ROUNDS / ORDERS, json.dumps(wanted, indent=1) + "\n")
     before, _ = _measured(start.model, trial, source)
     progress.say(f"Before: {said(before)}.")
     at = start
@@ -228,17 +230,20 @@ def _check_reach(
         )
 
 
-def _settle(source: Path, to: Path, orders: Orders, corpus: Path) -> None:
-    """A new folder, or one that was begun with these very orders."""
+def _identity(source: Path, orders: Orders, corpus: Path) -> dict[str, Any]:
+    """What two calls must have in common for one to go on with the other's work."""
     with (source / WEIGHTS).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     wanted: dict[str, Any] = asdict(orders) | {"model": digest, "corpus": str(corpus.resolve())}
-    wanted["kinds"] = list(orders.kinds)
+    return wanted | {"kinds": list(orders.kinds)}
+
+
+def _check_folder(to: Path, wanted: Mapping[str, Any]) -> None:
+    """A new folder, or one that was begun with these very orders."""
     path = to / ROUNDS / ORDERS
     if not path.is_file():
         if to.exists() and (not to.is_dir() or any(p.name != ROUNDS for p in to.iterdir())):
             raise UsageError(f"'{to}' exists and is not empty.", mend="Give --to a new folder.")
-        write_atomically(path, json.dumps(wanted, indent=1) + "\n")
         return
     try:
         known: Any = json.loads(path.read_text(encoding="utf-8"))
