@@ -48,6 +48,7 @@ from firstwords.model.structure import Drop
 from firstwords.search.speech_gate import SpeechGate
 from firstwords.training.progress import Progress
 from firstwords.training.settle import RESUME
+from firstwords.training.tasks.task import Validation
 
 ROUNDS, ORDERS = "rounds", "orders.json"
 MOST_ROUNDS = 20
@@ -128,7 +129,7 @@ def prune_model(
     for note in trial.notes:
         progress.say(note)
     write_atomically(to / ROUNDS / ORDERS, json.dumps(wanted, indent=1) + "\n")
-    before, _ = _measured(start.model, trial, source)
+    before = _standing(start.model, trial.error(start.model), source)
     progress.say(f"Before: {said(before)}.")
     at = start
     for number, share in enumerate(shares(orders.share, orders.rounds), start=1):
@@ -154,7 +155,8 @@ def prune_model(
     model = at.model
     if orders.minutes is None and trial.renew(model):
         progress.say("The statistics of batch normalization were measured anew.")
-    after, gate = _measured(model, trial, None)
+    found, gate = trial.measure(model)
+    after = _standing(model, found, None)
     counts = _counts(groups, start.model, model)
     model.recipe = start.recipe.with_(name=to.resolve().name, post=None)  # not that of the fine-tuning
     _write(to, source, model, start, gate, orders, (before, after), counts)
@@ -288,6 +290,12 @@ def _round(
         model.cpu()
         costs = macs_of(model, groups) if orders.per == "mac" else None
         chosen = select(model, groups, scores, target=target, least=least, costs=costs)
+        if chosen.parameters > target:
+            raise UsageError(
+                f"--by {orders.by} judges too few units: {chosen.parameters} parameters are left, "
+                f"{target} were wanted.",
+                mend="Use another --by, more --parts, or a smaller --share.",
+            )
         cut(model, chosen.removed)
         progress.say(f"{model.num_parameters} parameters are left (wanted: {target}).")
     save_model(folder, model.cpu(), at.tokenizer, card=_card(at.recipe.name, []), speech_gate=at.speech_gate)
@@ -317,18 +325,15 @@ def zero_weights(
     return count / max(len(order), 1)
 
 
-def _measured(model: SpeechModel, trial: Trial, folder: Path | None) -> tuple[Standing, SpeechGate]:
-    found, gate = trial.measure(model)
+def _standing(model: SpeechModel, found: Validation, folder: Path | None) -> Standing:
+    """``folder`` whose file is measured; None: not yet written."""
     model.cpu()
     weights = [p for p in model.parameters() if p.dim() > 1]
     zeros = sum(int((p == 0).sum()) for p in weights) / max(1, sum(p.numel() for p in weights))
     size = (folder / WEIGHTS).stat().st_size if folder is not None else 0
     cost = model_cost(model)
     numbers = found.numbers
-    return (
-        Standing(cost.parameters, cost.macs_per_second, size, numbers["cer"], numbers["wer"], zeros),
-        gate,
-    )
+    return Standing(cost.parameters, cost.macs_per_second, size, numbers["cer"], numbers["wer"], zeros)
 
 
 def _counts(groups: Sequence[Group], before: SpeechModel, after: SpeechModel) -> dict[str, tuple[int, int]]:

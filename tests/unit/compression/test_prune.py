@@ -88,6 +88,7 @@ def test_what_was_done_is_written_down(source: Path, pruned: PruneResult) -> Non
     assert "before:" in rows["dev CER"]
 
 
+@pytest.mark.slow
 def test_the_same_call_gives_the_same_model_and_leaves_the_original(
     source: Path, corpus: Path, pruned: PruneResult, tmp_path: Path
 ) -> None:
@@ -101,6 +102,7 @@ def test_the_same_call_gives_the_same_model_and_leaves_the_original(
     assert weights_digest(state) != weights_digest(states[0])
 
 
+@pytest.mark.slow
 def test_a_killed_call_goes_on_where_it_was(
     source: Path, corpus: Path, pruned: PruneResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,6 +131,7 @@ def test_a_killed_call_goes_on_where_it_was(
         pruned_to(source, corpus, to, rounds=2)
 
 
+@pytest.mark.slow
 def test_zeros_among_the_weights(source: Path, corpus: Path, tmp_path: Path) -> None:
     found = pruned_to(source, corpus, tmp_path / "zeros", 0.4, by="magnitude", unstructured=True)
     old, new = (load_model(f, device="cpu").model for f in (source, found.folder))
@@ -169,6 +172,7 @@ def test_bad_orders_are_refused(
     assert not (tmp_path / "small" / "model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_a_target_out_of_reach_can_be_asked_for_again_within_it(
     source: Path, corpus: Path, tmp_path: Path
 ) -> None:
