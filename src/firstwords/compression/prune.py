@@ -151,7 +151,11 @@ def prune_model(
                 progress=progress,
             )
             write_atomically(place / "tuned" / "finished", "")
-        at = load_model(place / "tuned", device="cpu")
+        tuned = load_model(place / "tuned", device="cpu")
+        if trial.error(at.model).objective < trial.error(tuned.model).objective:
+            progress.say("Fine-tuning made it worse on dev: the weights before it are kept.")
+        else:
+            at = tuned
     model = at.model
     if orders.minutes is None and trial.renew(model):
         progress.say("The statistics of batch normalization were measured anew.")

@@ -21,10 +21,12 @@ from firstwords.data.manifest import load_corpus, write_manifest
 from firstwords.encoders.zipformer import Zipformer
 from firstwords.errors import CorpusError, FirstwordsError, UsageError
 from firstwords.inference.recognizer import Recognizer
-from firstwords.model.checkpoint import load_model, weights_digest
+from firstwords.model.checkpoint import LoadedModel, load_model, save_model, weights_digest
 from firstwords.model.selfcheck import synthetic_clip
+from firstwords.model.speech_model import SpeechModel
 from firstwords.tensors import pad
 from firstwords.training.progress import Progress
+from firstwords.training.tasks.task import Validation
 from nonsense_model import make_nonsense_model
 from tone_corpus import make_tone_corpus
 
@@ -213,6 +215,31 @@ def test_tuning_keeps_the_pieces_and_names_the_teacher_where_it_can(source: Path
     assert made.training.schedule.lr == pytest.approx(recipe.training.schedule.lr / 5)
     assert (made.training.minutes, made.training.steps, made.encoder) == (3, None, recipe.encoder)
     assert (getattr(made, "distillation", None) is not None) == ("distillation" in type(recipe).model_fields)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("helps", [True, False])
+def test_fine_tuning_that_does_not_help_is_not_kept(
+    source: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, helps: bool
+) -> None:
+    def marked(model: SpeechModel) -> bool:
+        return bool((next(model.encoder.parameters()) == 7).all())
+
+    def tune(folder: Path, start: LoadedModel, *_: Any, **__: Any) -> Path:
+        with torch.no_grad():
+            next(start.model.encoder.parameters()).fill_(7)
+        save_model(folder, start.model, start.tokenizer, card="")
+        with torch.no_grad():
+            next(start.model.encoder.parameters()).fill_(6)
+        return folder
+
+    def error(_: object, model: SpeechModel) -> Validation:
+        return Validation(float(marked(model) != helps), {"cer": 1.0, "wer": 1.0}, ())
+
+    monkeypatch.setattr(prune, "tune", tune)
+    monkeypatch.setattr(prune.Trial, "error", error)
+    found = pruned_to(source, corpus, tmp_path / "small", minutes=1.0)
+    assert marked(load_model(found.folder, device="cpu").model) == helps
 
 
 @pytest.mark.slow
