@@ -14,19 +14,18 @@ import copy
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from firstwords import __version__
 from firstwords.compression.families import groups_of
 from firstwords.compression.groups import KINDS, Group, Kind, cut
 from firstwords.compression.history import note_step
-from firstwords.compression.importance import NEEDS_SPEECH, By, importance, weight_scores
+from firstwords.compression.importance import NEEDS_SPEECH, By, importance
+from firstwords.compression.masks import zero_weights
 from firstwords.compression.selection import (
     FLOOR,
     floors,
@@ -119,12 +118,14 @@ def prune_model(
     _check(orders)
     start = load_model(source, device="cpu")
     wanted = _identity(source, orders, corpus_folder)
-    _check_folder(to, wanted)
+    _check_folder(to, source, wanted)
     groups = _groups(start.model, orders.kinds, source)
     least = floors(groups, orders.floor)
     total = start.model.num_parameters
     if not orders.unstructured:
         _check_reach(start.model, groups, least, orders, source)
+    if start.recipe.post is not None and start.recipe.post.stages:
+        progress.say("Formatting is left out: its files lie with the model that is pruned.")
     trial = Trial(load_corpus(corpus_folder), start, device)
     for note in trial.notes:
         progress.say(note)
@@ -207,6 +208,11 @@ def _check(orders: Orders) -> None:
 
 
 def _groups(model: SpeechModel, kinds: Sequence[Kind], source: Path) -> list[Group]:
+    if other := sorted({c.kind for c in model.structure.changes} - {"cut", "drop"}):
+        raise UsageError(
+            f"'{source}' was changed by {' and '.join(other)}: its parts are not those that can be cut.",
+            mend="Prune first, then do the other steps.",
+        )
     groups = groups_of(model)
     if not groups:
         raise CheckpointError(
@@ -244,9 +250,13 @@ def _identity(source: Path, orders: Orders, corpus: Path) -> dict[str, Any]:
     return wanted | {"kinds": list(orders.kinds)}
 
 
-def _check_folder(to: Path, wanted: Mapping[str, Any]) -> None:
+def _check_folder(to: Path, source: Path, wanted: Mapping[str, Any]) -> None:
     """A new folder, or one that was begun with these very orders."""
     path = to / ROUNDS / ORDERS
+    if to.resolve().is_relative_to(source.resolve()):
+        raise UsageError(
+            f"'{to}' lies in the model that is pruned, which is only read.", mend="Give --to another folder."
+        )
     if not path.is_file():
         if to.exists() and (not to.is_dir() or any(p.name != ROUNDS for p in to.iterdir())):
             raise UsageError(f"'{to}' exists and is not empty.", mend="Give --to a new folder.")
@@ -304,29 +314,6 @@ def _round(
         progress.say(f"{model.num_parameters} parameters are left (wanted: {target}).")
     save_model(folder, model.cpu(), at.tokenizer, card=_card(at.recipe.name, []), speech_gate=at.speech_gate)
     return load_model(folder, device="cpu")
-
-
-def zero_weights(
-    model: SpeechModel,
-    by: By,
-    losses: Sequence[Callable[[], torch.Tensor]],
-    share: float,
-    *,
-    seed: int = 1,
-) -> float:
-    """Set that share of the encoder's matrices to zero, those that matter least -> the share that is zero."""
-    scores = weight_scores(model, by, losses, seed=seed)
-    order = torch.cat([s.flatten() for s in scores.values()])
-    count = round(share * len(order))
-    zeros = torch.zeros(len(order), dtype=torch.bool)
-    zeros[order.argsort(stable=True)[:count]] = True
-    weights, begin = dict(model.named_parameters()), 0
-    with torch.no_grad():
-        for name, score in scores.items():
-            own = zeros[begin : begin + score.numel()].view(score.shape)
-            weights[name].masked_fill_(own.to(weights[name].device), 0.0)
-            begin += score.numel()
-    return count / max(len(order), 1)
 
 
 def _standing(model: SpeechModel, found: Validation, folder: Path | None) -> Standing:

@@ -202,6 +202,9 @@ def test_a_model_without_groups_and_a_full_folder_are_refused(
     (tmp_path / "full" / "letter.txt").write_text("dear")
     with pytest.raises(UsageError, match="not empty"):
         pruned_to(source, corpus, tmp_path / "full")
+    with pytest.raises(UsageError, match="lies in the model"):
+        pruned_to(source, corpus, source / "small")
+    assert not (source / "small").exists()
     with pytest.raises(FirstwordsError, match="is not a folder"):
         pruned_to(tmp_path / "nowhere", corpus, tmp_path / "small")
     monkeypatch.delitem(FAMILIES, Zipformer)
