@@ -20,6 +20,7 @@ PARTS = (
     ("card.md", False),
     ("resume", False),
 )
+SOMETIMES = ("structure.json", "compression.json", "rounds")  # of compressed models: shown where they are
 
 
 def run(
@@ -46,7 +47,8 @@ def run(
     files = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in ("file", "size", ""):
         files.add_column(column)
-    for name, needed in PARTS:
+    there_are = [(name, False) for name in SOMETIMES if (model / name).exists()]
+    for name, needed in (*PARTS, *there_are):
         path = model / name
         size = _size(path)
         there = "" if path.exists() else ("MISSING: cannot transcribe" if needed else "not there")

@@ -23,6 +23,7 @@ from typing import Any
 from firstwords import __version__
 from firstwords.compression.families import groups_of
 from firstwords.compression.groups import KINDS, Group, Kind, cut
+from firstwords.compression.history import FILE as HISTORY
 from firstwords.compression.history import note_step
 from firstwords.compression.importance import NEEDS_SPEECH, By, importance
 from firstwords.compression.masks import zero_weights
@@ -40,7 +41,7 @@ from firstwords.compression.tuning import tune
 from firstwords.data.manifest import load_corpus
 from firstwords.errors import CheckpointError, UsageError
 from firstwords.files import write_atomically
-from firstwords.model.checkpoint import RECIPE, WEIGHTS, LoadedModel, load_model, save_model
+from firstwords.model.checkpoint import WEIGHTS, LoadedModel, load_model, save_model
 from firstwords.model.cost import model_cost
 from firstwords.model.speech_model import SpeechModel
 from firstwords.model.structure import Drop
@@ -164,8 +165,7 @@ def prune_model(
     after = _standing(model, found, None)
     counts = _counts(groups, start.model, model)
     model.recipe = start.recipe.with_(name=to.resolve().name, post=None)  # not that of the fine-tuning
-    _write(to, source, model, start, gate, orders, (before, after), counts)
-    after = Standing(**asdict(after) | {"file_bytes": (to / WEIGHTS).stat().st_size})
+    after = _write(to, source, model, start, gate, orders, (before, after), counts)
     progress.say(f"After:  {said(after)}.")
     for folder in (to / ROUNDS).glob(f"*/tuned/{RESUME}"):
         shutil.rmtree(folder, ignore_errors=True)
@@ -270,7 +270,7 @@ def _check_folder(to: Path, source: Path, wanted: Mapping[str, Any]) -> None:
         raise UsageError(
             f"'{to}' was begun with another {', '.join(differ)}.", mend="Give --to a new folder."
         )
-    if (to / WEIGHTS).is_file() and (to / RECIPE).is_file():
+    if (to / HISTORY).is_file():
         raise UsageError(f"'{to}' holds the finished model already.", mend="Give --to a new folder.")
 
 
@@ -346,7 +346,8 @@ def _write(
     orders: Orders,
     standings: tuple[Standing, Standing],
     counts: Mapping[str, tuple[int, int]],
-) -> None:
+) -> Standing:
+    """The model, then its history: the presence of this says that all is done."""
     before, after = standings
     rows = [
         ("language", start.recipe.language),
@@ -359,13 +360,11 @@ def _write(
         ("date", datetime.now(UTC).date().isoformat()),
         ("firstwords", __version__),
     ]
-    note_step(
-        to,
-        source,
-        "prune",
-        asdict(orders) | {"kinds": list(orders.kinds), "before": asdict(before), "after": asdict(after)},
-    )
     save_model(to, model, start.tokenizer, card=_card(to.resolve().name, rows), speech_gate=gate)
+    after = Standing(**asdict(after) | {"file_bytes": (to / WEIGHTS).stat().st_size})
+    settings = asdict(orders) | {"kinds": list(orders.kinds)}
+    note_step(to, source, "prune", settings | {"before": asdict(before), "after": asdict(after)})
+    return after
 
 
 def _card(name: str, rows: Sequence[tuple[str, str]]) -> str:

@@ -84,6 +84,7 @@ def test_what_was_done_is_written_down(source: Path, pruned: PruneResult) -> Non
     assert step.step == "prune"
     assert (step.settings["share"], step.settings["by"], step.settings["rounds"]) == (0.3, "taylor", 2)
     assert step.settings["after"]["parameters"] == pruned.after.parameters
+    assert step.settings["after"]["file_bytes"] == (pruned.folder / "model.safetensors").stat().st_size
     rows = dict(facts(pruned.folder))
     assert "parts with fewer units" in rows["cut since the recipe"]
     assert rows["parameters"] == f"{pruned.after.parameters / 1e6:.2f} M"
