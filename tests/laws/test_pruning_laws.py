@@ -19,7 +19,7 @@ from firstwords.encoders.encoder import Encoder
 from firstwords.model import kinds
 from firstwords.model.speech_model import SpeechModel
 from firstwords.model.structure import Structure, apply_structure
-from firstwords.tensors import Padded
+from firstwords.tensors import Padded, pad
 from tone_corpus import tone_recipe
 
 EXACT = 1e-5  # relative to the largest value: other sizes take other kernels
@@ -115,6 +115,27 @@ def test_everything_cut_at_once_and_then_again(name: str) -> None:
         alone = encode(model.encoder, [utterance])
         count = int(alone.lengths[0])
         same(together.values[i, :count], alone.values[0, :count])
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_what_is_left_can_learn(name: str) -> None:
+    """In training mode, with every regulariser; all that is left gets a gradient."""
+    model = model_of(name)
+    groups = groups_of(model)
+    layers = [g for g in groups if g.layer is not None]
+    cut(model, {g: every_other(g) for g in groups if g.layer is None} | {g: [0] for g in layers[-1:]})
+    model.train()
+    frames = noise(150, 120)
+    met: set[str] = set()
+    for seed in range(6):
+        torch.manual_seed(seed)
+        model.set_step(20000.0 * (seed % 2))
+        model.zero_grad(set_to_none=True)
+        model.encoder(pad(frames)).values.square().mean().backward()
+        found = {n: p.grad for n, p in model.encoder.named_parameters() if p.grad is not None}
+        assert all(grad.isfinite().all() for grad in found.values())
+        met |= {n for n, grad in found.items() if bool(grad.any())}
+    assert met >= {n for n, _ in model.encoder.named_parameters() if n.endswith("weight") and "norm" not in n}
 
 
 def test_every_encoder_has_a_family() -> None:

@@ -11,7 +11,6 @@ from firstwords.errors import UsageError, quoted
 
 if TYPE_CHECKING:
     from firstwords.compression.groups import Kind
-    from firstwords.compression.importance import By
 
 
 def run(
@@ -67,7 +66,7 @@ def run(
         raise UsageError(f"--by {by}: no such criterion.", mend=f"Use one of {', '.join(CRITERIA)}.")
     orders = Orders(
         share=share,
-        by=cast("By", by),
+        by=by,
         rounds=rounds,
         minutes=minutes,
         kinds=tuple(cast("Kind", part.strip()) for part in parts.split(",") if part.strip()),

@@ -20,6 +20,7 @@ PARTS = (
     ("card.md", False),
     ("resume", False),
 )
+SOMETIMES = ("structure.json", "compression.json", "rounds")  # of compressed models: shown where they are
 
 
 def run(
@@ -46,7 +47,8 @@ def run(
     files = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for column in ("file", "size", ""):
         files.add_column(column)
-    for name, needed in PARTS:
+    there_are = [(name, False) for name in SOMETIMES if (model / name).exists()]
+    for name, needed in (*PARTS, *there_are):
         path = model / name
         size = _size(path)
         there = "" if path.exists() else ("MISSING: cannot transcribe" if needed else "not there")
@@ -113,7 +115,7 @@ def _from_recipe(model: Path) -> list[tuple[str, str]]:
         if stranger(model, recipe, tokenizer, header) is None:  # else it may be of any size
             structure = read_structure(model)
             rows += _cost(recipe, len(tokenizer.pieces), structure)
-            rows += _cut(structure)
+            rows += _cut(recipe, len(tokenizer.pieces), structure)
     return [
         *rows,
         ("audio", f"{recipe.data.sample_rate} Hz, channels: {recipe.data.channels}"),
@@ -132,17 +134,19 @@ def _cost(recipe: Recipe, pieces: int, structure: Structure) -> list[tuple[str, 
     return [(name, f"{count / 1e6:.4g} M per second of audio") for name, count in counts]
 
 
-def _cut(structure: Structure) -> list[tuple[str, str]]:
+def _cut(recipe: Recipe, pieces: int, structure: Structure) -> list[tuple[str, str]]:
     """What became of the network since its recipe, by kind of change."""
     from collections import Counter
 
-    names = {"cut": "with fewer units", "drop": "layers left out"}
+    from firstwords.model.speech_model import SpeechModel
+
+    if not structure:
+        return []
+    names = {"cut": "parts with fewer units", "drop": "layers left out"}
     counts = Counter(change.kind for change in structure.changes)
-    said = ", ".join(
-        f"{n} {names.get(kind, kind)}" if kind != "cut" else f"{n} parts {names[kind]}"
-        for kind, n in counts.items()
-    )
-    return [("cut since the recipe", said)] if structure else []
+    said = ", ".join(f"{n} {names.get(kind, kind)}" for kind, n in counts.items())
+    before = SpeechModel(recipe, pieces).num_parameters
+    return [("cut since the recipe", f"{said}; before: {before / 1e6:.2f} M parameters")]
 
 
 def _parameters(path: Path) -> tuple[int, dict[str, str]]:

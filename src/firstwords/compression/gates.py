@@ -81,7 +81,8 @@ def _gate_sums(norm: nn.LayerNorm, parts: list[tuple[Tensor, Tensor]]) -> None:
     gate = torch.ones_like(norm.weight)
     for index, own in parts:
         entries = index.flatten().to(gate.device)
-        gate = gate.index_copy(0, entries, own[:, None].expand(index.shape).reshape(-1))
+        values = own.to(gate.dtype)[:, None].expand(index.shape).reshape(-1)
+        gate = gate.index_copy(0, entries, values)
 
     def forward(x: Tensor) -> Tensor:
         count = gate.sum()

@@ -14,19 +14,19 @@ import copy
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from firstwords import __version__
 from firstwords.compression.families import groups_of
 from firstwords.compression.groups import KINDS, Group, Kind, cut
+from firstwords.compression.history import FILE as HISTORY
 from firstwords.compression.history import note_step
-from firstwords.compression.importance import NEEDS_SPEECH, By, importance, weight_scores
+from firstwords.compression.importance import NEEDS_SPEECH, By, importance
+from firstwords.compression.masks import zero_weights
 from firstwords.compression.selection import (
     FLOOR,
     floors,
@@ -41,13 +41,14 @@ from firstwords.compression.tuning import tune
 from firstwords.data.manifest import load_corpus
 from firstwords.errors import CheckpointError, UsageError
 from firstwords.files import write_atomically
-from firstwords.model.checkpoint import RECIPE, WEIGHTS, LoadedModel, load_model, save_model
+from firstwords.model.checkpoint import WEIGHTS, LoadedModel, load_model, save_model
 from firstwords.model.cost import model_cost
 from firstwords.model.speech_model import SpeechModel
 from firstwords.model.structure import Drop
 from firstwords.search.speech_gate import SpeechGate
 from firstwords.training.progress import Progress
 from firstwords.training.settle import RESUME
+from firstwords.training.tasks.task import Validation
 
 ROUNDS, ORDERS = "rounds", "orders.json"
 MOST_ROUNDS = 20
@@ -117,16 +118,20 @@ def prune_model(
     progress = progress or Progress()
     _check(orders)
     start = load_model(source, device="cpu")
-    _settle(source, to, orders, corpus_folder)
-    trial = Trial(load_corpus(corpus_folder), start, device)
-    for note in trial.notes:
-        progress.say(note)
+    wanted = _identity(source, orders, corpus_folder)
+    _check_folder(to, source, wanted)
     groups = _groups(start.model, orders.kinds, source)
     least = floors(groups, orders.floor)
     total = start.model.num_parameters
     if not orders.unstructured:
         _check_reach(start.model, groups, least, orders, source)
-    before, _ = _measured(start.model, trial, source)
+    if start.recipe.post is not None and start.recipe.post.stages:
+        progress.say("Formatting is left out: its files lie with the model that is pruned.")
+    trial = Trial(load_corpus(corpus_folder), start, device)
+    for note in trial.notes:
+        progress.say(note)
+    write_atomically(to / ROUNDS / ORDERS, json.dumps(wanted, indent=1) + "\n")
+    before = _standing(start.model, trial.error(start.model), source)
     progress.say(f"Before: {said(before)}.")
     at = start
     for number, share in enumerate(shares(orders.share, orders.rounds), start=1):
@@ -148,15 +153,19 @@ def prune_model(
                 progress=progress,
             )
             write_atomically(place / "tuned" / "finished", "")
-        at = load_model(place / "tuned", device="cpu")
+        tuned = load_model(place / "tuned", device="cpu")
+        if trial.error(at.model).objective < trial.error(tuned.model).objective:
+            progress.say("Fine-tuning made it worse on dev: the weights before it are kept.")
+        else:
+            at = tuned
     model = at.model
     if orders.minutes is None and trial.renew(model):
         progress.say("The statistics of batch normalization were measured anew.")
-    after, gate = _measured(model, trial, None)
+    found, gate = trial.measure(model)
+    after = _standing(model, found, None)
     counts = _counts(groups, start.model, model)
     model.recipe = start.recipe.with_(name=to.resolve().name, post=None)  # not that of the fine-tuning
-    _write(to, source, model, start, gate, orders, (before, after), counts)
-    after = Standing(**asdict(after) | {"file_bytes": (to / WEIGHTS).stat().st_size})
+    after = _write(to, source, model, start, gate, orders, (before, after), counts)
     progress.say(f"After:  {said(after)}.")
     for folder in (to / ROUNDS).glob(f"*/tuned/{RESUME}"):
         shutil.rmtree(folder, ignore_errors=True)
@@ -199,6 +208,11 @@ def _check(orders: Orders) -> None:
 
 
 def _groups(model: SpeechModel, kinds: Sequence[Kind], source: Path) -> list[Group]:
+    if other := sorted({c.kind for c in model.structure.changes} - {"cut", "drop"}):
+        raise UsageError(
+            f"'{source}' was changed by {' and '.join(other)}: its parts are not those that can be cut.",
+            mend="Prune first, then do the other steps.",
+        )
     groups = groups_of(model)
     if not groups:
         raise CheckpointError(
@@ -228,17 +242,24 @@ def _check_reach(
         )
 
 
-def _settle(source: Path, to: Path, orders: Orders, corpus: Path) -> None:
-    """A new folder, or one that was begun with these very orders."""
+def _identity(source: Path, orders: Orders, corpus: Path) -> dict[str, Any]:
+    """What two calls must have in common for one to go on with the other's work."""
     with (source / WEIGHTS).open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     wanted: dict[str, Any] = asdict(orders) | {"model": digest, "corpus": str(corpus.resolve())}
-    wanted["kinds"] = list(orders.kinds)
+    return wanted | {"kinds": list(orders.kinds)}
+
+
+def _check_folder(to: Path, source: Path, wanted: Mapping[str, Any]) -> None:
+    """A new folder, or one that was begun with these very orders."""
     path = to / ROUNDS / ORDERS
+    if to.resolve().is_relative_to(source.resolve()):
+        raise UsageError(
+            f"'{to}' lies in the model that is pruned, which is only read.", mend="Give --to another folder."
+        )
     if not path.is_file():
         if to.exists() and (not to.is_dir() or any(p.name != ROUNDS for p in to.iterdir())):
             raise UsageError(f"'{to}' exists and is not empty.", mend="Give --to a new folder.")
-        write_atomically(path, json.dumps(wanted, indent=1) + "\n")
         return
     try:
         known: Any = json.loads(path.read_text(encoding="utf-8"))
@@ -249,7 +270,7 @@ def _settle(source: Path, to: Path, orders: Orders, corpus: Path) -> None:
         raise UsageError(
             f"'{to}' was begun with another {', '.join(differ)}.", mend="Give --to a new folder."
         )
-    if (to / WEIGHTS).is_file() and (to / RECIPE).is_file():
+    if (to / HISTORY).is_file():
         raise UsageError(f"'{to}' holds the finished model already.", mend="Give --to a new folder.")
 
 
@@ -283,47 +304,27 @@ def _round(
         model.cpu()
         costs = macs_of(model, groups) if orders.per == "mac" else None
         chosen = select(model, groups, scores, target=target, least=least, costs=costs)
+        if chosen.parameters > target:
+            raise UsageError(
+                f"--by {orders.by} judges too few units: {chosen.parameters} parameters are left, "
+                f"{target} were wanted.",
+                mend="Use another --by, more --parts, or a smaller --share.",
+            )
         cut(model, chosen.removed)
         progress.say(f"{model.num_parameters} parameters are left (wanted: {target}).")
     save_model(folder, model.cpu(), at.tokenizer, card=_card(at.recipe.name, []), speech_gate=at.speech_gate)
     return load_model(folder, device="cpu")
 
 
-def zero_weights(
-    model: SpeechModel,
-    by: By,
-    losses: Sequence[Callable[[], torch.Tensor]],
-    share: float,
-    *,
-    seed: int = 1,
-) -> float:
-    """Set that share of the encoder's matrices to zero, those that matter least -> the share that is zero."""
-    scores = weight_scores(model, by, losses, seed=seed)
-    order = torch.cat([s.flatten() for s in scores.values()])
-    count = round(share * len(order))
-    zeros = torch.zeros(len(order), dtype=torch.bool)
-    zeros[order.argsort(stable=True)[:count]] = True
-    weights, begin = dict(model.named_parameters()), 0
-    with torch.no_grad():
-        for name, score in scores.items():
-            own = zeros[begin : begin + score.numel()].view(score.shape)
-            weights[name].masked_fill_(own.to(weights[name].device), 0.0)
-            begin += score.numel()
-    return count / max(len(order), 1)
-
-
-def _measured(model: SpeechModel, trial: Trial, folder: Path | None) -> tuple[Standing, SpeechGate]:
-    found, gate = trial.measure(model)
+def _standing(model: SpeechModel, found: Validation, folder: Path | None) -> Standing:
+    """``folder`` whose file is measured; None: not yet written."""
     model.cpu()
     weights = [p for p in model.parameters() if p.dim() > 1]
     zeros = sum(int((p == 0).sum()) for p in weights) / max(1, sum(p.numel() for p in weights))
     size = (folder / WEIGHTS).stat().st_size if folder is not None else 0
     cost = model_cost(model)
     numbers = found.numbers
-    return (
-        Standing(cost.parameters, cost.macs_per_second, size, numbers["cer"], numbers["wer"], zeros),
-        gate,
-    )
+    return Standing(cost.parameters, cost.macs_per_second, size, numbers["cer"], numbers["wer"], zeros)
 
 
 def _counts(groups: Sequence[Group], before: SpeechModel, after: SpeechModel) -> dict[str, tuple[int, int]]:
@@ -345,7 +346,8 @@ def _write(
     orders: Orders,
     standings: tuple[Standing, Standing],
     counts: Mapping[str, tuple[int, int]],
-) -> None:
+) -> Standing:
+    """The model, then its history: the presence of this says that all is done."""
     before, after = standings
     rows = [
         ("language", start.recipe.language),
@@ -358,13 +360,11 @@ def _write(
         ("date", datetime.now(UTC).date().isoformat()),
         ("firstwords", __version__),
     ]
-    note_step(
-        to,
-        source,
-        "prune",
-        asdict(orders) | {"kinds": list(orders.kinds), "before": asdict(before), "after": asdict(after)},
-    )
     save_model(to, model, start.tokenizer, card=_card(to.resolve().name, rows), speech_gate=gate)
+    after = Standing(**asdict(after) | {"file_bytes": (to / WEIGHTS).stat().st_size})
+    settings = asdict(orders) | {"kinds": list(orders.kinds)}
+    note_step(to, source, "prune", settings | {"before": asdict(before), "after": asdict(after)})
+    return after
 
 
 def _card(name: str, rows: Sequence[tuple[str, str]]) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from firstwords.cli.info import facts
+from firstwords.encoders.conformer import ConformerConfig
 from firstwords.encoders.layers import Absent
 from firstwords.errors import CheckpointError
 from firstwords.model.checkpoint import load_model, save_model
@@ -19,8 +20,10 @@ from firstwords.model.merging import average, build_merged, check_alike, merge_w
 from firstwords.model.selfcheck import synthetic_clip
 from firstwords.model.speech_model import SpeechModel
 from firstwords.model.structure import FILE, UNCHANGED, Cut, Drop, Structure, apply_structure, read_structure
+from firstwords.nn.subsampling import SubsamplingConfig
 from firstwords.tensors import pad
 from nonsense_model import make_nonsense_model
+from tone_corpus import tone_recipe
 
 FEED = "encoder.stacks.0.layers.0.feed_forward1"
 
@@ -68,7 +71,9 @@ def test_a_cut_model_is_saved_and_loaded(original: Path, cut: Path) -> None:
     assert one.model.structure == read_structure(cut)
     size = (cut / "model.safetensors").stat().st_size
     assert size < (original / "model.safetensors").stat().st_size
-    assert ("cut since the recipe", "2 parts with fewer units") in facts(cut)
+    before = load_model(original, device="cpu").model.num_parameters
+    said = f"2 parts with fewer units; before: {before / 1e6:.2f} M parameters"
+    assert ("cut since the recipe", said) in facts(cut)
 
 
 def test_an_uncut_model_leaves_no_file_and_no_old_file(original: Path, cut: Path) -> None:
@@ -91,21 +96,26 @@ def test_a_missing_or_other_file_is_noticed(cut: Path) -> None:
         load_model(cut, device="cpu")
 
 
-def test_a_dropped_layer_hands_on_what_it_gets(original: Path) -> None:
-    model = load_model(original, device="cpu").model
-    layers = "encoder.stacks.0.layers"
+def test_a_dropped_layer_hands_on_what_it_gets() -> None:
+    encoder = ConformerConfig(
+        dim=16, layers=3, heads=2, feedforward=16, kernel=5, subsampling=SubsamplingConfig(channels=4)
+    )
+    model = SpeechModel(tone_recipe().model_copy(update={"encoder": encoder}), 6).eval()
     before = model.num_parameters
-    apply_structure(model, Structure(changes=(Drop(list=layers, index=0),)))
-    stack = model.get_submodule(layers)
-    assert isinstance(stack, nn.ModuleList)
+    two = Structure(changes=(Drop(list="encoder.layers", index=0), Drop(list="encoder.layers", index=2)))
+    apply_structure(model, two)
+    layers = model.get_submodule("encoder.layers")
+    assert isinstance(layers, nn.ModuleList)
     x = torch.randn(1, 4, 5)
-    assert stack[0](x, "anything", view=None) is x
-    assert isinstance(stack[0], Absent)
+    assert layers[0](x, "anything", view=None) is x
+    assert [isinstance(layer, Absent) for layer in layers] == [True, False, True]
     assert model.num_parameters < before
     with torch.inference_mode():
         assert model(pad([torch.from_numpy(synthetic_clip(16000))])).values.isfinite().all()
     with pytest.raises(CheckpointError, match="left out before"):
-        apply_structure(model, Structure(changes=(Drop(list=layers, index=0),)))
+        apply_structure(model, Structure(changes=(Drop(list="encoder.layers", index=0),)))
+    with pytest.raises(CheckpointError, match="is the last one"):
+        apply_structure(model, Structure(changes=(Drop(list="encoder.layers", index=1),)))
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
