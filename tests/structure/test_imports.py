@@ -33,6 +33,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("model",),
     ("inference",),
     ("training",),
+    ("compression",),
     ("report",),
     ("quickstart",),
     ("cli",),

@@ -16,6 +16,7 @@ import typer
 from firstwords import __version__
 from firstwords.cli import (
     check,
+    compress,
     convert,
     doctor,
     evaluate,
@@ -50,6 +51,7 @@ app.command("inspect")(inspect.run)
 app.command("convert")(convert.run)
 app.command("merge")(merge.run)
 app.command("doctor")(doctor.run)
+app.add_typer(compress.app, name="compress")
 app.add_typer(lm.app, name="lm")
 app.add_typer(punctuation.app, name="punctuation")
 

@@ -80,6 +80,11 @@ class RoundedInput(nn.Module):
         self.frozen = False
         self.register_buffer("scale", torch.tensor(scale))
 
+    @property
+    def value(self) -> float:
+        """The scale as it is now."""
+        return float(cast("Tensor", self.scale))
+
     def forward(self, x: Float[Tensor, "*any"]) -> Float[Tensor, "*any"]:
         scale = cast("Tensor", self.scale)
         if self.training and not self.frozen:

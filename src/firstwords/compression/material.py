@@ -27,10 +27,12 @@ from firstwords.device import Compute, choose_compute
 from firstwords.features.specaugment import SpecAugment
 from firstwords.model.checkpoint import LoadedModel
 from firstwords.model.speech_model import SpeechModel
+from firstwords.search.speech_gate import SpeechGate
 from firstwords.tensors import Padded
 from firstwords.text.normalize import normalizer
 from firstwords.training.distributed import Processes
 from firstwords.training.feeding import Feeding
+from firstwords.training.gate import choose_gate
 from firstwords.training.log import MetricsLog
 from firstwords.training.measure import measure
 from firstwords.training.plan import REFERENCE_STEPS, make_plan
@@ -93,9 +95,12 @@ class Material:
                 tokens += int(targets.lengths.sum())
         return total / max(tokens, 1)
 
-    def error(self, model: SpeechModel) -> Validation:
-        """Error rates on dev as training measures them."""
-        return self._task(model, masked=False).validate(self._dev)
+    def error(self, model: SpeechModel) -> tuple[Validation, SpeechGate]:
+        """Error rates on dev as training measures them, and the gate of this model (training/gate.py)."""
+        task = self._task(model, masked=False)
+        found = task.validate(self._dev)
+        noise = self._feeding([]).non_speech()
+        return found, SpeechGate(choose_gate(task.heard, task.answers(noise)), self.loaded.speech_gate.words)
 
     def tune(
         self,
@@ -212,7 +217,7 @@ class Material:
                 scoring=normalizer(self.loaded.recipe.text.scoring),
                 consistency_warmup=training.consistency_warmup,
             ),
-            words=self.prepared.words,
+            words=self.loaded.speech_gate.words,
         )
 
 
