@@ -19,7 +19,7 @@ A row is what one output channel is computed from: the first axis of a matrix or
 so that a file explains itself. What it says is believed only where it fits the tensors (CheckpointError).
 Beside these bytes a file holds its header, at most ``HEADER_BYTES`` a stored tensor.
 
-Packing what unpacking gave gives the same bytes again, int8 up to the last bit of a scale.
+Weights that were unpacked lose nothing when they are packed so again, but the last bit of a scale.
 """
 
 from __future__ import annotations
