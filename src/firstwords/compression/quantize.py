@@ -80,8 +80,8 @@ class Order:
 
     def check(self) -> None:
         """UsageError for what goes not together."""
-        kind = self.storage.kind
-        if self.bits is not None and kind != "kmeans":
+        kind = self.kind or "int8"
+        if self.bits is not None and kind != "kmeans" and self.budget is None:
             raise UsageError(f"--bits goes with --storage kmeans, not with {kind}.", mend="Leave it out.")
         if self.bits is not None and not 1 <= self.bits <= 8:
             raise UsageError(f"--bits {self.bits}: expected 1 to 8.", mend="4 and 6 are usual.")
@@ -222,6 +222,7 @@ class _Quantizer:
             groups,
             lambda: material.loss(model, batches),
             rows=rows,
+            bits=BITS,
             progress=tick,
         )
         plan, bits = self._within(state, groups, harms, budget)
