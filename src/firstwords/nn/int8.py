@@ -71,6 +71,8 @@ class Int8Linear(nn.Module):
         weight = linear.weight.detach().float()
         scales = channel_scales(weight)
         self.input_scale = input_scale
+        # among the buffers too, so that a fingerprint of the model knows how it computes
+        self.register_buffer("clip", torch.tensor(LARGEST * input_scale if input_scale else float("inf")))
         self.register_buffer("weights", to_int8(weight, scales.unsqueeze(1)))
         self.register_buffer("scales", scales)
         bias = cast("Tensor | None", linear.bias)
