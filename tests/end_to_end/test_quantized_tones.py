@@ -62,7 +62,7 @@ def test_what_is_read_survives_and_training_mends(home: Path, tmp_path: Path) ->
     tuned = quantize(
         home / "model",
         tmp_path / "tuned",
-        Order(kind="kmeans", bits=1, corpus=corpus, device="cpu", tune=0.6),
+        Order(kind="kmeans", bits=1, corpus=corpus, device="cpu", tune=5, steps=80),
     )
     print(f"1 bit: {lost.before.cer:.3f} -> {lost.after.cer:.3f}, tuned {tuned.after.cer:.3f}")
     assert tuned.after.bytes == lost.after.bytes
@@ -70,7 +70,9 @@ def test_what_is_read_survives_and_training_mends(home: Path, tmp_path: Path) ->
     assert tuned.after.cer < lost.after.cer
 
     # trained with rounding: what was measured with it is what really computes in 8 bits
-    aware = quantize(home / "model", tmp_path / "qat", Order(qat=True, tune=0.3, corpus=corpus, device="cpu"))
+    aware = quantize(
+        home / "model", tmp_path / "qat", Order(qat=True, tune=5, steps=40, corpus=corpus, device="cpu")
+    )
     assert aware.computed is not None
     print(f"QAT: {aware.before.cer:.3f} -> {aware.computed.cer:.3f} computed in 8 bits")
     assert aware.computed.cer <= aware.before.cer + 0.02

@@ -64,6 +64,7 @@ class Order:
         rows: of a matrix that share a codebook.
         budget: most bytes of model.safetensors.
         tune: minutes of training.
+        steps: of training, at most.
         utterances: of dev, that harm is measured on.
     """
 
@@ -73,6 +74,7 @@ class Order:
     budget: int | None = None
     corpus: Path | None = None
     tune: float | None = None
+    steps: int | None = None
     static: bool = False
     qat: bool = False
     utterances: int = UTTERANCES
@@ -289,7 +291,7 @@ class _Quantizer:
         model = deepcopy(self.loaded.model)
         model.load_state_dict(restored(model.state_dict(), plan))
         share_weights(model, plan)
-        self.material.tune(model, minutes=self.order.tune)
+        self.material.tune(model, minutes=self.order.tune, steps=self.order.steps)
         self.loaded.model.load_state_dict(learned_state(model, names))
 
     def _trained_rounded(self, scales: dict[str, float], names: Sequence[str]) -> dict[str, float]:
@@ -301,7 +303,7 @@ class _Quantizer:
             for rounded in inputs:
                 rounded.frozen = progress >= FREEZE_AT
 
-        self.material.tune(model, minutes=self.order.tune, paced=freeze)
+        self.material.tune(model, minutes=self.order.tune, steps=self.order.steps, paced=freeze)
         self.loaded.model.load_state_dict(learned_state(model, names))
         return {name: rounded.value for name, rounded in zip(scales, inputs, strict=True)}
 

@@ -23,12 +23,12 @@ MOST_BITS = 8
 def fit_codebook(values: NDArray[np.float32], bits: int, iterations: int = ITERATIONS) -> NDArray[np.float16]:
     """Values (N,), N > 0, finite and within float16 -> 2**bits centroids, ascending.
 
-    Values that need no more numbers than there are centroids are kept exactly; what is left over of the
-    codebook then repeats the largest.
+    Where there are no more different values than centroids (weights that shared them before), each value is
+    one, as exactly as float16 allows; what is left over of the codebook then repeats the largest.
     """
     size = 2**bits
     exact = np.unique(values)
-    if len(exact) <= size and bool((exact.astype(np.float16) == exact).all()):
+    if len(exact) <= size:
         return np.concatenate([exact, np.repeat(exact[-1:], size - len(exact))]).astype(np.float16)
     ordered = np.sort(values.astype(np.float64))
     sums = np.concatenate([[0.0], np.cumsum(ordered)])

@@ -111,6 +111,10 @@ def test_few_values_are_kept_exactly() -> None:
     book = fit_codebook(values, 2)
     np.testing.assert_array_equal(book, np.array([-1.0, 0.25, 0.5, 0.5], dtype=np.float16))
     np.testing.assert_array_equal(book[nearest(values, book)], values.astype(np.float16))
+    # what centroids have learned: close to each other, and no 16-bit floats
+    learned = np.float32([0.1, 0.1003, 0.1007, 3.0])[[0, 1, 2, 3, 3, 1]]
+    book = fit_codebook(learned, 2)
+    np.testing.assert_array_equal(book[nearest(learned, book)], learned.astype(np.float16))
 
 
 @pytest.mark.parametrize("shape", [(7, 12), (2, 3), (16, 1, 9), (6, 2, 3, 3)])
