@@ -123,7 +123,8 @@ class Material:
         recipe = self.loaded.recipe
         settings = recipe.training
         schedule = CosineConfig(lr=settings.schedule.lr * RATE_SHARE, warmup=_WARMUP)
-        settings = settings.model_copy(update={"schedule": schedule, "early_stop": None})
+        changes = {"schedule": schedule, "early_stop": None, "sorted_first_epoch": False}
+        settings = settings.model_copy(update=changes)
         recipe = recipe.model_copy(update={"training": settings})
         model.to(self.compute.device)
         task = self._task(model, masked=True)

@@ -14,7 +14,6 @@ The original is only read. A model that was quantized before is taken as it is: 
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -45,7 +44,7 @@ from firstwords.files import replace_folder
 from firstwords.model.checkpoint import CARD, WEIGHTS, LoadedModel, load_model, save_model
 from firstwords.model.int8 import compute_in_int8, linear_layers
 from firstwords.model.speech_model import SpeechModel
-from firstwords.model.storage import Storage, restored
+from firstwords.model.storage import Storage, restored, storage_words
 from firstwords.search.speech_gate import SpeechGate
 from firstwords.training.progress import Progress
 
@@ -382,10 +381,9 @@ def _card(loaded: LoadedModel, result: Quantized, plan: Plan) -> str:
     """The card of the original, and below it what was done."""
     path = loaded.folder / CARD
     card = path.read_text(encoding="utf-8").rstrip() if path.is_file() else f"# {loaded.recipe.name}"
-    kinds = Counter(storage.words for storage in plan.values())
-    kept = ", ".join(f"{kind} ({number} tensors)" for kind, number in kinds.most_common())
     lines = [
         _shown(v) for v in (result.before, result.after, result.computed, *result.others) if v is not None
     ]
     told = "".join(f"- {line}\n" for line in lines)
-    return f"{card}\n\n## Quantized\n\nKept as {kept}. The numbers above are those of before.\n\n{told}"
+    kept = f"Kept as {storage_words(plan)}. The numbers above are those of before."
+    return f"{card}\n\n## Quantized\n\n{kept}\n\n{told}"

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, cast
 
@@ -163,6 +164,12 @@ def read_table(metadata: Mapping[str, str], *, source: str) -> dict[str, tuple[S
             f"'{source}': the header does not say how its tensors are kept ({type(e).__name__}: {reason}).",
             mend=_COPY,
         ) from None
+
+
+def storage_words(choices: Mapping[str, Storage]) -> str:
+    """For people: "int8 (93 tensors), fp16 (120 tensors)"; "" where all are as they were."""
+    counts = Counter(storage.words for storage in choices.values())
+    return ", ".join(f"{words} ({number} tensors)" for words, number in counts.most_common())
 
 
 def restored(state: Mapping[str, Tensor], choices: Mapping[str, Storage]) -> dict[str, Tensor]:

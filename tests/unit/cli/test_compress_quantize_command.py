@@ -10,6 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from firstwords.cli.compress_quantize import parse_bytes
+from firstwords.cli.info import facts
 from firstwords.cli.main import app
 from firstwords.compression import choices, quantize
 from firstwords.errors import FirstwordsError, UsageError
@@ -69,6 +70,10 @@ def test_a_smaller_folder_and_the_original_untouched(
     assert len(step["from_hash"]) == 64
     assert (tmp_path / "new" / "extra" / "notes.txt").read_text(encoding="utf-8") == "mine"
     assert not (tmp_path / "new" / "resume").exists()
+    told, kept = (dict(facts(folder)) for folder in (home / "model", tmp_path / "new"))
+    assert kept["parameters"] == told["parameters"]
+    assert kept["weights kept as"].count("tensors") == len({s.words for s in loaded.storage.values()})
+    assert "weights kept as" not in told
     assert "## Quantized" in (tmp_path / "new" / "card.md").read_text(encoding="utf-8")
 
 
