@@ -277,13 +277,18 @@ class _Quantizer:
 
     def _calibrated(self) -> dict[str, float]:
         assert self.material is not None
+        model = self.loaded.model.to(self.material.compute.device)
+        if not (layers := linear_layers(model)):
+            raise UsageError(
+                f"A {self.loaded.recipe.encoder.kind} encoder has no linear layers that could compute in 8 bits.",
+                mend="Leave out --static and --qat.",
+            )
         utterances = list(self.material.calibration(MOST_UTTERANCES))
         if len(utterances) < LEAST_UTTERANCES:
             self.say(
                 f"Calibrated on {len(utterances)} utterances, all there are; {LEAST_UTTERANCES} are advised."
             )
-        model = self.loaded.model.to(self.material.compute.device)
-        return input_scales(model, linear_layers(model), utterances)
+        return input_scales(model, layers, utterances)
 
     def _trained_centroids(self, plan: Plan, names: Sequence[str]) -> None:
         assert self.material is not None

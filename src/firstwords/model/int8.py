@@ -63,7 +63,11 @@ def compute_in_int8(model: SpeechModel, input_scales: Mapping[str, float] | None
             mend="Leave out --int8.",
         )
     given = dict(input_scales or {})
-    names = linear_layers(model)
+    if not (names := linear_layers(model)):
+        raise UsageError(
+            f"A {model.recipe.encoder.kind} encoder has no linear layers that could compute in 8 bits.",
+            mend="Leave out --int8. Storage in 8 bits is possible.",
+        )
     if unknown := [name for name in given if name not in names]:
         raise CheckpointError(
             f"The weights hold the scale of an input of '{unknown[0]}', which is no layer of this model that "

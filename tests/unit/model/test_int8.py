@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from firstwords.errors import CheckpointError
-from firstwords.model.checkpoint import load_model
+from firstwords.errors import CheckpointError, UsageError
+from firstwords.inference.events import Final
+from firstwords.inference.recognizer import Recognizer
+from firstwords.model import kinds
+from firstwords.model.checkpoint import load_model, load_weights
 from firstwords.model.int8 import compute_in_int8, linear_layers
+from firstwords.model.recipe import Recipe
+from firstwords.model.speech_model import SpeechModel
+from firstwords.model.storage import Storage, restored
 from firstwords.nn.int8 import Int8Linear, channel_scales, multiplies_exactly
 from firstwords.tensors import Padded, pad
 from nonsense_model import make_nonsense_model
+from streaming_model import make_causal_model, talk
+from tone_corpus import tone_recipe
 
 
 def linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
@@ -108,3 +117,73 @@ def test_scales_of_inputs_belong_to_layers(tmp_path: Path) -> None:
     assert model.get_submodule(name).input_scale == 0.125
     with torch.inference_mode():
         assert model.encode(Padded(torch.zeros(1, 16000), torch.tensor([16000]))).values.isfinite().all()
+
+
+SMALL = {"dim": 24, "layers": 2, "heads": 2, "feedforward": 32, "subsampling": {"channels": 8}}
+ENCODERS: dict[str, dict[str, Any]] = {
+    "zipformer": {},
+    "conformer": SMALL | {"kernel": 9},
+    "transformer": SMALL,
+    "squeezeformer": SMALL | {"layers": 4, "kernel": 9, "reduce_at": 1, "recover_at": 3},
+    "e_branchformer": SMALL | {"gate_width": 40, "kernel": 9, "merge_kernel": 5},
+    "dnn": {"hidden": 16, "layers": 2},
+    "listener": {"width": 12},
+    "lstm": {"size": "nano"},
+    "quartznet": {"size": "nano"},
+    "mobilenet": {"size": "nano"},
+    "resnet": {"size": "nano"},
+}
+
+
+def small_model(kind: str, settings: dict[str, Any]) -> SpeechModel:
+    config = kinds.ENCODERS[kind].config
+    if "size" in settings:
+        settings = config.preset(settings["size"]).model_dump()  # pyright: ignore[reportAttributeAccessIssue]
+    values = tone_recipe().model_dump()
+    values["encoder"] = values["encoder"] if kind == "zipformer" else {**settings, "kind": kind}
+    torch.manual_seed(1)
+    return SpeechModel(Recipe.model_validate(values), 12).eval()
+
+
+@pytest.mark.parametrize("kind", ENCODERS)
+def test_every_encoder_computes_in_8_bits_and_is_kept_in_few(kind: str) -> None:
+    assert set(ENCODERS) == set(kinds.ENCODERS)
+    model = small_model(kind, ENCODERS[kind])
+    audio = pad([0.1 * torch.randn(12000, generator=torch.Generator().manual_seed(0))])
+    small = copy.deepcopy(model)
+    if kind in {"listener", "lstm"}:
+        with pytest.raises(UsageError, match="no linear layers"):
+            compute_in_int8(small)
+    else:
+        assert len(compute_in_int8(small)) > 0
+    with torch.inference_mode():
+        exact, found = model.encode(audio).values, small.encode(audio).values
+    assert (found - exact).norm() <= 0.1 * exact.norm()
+    state = model.state_dict()
+    plan = {name: Storage(kind="int8") for name, tensor in state.items() if tensor.ndim >= 2}
+    load_weights(model, restored(state, plan), source="here")
+    with torch.inference_mode():
+        kept = model.encode(audio).values
+    assert 0 < (kept - exact).norm() <= 0.1 * exact.norm()
+
+
+def test_a_stream_in_8_bits_is_the_whole_in_8_bits(tmp_path: Path) -> None:
+    """Every frame has its own scale, so it makes no difference how the frames are cut."""
+    folder = make_causal_model(tmp_path / "m")
+    samples = talk(6.0)
+    recognizer = Recognizer.load(folder, device="cpu", int8=True)
+    assert recognizer.weights != Recognizer.load(folder, device="cpu").weights
+    texts = []
+    for size in (700, 16000):
+        listener = recognizer.listener(endpoints=False)
+        events = [e for n in range(0, len(samples), size) for e in listener.accept(samples[n : n + size])]
+        texts.append([e.text for e in (*events, *listener.finish()) if isinstance(e, Final)])
+    assert texts[0] == texts[1]
+    assert any(texts[0])
+
+
+def test_8_bits_and_graphics_cards_are_refused(tmp_path: Path) -> None:
+    model = load_model(make_nonsense_model(tmp_path / "m"), device="cpu").model
+    model.to("meta")
+    with pytest.raises(UsageError, match="for processors"):
+        compute_in_int8(model)
