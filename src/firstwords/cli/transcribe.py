@@ -194,6 +194,7 @@ def _check(inputs: Sequence[Path], out: Path | None, stream: bool, of_streams: M
 
 def _load(model: Path, device: str, precision: str, int8: bool) -> Recognizer:
     from firstwords.device import read_precision, set_threads
+    from firstwords.errors import UsageError
     from firstwords.inference.recognizer import Recognizer
 
     set_threads()

@@ -279,8 +279,9 @@ class _Quantizer:
         assert self.material is not None
         model = self.loaded.model.to(self.material.compute.device)
         if not (layers := linear_layers(model)):
+            kind = self.loaded.recipe.encoder.kind
             raise UsageError(
-                f"A {self.loaded.recipe.encoder.kind} encoder has no linear layers that could compute in 8 bits.",
+                f"A {kind} encoder has no linear layers that could compute in 8 bits.",
                 mend="Leave out --static and --qat.",
             )
         utterances = list(self.material.calibration(MOST_UTTERANCES))
