@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from firstwords.compression.pacing import PacedTask
@@ -79,9 +80,14 @@ class Material:
                 one = samples[: int(length)].unsqueeze(0).to(self.compute.device)
                 yield Padded(one, length[None].to(self.compute.device))
 
-    def loss(self, model: SpeechModel, batches: Sequence[Batch]) -> float:
-        """-log P(transcript) in nats a token, over all heads with their weights; without dropout."""
-        total, tokens = 0.0, 0
+    def losses(self, model: SpeechModel, batches: Sequence[Batch]) -> Float[Tensor, " utterances"]:
+        """-log P(transcript) of each utterance in nats, over all heads with their weights; without dropout.
+
+        Divided by the mean number of tokens, so that the mean is nats a token. An utterance that a head
+        cannot write counts 0.
+        """
+        found: list[Tensor] = []
+        tokens = 0
         model.eval()
         with torch.no_grad():
             for batch in batches:
@@ -89,11 +95,18 @@ class Material:
                 audio = Padded(batch.audio.values.to(place), batch.audio.lengths.to(place))
                 targets = Padded(batch.targets.values.to(place), batch.targets.lengths.to(place))
                 encoded = model.encode(audio)
+                total = torch.zeros(len(batch.ids))
                 for name, head in model.named_heads():
-                    each: Tensor = head.loss(encoded, targets)
-                    total += model.recipe.heads[name].weight * float(each[each.isfinite()].sum())
+                    each: Tensor = head.loss(encoded, targets).cpu()
+                    total += model.recipe.heads[name].weight * each.masked_fill(~each.isfinite(), 0.0)
+                found.append(total)
                 tokens += int(targets.lengths.sum())
-        return total / max(tokens, 1)
+        every = torch.cat(found)
+        return every * (len(every) / max(tokens, 1))
+
+    def loss(self, model: SpeechModel, batches: Sequence[Batch]) -> float:
+        """-log P(transcript) in nats a token."""
+        return float(self.losses(model, batches).mean())
 
     def error(self, model: SpeechModel) -> tuple[Validation, SpeechGate]:
         """Error rates on dev as training measures them, and the gate of this model (training/gate.py)."""

@@ -1,7 +1,11 @@
 """Bits for each block of a model, by what they cost: the least harm within a budget of bytes.
 
     harm[block][bits] = loss with that block alone in so many bits - loss     (nats a token, on dev speech)
+                        + one standard error of this difference, over the utterances
     choose bits for every block: the least sum of harms whose bytes are within the budget
+
+A few utterances tell harms only so far: a block may seem to gain by 2 bits. Hence the standard error, and a
+harm is at least 0 and at least that of more bits.
 
 The sum takes harms for independent, which they nearly are while they are small; so the choice is judged as a
 whole afterwards, against the same bits everywhere (compression/quantize.py). The knapsack with a choice
@@ -11,11 +15,13 @@ Ullmann, 1969); beyond ``FRONTIER`` points it is thinned, one point for each 1/5
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -80,7 +86,7 @@ def _falls(values: NDArray[np.float64]) -> NDArray[np.bool_]:
 def sensitivities(
     model: SpeechModel,
     groups: Mapping[str, Sequence[str]],
-    loss: Callable[[], float],
+    losses: Callable[[], Float[Tensor, " utterances"]],
     *,
     rows: int,
     bits: Sequence[int] = BITS,
@@ -90,12 +96,12 @@ def sensitivities(
 
     Args:
         groups: block -> names of its tensors.
-        loss: of the model as it stands.
+        losses: of each utterance, of the model as it stands.
         rows: that share a codebook.
         progress: called after each measurement.
     """
     state = model.state_dict()
-    base = loss()
+    base = losses()
     found: dict[str, list[Option]] = {}
     for block, names in groups.items():
         own = {name: state[name].clone() for name in names}
@@ -105,12 +111,28 @@ def sensitivities(
                 plan = block_plan(own, count, rows=rows)
                 _put(state, restored(own, plan))
                 size = sum(stored_bytes(own[name].shape, plan[name]) for name in names)
-                options.append(Option(count, size, loss() - base))
+                options.append(Option(count, size, harm(losses() - base)))
                 progress()
         finally:
             _put(state, own)
-        found[block] = options
+        found[block] = never_less(options)
     return found
+
+
+def harm(differences: Float[Tensor, " utterances"]) -> float:
+    """The mean and its standard error."""
+    error = differences.std() / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
+    return float(differences.mean() + error)
+
+
+def never_less(options: Sequence[Option]) -> list[Option]:
+    """Options in the order given, with the harm of each at least 0 and at least that of more bits."""
+    worst = 0.0
+    found: dict[int, Option] = {}
+    for option in sorted(options, key=lambda option: -option.bits):
+        worst = max(worst, option.harm)
+        found[option.bits] = replace(option, harm=worst)
+    return [found[option.bits] for option in options]
 
 
 def block_plan(tensors: Mapping[str, Tensor], bits: int, *, rows: int) -> Plan:

@@ -221,7 +221,7 @@ class _Quantizer:
         harms = sensitivities(
             model.to(material.compute.device),
             groups,
-            lambda: material.loss(model, batches),
+            lambda: material.losses(model, batches),
             rows=rows,
             bits=BITS,
             progress=tick,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from torch import nn
 
 from firstwords.compression import mixed
 from firstwords.compression.choices import blocks, file_bytes, fitting, plan_bytes, uniform
-from firstwords.compression.mixed import Option, least_harm, sensitivities
+from firstwords.compression.mixed import Option, harm, least_harm, never_less, sensitivities
 from firstwords.errors import UsageError
 from firstwords.model.storage import Storage, restored, stored_bytes
 
@@ -75,11 +76,11 @@ def test_harm_is_that_of_one_block_alone() -> None:
     groups = {"0": ["0.weight"], "1": ["1.weight"]}
     ticks: list[int] = []
 
-    def loss() -> float:
+    def losses() -> torch.Tensor:
         with torch.no_grad():
-            return float((net(x) - y).square().mean())
+            return (net(x) - y).square().mean(dim=1)
 
-    found = sensitivities(net, groups, loss, rows=64, bits=(2, 4, 16), progress=lambda: ticks.append(1))  # type: ignore[arg-type]
+    found = sensitivities(net, groups, losses, rows=64, bits=(2, 4, 16), progress=lambda: ticks.append(1))  # type: ignore[arg-type]
     assert len(ticks) == 6
     for name, value in net.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
@@ -90,7 +91,9 @@ def test_harm_is_that_of_one_block_alone() -> None:
         kept = restored(before, {names[0]: Storage(kind="kmeans", bits=4)})
         other = nn.Sequential(nn.Linear(40, 40), nn.Linear(40, 40))
         other.load_state_dict(kept)
-        assert harms[1] == pytest.approx(float((other(x) - y).square().mean().detach()), rel=1e-4)
+        each = (other(x) - y).square().mean(dim=1).detach().numpy()
+        expected = each.mean() + each.std(ddof=1) / np.sqrt(30)
+        assert harms[1] == pytest.approx(float(expected), rel=1e-4)
         size = stored_bytes((40, 40), Storage(kind="kmeans", bits=4))
         assert found[block][1].bytes == size, number
 
@@ -123,3 +126,10 @@ def test_plans_and_blocks() -> None:
     assert "count" not in plan
     assert plan_bytes(state, plan) == 2048 + 4 * 64 + 2048 + 4 * 32 + 64 + 288 + 4 * 9 + 8
     assert plan_bytes(state, plan) < file_bytes(state, plan) < plan_bytes(state, plan) + 3000
+
+
+def test_harm_is_never_less_than_that_of_more_bits() -> None:
+    options = [Option(2, 1, -0.3), Option(4, 2, 0.1), Option(8, 4, 0.05), Option(16, 8, -0.2)]
+    assert [option.harm for option in never_less(options)] == [0.1, 0.1, 0.05, 0.0]
+    assert harm(torch.tensor([2.0])) == 2.0
+    assert harm(torch.tensor([1.0, 3.0])) == pytest.approx(2.0 + math.sqrt(2) / math.sqrt(2))
