@@ -1,7 +1,7 @@
 """``firstwords compress``: smaller models of trained ones, step by step or to a target.
 
-firstwords compress MODEL --corpus CORPUS --target LIMITS --to DIR     the planner chooses the steps
-firstwords compress prune MODEL ...                                    one step
+    firstwords compress MODEL --corpus CORPUS --target LIMITS --to DIR     the planner chooses the steps
+    firstwords compress prune MODEL ...                                    one step
 """
 
 from __future__ import annotations
@@ -9,7 +9,13 @@ from __future__ import annotations
 import typer
 from typer.core import TyperGroup
 
-from firstwords.cli import compress_plan, compress_prune
+from firstwords.cli import (
+    compress_distil,
+    compress_plan,
+    compress_prune,
+    compress_quantize,
+    compress_report,
+)
 
 PLAN = "plan"
 
@@ -30,3 +36,10 @@ app = typer.Typer(
 app.command(PLAN)(compress_plan.run)
 app.command("choose")(compress_plan.choose)
 app.command("prune")(compress_prune.run)
+app.command("quantize")(compress_quantize.run)
+app.command("low-rank")(compress_distil.low_rank)
+app.command("fold")(compress_distil.fold)
+app.command("distil")(compress_distil.distil)
+app.command("skip-layers")(compress_distil.skip_layers)
+app.command("early-exit")(compress_distil.early_exit)
+app.command("report")(compress_report.run)

@@ -89,6 +89,7 @@ def facts(model: Path) -> list[tuple[str, str]]:
 def _from_recipe(model: Path) -> list[tuple[str, str]]:
     from firstwords.model.checkpoint import stranger
     from firstwords.model.recipe import read_recipe
+    from firstwords.model.storage import choices_of, storage_words
     from firstwords.model.structure import read_structure
     from firstwords.text.load import load_tokenizer
 
@@ -103,6 +104,8 @@ def _from_recipe(model: Path) -> list[tuple[str, str]]:
     count, header = _parameters(model / "model.safetensors")
     if count:
         rows.append(("parameters", f"{count / 1e6:.2f} M"))
+    if kept := storage_words(choices_of(header, source=str(model / "model.safetensors"))):
+        rows.append(("weights kept as", kept))
     if (model / "tokenizer").is_dir():
         tokenizer = load_tokenizer(model / "tokenizer")
         # The pieces that spell text, not the bytes every vocabulary falls back to.
@@ -159,7 +162,11 @@ def _parameters(path: Path) -> tuple[int, dict[str, str]]:
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(min(size, 100_000_000)))
         remarks = {str(key): str(value) for key, value in header.pop("__metadata__", {}).items()}
-        return sum(prod(value["shape"]) for value in header.values()), remarks
+        # tensors in fewer bits lie in parts, and their shapes stand beside them (model/storage.py)
+        packed = json.loads(remarks.get("storage", '{"tensors": {}}'))["tensors"]
+        shapes = [shape for _, shape in packed.values()]
+        shapes += [v["shape"] for n, v in header.items() if "@" not in n and n not in packed]
+        return sum(map(prod, shapes)), remarks
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError):
         return 0, {}  # missing or damaged: the table of files tells
 

@@ -45,6 +45,7 @@ from firstwords.inference.second_pass import SecondPass
 from firstwords.inference.streaming import Listener, ListenOptions, open_listener
 from firstwords.inference.transcript import Token, Transcript, build_transcript, format_transcript, tokens_of
 from firstwords.model.checkpoint import LoadedModel, bare_digest, load_model, weights_digest
+from firstwords.model.int8 import compute_in_int8
 from firstwords.model.recipe import with_search
 from firstwords.search.fusion import NO_SCORERS, Scorers
 from firstwords.search.hypothesis import Hypothesis
@@ -90,6 +91,7 @@ class Recognizer:
         precision: Precision = "auto",
         scorers: Scorers = NO_SCORERS,
         search: SearchConfig | None = None,
+        int8: bool = False,
     ) -> Recognizer:
         """Model folder -> Recognizer.
 
@@ -100,11 +102,14 @@ class Recognizer:
                 the batch; "auto" takes it from ten million parameters on.
             scorers: language model and phrases, weighted by ``language_model`` of the search.
             search: kind and settings of the search; None: the recipe's.
+            int8: linear layers multiply in 8-bit integers, on the processor (docs/quantisation.md).
         """
-        compute = choose_compute(device, precision)
+        compute = choose_compute("cpu" if int8 and device == "auto" else device, precision)
         loaded = load_model(folder, device=compute.device, check=check)
-        if precision == "auto" and sum(p.numel() for p in loaded.model.parameters()) < _LARGE:
-            compute = choose_compute(device, "fp32")
+        if int8:
+            compute_in_int8(loaded.model, loaded.input_scales)
+        if int8 or (precision == "auto" and loaded.model.num_parameters < _LARGE):
+            compute = choose_compute(str(compute.device), "fp32")
         return cls(loaded, compute, scorers, search)
 
     def use(self, search: SearchConfig, scorers: Scorers) -> None:
@@ -303,13 +308,9 @@ class Recognizer:
     def _as_read(
         self, tokens: Sequence[Token], duration: float, audio: str, repairs: tuple[str, ...]
     ) -> Transcript:
+        language = self.recipe.language
         return build_transcript(
-            tokens,
-            self.tokenizer,
-            language=self.recipe.language,
-            duration=duration,
-            audio=audio,
-            repairs=repairs,
+            tokens, self.tokenizer, language=language, duration=duration, audio=audio, repairs=repairs
         )
 
     def _group(

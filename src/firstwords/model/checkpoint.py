@@ -15,16 +15,20 @@ weight, and the fingerprint of the recipe in the weights is that of the recipe w
 Loading runs no code from the folder and needs no network. All files are written aside, then renamed, the
 weights last; when anything fails, the model that was there before is there still. A copy stopped half-way is
 noticed because the header of the weights names its companions.
+
+Tensors may be kept in fewer bytes (storage.py); loading gives an ordinary model either way.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import tomli_w
 import torch
@@ -38,6 +42,7 @@ from firstwords.files import staged, unwritable, write_atomically, written_aside
 from firstwords.model.recipe import FORMAT, Recipe, read_recipe, write_recipe
 from firstwords.model.selfcheck import run_check, write_check
 from firstwords.model.speech_model import SpeechModel
+from firstwords.model.storage import Storage, choices_of, pack, unpack
 from firstwords.model.structure import FILE as STRUCTURE
 from firstwords.model.structure import read_structure, write_structure
 from firstwords.search.speech_gate import OPEN, SpeechGate
@@ -45,6 +50,7 @@ from firstwords.text.load import load_tokenizer
 from firstwords.text.tokenizer import Tokenizer
 
 RECIPE, WEIGHTS, TOKENIZER, CARD = "recipe.toml", "model.safetensors", "tokenizer", "card.md"
+INPUT_SCALES = "input_scales"  # in the header of the weights
 
 
 @dataclass(frozen=True)
@@ -56,13 +62,32 @@ class LoadedModel:
     tokenizer: Tokenizer
     model: SpeechModel
     speech_gate: SpeechGate = OPEN
+    storage: Mapping[str, Storage] = field(default_factory=dict[str, Storage])
+    input_scales: Mapping[str, float] = field(default_factory=dict[str, float])
 
 
 def save_model(
-    folder: Path, model: SpeechModel, tokenizer: Tokenizer, *, card: str, speech_gate: SpeechGate = OPEN
+    folder: Path,
+    model: SpeechModel,
+    tokenizer: Tokenizer,
+    *,
+    card: str,
+    speech_gate: SpeechGate = OPEN,
+    storage: Mapping[str, Storage] | None = None,
+    input_scales: Mapping[str, float] | None = None,
 ) -> None:
-    """Write (or replace) everything a folder needs to transcribe: all of it, or WriteError and nothing."""
+    """Write (or replace) everything a folder needs to transcribe: all of it, or WriteError and nothing.
+
+    Args:
+        storage: how tensors are kept; those without a choice as they are. The check clip gets the answer of
+            the weights as they are kept.
+        input_scales: of linear layers by their names, for 8-bit computation (model/int8.py).
+    """
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    weights, told = pack(weights, storage or {})
+    if told:
+        model = deepcopy(model).cpu()
+        load_weights(model, unpack(weights, told, source="weights"), source="weights")
     header = {
         "format": str(FORMAT),
         "recipe": bare_digest(model.recipe),
@@ -74,6 +99,9 @@ def save_model(
         header["words"] = json.dumps(sorted(speech_gate.words), ensure_ascii=False)
     if model.structure:
         header["structure"] = model.structure.digest
+    if input_scales:
+        header[INPUT_SCALES] = json.dumps(input_scales)
+    header |= told
     gone = () if model.structure else (STRUCTURE,)
     with staged(folder, last=(WEIGHTS,), gone=gone) as new:
         write_recipe(new / RECIPE, model.recipe)
@@ -131,12 +159,14 @@ def load_model(
             mend="Was the file edited, or the copy interrupted? Copy the whole folder again.",
         )
     model = SpeechModel(recipe, len(tokenizer.pieces), structure)
-    load_weights(model, weights, source=str(folder / WEIGHTS))
+    source = str(folder / WEIGHTS)
+    load_weights(model, unpack(weights, header, source=source), source=source)
     model.to(place).eval()
     if check:
         run_check(folder, model)
     gate = SpeechGate(_number(header.get("speech_gate"), folder), closed_words(header, folder))
-    return LoadedModel(folder, recipe, tokenizer, model, gate)
+    kept, scales = choices_of(header, source=source), _input_scales(header, folder)
+    return LoadedModel(folder, recipe, tokenizer, model, gate, kept, scales)
 
 
 def stranger(folder: Path, recipe: Recipe, tokenizer: Tokenizer, header: Mapping[str, str]) -> str | None:
@@ -181,6 +211,22 @@ def _number(text: str | None, folder: Path) -> float:
             f"'{folder}': the header of {WEIGHTS} holds '{text}' where a number belongs.",
             mend="Copy the whole folder again.",
         ) from None
+
+
+def _input_scales(header: Mapping[str, str], folder: Path) -> dict[str, float]:
+    """Layer -> scale of its input, by the header of the weights; empty where none were measured."""
+    text = header.get(INPUT_SCALES, "{}")
+    try:
+        found: Any = json.loads(text)
+        scales = {str(name): float(scale) for name, scale in found.items()}
+        if not all(0 < scale < math.inf for scale in scales.values()):
+            raise ValueError(scales)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise CheckpointError(
+            f"'{folder}': the header of {WEIGHTS} holds '{text[:40]}...' where the scales of inputs belong.",
+            mend="Was the file edited? Copy the whole folder again.",
+        ) from None
+    return scales
 
 
 def _digests(path: Path) -> tuple[str, str]:

@@ -42,6 +42,7 @@ from firstwords.model.checkpoint import (
 )
 from firstwords.model.recipe import Recipe, read_recipe
 from firstwords.model.speech_model import SpeechModel
+from firstwords.model.storage import KEY
 from firstwords.model.structure import UNCHANGED, Structure, read_structure
 from firstwords.text.load import load_tokenizer
 from firstwords.text.tokenizer import Tokenizer
@@ -117,6 +118,11 @@ def read_parent(folder: Path) -> Parent:
             f"'{path}' cannot be read as safetensors: {error}.",
             mend="Was the copy interrupted? Copy it again.",
         ) from None
+    if KEY in header:
+        raise CheckpointError(
+            f"'{folder}' keeps its weights in fewer bits, and sums of such weights cannot be kept so.",
+            mend="Merge the models they were made of, then quantize the result.",
+        )
     if found := stranger(folder, recipe, tokenizer, header):
         raise CheckpointError(
             f"'{folder}': {WEIGHTS} was not saved with this {found} (the stored fingerprint differs).",
