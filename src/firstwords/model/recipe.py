@@ -131,7 +131,8 @@ class Recipe(Config):
         if wrong := [name for name, value in moved.items() if value]:
             raise ValueError(
                 'distillation.hears = "clean": the teacher would hear everything at other times than the '
-                f'student: set {" and ".join(f"{name} = 0" for name in wrong)}, or distillation.hears = "varied"'
+                f"student: set {' and '.join(f'{name} = 0' for name in wrong)}, or "
+                'distillation.hears = "varied"'
             )
         return self
 

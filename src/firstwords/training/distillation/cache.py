@@ -13,7 +13,7 @@ import struct
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -46,7 +46,6 @@ class TargetCache:
         self.limit_bytes = limit_bytes
         self.problem = ""  # why nothing more is kept, in words
         self._places: dict[str, _Place] = {}
-        self._files: dict[Path, BinaryIO] = {}
         self._end = 0
         if folder.is_dir():
             for path in sorted(folder.glob(f"{key}-*{SUFFIX}")):
@@ -63,11 +62,9 @@ class TargetCache:
         if place is None:
             return None
         try:
-            file = self._files.get(place.file)
-            if file is None:
-                file = self._files[place.file] = place.file.open("rb")
-            file.seek(place.start)
-            data = file.read(place.size)
+            with place.file.open("rb") as file:
+                file.seek(place.start)
+                data = file.read(place.size)
             if len(data) == place.size and zlib.crc32(data, zlib.crc32(name.encode())) == place.checksum:
                 return load(data)
         except (OSError, SafetensorError):
@@ -95,12 +92,6 @@ class TargetCache:
             return
         self._places[name] = _Place(self.path, self._end + size - len(data), len(data), checksum)
         self._end += size
-
-    def close(self) -> None:
-        """Close the files that were read."""
-        for file in self._files.values():
-            file.close()
-        self._files.clear()
 
     def _index(self, path: Path) -> int:
         """Note all whole records of a file -> where they end."""

@@ -61,11 +61,20 @@ class Distillation:
 
     def __init__(self, config: DistillationConfig, student: SpeechModel, teacher: Teacher) -> None:
         self.config, self.student, self.teacher = config, student, teacher
+        self._told = False
         layers = teacher.questions.hidden
         self.projections = nn.ModuleList(
             nn.Linear(student.encoder.dim, teacher.model.encoder.dim)
             for _ in range(0 if layers is None else max(1, len(layers)))
         ).to(teacher.compute.device)
+
+    def news(self) -> str:
+        """What the user should know and has not been told; empty: nothing."""
+        cache = self.teacher.cache
+        if cache is None or not cache.problem or self._told:
+            return ""
+        self._told = True
+        return cache.problem
 
     def loss(self, asked: Asked, encoded: Padded, log_probs: Padded | None) -> Taught:
         """Rows as heard, the student's encoded frames and CTC log-probabilities, perhaps of two views.
@@ -168,7 +177,7 @@ def _collated(said: list[Target], name: str, device: torch.device) -> Padded:
 
 @final
 class Taken(nn.Module):
-    """A student and what is trained along with it: what the optimizer, the checkpoints and the average see."""
+    """A student and what is trained along with it: what optimizer, checkpoints and average see."""
 
     def __init__(self, student: SpeechModel, projections: nn.ModuleList) -> None:
         super().__init__()
@@ -184,5 +193,3 @@ def trained_along(student: SpeechModel, distillation: Distillation | None) -> nn
     if distillation is None or not len(distillation.projections):
         return student
     return Taken(student, distillation.projections)
-
-

@@ -1,9 +1,9 @@
 """A trained model that says what it hears in the audio of a student's batch.
 
-Where it hears utterances as they were recorded ("clean"), each is read alone and kept on disk (cache.py): what
-it says does then not depend on who else is in the batch, nor on what was kept, so a run that was killed goes
-on with the same numbers. What was put together for one epoch (utterances joined, non-speech) and all that is
-varied is computed with its batch. In any case it is rounded to half precision.
+Where it hears utterances as they were recorded ("clean"), each is read alone and kept on disk (cache.py):
+what it says does then not depend on who else is in the batch, nor on what was kept, so a run that was killed
+goes on with the same numbers. What was put together for one epoch (utterances joined, non-speech) and all
+that is varied is computed with its batch. In any case it is rounded to half precision.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Questions:
         readings: how many of its readings; 0: none.
         tokens: (U + 1, V) log-probabilities of its attention decoder.
         lattice: (T, U + 1, 3) collapsed log-probabilities of its transducer.
-        hidden: encoded frames (T, D): after these layers, of the output where there are none; None: not asked.
+        hidden: encoded frames (T, D) after these layers, the output where there are none; None: not asked.
     """
 
     frames: bool = False

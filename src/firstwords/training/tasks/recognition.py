@@ -257,6 +257,8 @@ class RecognitionTask(Task[Batch]):
 
     def watch(self, step: int, progress: float, loss: float, means: Mapping[str, float]) -> Advice | None:
         """Is the model stuck on blanks, or does the loss grow? See monitor.py."""
+        if self.distillation is not None and (news := self.distillation.news()):
+            return Advice(news)
         said = self.monitor.update(progress, blank=means.get("blank", 0.0), loss=loss)
         if self.monitor.asks_for_half_rate(step):
             return Advice(f"The loss has grown to {loss:.2f}: the learning rate is halved.", 0.5)
