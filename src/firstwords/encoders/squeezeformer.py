@@ -191,6 +191,8 @@ class Squeezeformer(AttentionStack):
             return self.output(x, lengths, view)
 
         x = run_layers(self.enter(x), self.calls(view, 0, first), taps, output, drop=drop)
+        if taps.stopped:
+            return taps.taken[-1], taps.taken
         saved = x
         x = run_layers(
             self.reduction(x, view.real),
@@ -201,8 +203,10 @@ class Squeezeformer(AttentionStack):
             stride=2,
             drop=drop,
         )
+        if taps.stopped:
+            return taps.taken[-1], taps.taken
         x = run_layers(self._recover(x, saved), self.calls(view, last), taps, output, first=last, drop=drop)
-        return output(x), taps.taken
+        return taps.taken[-1] if taps.stopped else output(x), taps.taken
 
     def _recover(
         self, x: Float[Tensor, "batch half dim"], saved: Float[Tensor, "batch time dim"]

@@ -28,6 +28,7 @@ from firstwords.device import Compute, Precision, choose_compute
 from firstwords.errors import FirstwordsError, UsageError
 from firstwords.formatting.build import recipe_formatter
 from firstwords.formatting.stage import Formatter
+from firstwords.inference.early_exit import early_exit_of
 from firstwords.inference.events import Event
 from firstwords.inference.frames import aligned_tokens, encoded_frames, frame_log_probs
 from firstwords.inference.intake import Block
@@ -49,6 +50,7 @@ from firstwords.model.recipe import with_search
 from firstwords.search.fusion import NO_SCORERS, Scorers
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import SearchConfig
+from firstwords.search.search import needed_heads
 from firstwords.tensors import Padded
 from firstwords.text.normalize import normalizer
 
@@ -69,6 +71,7 @@ class Recognizer:
         compute: Compute,
         scorers: Scorers = NO_SCORERS,
         search: SearchConfig | None = None,
+        exit_above: float | None = None,
     ) -> None:
         self.recipe, self.tokenizer, self.folder = loaded.recipe, loaded.tokenizer, loaded.folder
         self.model = loaded.model.to(compute.device).eval()
@@ -78,6 +81,7 @@ class Recognizer:
         self._hop = round(self.model.frame_seconds * self.sample_rate)  # samples from frame to frame
         self.second_pass: SecondPass | None = None  # set it to have readings chosen by a language model
         self._speech_gate = loaded.speech_gate
+        self.early_exit = early_exit_of(self.folder, self.model, exit_above, search or loaded.recipe.search)
         self.use(search or loaded.recipe.search, scorers)
 
     @classmethod
@@ -90,6 +94,7 @@ class Recognizer:
         precision: Precision = "auto",
         scorers: Scorers = NO_SCORERS,
         search: SearchConfig | None = None,
+        exit_above: float | None = None,
     ) -> Recognizer:
         """Model folder -> Recognizer.
 
@@ -100,16 +105,20 @@ class Recognizer:
                 the batch; "auto" takes it from ten million parameters on.
             scorers: language model and phrases, weighted by ``language_model`` of the search.
             search: kind and settings of the search; None: the recipe's.
+            exit_above: how sure of an utterance the inside of the encoder must be to leave out the rest
+                (early_exit.py); None: as chosen for the folder; above 1: never.
         """
         compute = choose_compute(device, precision)
         loaded = load_model(folder, device=compute.device, check=check)
         if precision == "auto" and sum(p.numel() for p in loaded.model.parameters()) < _LARGE:
             compute = choose_compute(device, "fp32")
-        return cls(loaded, compute, scorers, search)
+        return cls(loaded, compute, scorers, search, exit_above)
 
     def use(self, search: SearchConfig, scorers: Scorers) -> None:
         """Read with these settings from now on; ConfigError where the model has no heads for them."""
         with_search(self.recipe, search)  # refuses what the heads cannot do
+        if needed_heads(search) != ("ctc",):
+            self.early_exit = None
         self.reader = Reader(self.model, self.tokenizer, self._speech_gate, search, scorers)
         self.search_config, self.scorers = search, scorers
 
@@ -259,7 +268,8 @@ class Recognizer:
         model = (bare_digest(self.recipe), self.tokenizer.piece_hash, self.weights)
         return {
             "model": " ".join((*model, self._speech_gate.identity)).rstrip(),
-            "search": self.search_config.model_dump_json(),
+            "search": self.search_config.model_dump_json()
+            + ("" if self.early_exit is None else f" {self.early_exit.identity}"),
             "language model or list of phrases": self.scorers.identity,
             "second pass": "" if self.second_pass is None else self.second_pass.identity,
             "formatting": "" if self.formatter is None else self.formatter.identity,
@@ -390,7 +400,7 @@ class Recognizer:
 
     def _encode(self, batch: Sequence[Samples]) -> Padded:
         """Stretches of samples -> (B, T, D) encoded frames."""
-        return encoded_frames(self.model, self.compute, batch, self.sample_rate)
+        return encoded_frames(self.model, self.compute, batch, self.sample_rate, self.early_exit)
 
     @torch.inference_mode()
     def _frames(self, blocks: Iterable[Samples], window: float) -> npt.NDArray[np.float32]:
