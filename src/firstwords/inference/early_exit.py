@@ -97,7 +97,8 @@ class EarlyExit:
 
     def __init__(self, model: SpeechModel, above: float, measure: Measure = "confidence") -> None:
         check_taps(model)
-        self.model, self.above, self.measure = model, above, measure
+        self.model, self.above = model, above
+        self.measure: Measure = measure
         self.exits: Counter[int] = Counter()
 
     @property

@@ -270,7 +270,7 @@ def scatter_chart(
     for name, x, y in shown:
         end = left(x) > 60  # the label stands where there is room
         marks += Markup(
-            '<g><title>{0}: {1}, {2}</title>'
+            "<g><title>{0}: {1}, {2}</title>"
             '<circle cx="{3:.2f}%" cy="{4:.1f}" r="{5}" fill="var(--series-1)"/>'
             '<text x="{3:.2f}%" y="{4:.1f}" dx="{6}" dy="-6" text-anchor="{7}">{8}</text></g>'
         ).format(

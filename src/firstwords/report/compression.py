@@ -114,16 +114,12 @@ def compare_variants(
     All are scored with the normalizer of the first.
     """
     names = _names(folders)
-    utterances = utterances_of(corpus, split)  # before anything is loaded
+    utterances_of(corpus, split)  # refuses a split that is not there before anything is loaded
     models = [load_model(folder, device="cpu") for folder in folders]
     scoring = models[0].recipe.text.scoring
     facts = [
-        (
-            loaded.model.num_parameters,
-            model_cost(loaded.model).macs_per_second,
-            loaded.recipe.data.sample_rate,
-        )
-        for loaded in models
+        (one.model.num_parameters, model_cost(one.model).macs_per_second, one.recipe.data.sample_rate)
+        for one in models
     ]
     del models
     probes: list[list[Probe]] = [[] for _ in folders]
@@ -167,14 +163,8 @@ def compare_variants(
                 minutes=sum(_minutes(step.settings) for step in history.steps),
             )
         )
-    return Comparison(
-        tuple(variants),
-        corpus.folder.resolve().name,
-        split,
-        scoring,
-        counted or len(utterances),
-        machine_name(),
-    )
+    name = corpus.folder.resolve().name
+    return Comparison(tuple(variants), name, split, scoring, counted, machine_name())
 
 
 def _minutes(settings: dict[str, Any]) -> float:
@@ -234,13 +224,8 @@ def record(comparison: Comparison) -> dict[str, Any]:
 
     def rate(value: ErrorRate, interval: Interval) -> dict[str, Any]:
         low, high = interval.bounds(value)
-        return {
-            "rate": value.rate,
-            "low": low,
-            "high": high,
-            "errors": value.errors,
-            "of": value.reference_length,
-        }
+        counts = {"errors": value.errors, "of": value.reference_length}
+        return {"rate": value.rate, "low": low, "high": high} | counts
 
     fronts = {
         "bytes": comparison.front(lambda v: v.weight_bytes),

@@ -42,7 +42,7 @@ def taught_recipe(recipe: Recipe, teacher: LoadedModel, *, chosen: bool) -> Reci
             does not fit is an error.
     """
     rate = teacher.recipe.data.sample_rate
-    changes = {
+    changes: dict[str, object] = {
         "tokenizer": teacher.recipe.tokenizer,
         "text": recipe.text.with_(normalizer=teacher.recipe.text.normalizer),
     }
