@@ -102,7 +102,7 @@ def test_bad_orders_are_refused_and_leave_nothing(tmp_path: Path, material: tupl
         (LowRankOrders(share=0.01), "would still have"),
         (LowRankOrders(energy=0.9, minutes=-1.0), "minutes -1"),
         (LowRankOrders(energy=0.9, only=("nothing",)), "No linear layer"),
-        (LowRankOrders(energy=0.9999999, only=("heads.ctc.*",)), "nothing would become smaller"),
+        (LowRankOrders(energy=0.9999999, only=("*feed_in.in_proj",)), "nothing would become smaller"),
     ]
     for orders, said in bad:
         with pytest.raises(UsageError, match=said):
