@@ -176,9 +176,7 @@ def early_exit(
 
     if measure not in MEASURES:
         raise UsageError(f"--measure {measure}: no such measure.", mend=f"Use {' or '.join(MEASURES)}.")
-    found = early_exit_model(
-        model, corpus, to, most_loss=most_loss / 100, measure=measure, device=device
-    )
+    found = early_exit_model(model, corpus, to, most_loss=most_loss / 100, measure=measure, device=device)
     for line in _curve(found):
         typer.echo(line)
     if found.above > 1.0:
