@@ -336,6 +336,7 @@ class _Session:
     def _facts(self, prepared: Prepared, model: SpeechModel, tokenizer: Tokenizer) -> CardFacts:
         used = {item.id for item in prepared.train}
         utterances = [u for u in self.corpus.usable if u.id in used]
+        taught = self.recipe.distillation
         return CardFacts(
             recipe=self.recipe,
             parameters=model.num_parameters,
@@ -344,7 +345,7 @@ class _Session:
             utterances=len(utterances),
             speakers=len({u.speaker for u in utterances}),
             machine=machine_name(),
-            labels={},
+            labels={} if taught is None else {"teacher": Path(taught.teacher).name},
         )
 
     def _result(self, run: Run, outcome: Outcome, prepared: Prepared) -> TrainingResult:
