@@ -106,7 +106,7 @@ def low_rank_model(
         progress.say("The layers were factored before.")
         model = load_model(begun, device="cpu").model
     else:
-        model, said = _factored(start, corpus, orders, device, progress)
+        model, said = _factored(start, corpus, orders, device)
     if orders.minutes is not None:
         if not (begun / WEIGHTS).is_file():
             save_model(begun, model, start.tokenizer, card="", speech_gate=start.speech_gate)
@@ -257,7 +257,7 @@ def _with_model(wanted: Mapping[str, Any], start: LoadedModel) -> dict[str, Any]
 
 
 def _factored(
-    start: LoadedModel, corpus: Path, orders: LowRankOrders, device: str, progress: Progress
+    start: LoadedModel, corpus: Path, orders: LowRankOrders, device: str
 ) -> tuple[SpeechModel, tuple[str, ...]]:
     compute = choose_compute(device, "fp32")
     heard = speech(load_corpus(corpus), start).train
@@ -285,7 +285,6 @@ def _factored(
         f"{len(ranks)} of {len(layers)} linear layers became products of two; ranks {min(ranks.values())} "
         f"to {max(ranks.values())}.",
     )
-    progress.say(said[0])
     return small, said
 
 

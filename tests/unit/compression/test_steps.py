@@ -89,7 +89,8 @@ def test_early_exit_is_tuned_on_a_copy(tmp_path: Path, material: tuple[Path, Pat
     assert found.utterances == 2
     assert read_history(tmp_path / "exit").steps[0].step == "early-exit"
     assert (tmp_path / "exit" / "card.md").read_text() == "# model\n"
-    assert Recognizer.load(tmp_path / "exit", device="cpu", check=True).early_exit is not None
+    used = Recognizer.load(tmp_path / "exit", device="cpu", check=True).early_exit
+    assert (used is None) == (found.above > 1.0)  # by the clock, a model this small may gain nothing
     assert not (source / "early_exit.toml").exists()
 
 

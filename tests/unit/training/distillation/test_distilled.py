@@ -265,7 +265,14 @@ def digest(folder: Path) -> str:
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
-@pytest.mark.parametrize("settings", [{}, {"hears": "varied", "hidden": 0.5}, {"ctc": "sequence"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        pytest.param({"hears": "varied", "hidden": 0.5}, marks=pytest.mark.slow),
+        pytest.param({"ctc": "sequence"}, marks=pytest.mark.slow),
+    ],
+)
 def test_a_killed_run_ends_with_the_same_weights(
     tmp_path: Path, material: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]
 ) -> None:
