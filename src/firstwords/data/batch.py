@@ -4,6 +4,7 @@ audio.values    (B, S) float32 samples, zero beyond audio.lengths
 targets.values  (B, U) int64 piece ids, 0 beyond targets.lengths
 ids             B utterance ids, for messages
 keys            (B,) int64, one number per utterance and epoch: seeds of everything random about it
+speeds          B speeds at which utterances of the corpus are played; 0 where the audio was put together
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ class Example(NamedTuple):
     tokens: Tensor  # (U,) int64
     text: str  # normalized for training
     key: int
+    speed: float = 0.0  # of an utterance of the corpus; 0: put together for this epoch
 
 
 class Batch(NamedTuple):
@@ -36,6 +38,7 @@ class Batch(NamedTuple):
     ids: tuple[str, ...]
     texts: tuple[str, ...]
     keys: Int[Tensor, " batch"]
+    speeds: tuple[float, ...] = ()  # of every row, or of none
 
 
 def collate(examples: Sequence[Example], *, samples: int = 0) -> Batch:
@@ -46,4 +49,5 @@ def collate(examples: Sequence[Example], *, samples: int = 0) -> Batch:
         ids=tuple(e.id for e in examples),
         texts=tuple(e.text for e in examples),
         keys=torch.tensor([e.key for e in examples], dtype=torch.int64),
+        speeds=tuple(e.speed for e in examples),
     )

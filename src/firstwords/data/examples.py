@@ -36,6 +36,7 @@ class LoadedExample(NamedTuple):
     text: str
     key: int  # seed of what is random about it later (SpecAugment)
     repairs: tuple[str, ...]  # what the reader mended, the first time it is read
+    speed: float = 0.0  # of an utterance of the corpus; 0: put together for this epoch
 
 
 class Unreadable(NamedTuple):
@@ -96,7 +97,9 @@ class ExampleSource:
             return Unreadable(item.id, error.what if isinstance(error, AudioError) else str(error))
         if len(samples) == 0:
             return Unreadable(item.id, f"'{item.audio}' holds no samples at {item.start:.2f} s")
-        return LoadedExample(name, np.ascontiguousarray(samples, np.float32), tokens, text, key, repairs)
+        played = speed if item.audio is not None else 0.0
+        samples = np.ascontiguousarray(samples, np.float32)
+        return LoadedExample(name, samples, tokens, text, key, repairs, played)
 
     def unreadable_noises(self) -> list[Unreadable]:
         """Noise recordings that were passed over since this was last asked."""

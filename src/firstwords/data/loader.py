@@ -187,4 +187,5 @@ def to_example(loaded: LoadedExample) -> Example:
         tokens=torch.tensor(loaded.tokens, dtype=torch.int64),
         text=loaded.text,
         key=loaded.key,
+        speed=loaded.speed,
     )

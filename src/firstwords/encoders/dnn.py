@@ -8,6 +8,7 @@ Differs from the paper: no pre-training; batch normalization, whose statistics l
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal, final
 
 from jaxtyping import Int
@@ -61,6 +62,10 @@ class Dnn(Encoder):
 
     def output_lengths(self, lengths: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
         return strided(lengths, self.subsampling)
+
+    def folds(self) -> Iterable[tuple[str, str]]:
+        """See nn/folding.py."""
+        return [(f"norms.{n}", f"layers.{n}") for n in range(len(self.layers))]
 
     def forward(self, frames: Padded) -> Padded:
         values, lengths = enter(frames)

@@ -15,9 +15,15 @@ from firstwords.errors import ConfigError
 from firstwords.nn.dropout import skip_for_some
 from firstwords.tensors import Padded
 
+
+@final
+class Stop:
+    """A condition's answer: no later layer is wanted (early exit)."""
+
+
 # Called with (layer number, the output as it would be after that layer); what it returns, (B, T, dim) at the
 # rate of the output, is added to the running sequence (self-conditioning: arXiv:2104.02724).
-Condition = Callable[[int, Padded], Tensor]
+Condition = Callable[[int, Padded], Tensor | Stop | None]
 
 
 @final
@@ -43,6 +49,8 @@ class Taps:
         wanted: numbers of layers, from 0.
         layers: how many there are.
         condition: asked at each tap.
+
+    ``stopped`` is True once it has answered ``Stop``: what was taken last is then the output.
     """
 
     def __init__(self, wanted: Sequence[int], layers: int, condition: Condition | None = None) -> None:
@@ -53,13 +61,16 @@ class Taps:
             )
         self.wanted, self.layers, self.condition = wanted, layers, condition
         self.taken: list[Padded] = []
+        self.stopped = False
 
     def after(self, layer: int, output: Callable[[], Padded]) -> Tensor | None:
         """Take what ``output`` makes, if this layer is wanted; what the condition answers to it."""
         if layer not in self.wanted:
             return None
         self.taken.append(output())
-        return None if self.condition is None else self.condition(layer, self.taken[-1])
+        answer = None if self.condition is None else self.condition(layer, self.taken[-1])
+        self.stopped = isinstance(answer, Stop)
+        return None if isinstance(answer, Stop) else answer
 
 
 def run_layers(
@@ -72,7 +83,7 @@ def run_layers(
     stride: int = 1,
     drop: float = 0.0,
 ) -> Float[Tensor, "batch time dim"]:
-    """Sequence -> sequence after these layers.
+    """Sequence -> sequence after these layers, or after the one at which the taps were stopped.
 
     Args:
         output: running sequence -> the output as it would be, had no layer followed.
@@ -87,4 +98,6 @@ def run_layers(
         answer = taps.after(i, lambda here=here: output(here))
         if answer is not None:
             x = x + answer[:, ::stride].to(x.dtype)
+        if taps.stopped:
+            break
     return x

@@ -12,6 +12,7 @@ hard-swish everywhere.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any, Literal, cast, final
 
 import torch.nn.functional as F
@@ -104,6 +105,10 @@ class InvertedBottleneck(nn.Module):
         self.narrow_norm = MaskedBatchNorm(out)
         self.dropout = nn.Dropout(config.dropout)
 
+    def folds(self) -> Iterable[tuple[str, str]]:
+        """See nn/folding.py."""
+        return [(f"{name}_norm", name) for name in ("widen", "depthwise", "narrow")]
+
     def forward(
         self, x: Float[Tensor, "batch time dim"], lengths: Int[Tensor, " batch"]
     ) -> Float[Tensor, "batch frames out"]:
@@ -154,6 +159,10 @@ class MobileNet(Encoder):
         for stride in self.config.strides:
             lengths = strided(lengths, stride)
         return lengths
+
+    def folds(self) -> Iterable[tuple[str, str]]:
+        """See nn/folding.py."""
+        return [("first_norm", "first"), ("last_norm", "last")]
 
     def forward(self, frames: Padded) -> Padded:
         x, lengths = enter(frames)

@@ -10,6 +10,7 @@ stride 2 as it takes; features are normalized first; batch statistics leave padd
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Literal, cast, final
 
 from jaxtyping import Bool, Float, Int
@@ -82,6 +83,10 @@ class SeparableConv(nn.Module):
         self.pointwise = nn.Linear(dim, out, bias=False)
         self.norm = MaskedBatchNorm(out)
 
+    def folds(self) -> Iterable[tuple[str, str]]:
+        """See nn/folding.py."""
+        return [("norm", "pointwise")]
+
     def forward(
         self, x: Float[Tensor, "batch time dim"], real: Bool[Tensor, "batch frames"] | None
     ) -> Float[Tensor, "batch frames out"]:
@@ -99,6 +104,10 @@ class QuartzNetBlock(nn.Module):
         self.shortcut = nn.Linear(dim, out, bias=False)
         self.shortcut_norm = MaskedBatchNorm(out)
         self.dropout = nn.Dropout(dropout)
+
+    def folds(self) -> Iterable[tuple[str, str]]:
+        """See nn/folding.py."""
+        return [("shortcut_norm", "shortcut")]
 
     def forward(
         self, x: Float[Tensor, "batch time dim"], real: Bool[Tensor, "batch time"] | None
@@ -139,6 +148,10 @@ class QuartzNet(Encoder):
 
     def output_lengths(self, lengths: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
         return strided(lengths, self.subsampling)
+
+    def folds(self) -> Iterable[tuple[str, str]]:
+        """See nn/folding.py."""
+        return [("out_norm", "out")]
 
     def forward(self, frames: Padded) -> Padded:
         x, lengths = enter(frames)

@@ -11,6 +11,7 @@ leave padding out. Images are (B, T, F, C), channels last in memory.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any, Literal, cast, final
 
 from jaxtyping import Bool, Float, Int
@@ -79,6 +80,10 @@ class ImageConv(nn.Module):
         super().__init__()
         self.convolution = nn.Conv2d(dim, out, kernel, strides, kernel // 2, bias=False)
         self.norm = MaskedBatchNorm(out)
+
+    def folds(self) -> Iterable[tuple[str, str]]:
+        """See nn/folding.py."""
+        return [("norm", "convolution")]
 
     def forward(
         self, x: Float[Tensor, "batch time bins dim"], real: Bool[Tensor, "batch frames"] | None

@@ -13,7 +13,7 @@ on attention weights, and subsampling and reduction never look beyond an utteran
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, final
 
 import torch
@@ -99,6 +99,9 @@ class SqueezeformerConfig(StackConfig):
 class Scaled(nn.Module):
     """norm(x + dropout(module(scale * x + shift))): paper, section 3.2 and figure 4."""
 
+    scale: nn.Parameter | None  # both None once they are part of the module's first matrix (nn/folding.py)
+    shift: nn.Parameter | None
+
     def __init__(self, module: nn.Module, dim: int, dropout: float) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(dim))
@@ -107,9 +110,15 @@ class Scaled(nn.Module):
         self.dropout = Dropout(dropout)
         self.norm = nn.LayerNorm(dim)
 
+    def folds(self) -> Iterable[tuple[str, str]]:
+        """See nn/folding.py."""
+        return [("", "module.in_proj")]
+
     def forward(self, x: Float[Tensor, "batch time dim"], *context: Any) -> Float[Tensor, "batch time dim"]:
         """``context`` is what the module takes beside its input."""
-        scaled = torch.addcmul(self.shift.to(x.dtype), x, self.scale.to(x.dtype))
+        scaled = x
+        if self.scale is not None and self.shift is not None:
+            scaled = torch.addcmul(self.shift.to(x.dtype), x, self.scale.to(x.dtype))
         return self.norm(x + self.dropout(self.module(scaled, *context)))
 
 
@@ -182,6 +191,8 @@ class Squeezeformer(AttentionStack):
             return self.output(x, lengths, view)
 
         x = run_layers(self.enter(x), self.calls(view, 0, first), taps, output, drop=drop)
+        if taps.stopped:
+            return taps.taken[-1], taps.taken
         saved = x
         x = run_layers(
             self.reduction(x, view.real),
@@ -192,8 +203,10 @@ class Squeezeformer(AttentionStack):
             stride=2,
             drop=drop,
         )
+        if taps.stopped:
+            return taps.taken[-1], taps.taken
         x = run_layers(self._recover(x, saved), self.calls(view, last), taps, output, first=last, drop=drop)
-        return output(x), taps.taken
+        return taps.taken[-1] if taps.stopped else output(x), taps.taken
 
     def _recover(
         self, x: Float[Tensor, "batch half dim"], saved: Float[Tensor, "batch time dim"]

@@ -123,7 +123,7 @@ class AttentionStack(Encoder, ABC):
             return self.output(x, lengths, view)
 
         x = run_layers(self.enter(x), self.calls(view), taps, output, drop=self.drop)
-        return output(x), taps.taken
+        return taps.taken[-1] if taps.stopped else output(x), taps.taken
 
     def enter(self, x: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch time dim"]:
         """What the first layer reads."""

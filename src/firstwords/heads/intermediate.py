@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstwords.encoders.encoder import Encoder
+from firstwords.encoders.layers import Condition, Stop
 from firstwords.errors import ConfigError
 from firstwords.heads.ctc import CtcHead
 from firstwords.tensors import Padded, zero_padding
@@ -29,11 +30,12 @@ class Tappable(Protocol):
     """An encoder whose stacks can be looked at on the way."""
 
     def forward_with_intermediate(
-        self, frames: Padded, layers: Sequence[int], condition: Callable[[int, Padded], Tensor] | None = None
+        self, frames: Padded, layers: Sequence[int], condition: Condition | None = None
     ) -> tuple[Padded, list[Padded]]:
         """Frames -> output, and the output as it would be after each stack in ``layers``.
 
-        ``condition`` is given the stack's number and that output; its answer is added to what goes on.
+        ``condition`` is given the stack's number and that output; its answer is added to what goes on, or
+        ends the way there (``Stop``): the output is then that of this stack.
         """
         ...
 
@@ -45,10 +47,19 @@ class Tapped(NamedTuple):
     inner: list[Padded]
 
 
-def encode_with_taps(encoder: Encoder, head: CtcHead, frames: Padded) -> Tapped:
+def encode_with_taps(
+    encoder: Encoder,
+    head: CtcHead,
+    frames: Padded,
+    enough: Callable[[int, Padded, Padded], bool] | None = None,
+) -> Tapped:
     """Feature frames -> encoded frames and inner predictions, conditioned on them if the head says so.
 
     With no ``intermediate`` stacks in the head's settings this is ``encoder(frames)`` and an empty list.
+
+    Args:
+        enough: given a stack's number, what the output would be and what the head says of it: True where no
+            later stack is to be computed.
     """
     stacks = head.config.intermediate
     if not stacks:
@@ -65,7 +76,7 @@ def encode_with_taps(encoder: Encoder, head: CtcHead, frames: Padded) -> Tapped:
             inner.append(head.log_probs(Padded(tap.values.to(head.projection.weight.dtype), tap.lengths)))
         return inner[-1]
 
-    if head.feedback is None:
+    if head.feedback is None and enough is None:
         encoded, taps = encoder.forward_with_intermediate(frames, stacks)
         for tap in taps:
             read(tap)
@@ -73,8 +84,13 @@ def encode_with_taps(encoder: Encoder, head: CtcHead, frames: Padded) -> Tapped:
 
     feedback = head.feedback
 
-    def condition(stack: int, tap: Padded) -> Tensor:
-        posteriors = read(tap).values.exp().to(feedback.weight.dtype)
+    def condition(stack: int, tap: Padded) -> Tensor | Stop | None:
+        said = read(tap)
+        if enough is not None and enough(stack, tap, said):
+            return Stop()
+        if feedback is None:
+            return None
+        posteriors = said.values.exp().to(feedback.weight.dtype)
         return zero_padding(Padded(feedback(posteriors), tap.lengths)).values
 
     encoded, _ = encoder.forward_with_intermediate(frames, stacks, condition)

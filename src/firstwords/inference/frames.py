@@ -14,6 +14,7 @@ from firstwords.audio.windows import WindowConfig, cut_windows
 from firstwords.device import Compute
 from firstwords.errors import SearchError, UsageError
 from firstwords.heads.head import FrameHead
+from firstwords.inference.early_exit import EarlyExit
 from firstwords.inference.transcript import Token
 from firstwords.model.speech_model import SpeechModel
 from firstwords.search.align import align
@@ -26,7 +27,11 @@ Encode = Callable[[Sequence[Samples]], Padded]  # stretches of samples -> (B, T,
 
 
 def encoded_frames(
-    model: SpeechModel, compute: Compute, batch: Sequence[Samples], sample_rate: int
+    model: SpeechModel,
+    compute: Compute,
+    batch: Sequence[Samples],
+    sample_rate: int,
+    early_exit: EarlyExit | None = None,
 ) -> Padded:
     """Stretches of samples -> (B, T, D) encoded frames in float32."""
     least = round(_SHORTEST * sample_rate)
@@ -34,7 +39,7 @@ def encoded_frames(
     place = compute.device
     audio = Padded(audio.values.to(place), audio.lengths.to(place))
     with torch.autocast(place.type, compute.dtype, enabled=compute.autocast):
-        encoded = model.encode(audio)
+        encoded = model.encode(audio) if early_exit is None else early_exit.encode(audio)
     return Padded(encoded.values.float(), encoded.lengths)
 
 

@@ -28,6 +28,7 @@ from firstwords.device import Compute, Precision, choose_compute
 from firstwords.errors import FirstwordsError, UsageError
 from firstwords.formatting.build import recipe_formatter
 from firstwords.formatting.stage import Formatter
+from firstwords.inference.early_exit import early_exit_of
 from firstwords.inference.events import Event
 from firstwords.inference.frames import aligned_tokens, encoded_frames, frame_log_probs
 from firstwords.inference.intake import Block
@@ -50,6 +51,7 @@ from firstwords.model.recipe import with_search
 from firstwords.search.fusion import NO_SCORERS, Scorers
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import SearchConfig
+from firstwords.search.search import needed_heads
 from firstwords.tensors import Padded
 from firstwords.text.normalize import normalizer
 
@@ -70,6 +72,7 @@ class Recognizer:
         compute: Compute,
         scorers: Scorers = NO_SCORERS,
         search: SearchConfig | None = None,
+        exit_above: float | None = None,
     ) -> None:
         self.recipe, self.tokenizer, self.folder = loaded.recipe, loaded.tokenizer, loaded.folder
         self.model = loaded.model.to(compute.device).eval()
@@ -79,6 +82,7 @@ class Recognizer:
         self._hop = round(self.model.frame_seconds * self.sample_rate)  # samples from frame to frame
         self.second_pass: SecondPass | None = None  # set it to have readings chosen by a language model
         self._speech_gate = loaded.speech_gate
+        self.early_exit = early_exit_of(self.folder, self.model, exit_above, search or loaded.recipe.search)
         self.use(search or loaded.recipe.search, scorers)
 
     @classmethod
@@ -92,6 +96,7 @@ class Recognizer:
         scorers: Scorers = NO_SCORERS,
         search: SearchConfig | None = None,
         int8: bool = False,
+        exit_above: float | None = None,
     ) -> Recognizer:
         """Model folder -> Recognizer.
 
@@ -103,6 +108,8 @@ class Recognizer:
             scorers: language model and phrases, weighted by ``language_model`` of the search.
             search: kind and settings of the search; None: the recipe's.
             int8: linear layers multiply in 8-bit integers, on the processor (docs/quantisation.md).
+            exit_above: how sure of an utterance the inside of the encoder must be to leave out the rest
+                (early_exit.py); None: as chosen for the folder; above 1: never.
         """
         compute = choose_compute("cpu" if int8 and device == "auto" else device, precision)
         loaded = load_model(folder, device=compute.device, check=check)
@@ -110,11 +117,13 @@ class Recognizer:
             compute_in_int8(loaded.model, loaded.input_scales)
         if int8 or (precision == "auto" and loaded.model.num_parameters < _LARGE):
             compute = choose_compute(str(compute.device), "fp32")
-        return cls(loaded, compute, scorers, search)
+        return cls(loaded, compute, scorers, search, exit_above)
 
     def use(self, search: SearchConfig, scorers: Scorers) -> None:
         """Read with these settings from now on; ConfigError where the model has no heads for them."""
         with_search(self.recipe, search)  # refuses what the heads cannot do
+        if needed_heads(search) != ("ctc",):
+            self.early_exit = None
         self.reader = Reader(self.model, self.tokenizer, self._speech_gate, search, scorers)
         self.search_config, self.scorers = search, scorers
 
@@ -264,7 +273,8 @@ class Recognizer:
         model = (bare_digest(self.recipe), self.tokenizer.piece_hash, self.weights)
         return {
             "model": " ".join((*model, self._speech_gate.identity)).rstrip(),
-            "search": self.search_config.model_dump_json(),
+            "search": self.search_config.model_dump_json()
+            + ("" if self.early_exit is None else f" {self.early_exit.identity}"),
             "language model or list of phrases": self.scorers.identity,
             "second pass": "" if self.second_pass is None else self.second_pass.identity,
             "formatting": "" if self.formatter is None else self.formatter.identity,
@@ -391,7 +401,7 @@ class Recognizer:
 
     def _encode(self, batch: Sequence[Samples]) -> Padded:
         """Stretches of samples -> (B, T, D) encoded frames."""
-        return encoded_frames(self.model, self.compute, batch, self.sample_rate)
+        return encoded_frames(self.model, self.compute, batch, self.sample_rate, self.early_exit)
 
     @torch.inference_mode()
     def _frames(self, blocks: Iterable[Samples], window: float) -> npt.NDArray[np.float32]:

@@ -25,7 +25,7 @@ from firstwords.search.search import GreedyConfig, SearchConfig, needed_heads
 from firstwords.text.characters import GraphemeConfig
 from firstwords.text.normalize import NORMALIZERS
 from firstwords.text.subwords import SubwordConfig
-from firstwords.training.settings import DataConfig, TextConfig, TrainingConfig
+from firstwords.training.settings import DataConfig, DistillationConfig, TextConfig, TrainingConfig
 
 FORMAT = 1
 
@@ -54,6 +54,7 @@ class Recipe(Config):
     heads: dict[str, HeadSettings]
     search: SearchConfig = GreedyConfig()
     training: TrainingConfig = TrainingConfig()
+    distillation: DistillationConfig | None = None  # a teacher; none by default
     post: PostConfig | None = None  # stages between recognised words and text for people; none by default
 
     @model_validator(mode="after")
@@ -113,6 +114,25 @@ class Recipe(Config):
             raise ValueError(
                 f"features.sample_rate = {self.features.sample_rate} but data.sample_rate = "
                 f"{self.data.sample_rate}: the front end would hear other frequencies than it names"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def the_teacher_hears_the_same_times(self) -> Self:
+        if self.distillation is None or self.distillation.hears == "varied":
+            return self
+        augment = self.data.augment
+        moved = {
+            "training.specaugment.time_warp": self.training.specaugment.probability
+            and self.training.specaugment.time_warp,
+            "data.augment.speed.probability": augment.speed.probability,
+            "data.augment.stretch.probability": augment.stretch.probability,
+        }
+        if wrong := [name for name, value in moved.items() if value]:
+            raise ValueError(
+                'distillation.hears = "clean": the teacher would hear everything at other times than the '
+                f"student: set {' and '.join(f'{name} = 0' for name in wrong)}, or "
+                'distillation.hears = "varied"'
             )
         return self
 

@@ -5,7 +5,7 @@ Everything a step-dependent part of the network may know arrives by one call, ``
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol, cast, final, runtime_checkable
 
 from torch import nn
@@ -81,11 +81,16 @@ class SpeechModel(nn.Module):
             return self.encode_with_taps(frames).encoded
         return self.encoder(frames)
 
-    def encode_with_taps(self, frames: Padded) -> Tapped:
-        """(B, T, mels) frames -> (B, T', D), and what the CTC head says inside the encoder (training)."""
+    def encode_with_taps(
+        self, frames: Padded, enough: Callable[[int, Padded, Padded], bool] | None = None
+    ) -> Tapped:
+        """(B, T, mels) frames -> (B, T', D), and what the CTC head says inside the encoder.
+
+        ``enough``: see heads/intermediate.py.
+        """
         if self.ctc is None:
             return Tapped(self.encoder(frames), [])
-        return encode_with_taps(self.encoder, self.ctc, frames)
+        return encode_with_taps(self.encoder, self.ctc, frames, enough)
 
     def forward(self, audio: Padded) -> Padded:
         """(B, S) samples -> (B, T', V) CTC log-probabilities, or (B, T', D) frames where no head is CTC."""

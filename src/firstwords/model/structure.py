@@ -26,6 +26,8 @@ from firstwords.config import Config
 from firstwords.encoders.layers import Absent, present
 from firstwords.errors import CheckpointError
 from firstwords.files import write_atomically
+from firstwords.nn.folding import make_room
+from firstwords.nn.low_rank import LowRankLinear
 
 FILE = "structure.json"
 _MEND = "Was the file edited, or does it belong to another recipe? Copy the whole folder again."
@@ -91,7 +93,38 @@ class Drop(Step):
         layers[self.index] = Absent()
 
 
-Change = Annotated[Cut | Drop, Field(discriminator="kind")]
+class LowRank(Step):
+    """A linear layer made of two thin ones."""
+
+    kind: Literal["low_rank"] = "low_rank"
+    module: str
+    rank: int = Field(ge=1)
+
+    def apply(self, model: nn.Module) -> None:
+        old = _module(model, self.module)
+        if not isinstance(old, nn.Linear):
+            raise ValueError(f"'{self.module}' is no linear layer")
+        if self.rank > min(old.in_features, old.out_features):
+            sizes = f"{old.out_features} x {old.in_features}"
+            raise ValueError(f"rank {self.rank} is more than '{self.module}' has ({sizes})")
+        new = LowRankLinear(
+            old.in_features, old.out_features, self.rank, bias=bool(old._parameters.get("bias") is not None)
+        )
+        place, _, name = self.module.rpartition(".")
+        setattr(_module(model, place), name, new.to(old.weight.device, old.weight.dtype))
+
+
+class Fold(Step):
+    """A batch norm, or a scale, that became part of the matrix beside it (nn/folding.py)."""
+
+    kind: Literal["fold"] = "fold"
+    module: str
+
+    def apply(self, model: nn.Module) -> None:
+        make_room(model, self.module)
+
+
+Change = Annotated[Cut | Drop | LowRank | Fold, Field(discriminator="kind")]
 
 
 class Structure(Step):

@@ -122,7 +122,7 @@ class RelativeSelfAttention(nn.Module):
         return self._attend(q, keys_values, positions, hidden), after
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        width = self.in_proj.weight.shape[0] // 3  # less than that of x where heads were cut
+        width = len(self.content_bias)  # less than that of x where heads were cut
         q, keys_values = self.in_proj(x).split((width, 2 * width), dim=2)
         return q, keys_values
 

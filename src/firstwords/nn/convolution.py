@@ -6,6 +6,7 @@ copy, and on a CPU 16 to 27 times faster than conv1d at kernel 31.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Literal, cast, final
 
 import torch
@@ -13,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from firstwords.nn.norms import MaskedBatchNorm
+from firstwords.nn.norms import Folded, MaskedBatchNorm
 
 
 def convolve_over_time(
@@ -133,5 +134,9 @@ class ConvolutionModule(nn.Module):
         return self._finish(x, real), cache
 
     def _finish(self, x: Tensor, real: Tensor | None) -> Tensor:
-        x = self.norm(x, real) if isinstance(self.norm, MaskedBatchNorm) else self.norm(x)
+        x = self.norm(x, real) if isinstance(self.norm, MaskedBatchNorm | Folded) else self.norm(x)
         return self.out_proj(F.silu(x))
+
+    def folds(self) -> Iterable[tuple[str, str]]:
+        """See nn/folding.py."""
+        return [("norm", "depthwise.conv")]

@@ -69,3 +69,15 @@ class MaskedBatchNorm(nn.Module):
         mean, variance = self.running_mean, self.running_var
         y = F.batch_norm(flat, mean, variance, self.weight, self.bias, training, self.momentum, self.eps)
         return y.view(x.shape)
+
+
+@final
+class Folded(nn.Module):
+    """What is left of a batch norm whose numbers became part of a matrix (folding.py): zeros in padding."""
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch time *inner dim"],
+        real: Bool[Tensor, "batch time"] | None = None,
+    ) -> Float[Tensor, "batch time *inner dim"]:
+        return x if real is None else x.masked_fill(~real.view(*real.shape, *(1,) * (x.dim() - 2)), 0.0)

@@ -231,3 +231,58 @@ def _plot(
         '<svg class="chart" role="img" aria-label="{0}: {1} over {2}" height="{3}">'
         '<g transform="translate(0 16)">{4}{5}</g>{6}</svg>'
     ).format(title, y_label, x_label, _HEIGHT + 58, grid, marks, ends)
+
+
+def scatter_chart(
+    points: Sequence[tuple[str, float, float]],
+    front: Sequence[str],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    note: str = "",
+    digits: int = 3,
+) -> Markup:
+    """(name, x, y) as labelled dots; those named in ``front`` are joined by a line, in the order of x.
+
+    Points that are not finite stand in the table alone.
+    """
+    shown = [(name, x, y) for name, x, y in points if math.isfinite(x) and math.isfinite(y)]
+    headers, rows = ["", x_label, y_label], [[*point] for point in points]
+    if not shown:
+        return _figure(title, "No numbers.", Markup(""), headers, rows, digits)
+    across = ticks(min(0.0, *(x for _, x, _ in shown)), max(x for _, x, _ in shown))
+    side = ticks(min(0.0, *(y for _, _, y in shown)), max(y for _, _, y in shown))
+
+    def left(x: float) -> float:
+        return (x - across[0]) / (across[-1] - across[0]) * 100
+
+    def top(y: float) -> float:
+        return _HEIGHT - (y - side[0]) / (side[-1] - side[0]) * _HEIGHT
+
+    best = sorted((x, y) for name, x, y in shown if name in front)
+    marks = Markup("").join(
+        Markup(
+            '<line x1="{0:.2f}%" y1="{1:.1f}" x2="{2:.2f}%" y2="{3:.1f}" style="stroke:var(--series-1)"/>'
+        ).format(left(x1), top(y1), left(x2), top(y2))
+        for (x1, y1), (x2, y2) in itertools.pairwise(best)
+    )
+    for name, x, y in shown:
+        end = left(x) > 60  # the label stands where there is room
+        marks += Markup(
+            "<g><title>{0}: {1}, {2}</title>"
+            '<circle cx="{3:.2f}%" cy="{4:.1f}" r="{5}" fill="var(--series-1)"/>'
+            '<text x="{3:.2f}%" y="{4:.1f}" dx="{6}" dy="-6" text-anchor="{7}">{8}</text></g>'
+        ).format(
+            name,
+            number(x),
+            number(y),
+            left(x),
+            top(y),
+            5 if name in front else 3,
+            -8 if end else 8,
+            "end" if end else "start",
+            name if len(name) <= 24 else name[:23] + "…",
+        )
+    below = [(left(x), number(x)) for x in across]
+    return _figure(title, note, _plot(title, marks, below, side, x_label, y_label), headers, rows, digits)

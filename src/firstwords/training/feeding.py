@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from firstwords.data.cache import AudioCache
-from firstwords.data.examples import ExampleSource
+from firstwords.data.examples import ExampleSource, LoadedExample
 from firstwords.data.loader import Loader, ValidationLoader
 from firstwords.data.places import Item
 from firstwords.data.sampler import BucketSampler
@@ -85,6 +86,25 @@ class Feeding:
     def non_speech(self) -> ValidationLoader:
         """Non-speech that the gate is measured on."""
         return self._plain(noise_probes(self.recipe.seed, self.prepared.negatives), None)
+
+    def clean(self) -> Callable[[str, float], Tensor | None]:
+        """Id and speed of a training utterance -> its samples (S,) as recorded; None where it has none."""
+        data = self.recipe.data
+        source = ExampleSource(
+            self.prepared.train,
+            data.sample_rate,
+            channel_policy(data.channels),
+            self.recipe.seed,
+            keep_pitch=data.keep_pitch,
+        )
+        places = {item.id: n for n, item in enumerate(source.items) if item.audio is not None}
+
+        def hear(name: str, speed: float) -> Tensor | None:
+            place = places.get(name)
+            found = None if place is None else source.load(0, place, speed)
+            return torch.from_numpy(found.samples) if isinstance(found, LoadedExample) else None
+
+        return hear
 
     def workers(self, asked: int | Literal["auto"] | None) -> int:
         """Loader processes."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.optim.optimizer import Optimizer
 
 from firstwords.data.loader import Loader, ValidationLoader
@@ -34,6 +35,8 @@ from firstwords.text.normalize import normalizer
 from firstwords.text.tokenizer import Tokenizer
 from firstwords.training.card import CardFacts, write_card
 from firstwords.training.crew import CREW, crew
+from firstwords.training.distillation.begin import begin_distillation
+from firstwords.training.distillation.cache import SUFFIX
 from firstwords.training.distributed import Processes, join_processes, leave_processes
 from firstwords.training.feeding import Feeding
 from firstwords.training.fine_tune import FROZEN_SHARE, load_start, take_over
@@ -171,11 +174,24 @@ class _Session:
         for note in prepared.notes:
             self.progress.say(note)
         model.to(self.compute.device)
+        feeding = Feeding(recipe, prepared, self.compute, self.processes, self.folder / RESUME)
+        masking = SpecAugment(config.specaugment) if config.specaugment.probability else None
+        distillation = begin_distillation(
+            recipe,
+            model,
+            tokenizer,
+            self.corpus,
+            self.compute,
+            masking=masking,
+            hear=feeding.clean(),
+            folder=self.folder / RESUME,
+            rank=self.processes.rank,
+        )
         task = RecognitionTask(
             model,
             tokenizer,
             compute=self.compute,
-            masking=SpecAugment(config.specaugment) if config.specaugment.probability else None,
+            masking=masking,
             settings=RecognitionSettings(
                 scoring=normalizer(recipe.text.scoring),
                 consistency_start=config.consistency_start,
@@ -183,6 +199,7 @@ class _Session:
                 mask_warmup=config.mask_warmup,
             ),
             words=prepared.words,
+            distillation=distillation,
         )
         self.progress.say(
             f"{model.num_parameters / 1e6:.2f} M parameters, {len(tokenizer.pieces)} pieces; "
@@ -198,7 +215,6 @@ class _Session:
         if freeze_for_deep_fusion(model):
             frozen = False  # nothing thaws later
             self.progress.say("Only the gate of the language model and the output layer learn.")
-        feeding = Feeding(recipe, prepared, self.compute, self.processes, self.folder / RESUME)
         with feeding.training(feeding.workers(workers)) as loader:
             dev, non_speech = feeding.dev(), feeding.non_speech()
             if checkpoint is not None:
@@ -211,7 +227,7 @@ class _Session:
             if frozen:
                 steps = config.freeze_encoder_steps or round(FROZEN_SHARE * plan.steps)
                 task.settings = replace(task.settings, frozen_steps=steps)
-            optimizer = self._optimizer(model)
+            optimizer = self._optimizer(task.model)
             log = MetricsLog(
                 self.folder
                 / RESUME
@@ -250,7 +266,7 @@ class _Session:
             outcome: Outcome = "finished"
             try:
                 if not run.finished:
-                    self.processes.same_weights(model)
+                    self.processes.same_weights(task.model)
                     self.progress.start()
                     outcome = train(task, loader, dev, optimizer, run)
             finally:
@@ -266,7 +282,7 @@ class _Session:
         self.progress.say(said)
         return new_head
 
-    def _optimizer(self, model: SpeechModel) -> Optimizer:
+    def _optimizer(self, model: nn.Module) -> Optimizer:
         config = self.recipe.training
         return make_optimizer(
             model, config.optimizer, rate=config.schedule.lr, weight_decay=config.weight_decay
@@ -281,7 +297,7 @@ class _Session:
         by_cost = sorted(range(loader.batches_in_epoch), key=lambda n: (loader.sampler.planned(n).cost, n))
         chosen = [by_cost[round(p * (len(by_cost) - 1))] for p in _PROBES]
         batches = [b for n in chosen if (b := loader.batch(n)) is not None]
-        measured = measure(task, batches, lambda: self._optimizer(task.speech), self.compute.device)
+        measured = measure(task, batches, lambda: self._optimizer(task.model), self.compute.device)
         largest = measured.largest_cost(config.memory_share) / USUAL_COST
         limit, _ = self.processes.same([min(feeding.batch_seconds, largest), 0.0])
         if limit < feeding.batch_seconds:
@@ -319,6 +335,7 @@ class _Session:
     def _facts(self, prepared: Prepared, model: SpeechModel, tokenizer: Tokenizer) -> CardFacts:
         used = {item.id for item in prepared.train}
         utterances = [u for u in self.corpus.usable if u.id in used]
+        taught = self.recipe.distillation
         return CardFacts(
             recipe=self.recipe,
             parameters=model.num_parameters,
@@ -327,15 +344,16 @@ class _Session:
             utterances=len(utterances),
             speakers=len({u.speaker for u in utterances}),
             machine=machine_name(),
-            labels={},
+            labels={} if taught is None else {"teacher": Path(taught.teacher).name},
         )
 
     def _result(self, run: Run, outcome: Outcome, prepared: Prepared) -> TrainingResult:
         best = run.checkpoints.best()
         numbers = {str(k): float(v) for k, v in best.state["numbers"].items()} if best else {}
         if self.processes.first and outcome != "interrupted":
-            for path in (self.folder / RESUME).glob("audio-*.cache"):
-                path.unlink(missing_ok=True)
+            for kept in ("audio-*.cache", f"*{SUFFIX}"):
+                for path in (self.folder / RESUME).glob(kept):
+                    path.unlink(missing_ok=True)
         if numbers and math.isfinite(run.counters.best):
             self.progress.say(
                 f"Training {outcome} after {run.step} steps and {run.counters.elapsed / 60:.1f} min. "

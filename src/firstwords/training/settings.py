@@ -101,3 +101,27 @@ class TrainingConfig(Config):
     save_every_seconds: float = Field(default=120.0, gt=0)
     early_stop: int | None = Field(default=None, ge=1)  # validations without a better dev CER
     freeze_encoder_steps: int = Field(default=0, ge=0)  # with --from: only the new head learns at first
+
+
+class DistillationConfig(Config):
+    """A trained model that the run learns from beside the transcripts; what each part means: distillation/.
+
+    The teacher must have the run's pieces; ``firstwords compress distil`` sees to that.
+    """
+
+    teacher: str = Field(min_length=1)  # model folder
+    weight: float = Field(default=0.5, gt=0, le=1)  # of the teacher; the transcripts have the rest
+    temperature: PositiveFloat = 1.0  # 1 to 2; flatter distributions above 1
+    # CTC: every frame, or the teacher's readings as texts; auto: frames where both have the same rate
+    ctc: Literal["auto", "frames", "sequence"] = "auto"
+    blank_above: float = Field(default=0.99, ge=0, le=1)  # frames where the teacher is surer of blank than
+    blank_weight: float = Field(default=0.1, ge=0, le=1)  # this count so much; 0 drops them
+    guide: float = Field(default=0.0, ge=0)  # of the teacher's spikes, beside "frames"
+    readings: int = Field(default=4, ge=1)  # of "sequence"
+    hidden: float = Field(default=0.0, ge=0)  # of the encoded frames
+    hidden_layers: tuple[int, ...] = ()  # of the teacher's encoder, from 0; none: its output
+    # clean: each utterance as recorded, at its speed; kept on disk. varied: as the student hears it, but for
+    # the masks; computed anew every time
+    hears: Literal["clean", "varied"] = "clean"
+    cache_megabytes: float = Field(default=4096, ge=0)  # of what it said, per process; 0 keeps nothing
+    cache_folder: str | None = None  # shared by several runs; none: in the run's own folder

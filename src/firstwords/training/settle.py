@@ -26,6 +26,7 @@ from firstwords.text.load import train_tokenizer
 from firstwords.text.normalize import normalizer, normalizers_for
 from firstwords.training.choose import CORPUS_SETTINGS, Material, choose_recipe
 from firstwords.training.crew import crew_size
+from firstwords.training.distillation.begin import identity_of, load_teacher, taught_recipe
 from firstwords.training.fine_tune import fitted_recipe, gentle
 from firstwords.training.language_model import with_sizes
 from firstwords.training.memory import free_bytes
@@ -78,27 +79,38 @@ def settle(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress: 
         asked = wanted.applied_to(wanted.recipe if wanted.recipe is not None else stored)
         if wanted.start is not None and wanted.recipe is not None:
             asked = fitted_recipe(asked, wanted.start)
+        if wanted.recipe is not None and (teacher := load_teacher(asked)) is not None:
+            asked = taught_recipe(asked, teacher, chosen=False)
         asked = with_sizes(asked, stored).with_(post=stored.post)  # formatting may change at any time
         if asked.training.processes == "auto":  # it was settled for this run when it began
             asked = asked.with_(training=asked.training.with_(processes=stored.training.processes))
         _refuse_other(stored, asked, wanted, folder)
         recipe = stored
+        teacher = load_teacher(recipe)
     else:
         recipe = wanted.recipe or _chosen(corpus, folder, wanted, device, progress)
         if wanted.start is not None:
             recipe = fitted_recipe(recipe, wanted.start)
             if wanted.recipe is None:
                 recipe = gentle(recipe, wanted.start)
-        recipe = _with_processes(with_sizes(wanted.applied_to(recipe)), device)
+        recipe = wanted.applied_to(recipe)
+        if (teacher := load_teacher(recipe)) is not None:
+            recipe = taught_recipe(recipe, teacher, chosen=wanted.recipe is None)
+        recipe = _with_processes(with_sizes(recipe), device)
     digests = recipe_digests(folder / RECIPE, recipe) if stored is not None else (bare_digest(recipe),)
     identity = {"recipe": digests, "corpus": corpus_fingerprint(corpus)}
     if wanted.start is not None:
         identity["start model"] = str(wanted.start.tokenizer.piece_hash)
         if wanted.start.model.structure:
             identity["structure"] = wanted.start.model.structure.digest
+    if teacher is not None:
+        identity["teacher"] = identity_of(teacher)
     check_identity(folder / RESUME, identity, whole=not begun)  # later --from is in the checkpoints
     if stored is None:
-        tokenizer = train_tokenizer(recipe.tokenizer, training_texts(corpus, recipe))
+        if teacher is not None:
+            tokenizer = teacher.tokenizer
+        else:
+            tokenizer = train_tokenizer(recipe.tokenizer, training_texts(corpus, recipe))
         shutil.rmtree(folder / TOKENIZER, ignore_errors=True)
         tokenizer.save(folder / TOKENIZER)
         (folder / STRUCTURE).unlink(missing_ok=True)

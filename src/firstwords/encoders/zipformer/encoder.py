@@ -151,6 +151,8 @@ class Zipformer(StreamingEncoder[ZipformerState]):
             x = stack(x, view, masked if self.padding == "exact" else None, mask)
             outputs.append(x)
             answer = taps.after(i, lambda: self._finish(outputs, lengths, masked))
+            if taps.stopped:
+                return taps.taken[-1], taps.taken
             if answer is not None:
                 fed = upsample(answer, self.config.output_downsampling, x.shape[1])
                 x = x + change_width(fed, x.shape[2]).to(x.dtype)

@@ -32,6 +32,7 @@ class CtcLoss(NamedTuple):
     each: Float[Tensor, " batch"]
     parts: Mapping[str, Float[Tensor, " batch"]]
     blank_share: Float[Tensor, ""]
+    log_probs: Padded
 
 
 @final
@@ -72,7 +73,7 @@ class CtcObjective:
             consistency = 0.5 * consistency_loss(log_probs)
             parts["consistency"] = consistency.detach()
             each = each + self.head.config.consistency * min(1.0, warm) * consistency
-        return CtcLoss(self.head.config.weight * each, parts, _blank_share(log_probs))
+        return CtcLoss(self.head.config.weight * each, parts, _blank_share(log_probs), log_probs)
 
     def _ctc(self, log_probs: Padded, targets: Padded) -> Float[Tensor, " batch"]:
         if not self.prior_weight:

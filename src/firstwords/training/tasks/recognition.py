@@ -32,6 +32,8 @@ from firstwords.search.speech_gate import SpeechGate
 from firstwords.search.token_beam import PATIENCE
 from firstwords.tensors import Padded
 from firstwords.text.tokenizer import Tokenizer
+from firstwords.training.distillation.objective import Distillation, trained_along
+from firstwords.training.distillation.teacher import Asked
 from firstwords.training.gate import Heard
 from firstwords.training.monitor import BlankMonitor
 from firstwords.training.tasks.ctc_objective import CtcObjective
@@ -66,6 +68,7 @@ class RecognitionTask(Task[Batch]):
     Args:
         masking: SpecAugment on the features; None: features as they are.
         words: all there are; none: any (search/speech_gate.py).
+        distillation: what a teacher adds; None: transcripts alone.
     """
 
     def __init__(
@@ -77,8 +80,10 @@ class RecognitionTask(Task[Batch]):
         masking: SpecAugment | None,
         settings: RecognitionSettings,
         words: frozenset[str] = frozenset(),
+        distillation: Distillation | None = None,
     ) -> None:
-        self.model: nn.Module = model
+        self.model: nn.Module = trained_along(model, distillation)
+        self.distillation = distillation
         self.speech = model
         self.ctc = CtcObjective(model.ctc) if model.ctc is not None else None
         self.tokenizer = tokenizer
@@ -112,6 +117,7 @@ class RecognitionTask(Task[Batch]):
         """Sums over the batch; for CTC, an utterance that cannot align adds nothing."""
         size = float(batch.audio.lengths.sum()) / self.speech.recipe.data.sample_rate
         audio, targets = self._on_device(batch.audio), self._on_device(batch.targets)
+        asked = Asked(audio, targets, batch.ids, batch.speeds, batch.keys)
         two_views = self.ctc is not None and self.ctc.two_views
         frames = self._masked(self.speech.features(audio), batch.keys, two_views=two_views)
         if two_views:
@@ -125,12 +131,14 @@ class RecognitionTask(Task[Batch]):
                 if name != "ctc"
             }
         each = torch.zeros(len(batch.ids), device=audio.values.device)
+        log_probs = None
         if self.ctc is not None:
             self.ctc.prior_weight = self.monitor.prior_weight
             since = self.count - self.settings.consistency_start
             made = self.ctc.loss(tapped, targets, warm=since / max(self.settings.consistency_warmup, 1.0))
             each = each + made.each
-            if losses or len(made.parts) > 1:
+            log_probs = made.log_probs
+            if losses or self.distillation is not None or len(made.parts) > 1:
                 parts = {name: part.sum() for name, part in made.parts.items()}
             parts["blank"] = size * made.blank_share
         for name, loss in losses.items():
@@ -138,6 +146,11 @@ class RecognitionTask(Task[Batch]):
             mean = loss.unflatten(0, (-1, len(batch.ids))).mean(dim=0)
             parts[name] = mean.detach().sum()
             each = each + self.speech.recipe.heads[name].weight * mean
+        if self.distillation is not None:
+            encoded = Padded(tapped.encoded.values.float(), tapped.encoded.lengths)
+            taught = self.distillation.loss(asked, encoded, log_probs)
+            parts |= {name: part.sum() for name, part in taught.parts.items()}
+            each = (1.0 - taught.share) * each + taught.share * taught.each
         return Loss(each.sum(), parts, size, each.detach())
 
     def _impossible(self, name: str, loss: Tensor, targets: Padded) -> Bool[Tensor, " rows"]:
@@ -249,6 +262,8 @@ class RecognitionTask(Task[Batch]):
 
     def watch(self, step: int, progress: float, loss: float, means: Mapping[str, float]) -> Advice | None:
         """Is the model stuck on blanks, or does the loss grow? See monitor.py."""
+        if self.distillation is not None and (news := self.distillation.news()):
+            return Advice(news)
         said = self.monitor.update(progress, blank=means.get("blank", 0.0), loss=loss)
         if self.monitor.asks_for_half_rate(step):
             return Advice(f"The loss has grown to {loss:.2f}: the learning rate is halved.", 0.5)
@@ -343,6 +358,7 @@ def _rows(batch: Batch, start: int, end: int) -> Batch:
         batch.ids[start:end],
         batch.texts[start:end],
         batch.keys[start:end],
+        batch.speeds[start:end],
     )
 
 

@@ -1,0 +1,352 @@
+"""Low rank, folding, skipped layers, early exit: a model folder in, another model folder out.
+
+    TO/tuning/orders.json    with fine-tuning: what was asked for; the same call goes on, another is refused
+    TO/tuning/begun/         the model before its fine-tuning
+    TO/tuning/tuned/         and after it
+    TO/                      at the end the model, with its history (compression.json)
+
+The model that is compressed is only read.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from firstwords import __version__
+from firstwords.compression.early_exit import choose_exit, ways
+from firstwords.compression.folding import folded
+from firstwords.compression.history import FILE as HISTORY
+from firstwords.compression.history import note_step, read_history
+from firstwords.compression.low_rank import (
+    Method,
+    candidates,
+    collect,
+    factored,
+    ranks_by_energy,
+    ranks_by_share,
+)
+from firstwords.compression.skipping import transcript_loss, without_layers
+from firstwords.compression.speech import one_by_one, speech
+from firstwords.compression.trial import Trial
+from firstwords.compression.tuning import tune
+from firstwords.data.manifest import load_corpus
+from firstwords.device import choose_compute
+from firstwords.errors import CorpusError, UsageError
+from firstwords.files import write_atomically
+from firstwords.inference.early_exit import ExitSettings, Measure, check_taps, write_exit
+from firstwords.model.checkpoint import WEIGHTS, LoadedModel, load_model, save_model, weights_digest
+from firstwords.model.speech_model import SpeechModel
+from firstwords.search.speech_gate import SpeechGate
+from firstwords.training.progress import Progress
+from firstwords.training.settle import RESUME
+
+TUNING, ORDERS = "tuning", "orders.json"
+SECONDS = 600.0  # of training speech that covariances are measured on
+DEV_SECONDS = 600.0  # of dev speech that layers are judged by
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class LowRankOrders:
+    """What is asked for.
+
+    Args:
+        energy: share of the outputs' variance that every layer keeps; None: ``share`` decides.
+        share: of the model's parameters that are left; None: ``energy`` decides.
+        method: "data", or "plain" as a control.
+        only: patterns of the paths of layers; none: all.
+        minutes: of fine-tuning with the model it came from as teacher; None: none.
+    """
+
+    energy: float | None = None
+    share: float | None = None
+    method: Method = "data"
+    only: tuple[str, ...] = ()
+    minutes: float | None = None
+    seconds: float = SECONDS
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What was written: parameters and dev CER before and after, and what was done, in words."""
+
+    folder: Path
+    parameters: tuple[int, int]
+    cer: tuple[float, float] | None
+    said: tuple[str, ...] = ()
+
+
+def low_rank_model(
+    source: Path,
+    corpus: Path,
+    to: Path,
+    orders: LowRankOrders,
+    *,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> StepResult:
+    """Make the linear layers of a model thin."""
+    progress = progress or Progress()
+    _check(orders)
+    start = load_model(source, device="cpu")
+    wanted = {"step": "low-rank", "corpus": str(corpus.resolve()), **_plain(orders)}
+    _settle(source, start, to, wanted, tuned=orders.minutes is not None)
+    trial = Trial(load_corpus(corpus), start, device)
+    before = trial.error(start.model).numbers["cer"]
+    start.model.cpu()
+    begun = to / TUNING / "begun"
+    said = ()
+    if (begun / WEIGHTS).is_file():
+        progress.say("The layers were factored before.")
+        model = load_model(begun, device="cpu").model
+    else:
+        model, said = _factored(start, corpus, orders, device)
+    if orders.minutes is not None:
+        if not (begun / WEIGHTS).is_file():
+            save_model(begun, model, start.tokenizer, card="", speech_gate=start.speech_gate)
+        model = _tuned(to, source, corpus, orders.minutes, device, progress)
+    return _finish(source, to, start, model, trial, before, "low-rank", _plain(orders), said)
+
+
+def fold_model(source: Path, to: Path) -> StepResult:
+    """Fold norms and scales into the matrices beside them; the gate against non-speech stays as it is."""
+    start = load_model(source, device="cpu")
+    _settle(source, start, to, {}, tuned=False)
+    model, paths = folded(start.model)
+    if not paths:
+        raise UsageError(
+            f"'{source}' has nothing to fold: its norms depend on what they read, or were folded before.",
+            mend="Leave this step out.",
+        )
+    said = (f"{len(paths)} norms and scales became part of the matrices beside them.",)
+    return _finish(source, to, start, model, None, None, "fold", {"folded": paths}, said)
+
+
+def skip_layers(
+    source: Path,
+    corpus: Path,
+    to: Path,
+    *,
+    most: int,
+    limit: float,
+    device: str = "auto",
+    say: Say = lambda _: None,
+) -> StepResult:
+    """Leave out the layers that the loss on dev misses least."""
+    start = load_model(source, device="cpu")
+    _settle(source, start, to, {}, tuned=False)
+    if most < 1 or not limit > 0:
+        raise UsageError(
+            f"--most {most}, --limit {limit:g}: expected at least one layer and a limit above 0.",
+            mend="For example --most 2 --limit 1.1.",
+        )
+    found = load_corpus(corpus)
+    trial = Trial(found, start, device)
+    before = trial.error(start.model).numbers["cer"]
+    compute = choose_compute(device, "fp32")
+    batches = list(one_by_one(speech(found, start).dev, start, compute, seconds=DEV_SECONDS))
+    start.model.to(compute.device)
+    model, _, skipped = without_layers(
+        start.model, lambda one: transcript_loss(one, batches), most=most, limit=limit, say=say
+    )
+    if not skipped:
+        raise UsageError(
+            f"Without any one layer of '{source}' the loss is more than {limit:g} times what it is.",
+            mend="Raise --limit, or prune with fine-tuning: firstwords compress prune.",
+        )
+    settings = {"most": most, "limit": limit, "skipped": [one.layer for one in skipped]}
+    said = (f"Left out: {', '.join(one.layer for one in skipped)}.",)
+    return _finish(source, to, start, model.cpu(), trial, before, "skip-layers", settings, said)
+
+
+def early_exit_model(
+    source: Path,
+    corpus: Path,
+    to: Path,
+    *,
+    most_loss: float,
+    measure: Measure,
+    split: str = "dev",
+    device: str = "cpu",
+) -> ExitSettings:
+    """A copy of the model that knows when to leave early.
+
+    Args:
+        most_loss: of CER that leaving early may cost, as a fraction.
+    """
+    start = load_model(source, device="cpu")
+    check_taps(start.model)
+    _settle(source, start, to, {}, tuned=False)
+    found = load_corpus(corpus)
+    compute = choose_compute(device, "fp32")
+    heard = speech(found, start)
+    if not heard.dev:
+        raise CorpusError("No dev utterance has words in it.", mend="Run 'firstwords check' on the corpus.")
+    start.model.to(compute.device)
+    batches = one_by_one(heard.dev, start, compute, seconds=start.recipe.training.max_validation_seconds)
+    settings = choose_exit(
+        start,
+        ways(start, batches, measure),
+        measure=measure,
+        most_loss=most_loss,
+        corpus=found.folder.resolve().name,
+        split=split,
+    )
+    card = (source / "card.md").read_text(encoding="utf-8") if (source / "card.md").is_file() else ""
+    note_step(to, source, "early-exit", {"most_loss": most_loss, "measure": measure, "above": settings.above})
+    write_exit(to, settings)
+    save_model(to, start.model.cpu(), start.tokenizer, card=card, speech_gate=start.speech_gate)
+    return settings
+
+
+def note_distilled(to: Path, teacher: Path, start: Path | None, *, minutes: float, steps: int) -> None:
+    """Write into a student's history what it learned from; a new student has no other history."""
+    settings = {"teacher": teacher.resolve().name, "minutes": round(minutes, 2), "steps": steps}
+    note_step(to, teacher if start is None else start, "distil", settings)
+    if start is None:
+        history = read_history(to)
+        history = history.model_copy(update={"steps": history.steps[-1:]})
+        write_atomically(to / HISTORY, json.dumps(history.model_dump(mode="json"), indent=1) + "\n")
+
+
+def _check(orders: LowRankOrders) -> None:
+    if (orders.energy is None) == (orders.share is None):
+        raise UsageError("Give one of --energy and --share.", mend="For example --energy 0.95.")
+    for name, value in (("energy", orders.energy), ("share", orders.share)):
+        if value is not None and not 0 < value < 1:
+            raise UsageError(
+                f"--{name} {value:g}: expected a share between 0 and 1.", mend=f"For example --{name} 0.7."
+            )
+    if orders.minutes is not None and not orders.minutes > 0:
+        raise UsageError(f"--minutes {orders.minutes:g}: expected more than 0.", mend="Or leave it away.")
+
+
+def _plain(orders: LowRankOrders) -> dict[str, Any]:
+    return vars(orders) | {"only": list(orders.only)}
+
+
+def _settle(source: Path, start: LoadedModel, to: Path, wanted: Mapping[str, Any], *, tuned: bool) -> None:
+    """A new folder, or one that was begun with these very orders."""
+    if to.resolve() == source.resolve():
+        raise UsageError("--to is the model itself.", mend="Give --to a new folder.")
+    path = to / TUNING / ORDERS
+    if not tuned or not path.is_file():
+        if to.exists() and (not to.is_dir() or any(to.iterdir())):
+            raise UsageError(f"'{to}' exists and is not empty.", mend="Give --to a new folder.")
+        if tuned:
+            write_atomically(path, json.dumps(_with_model(wanted, start), indent=1) + "\n")
+        return
+    try:
+        known: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        known = None
+    if known != _with_model(wanted, start):
+        raise UsageError(f"'{to}' was begun with other orders.", mend="Give --to a new folder.")
+    if (to / WEIGHTS).is_file():
+        raise UsageError(f"'{to}' holds the finished model already.", mend="Give --to a new folder.")
+
+
+def _with_model(wanted: Mapping[str, Any], start: LoadedModel) -> dict[str, Any]:
+    return {**wanted, "model": weights_digest(start.model.state_dict())}
+
+
+def _factored(
+    start: LoadedModel, corpus: Path, orders: LowRankOrders, device: str
+) -> tuple[SpeechModel, tuple[str, ...]]:
+    compute = choose_compute(device, "fp32")
+    heard = speech(load_corpus(corpus), start).train
+    if not heard:
+        raise CorpusError(
+            "No training utterance has words in it.", mend="Run 'firstwords check' on the corpus."
+        )
+    model = start.model.to(compute.device)
+    moments = collect(model, one_by_one(heard, start, compute, seconds=orders.seconds))
+    model.cpu()
+    layers = candidates(model, moments, method=orders.method, only=orders.only)
+    if orders.share is not None:
+        ranks = ranks_by_share(layers, model.num_parameters, orders.share)
+    else:
+        assert orders.energy is not None  # checked
+        ranks = ranks_by_energy(layers, orders.energy)
+    if not ranks:
+        raise UsageError(
+            f"Every layer needs nearly its whole rank for {orders.energy:.0%} of the energy: nothing would "
+            "become smaller.",
+            mend="Lower --energy, or prune: firstwords compress prune.",
+        )
+    small = factored(model, moments, ranks, method=orders.method)
+    said = (
+        f"{len(ranks)} of {len(layers)} linear layers became products of two; ranks {min(ranks.values())} "
+        f"to {max(ranks.values())}.",
+    )
+    return small, said
+
+
+def _tuned(
+    to: Path, source: Path, corpus: Path, minutes: float, device: str, progress: Progress
+) -> SpeechModel:
+    place = to / TUNING
+    if not (place / "finished").is_file():
+        tune(
+            place / "tuned",
+            load_model(place / "begun", device="cpu"),
+            corpus,
+            minutes=minutes,
+            teacher=source,
+            device=device,
+            progress=progress,
+        )
+        write_atomically(place / "finished", "")
+    return load_model(place / "tuned", device="cpu").model
+
+
+def _finish(
+    source: Path,
+    to: Path,
+    start: LoadedModel,
+    model: SpeechModel,
+    trial: Trial | None,
+    cer_before: float | None,
+    step: str,
+    settings: dict[str, Any],
+    said: Sequence[str],
+) -> StepResult:
+    """Measure the result, write it with card and history."""
+    gate: SpeechGate = start.speech_gate
+    cer = None
+    rows = [
+        ("language", start.recipe.language),
+        ("model", f"{start.recipe.encoder.kind}, {model.num_parameters / 1e6:.2f} M parameters"),
+        ("step", f"{step}, from {start.model.num_parameters / 1e6:.2f} M parameters"),
+    ]
+    if trial is not None and cer_before is not None:
+        found, gate = trial.measure(model)
+        model.cpu()
+        cer = (cer_before, found.numbers["cer"])
+        rows.append(("dev CER", f"{100 * cer[1]:.1f} % (before: {100 * cer[0]:.1f} %)"))
+        rows.append(("dev WER", f"{100 * found.numbers['wer']:.1f} %"))
+    rows += [("date", datetime.now(UTC).date().isoformat()), ("firstwords", __version__)]
+    model.recipe = start.recipe.with_(name=to.resolve().name, post=None)
+    note_step(to, source, step, settings)
+    save_model(to, model, start.tokenizer, card=_card(to.resolve().name, rows, said), speech_gate=gate)
+    shutil.rmtree(to / TUNING / "tuned" / RESUME, ignore_errors=True)
+    result = StepResult(to, (start.model.num_parameters, model.num_parameters), cer, tuple(said))
+    if start.recipe.post is not None and start.recipe.post.stages:
+        result = replace(result, said=(*said, "Formatting is left out: its files lie with the model."))
+    return result
+
+
+def _card(name: str, rows: Sequence[tuple[str, str]], said: Sequence[str]) -> str:
+    table = "\n".join(f"| {key} | {value.replace('|', '/')} |" for key, value in rows)
+    notes = "".join(f"\n{line}\n" for line in said)
+    return (
+        f"# {name}\n\n| | |\n|---|---|\n{table}\n{notes}\n"
+        "For the error rate with its interval on a test set run:\n\n"
+        "    firstwords evaluate MODEL CORPUS --split test\n"
+    )

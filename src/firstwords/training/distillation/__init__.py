@@ -1,0 +1,1 @@
+"""A student model learns what a trained one (the teacher) says."""
