@@ -15,11 +15,13 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from firstwords.errors import FirstwordsError
 from firstwords.formatting.build import recipe_formatter
-from firstwords.inference.recognizer import Recognizer
+
+if TYPE_CHECKING:  # a bundle is transcribed without torch
+    from firstwords.inference.recognizer import Recognizer
 
 RECORD = ".firstwords-made.jsonl"
 

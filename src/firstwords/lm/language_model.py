@@ -13,15 +13,13 @@ the fingerprints of what they belong to: a copy stopped half-way is noticed.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
 from pydantic import Field
 
 from firstwords.config import Config, ConfigT, dump_config, read_config, read_toml
@@ -30,11 +28,15 @@ from firstwords.files import staged, write_atomically
 from firstwords.lm.ngram import SPECIAL, UNKNOWN, Level, NgramModel
 from firstwords.lm.ngram_text import Unit, splitter
 from firstwords.lm.perplexity import score_sentences
+from firstwords.lm.tensors_file import parse_tensors
 from firstwords.text.graphemes import graphemes
 from firstwords.text.load import load_tokenizer
 from firstwords.text.normalize import Normalizer, normalizer
 from firstwords.text.pieces import BYTES, SPACE
 from firstwords.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:  # models are queried without it, too
+    from jaxtyping import Bool, Float64, Int64
 
 HEADER, WORDS, WEIGHTS, TOKENIZER = "lm.toml", "words.txt", "ngrams.safetensors", "tokenizer"
 KINDS = ("ngram", "lstm", "transformer")  # the last two: neural/folder.py
@@ -297,15 +299,13 @@ def read_file(folder: Path, name: str) -> bytes:
 
 def _tensors(folder: Path) -> tuple[dict[str, np.ndarray], str]:
     content = read_file(folder, WEIGHTS)
-    library = _safetensors()
     try:
-        size = int.from_bytes(content[:8], "little")
-        metadata = json.loads(content[8 : 8 + size]).get("__metadata__", {})
-        return library.load(content), str(metadata.get("fingerprint"))
-    except (ValueError, AttributeError, KeyError, RecursionError, safetensors_fault()) as error:
+        tensors, remarks = parse_tensors(content)
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"'{folder / WEIGHTS}' is no safetensors file: {error}.", mend=COPY_AGAIN
         ) from None
+    return tensors, str(remarks.get("fingerprint"))
 
 
 def _levels(tensors: dict[str, np.ndarray], words: int, order: int) -> list[Level] | None:

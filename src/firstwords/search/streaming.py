@@ -23,11 +23,11 @@ import torch
 from torch import Tensor
 
 from firstwords.search.align import Alignment, align_many, fewest_frames
-from firstwords.search.ctc_beam import Floats, PrefixBeam, check_numbers
 from firstwords.search.ctc_common import BLANK, find_runs, rows_of
 from firstwords.search.fusion import Companion, Weighted
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import CtcBeamConfig, GreedyConfig
+from firstwords.search.prefix_beam import Floats, PrefixBeam, check_numbers
 from firstwords.tensors import Padded
 
 Score = Callable[[Padded], Padded]  # encoded (1, T, D) -> log-probabilities (1, T, V): a head's log_probs
