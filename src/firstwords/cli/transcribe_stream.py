@@ -18,8 +18,7 @@ from firstwords.audio.live import Microphone, Pipe, read_pcm
 from firstwords.errors import UsageError
 from firstwords.inference.events import Event, Final, Partial
 from firstwords.inference.intake import Block
-from firstwords.inference.recognizer import Recognizer
-from firstwords.inference.streaming import Listener
+from firstwords.inference.listener import Listener
 
 FORMATS = ("txt", "jsonl")
 _CLEAR = "\r\x1b[K"  # to the start of the line, and nothing behind it

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import final
 
-from firstwords.search.align import align_many
-from firstwords.search.ctc_common import hypothesis_from_path, rows_of
+from firstwords.search.ctc_common import rows_of
+from firstwords.search.ctc_timed import timed_readings
 from firstwords.search.fusion import Companion, Weighted
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import CtcBeamConfig, Search
@@ -34,24 +33,7 @@ class CtcBeamSearch(Search):
     def _search(self, log_probs: Floats, row: int) -> list[Hypothesis]:
         check_numbers(log_probs, f"Row {row} of the batch")
         found = prefix_readings(log_probs, self.config, self.scorers)[: self.config.n_best]
-        if self.scorers and len(found) == 1 and len(log_probs):
-            # Where the reading is that of the best path, no alignment is better than that path.
-            path = log_probs.argmax(axis=1)
-            plain = hypothesis_from_path(path, log_probs.max(axis=1), self.frame_seconds)
-            if plain.tokens == found[0].tokens:
-                return [replace(plain, score=found[0].score, parts=found[0].parts)]
-        alignments = align_many(log_probs, [reading.tokens for reading in found])
-        return [
-            Hypothesis(
-                tokens=reading.tokens,
-                score=reading.score,
-                parts=reading.parts,
-                times=tuple(frame * self.frame_seconds for frame in alignment.first),
-                ends=tuple((frame + 1) * self.frame_seconds for frame in alignment.last),
-                confidences=alignment.confidences,
-            )
-            for reading, alignment in zip(found, alignments, strict=True)
-        ]
+        return timed_readings(found, log_probs, self.frame_seconds, helped=bool(self.scorers))
 
 
 def prefix_readings(
