@@ -27,8 +27,6 @@ _LARGEST = 4 << 20  # bytes of bundle.json
 _MOST_STATES, _MOST_FRAMES = 4096, 1 << 16
 _MOST_STATE = 1 << 28  # numbers of one state
 
-Count = Annotated[int, Field(ge=1, le=1 << 20)]
-
 
 class _Facts(BaseModel):
     """Exact types; keys of later versions that nothing here reads are passed over."""
@@ -64,6 +62,13 @@ class ChunkFacts(_Facts):
     shift: Annotated[int, Field(ge=1, le=_MOST_FRAMES)]
 
 
+class GateFacts(_Facts):
+    """When a reading is speech at all (search/speech_gate.py)."""
+
+    threshold: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    words: tuple[str, ...] = ()
+
+
 class BundleFacts(_Facts):
     """``bundle.json``."""
 
@@ -82,6 +87,7 @@ class BundleFacts(_Facts):
     normalizer: str = "none"
     chunk: ChunkFacts | None = None
     states: Annotated[tuple[StateFacts, ...], Field(max_length=_MOST_STATES)] = ()
+    speech_gate: GateFacts = GateFacts()
     variants: dict[str, dict[str, str]]
     files: dict[str, FileFacts]
     firstwords: str = ""

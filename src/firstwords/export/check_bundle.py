@@ -64,6 +64,10 @@ class Bundle:
     contents: dict[str, bytes]
     graphs: dict[str, OnnxFile]
 
+    def path(self, part: str) -> Path:
+        """The file of a graph."""
+        return self.folder / (FEATURES if part == "features" else self.facts.graphs(self.variant)[part])
+
 
 def check_bundle(folder: Path | str, variant: str = "fp32") -> Bundle:
     """Folder -> its graphs and pieces, or a CheckpointError that names the file and what is wrong with it."""

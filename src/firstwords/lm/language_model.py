@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -174,12 +174,21 @@ def save_language_model(folder: Path, lm: NgramLanguageModel) -> None:
 def load_language_model(folder: Path | str) -> NgramLanguageModel:
     """Folder of a language model -> the model; what is missing or of other files is a CheckpointError."""
     folder = Path(folder)
+    lm = read_ngram(folder)
+    if lm.header.unit != "piece":
+        return lm
+    tokenizer = load_tokenizer(folder / TOKENIZER)
+    if tokenizer.piece_hash != lm.header.pieces:
+        raise CheckpointError(f"'{folder}': {TOKENIZER} is of another model than {HEADER}.", mend=COPY_AGAIN)
+    return replace(lm, tokenizer=tokenizer)
+
+
+def read_ngram(folder: Path | str) -> NgramLanguageModel:
+    """The same without the tokenizer, for who knows the pieces and makes no text of his own."""
+    folder = Path(folder)
     header = read_header(folder)
     words = read_file(folder, WORDS)
     names = words.decode(errors="replace").removesuffix("\n").split("\n")
-    tokenizer = load_tokenizer(folder / TOKENIZER) if header.unit == "piece" else None
-    if tokenizer is not None and tokenizer.piece_hash != header.pieces:
-        raise CheckpointError(f"'{folder}': {TOKENIZER} is of another model than {HEADER}.", mend=COPY_AGAIN)
     tensors, stored = _tensors(folder)
     if stored != fingerprint(read_file(folder, HEADER), words):
         raise CheckpointError(
@@ -189,7 +198,7 @@ def load_language_model(folder: Path | str) -> NgramLanguageModel:
     levels = _levels(tensors, len(names), header.order)
     if levels is None or tuple(names[:3]) != SPECIAL:
         raise CheckpointError(f"'{folder}': {WEIGHTS} holds no n-grams of these words.", mend=COPY_AGAIN)
-    return NgramLanguageModel(header, NgramModel(names, levels), tokenizer, name=f"'{folder}'")
+    return NgramLanguageModel(header, NgramModel(names, levels), name=f"'{folder}'")
 
 
 def kind_of(folder: Path | str) -> str:
