@@ -13,8 +13,8 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
-from firstwords.export.engine import Engine
-from firstwords.export.graphs import Frames, Graphs
+from firstwords.export.runtime_engine import Engine
+from firstwords.export.runtime_graphs import Frames, Graphs
 from firstwords.search.ctc_common import BLANK, hypothesis_from_path
 from firstwords.search.ctc_timed import timed_readings
 from firstwords.search.hypothesis import Hypothesis

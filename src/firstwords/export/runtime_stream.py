@@ -1,7 +1,7 @@
 """A stream through a streaming bundle: samples to feature frames to chunks, states in and out.
 
     samples   |----|----|----|----|          pieces of any size
-    frames      f f f f f f f f f f          features.onnx, on the piece and a frame of samples on either side
+    frames      f f f f f f f f f f          features.onnx, on the piece and what its windows reach beyond it
     steps     [T frames   ]                  the graph reads T, goes on by ``shift``, hands its states on
                    [T frames   ]
 
@@ -20,8 +20,8 @@ import numpy.typing as npt
 from firstwords.audio.source import Samples
 from firstwords.errors import UsageError
 from firstwords.export.bundle import BundleFacts
-from firstwords.export.engine import value_of
-from firstwords.export.graphs import Frames, Graphs
+from firstwords.export.runtime_engine import value_of
+from firstwords.export.runtime_graphs import Frames, Graphs
 from firstwords.export.runtime_search import Helped, Row, TransducerSteps, advance
 from firstwords.inference.endpointing import EndpointConfig
 from firstwords.inference.events import Event, Final
@@ -47,6 +47,7 @@ class BundleEncoding:
         self._features = graphs.engine("features", graphs.threads)
         self._model = graphs.engine(graphs.main, graphs.threads)
         self._chunk, self._shift = facts.chunk, round(facts.frame_shift_ms / 1000 * facts.sample_rate)
+        self._margin = graphs.margin(self._shift)
         self._tail = round(TAIL_SECONDS * facts.sample_rate)
         self._samples: Samples = np.zeros(0, np.float32)
         self._first = 0  # number of the first sample held
@@ -61,19 +62,19 @@ class BundleEncoding:
 
     @property
     def wanted(self) -> int:
-        """Samples that complete the next window; one frame more lies behind its last."""
-        return (self._before + self._chunk.frames + 1) * self._shift - self._received
+        """Samples that complete the next window."""
+        return (self._before + self._chunk.frames + self._margin) * self._shift - self._received
 
     @property
     def latency(self) -> int:
         """Samples from the first of a chunk to the last that its step waits for."""
-        return (self._chunk.frames + 1) * self._shift
+        return (self._chunk.frames + self._margin) * self._shift
 
     def push(self, samples: Samples) -> Frames:
         """The next samples -> the frames (T, D) of the steps that they complete."""
         self._received += len(samples)
         self._samples = np.concatenate([self._samples, samples])
-        ready = self._received // self._shift - 1  # frames whose windows are heard whole
+        ready = self._received // self._shift - self._margin  # frames whose windows are heard whole
         if ready > self._made:
             self._frames = np.concatenate([self._frames, self._new_frames(ready)])
         parts: list[Frames] = []
@@ -86,13 +87,14 @@ class BundleEncoding:
         heard = -(-(self._received + self._tail) // self._shift)  # feature frames, silence among them
         steps = max(0, -(-(heard - self._before) // self._chunk.shift))
         last = self._before + max(0, steps - 1) * self._chunk.shift + self._chunk.frames
-        missing = (last + 1) * self._shift - self._received if steps else 0
+        missing = (last + self._margin) * self._shift - self._received if steps else 0
         return self.push(np.zeros(max(0, missing), np.float32))
 
     def _new_frames(self, ready: int) -> Frames:
         """Feature frames from the first that is not made to ``ready``."""
         left = max(0, self._made - 1)  # a frame of samples before
-        held = self._samples[left * self._shift - self._first : (ready + 1) * self._shift - self._first]
+        until = (ready + self._margin) * self._shift
+        held = self._samples[left * self._shift - self._first : until - self._first]
         (frames, _) = self._features(held[None], np.array([len(held)], dtype=np.int64))
         new = frames[0, self._made - left : ready - left]
         self._made = ready

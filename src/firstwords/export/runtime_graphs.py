@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from firstwords.audio.source import Samples
 from firstwords.export.check_bundle import Bundle
-from firstwords.export.engine import Engine, value_of
+from firstwords.export.runtime_engine import Engine, value_of
 
 T = TypeVar("T")
 Frames = npt.NDArray[np.float32]
@@ -58,6 +58,17 @@ class Graphs:
         values, sizes = self.engine(self.main, threads).pass_on([frames, counts])
         encoded, sizes = values.numpy(), sizes.numpy()
         return [encoded[row, : int(size)] for row, size in enumerate(sizes)]
+
+    def margin(self, shift: int) -> int:
+        """Frames' worth of samples behind the last feature frame that are needed for it.
+
+        Front ends that centre their windows need one; those that begin with the first sample, some more.
+        """
+        frames = 16
+        (_, count) = self.engine("features")(
+            np.zeros((1, frames * shift), np.float32), np.array([frames * shift], dtype=np.int64)
+        )
+        return max(1, frames - int(count[0]))
 
     def each(self, work: Callable[[Any, int], T], batches: Sequence[Any]) -> list[T]:
         """``work(batch, threads)`` of every batch, in order."""
