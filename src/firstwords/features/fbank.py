@@ -28,7 +28,7 @@ from torch import Tensor
 
 from firstwords.config import Config
 from firstwords.features.frontend import Frontend
-from firstwords.tensors import Padded, zero_padding
+from firstwords.tensors import Padded, is_captured, zero_padding
 
 LOG_FLOOR = (
     1.1920928955078125e-07  # FLT_EPSILON, Kaldi's floor under the logarithm: digital silence is -15.94
@@ -172,7 +172,7 @@ class Fbank(Frontend):
     def analyze(self, samples: Float[Tensor, "batch extended"]) -> Float[Tensor, "batch frames mels"]:
         """Extended samples -> one log-mel frame per whole window; needs at least one window."""
         rows, places = samples.shape
-        if samples.device.type != "cpu" or torch.compiler.is_compiling() or rows == 1:
+        if samples.device.type != "cpu" or is_captured() or rows == 1:
             return self._analyze(samples)
         # On a CPU a few rows at a time: what does not leave the cache and needs no fresh memory pages is
         # 1.5 to 2.5 times as fast (8 x 10 s, one thread).
@@ -208,7 +208,7 @@ class Fbank(Frontend):
 
 def full_precision(values: Tensor) -> AbstractContextManager[object]:
     """Autocast switched off; nothing while exporting, where it would leave a region in the graph."""
-    if torch.compiler.is_exporting():
+    if torch.compiler.is_exporting() or torch.jit.is_tracing():
         return nullcontext()
     return torch.autocast(values.device.type, enabled=False)
 
