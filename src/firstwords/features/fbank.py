@@ -181,11 +181,11 @@ class Fbank(Frontend):
 
     def _analyze(self, samples: Float[Tensor, "batch extended"]) -> Float[Tensor, "batch frames mels"]:
         emphasis = self.config.preemphasis
-        means = samples.unfold(1, self.width, self.shift).mean(dim=2, keepdim=True)
+        means = self._windows(samples).mean(dim=2, keepdim=True)
         # Kaldi removes the mean of a frame before pre-emphasis, which makes it (1 - emphasis) times as big.
         # The first sample of a frame should see itself as its predecessor; there the window is zero.
         emphasized = torch.cat([samples[:, :1], samples[:, 1:] - emphasis * samples[:, :-1]], dim=1)
-        frames = emphasized.unfold(1, self.width, self.shift)
+        frames = self._windows(emphasized)
         offsets = (1 - emphasis) * means
         if self.config.transform == "fft":
             spectrum = torch.fft.rfft((frames - offsets) * self.window, n=self.fft_size)
@@ -204,6 +204,15 @@ class Fbank(Frontend):
             odd = late - early
             power = (even @ self.cosines).square() + (odd @ self.sines).square()
         return (power @ self.filters).clamp(min=LOG_FLOOR).log()
+
+    def _windows(self, samples: Float[Tensor, "batch extended"]) -> Float[Tensor, "batch frames width"]:
+        """All whole windows, one per frame shift."""
+        if not torch.jit.is_tracing():
+            return samples.unfold(1, self.width, self.shift)
+        # Traced for ONNX, unfold would become a loop.
+        count = (samples.shape[1] - self.width) // self.shift + 1
+        first = torch.arange(count, device=samples.device) * self.shift  # pyright: ignore[reportCallIssue, reportArgumentType]
+        return samples[:, first[:, None] + torch.arange(self.width, device=samples.device)]
 
 
 def full_precision(values: Tensor) -> AbstractContextManager[object]:

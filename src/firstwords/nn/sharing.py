@@ -208,9 +208,7 @@ def _gradient_of_weights(
     return torch.zeros_like(weights[block]) if total is None else total
 
 
-def split_heads(
-    x: Float[Tensor, "batch time width"], heads: int
-) -> Float[Tensor, "batch heads time head"]:
+def split_heads(x: Float[Tensor, "batch time width"], heads: int) -> Float[Tensor, "batch heads time head"]:
     """A view. (``unflatten`` would be shorter, but tracing for ONNX takes its sizes for constants.)"""
     return x.reshape(x.shape[0], x.shape[1], heads, int(x.shape[2]) // heads).transpose(1, 2)
 

@@ -95,7 +95,10 @@ class ChunkCausalDepthwiseConv(nn.Module):
     ) -> Float[Tensor, "batch time channels"]:
         """The scale where each utterance has a chunk length of its own (places beyond it do not matter)."""
         scales = self.chunkwise_conv_scale.transpose(1, 2)  # (K, C) each
-        beyond = F.pad(scales[0], (0, 0, 0, 1)), F.pad(scales[1], (0, 0, 1, 0))  # a zero row for "far from this edge"
+        beyond = (
+            F.pad(scales[0], (0, 0, 0, 1)),
+            F.pad(scales[1], (0, 0, 1, 0)),
+        )  # a zero row for "far from this edge"
         place = torch.arange(time, device=chunks.device) % chunk
         from_right = self.kernel - chunks[:, None] + place[None, :]
         return (
