@@ -84,7 +84,7 @@ def plan_bundle(
 
 
 def only_ours(recipe: Recipe, subsampling: int) -> tuple[str, ...]:
-    """Why sherpa-onnx would read nonsense or wrong times with a model of this recipe; empty: it can run it."""
+    """Why sherpa-onnx would read nonsense or tell wrong times; empty where it can run such a model."""
     reasons: list[str] = []
     if subsampling != _SUBSAMPLING:
         reasons.append(
@@ -165,7 +165,7 @@ def _streaming(
     encoder = model.encoder
     if not isinstance(encoder, Zipformer):
         raise ConfigError(
-            f"an encoder of kind '{model.recipe.encoder.kind}' has no streaming layout that edge engines know.",
+            f"an encoder of kind '{model.recipe.encoder.kind}' has no streaming layout that engines know.",
             mend="Export it without --streaming, or train a causal Zipformer (encoder.causal = true).",
         )
     if encoder.subsampling != _SUBSAMPLING:

@@ -13,14 +13,14 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from firstwords.export.trace import IR_VERSION
+from firstwords.export.trace import IR_VERSION, shorten_names
 
 _OPERATIONS = {"decoder": ["MatMul", "Gather"]}  # a table of embeddings is a weight too
 _LEAST_SAVED = 0.9  # a graph that shrinks by less stays as it is
 
 
 def quantize_graphs(graphs: Mapping[str, bytes]) -> dict[str, bytes]:
-    """``part.onnx`` -> ``part.int8.onnx`` of every graph but the front end; none for one that gains nothing."""
+    """``part.onnx`` -> ``part.int8.onnx``, but not of the front end nor where it gains nothing."""
     found: dict[str, bytes] = {}
     for name, content in graphs.items():
         part = name.removesuffix(".onnx")
@@ -56,4 +56,5 @@ def quantize_dynamic(content: bytes, operations: list[str]) -> bytes:
     finally:
         logger.setLevel(before)
     model.ir_version = IR_VERSION
+    shorten_names(model)
     return model.SerializeToString()

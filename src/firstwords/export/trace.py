@@ -50,8 +50,34 @@ def to_onnx(graph: Graph) -> bytes:
     model.producer_name, model.producer_version = "firstwords", ""
     model.doc_string = ""
     onnx.helper.set_model_props(model, dict(graph.metadata))
+    shorten_names(model)
     onnx.checker.check_model(model, full_check=False)
     return model.SerializeToString()
+
+
+def shorten_names(model: Any) -> None:
+    """Nodes, weights and values get short names, inputs and outputs keep theirs: a tenth of a small file."""
+    graph = model.graph
+    kept = {port.name for port in (*graph.input, *graph.output)}
+    if any(attribute.g.node or attribute.graphs for node in graph.node for attribute in node.attribute):
+        return  # names inside would have to follow
+    short: dict[str, str] = {}
+
+    def name(old: str) -> str:
+        if not old or old in kept:
+            return old
+        return short.setdefault(old, f"v{len(short)}")
+
+    for tensor in graph.initializer:
+        tensor.name = name(tensor.name)
+    for number, node in enumerate(graph.node):
+        node.name = f"n{number}"
+        node.doc_string = ""
+        inputs, outputs = [name(old) for old in node.input], [name(old) for old in node.output]
+        del node.input[:], node.output[:]
+        node.input.extend(inputs)
+        node.output.extend(outputs)
+    del graph.value_info[:]
 
 
 def _traced(graph: Graph) -> bytes:
