@@ -33,8 +33,8 @@ from firstwords.data.manifest import Utterance
 from firstwords.errors import FirstwordsError, SearchError, UsageError
 from firstwords.export.bundle import BUNDLE
 from firstwords.export.check_bundle import Bundle, check_bundle
-from firstwords.export.runtime_graphs import Frames, Graphs
 from firstwords.export.onnx_file import INT32
+from firstwords.export.runtime_graphs import Frames, Graphs
 from firstwords.export.runtime_help import NO_HELP, Help
 from firstwords.export.runtime_search import TransducerSteps, read_ctc, read_transducer
 from firstwords.inference.journal import Journal, recording_fingerprint
