@@ -12,7 +12,6 @@ from firstwords.audio.waveform import probe
 from firstwords.data.manifest import Utterance
 from firstwords.errors import AudioError, FirstwordsError, UsageError, WriteError
 from firstwords.files import staged, write_atomically
-from firstwords.inference.elan_writer import add_tier, new_eaf
 from firstwords.inference.formats import WRITERS
 from firstwords.inference.journal import Journal, journal_path
 from firstwords.inference.made import RECORD, changed, made_with
@@ -50,7 +49,7 @@ class Transcriber(Protocol):
 
 @dataclass(frozen=True)
 class Loaded:
-    """A transcriber; ``plain``: its identity without any help; ``told``: says what must be said at the end."""
+    """A transcriber, its identity without any help, and what says at the end what must be said."""
 
     transcriber: Transcriber
     plain: Mapping[str, str]
@@ -232,6 +231,8 @@ def write_results(job: Job, transcript: Transcript, model: str, formats: Sequenc
 
 def _eaf(audio: Path, transcript: Transcript, model: str) -> bytes:
     """The recording's own .eaf with one more tier, or a new one. The original is never touched."""
+    from firstwords.inference.elan_writer import add_tier, new_eaf
+
     beside = audio.with_suffix(".eaf")
     if beside.is_file():
         return add_tier(beside.read_bytes(), transcript, model, source=f"'{beside}'")

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from firstwords.errors import FirstwordsError
-from firstwords.formatting.build import recipe_formatter
 
 if TYPE_CHECKING:  # a bundle is transcribed without torch
     from firstwords.inference.recognizer import Recognizer
@@ -42,6 +41,8 @@ def plain_identity(recognizer: Recognizer) -> dict[str, str]:
 
 def _own_formatting(recognizer: Recognizer) -> str:
     """Identity of the stages that the recipe names. If they cannot be read, others are used, or none."""
+    from firstwords.formatting.build import recipe_formatter  # a bundle has no stages
+
     try:
         recipe, folder = recognizer.recipe, recognizer.folder
         own = recipe_formatter(recipe.post, language=recipe.language, folder=folder)
