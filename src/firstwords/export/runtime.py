@@ -28,12 +28,13 @@ import numpy.typing as npt
 
 from firstwords import __version__
 from firstwords.audio.source import Samples
-from firstwords.audio.waveform import AudioReader, resample
+from firstwords.audio.waveform import AudioReader, probe
 from firstwords.data.manifest import Utterance
 from firstwords.errors import FirstwordsError, SearchError, UsageError
 from firstwords.export.bundle import BUNDLE
 from firstwords.export.check_bundle import Bundle, check_bundle
 from firstwords.export.onnx_file import INT32
+from firstwords.export.runtime_audio import Loaded, load_short, one_channel
 from firstwords.export.runtime_graphs import Frames, Graphs
 from firstwords.export.runtime_help import NO_HELP, Help
 from firstwords.export.runtime_search import TransducerSteps, read_ctc, read_transducer
@@ -127,7 +128,7 @@ class Runtime:
             journal: where it writes down how far it is.
         """
         if isinstance(audio, np.ndarray):
-            tokens, length = self._long([self._samples(audio, sample_rate)], window, progress)
+            tokens, length = self._long([one_channel(audio, sample_rate, self.sample_rate)], window, progress)
             return self._transcript(tokens, length, "", ())
         reader = AudioReader(Path(audio), sample_rate=self.sample_rate, start=start, duration=duration)
         if journal is not None:
@@ -138,8 +139,6 @@ class Runtime:
 
     def transcribe_many(self, recordings: Iterable[Path | str]) -> Iterator[Transcript]:
         """Recordings -> their transcripts, in the same order; the first that cannot be read raises."""
-        from firstwords.audio.waveform import probe
-
         paths = (Path(recording) for recording in recordings)
         utterances = (Utterance(id=str(p), audio=p, duration=probe(p).duration) for p in paths)
         for result in self.attempt_many(utterances):
@@ -159,7 +158,8 @@ class Runtime:
         with ThreadPoolExecutor(_READERS) as readers:
             for group in utterance_groups(utterances, _GROUP_SECONDS):
                 short = {i: one for i, one in enumerate(group) if one.duration <= window}
-                loaded = dict(zip(short, readers.map(self._load, short.values()), strict=True))
+                found = readers.map(lambda one: load_short(one, self.sample_rate), short.values())
+                loaded = dict(zip(short, found, strict=True))
                 done = self._short(group, loaded)
                 for i, utterance in enumerate(group):
                     if i in done:
@@ -172,12 +172,12 @@ class Runtime:
         """Samples (S,) of a CTC bundle -> (T, V) natural-log probabilities, decoded as a whole."""
         if self.facts.kind != "ctc":
             raise SearchError("A transducer has no frame-wise probabilities.", mend="Use a CTC bundle.")
-        (found,) = self._encode([self._samples(samples, sample_rate)], self._graphs.threads)
+        (found,) = self._encode([one_channel(samples, sample_rate, self.sample_rate)], self._graphs.threads)
         return found
 
     def readings(self, samples: npt.NDArray[np.floating], sample_rate: int | None = None) -> list[Hypothesis]:
         """Samples (S,), decoded as a whole -> readings, best first."""
-        (found,) = self._read([self._samples(samples, sample_rate)], self._graphs.threads)
+        (found,) = self._read([one_channel(samples, sample_rate, self.sample_rate)], self._graphs.threads)
         return found or [Hypothesis((), 0.0, {})]
 
     # -- streams
@@ -254,22 +254,6 @@ class Runtime:
         }
 
     # -- one step below
-
-    def _samples(self, samples: npt.NDArray[np.floating], sample_rate: int | None) -> Samples:
-        if samples.ndim != 1:
-            raise UsageError(
-                f"Samples must be one channel, got an array of shape {samples.shape}.",
-                mend="Pick a channel, or average them: samples.mean(axis=1).",
-            )
-        if not np.issubdtype(samples.dtype, np.floating):
-            raise UsageError(
-                f"Samples must be floats in [-1, 1], got {samples.dtype}.",
-                mend="Convert them: samples.astype(numpy.float32) / 32768 for 16-bit integers.",
-            )
-        if not np.isfinite(samples).all():
-            raise UsageError("Samples hold NaN or infinite values.", mend="Mend them first.")
-        own = samples.astype(np.float32)
-        return resample(own, sample_rate or self.sample_rate, self.sample_rate)
 
     def _long(
         self,
@@ -356,23 +340,10 @@ class Runtime:
             repairs=repairs,
         )
 
-    def _load(self, utterance: Utterance) -> tuple[Samples, tuple[str, ...]] | FirstwordsError:
-        try:
-            reader = AudioReader(
-                utterance.audio,
-                sample_rate=self.sample_rate,
-                start=utterance.start,
-                duration=utterance.duration or None,
-            )
-            (samples,) = reader.blocks(1 << 40)
-            return samples, reader.repairs
-        except FirstwordsError as error:
-            return error
-
     def _short(
         self,
         group: Sequence[Utterance],
-        loaded: dict[int, tuple[Samples, tuple[str, ...]] | FirstwordsError],
+        loaded: dict[int, Loaded],
     ) -> dict[int, Transcript | FirstwordsError]:
         """Recordings that fit a window, decoded in batches of similar length."""
         done: dict[int, Transcript | FirstwordsError] = {}
