@@ -33,6 +33,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("model",),
     ("inference",),
     ("training",),
+    ("export",),  # models into bundles, and what runs bundles
     ("report",),
     ("quickstart",),
     ("cli",),

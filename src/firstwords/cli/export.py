@@ -21,9 +21,7 @@ def run(
     chunk_ms: Annotated[
         float, typer.Option("--chunk-ms", help="With --streaming: audio per step, in milliseconds.")
     ] = 640.0,
-    head: Annotated[
-        str, typer.Option("--head", help="ctc or transducer, where a model has both.")
-    ] = "auto",
+    head: Annotated[str, typer.Option("--head", help="ctc or transducer, where a model has both.")] = "auto",
     check: Annotated[
         bool,
         typer.Option("--check", help="Compare 20 utterances in every engine, at four sample rates."),

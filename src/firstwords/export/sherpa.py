@@ -25,6 +25,7 @@ from firstwords.errors import CheckpointError
 
 Samples = npt.NDArray[np.float32]
 _SECONDS = 1800.0  # a whole gate on a slow board
+_ASCII_BYTES = frozenset(f"<0x{value:02X}>" for value in range(0x20, 0x7F))
 
 
 def has_sherpa() -> bool:
@@ -74,12 +75,19 @@ def read_with_sherpa(
             mend="This is a fault of the exporter: report it with the recipe.toml of the model.",
         )
     answer = json.loads(child.stdout.splitlines()[-1])
-    return [tuple(pieces) for pieces in answer["tokens"]]
+    return [tuple(_shown(piece) for piece in pieces) for pieces in answer["tokens"]]
 
 
 def shown(pieces: Sequence[str], tokens: Sequence[int]) -> tuple[str, ...]:
     """Ids as sherpa-onnx shows them."""
-    return tuple(pieces[token].replace("\u2581", " ") for token in tokens)
+    return tuple(_shown(pieces[token]) for token in tokens)
+
+
+def _shown(piece: str) -> str:
+    """A space for its mark, and a letter for the byte that is one (sherpa-onnx writes either)."""
+    if piece in _ASCII_BYTES:
+        return chr(int(piece[3:5], 16))
+    return piece.replace("\u2581", " ")
 
 
 def _recognizer(folder: Path, question: Mapping[str, Any]) -> Any:
@@ -119,7 +127,7 @@ def _answer(folder: Path, question: Mapping[str, Any]) -> list[list[str]]:
                 while recognizer.is_ready(stream):
                     recognizer.decode_stream(stream)
                 pieces = recognizer.tokens(stream)
-            found.append([piece.replace("\u2581", " ") for piece in pieces])
+            found.append(list(pieces))
     return found
 
 
