@@ -25,7 +25,7 @@ class Padded(NamedTuple):
 
 
 def is_captured() -> bool:
-    """A graph is being captured, by torch.export or by tracing for ONNX: what is done must suit every size."""
+    """A graph is being captured, by torch.export or by tracing for ONNX: all done must suit every size."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()
 
 

@@ -33,7 +33,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("model",),
     ("inference",),
     ("training",),
-    ("export",),  # bundles, and the runtime that needs no torch
+    ("export",),  # models into bundles, and what runs bundles
     ("report",),
     ("quickstart",),
     ("cli",),

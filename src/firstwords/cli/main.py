@@ -19,6 +19,7 @@ from firstwords.cli import (
     convert,
     doctor,
     evaluate,
+    export,
     import_,
     info,
     inspect,
@@ -49,6 +50,7 @@ app.command("info")(info.run)
 app.command("inspect")(inspect.run)
 app.command("convert")(convert.run)
 app.command("merge")(merge.run)
+app.command("export")(export.run)
 app.command("doctor")(doctor.run)
 app.add_typer(lm.app, name="lm")
 app.add_typer(punctuation.app, name="punctuation")

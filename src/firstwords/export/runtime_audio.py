@@ -7,7 +7,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from firstwords.audio.source import Samples
+from firstwords.audio.source import MAX_RATE, MIN_RATE, Samples
 from firstwords.audio.waveform import AudioReader, resample
 from firstwords.data.manifest import Utterance
 from firstwords.errors import FirstwordsError, UsageError
@@ -29,6 +29,11 @@ def one_channel(samples: npt.NDArray[np.floating], sample_rate: int | None, want
         )
     if not np.isfinite(samples).all():
         raise UsageError("Samples hold NaN or infinite values.", mend="Mend them first.")
+    if not MIN_RATE <= (sample_rate or wanted) <= MAX_RATE:
+        raise UsageError(
+            f"A sample rate of {sample_rate} Hz is not believable.",
+            mend=f"Give it in hertz, {MIN_RATE} to {MAX_RATE}: 16000, for example.",
+        )
     return resample(samples.astype(np.float32), sample_rate or wanted, wanted)
 
 

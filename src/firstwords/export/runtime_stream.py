@@ -48,6 +48,7 @@ class BundleEncoding:
         self._model = graphs.engine(graphs.main, graphs.threads)
         self._chunk, self._shift = facts.chunk, round(facts.frame_shift_ms / 1000 * facts.sample_rate)
         self._margin = graphs.margin(self._shift)
+        self._subsampling = facts.subsampling
         self._tail = round(TAIL_SECONDS * facts.sample_rate)
         self._samples: Samples = np.zeros(0, np.float32)
         self._first = 0  # number of the first sample held
@@ -88,7 +89,9 @@ class BundleEncoding:
         steps = max(0, -(-(heard - self._before) // self._chunk.shift))
         last = self._before + max(0, steps - 1) * self._chunk.shift + self._chunk.frames
         missing = (last + self._margin) * self._shift - self._received if steps else 0
-        return self.push(np.zeros(max(0, missing), np.float32))
+        given = self._before // self._subsampling
+        found = self.push(np.zeros(max(0, missing), np.float32))
+        return found[: max(0, -(-heard // self._subsampling) - given)]
 
     def _new_frames(self, ready: int) -> Frames:
         """Feature frames from the first that is not made to ``ready``."""
