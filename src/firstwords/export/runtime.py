@@ -59,7 +59,7 @@ if TYPE_CHECKING:  # who transcribes recordings needs none of it
 
 _BLOCK_SECONDS = 10.0  # read at a time
 _TOGETHER_SECONDS = 120.0  # of windows whose batches run beside each other
-_BATCH_SECONDS = 60.0  # padded
+_BATCH_SECONDS = 20.0  # padded; longer batches leave the caches, and pad more
 _GROUP_SECONDS = 600.0  # read ahead to find recordings of equal length
 _READERS = 2  # threads that read files
 _SHORTEST = 0.25  # seconds; shorter ones are filled up with silence
