@@ -11,13 +11,15 @@ inside the graph; the lengths say that none of it is real.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import torch
 
 from firstwords.errors import DependencyError
@@ -83,7 +85,7 @@ def shorten_names(model: Any) -> None:
 def _traced(graph: Graph) -> bytes:
     written = io.BytesIO()
     module = graph.module.eval()
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings(), _unchecked_shapes():
         warnings.simplefilter("ignore")  # sizes that Python reads are fixed ones; tests hold it
         torch.onnx.export(
             module,
@@ -96,6 +98,17 @@ def _traced(graph: Graph) -> bytes:
             dynamo=False,
         )
     return written.getvalue()
+
+
+@contextlib.contextmanager
+def _unchecked_shapes() -> Generator[None]:
+    """While tracing, sizes are tensors: what checks annotations at run time (in tests) would refuse them."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", before)
 
 
 def _plain(axes: Mapping[str, Mapping[int, str]]) -> dict[str, dict[int, str]]:
