@@ -55,7 +55,7 @@ def read_with_sherpa(
     """
     with tempfile.TemporaryDirectory() as place:
         sounds = Path(place) / "sounds.npz"
-        np.savez(sounds, **{f"r{i}": samples for i, (samples, _) in enumerate(recordings)})
+        np.savez(sounds, *(samples for samples, _ in recordings))
         question = {
             "kind": facts["kind"],
             "streaming": facts["streaming"],
@@ -125,7 +125,7 @@ def _answer(folder: Path, question: Mapping[str, Any]) -> dict[str, list[Any]]:
     texts: list[str] = []
     with np.load(question["recordings"]) as sounds:
         for i, rate in enumerate(question["rates"]):
-            samples = sounds[f"r{i}"]
+            samples = sounds[f"arr_{i}"]
             stream = recognizer.create_stream()
             stream.accept_waveform(rate, samples)
             if not question["streaming"]:

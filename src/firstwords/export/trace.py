@@ -12,6 +12,7 @@ inside the graph; the lengths say that none of it is real.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import tempfile
 import warnings
@@ -30,13 +31,13 @@ OPSET, IR_VERSION = 17, 8  # sherpa-onnx 2.0.1 refuses IR 14, which onnx writes 
 
 def require_onnx() -> None:
     """DependencyError where the packages that write ONNX are missing."""
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-    except ImportError as error:
-        raise DependencyError(
-            f"Exporting a model needs the package '{error.name}'.", mend='pip install "firstwords[export]"'
-        ) from None
+    for name in ("onnx", "onnxruntime"):
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            raise DependencyError(
+                f"Exporting a model needs the package '{name}'.", mend='pip install "firstwords[export]"'
+            ) from None
 
 
 def to_onnx(graph: Graph) -> bytes:
@@ -90,7 +91,7 @@ def _traced(graph: Graph) -> bytes:
         torch.onnx.export(
             module,
             graph.example,
-            written,
+            written,  # pyright: ignore[reportArgumentType] (a buffer is taken too)
             input_names=list(graph.inputs),
             output_names=list(graph.outputs),
             dynamic_axes=_plain(graph.axes),
