@@ -26,7 +26,12 @@ class Padded(NamedTuple):
 
 def is_captured() -> bool:
     """A graph is being captured, by torch.export or by tracing for ONNX: all done must suit every size."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return torch.compiler.is_compiling() or is_traced()
+
+
+def is_traced() -> bool:
+    """A graph is being traced for ONNX, which has no counterpart of some operations."""
+    return torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
 
 
 def real_frames(lengths: Int[Tensor, " batch"], time: int | torch.SymInt) -> Bool[Tensor, "batch time"]:

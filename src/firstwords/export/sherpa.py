@@ -4,7 +4,7 @@ Parent: ``read_with_sherpa``. Child: ``python -m firstwords.export.sherpa FOLDER
 input, an answer on its standard output; it imports no torch.
 
     question   {"kind", "streaming", "files": {part: name}, "tail", "recordings": file.npz, "rates": [...]}
-    answer     {"tokens": [[piece, ...], ...]}
+    answer     {"tokens": [[piece, ...], ...], "texts": [text, ...]}
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,13 @@ from firstwords.errors import CheckpointError
 Samples = npt.NDArray[np.float32]
 _SECONDS = 1800.0  # a whole gate on a slow board
 _ASCII_BYTES = frozenset(f"<0x{value:02X}>" for value in range(0x20, 0x7F))
+
+
+class Said(NamedTuple):
+    """What sherpa-onnx reads: pieces (▁ as a space), and the text it makes of them."""
+
+    pieces: tuple[str, ...]
+    text: str
 
 
 def has_sherpa() -> bool:
@@ -40,15 +47,15 @@ def read_with_sherpa(
     recordings: Sequence[tuple[Samples, int]],
     *,
     tail: int = 0,
-) -> list[tuple[str, ...]]:
-    """Recordings with their sample rates -> pieces that sherpa-onnx reads (▁ as a space).
+) -> list[Said]:
+    """Recordings with their sample rates -> what sherpa-onnx reads.
 
     Args:
         tail: samples of silence at the model's rate that end a stream.
     """
     with tempfile.TemporaryDirectory() as place:
         sounds = Path(place) / "sounds.npz"
-        np.savez(sounds, **{f"r{i}": samples for i, (samples, _) in enumerate(recordings)})
+        np.savez(sounds, *(samples for samples, _ in recordings))
         question = {
             "kind": facts["kind"],
             "streaming": facts["streaming"],
@@ -75,7 +82,10 @@ def read_with_sherpa(
             mend="This is a fault of the exporter: report it with the recipe.toml of the model.",
         )
     answer = json.loads(child.stdout.splitlines()[-1])
-    return [tuple(_shown(piece) for piece in pieces) for pieces in answer["tokens"]]
+    return [
+        Said(tuple(_shown(piece) for piece in pieces), text)
+        for pieces, text in zip(answer["tokens"], answer["texts"], strict=True)
+    ]
 
 
 def shown(pieces: Sequence[str], tokens: Sequence[int]) -> tuple[str, ...]:
@@ -109,27 +119,29 @@ def _recognizer(folder: Path, question: Mapping[str, Any]) -> Any:
     return make(**files, **common)
 
 
-def _answer(folder: Path, question: Mapping[str, Any]) -> list[list[str]]:
+def _answer(folder: Path, question: Mapping[str, Any]) -> dict[str, list[Any]]:
     recognizer = _recognizer(folder, question)
     found: list[list[str]] = []
+    texts: list[str] = []
     with np.load(question["recordings"]) as sounds:
         for i, rate in enumerate(question["rates"]):
-            samples = sounds[f"r{i}"]
+            samples = sounds[f"arr_{i}"]
             stream = recognizer.create_stream()
             stream.accept_waveform(rate, samples)
             if not question["streaming"]:
                 recognizer.decode_stream(stream)
-                pieces = stream.result.tokens
+                pieces, text = stream.result.tokens, stream.result.text
             else:
                 silence = np.zeros(round(question["tail"] * rate), np.float32)
                 stream.accept_waveform(rate, silence)
                 stream.input_finished()
                 while recognizer.is_ready(stream):
                     recognizer.decode_stream(stream)
-                pieces = recognizer.tokens(stream)
+                pieces, text = recognizer.tokens(stream), recognizer.get_result(stream)
             found.append(list(pieces))
-    return found
+            texts.append(text)
+    return {"tokens": found, "texts": texts}
 
 
 if __name__ == "__main__":
-    print(json.dumps({"tokens": _answer(Path(sys.argv[1]), json.load(sys.stdin))}))
+    print(json.dumps(_answer(Path(sys.argv[1]), json.load(sys.stdin))))

@@ -11,13 +11,16 @@ inside the graph; the lengths say that none of it is real.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import io
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
+import jaxtyping
 import torch
 
 from firstwords.errors import DependencyError
@@ -28,13 +31,13 @@ OPSET, IR_VERSION = 17, 8  # sherpa-onnx 2.0.1 refuses IR 14, which onnx writes 
 
 def require_onnx() -> None:
     """DependencyError where the packages that write ONNX are missing."""
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-    except ImportError as error:
-        raise DependencyError(
-            f"Exporting a model needs the package '{error.name}'.", mend='pip install "firstwords[export]"'
-        ) from None
+    for name in ("onnx", "onnxruntime"):
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            raise DependencyError(
+                f"Exporting a model needs the package '{name}'.", mend='pip install "firstwords[export]"'
+            ) from None
 
 
 def to_onnx(graph: Graph) -> bytes:
@@ -83,12 +86,12 @@ def shorten_names(model: Any) -> None:
 def _traced(graph: Graph) -> bytes:
     written = io.BytesIO()
     module = graph.module.eval()
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings(), _unchecked_shapes():
         warnings.simplefilter("ignore")  # sizes that Python reads are fixed ones; tests hold it
         torch.onnx.export(
             module,
             graph.example,
-            written,
+            written,  # pyright: ignore[reportArgumentType] (a buffer is taken too)
             input_names=list(graph.inputs),
             output_names=list(graph.outputs),
             dynamic_axes=_plain(graph.axes),
@@ -96,6 +99,17 @@ def _traced(graph: Graph) -> bytes:
             dynamo=False,
         )
     return written.getvalue()
+
+
+@contextlib.contextmanager
+def _unchecked_shapes() -> Generator[None]:
+    """While tracing, sizes are tensors: what checks annotations at run time (in tests) would refuse them."""
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", before)
 
 
 def _plain(axes: Mapping[str, Mapping[int, str]]) -> dict[str, dict[int, str]]:

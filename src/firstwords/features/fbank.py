@@ -28,7 +28,7 @@ from torch import Tensor
 
 from firstwords.config import Config
 from firstwords.features.frontend import Frontend
-from firstwords.tensors import Padded, is_captured, zero_padding
+from firstwords.tensors import Padded, is_captured, is_traced, zero_padding
 
 LOG_FLOOR = (
     1.1920928955078125e-07  # FLT_EPSILON, Kaldi's floor under the logarithm: digital silence is -15.94
@@ -207,7 +207,7 @@ class Fbank(Frontend):
 
     def _windows(self, samples: Float[Tensor, "batch extended"]) -> Float[Tensor, "batch frames width"]:
         """All whole windows, one per frame shift."""
-        if not torch.jit.is_tracing():
+        if not is_traced():
             return samples.unfold(1, self.width, self.shift)
         # Traced for ONNX, unfold would become a loop.
         count = (samples.shape[1] - self.width) // self.shift + 1
@@ -217,7 +217,7 @@ class Fbank(Frontend):
 
 def full_precision(values: Tensor) -> AbstractContextManager[object]:
     """Autocast switched off; nothing while exporting, where it would leave a region in the graph."""
-    if torch.compiler.is_exporting() or torch.jit.is_tracing():
+    if torch.compiler.is_exporting() or is_traced():
         return nullcontext()
     return torch.autocast(values.device.type, enabled=False)
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from firstwords.tensors import Padded, is_full, real_frames, zero_padding
+from firstwords.tensors import Padded, is_full, is_traced, real_frames, zero_padding
 
 
 def enter(frames: Padded) -> Padded:
@@ -34,7 +34,7 @@ def splice(
     (B, T, D) -> (B, ceil(T / stride), (before + 1 + after) * D). Padding inside x must be zeroed before.
     """
     frames = (x.shape[1] + stride - 1) // stride
-    if torch.jit.is_tracing():  # unfold has no counterpart in ONNX
+    if is_traced():  # unfold has no counterpart in ONNX
         padded = F.pad(x, (0, 0, before, after + stride))
         first = stride * torch.arange(frames, device=x.device)  # pyright: ignore[reportCallIssue, reportArgumentType]
         return padded[:, first[:, None] + torch.arange(before + 1 + after, device=x.device)].flatten(2)
