@@ -24,6 +24,16 @@ class Padded(NamedTuple):
     lengths: Int[Tensor, " batch"]
 
 
+def is_captured() -> bool:
+    """A graph is being captured, by torch.export or by tracing for ONNX: all done must suit every size."""
+    return torch.compiler.is_compiling() or is_traced()
+
+
+def is_traced() -> bool:
+    """A graph is being traced for ONNX, which has no counterpart of some operations."""
+    return torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
+
+
 def real_frames(lengths: Int[Tensor, " batch"], time: int | torch.SymInt) -> Bool[Tensor, "batch time"]:
     """True where a frame lies inside its sequence; ``time`` is symbolic while exporting."""
     frames = torch.arange(time, device=lengths.device)  # pyright: ignore[reportCallIssue, reportArgumentType]
@@ -32,7 +42,7 @@ def real_frames(lengths: Int[Tensor, " batch"], time: int | torch.SymInt) -> Boo
 
 def is_full(lengths: Int[Tensor, " batch"], time: int) -> bool:
     """Every sequence fills the batch. While a graph is being captured: never, so that it serves all."""
-    return not torch.compiler.is_compiling() and bool((lengths >= time).all())
+    return not is_captured() and bool((lengths >= time).all())
 
 
 def pad(sequences: Sequence[Shaped[Tensor, "_ ..."]], value: float = 0.0, *, least: int = 0) -> Padded:

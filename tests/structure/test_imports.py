@@ -33,6 +33,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("model",),
     ("inference",),
     ("training",),
+    ("export",),  # models into bundles, and what runs bundles
     ("compression",),
     ("report",),
     ("quickstart",),
@@ -59,7 +60,21 @@ TORCH_FREE = (
     "firstwords.formatting.punctuation_text",
     "firstwords.lm.perplexity",
     "firstwords.lm.ngram_arpa",
+    "firstwords.search.prefix_beam",
+    "firstwords.search.ctc_streams",
+    "firstwords.inference.listener",
+    "firstwords.export.check_bundle",
+    "firstwords.export.runtime",
+    "firstwords.export.runtime_stream",
+    "firstwords.export.runtime_language_model",
     "firstwords.cli.main",
+    "firstwords.cli.transcribe_bundle",
+    "firstwords.cli.info_bundle",
+)
+# What ``pip install firstwords`` does not bring: transcribing a bundle must do without.
+NOT_IN_CORE = (
+    *("torch", "jaxtyping", "regex", "jinja2", "safetensors", "sentencepiece", "kaldialign", "defusedxml"),
+    *("onnx", "onnxscript", "transformers", "scipy"),
 )
 TENSOR_USERS_IN_DATA = {"data.batch", "data.loader"}
 
@@ -141,6 +156,55 @@ def test_light_rooms_import_no_torch() -> None:
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-500:]
+
+
+def test_bundles_are_transcribed_by_the_core_alone(tmp_path: Path) -> None:
+    """In a process in which nothing of the extras can be imported: recordings, streams, a language model."""
+    import numpy as np
+
+    from firstwords.audio.waveform import write
+    from firstwords.lm.ngram_arpa import write_arpa
+    from small_ngrams import train
+    from tone_bundle import make_tone_bundle
+    from tone_corpus import RATE, sing
+
+    make_tone_bundle(tmp_path / "offline")
+    make_tone_bundle(tmp_path / "streaming", "transducer", streaming=True)
+    write(tmp_path / "said.flac", sing("aei uoa", np.random.default_rng(0)), RATE)
+    write_arpa(tmp_path / "lm.arpa", train(["aeiuoa", "aeiou"], "char").model)
+    script = f"""
+import pathlib, sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {NOT_IN_CORE!r}:
+            raise ImportError(name + " is not in the core")
+sys.meta_path.insert(0, Blocked())
+from firstwords.cli import main as cli
+def run(*arguments):
+    sys.argv = ["firstwords", *arguments]
+    try:
+        cli.main()
+    except SystemExit as end:
+        assert not end.code, arguments
+run("transcribe", "offline", "said.flac")
+run("transcribe", "offline", "said.flac", "--beam", "4", "--lm", "lm.arpa", "--lm-weight", "0.1")
+run("transcribe", "offline", "said.flac", "--out", "out", "--format", "txt,json,srt,vtt,ctm,textgrid,eaf")
+run("transcribe", "streaming", "said.flac")
+run("info", "streaming", "--check")
+from firstwords.audio.waveform import read
+from firstwords.export.runtime import Runtime
+stream = Runtime.load("streaming").stream()
+stream.accept(read(pathlib.Path("said.flac")).samples, 16000)
+stream.finish()
+print(stream.text)
+assert not [name for name in sys.modules if name.partition(".")[0] in {NOT_IN_CORE!r}]
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert [line for line in result.stdout.splitlines() if line == "aeiuoa"] == ["aeiuoa"] * 4
+    assert (tmp_path / "out" / "said.txt").read_text().strip() == "aeiuoa"
 
 
 def test_nothing_imports_torchaudio_or_torchcodec() -> None:

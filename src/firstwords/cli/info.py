@@ -24,9 +24,12 @@ SOMETIMES = ("structure.json", "compression.json", "rounds")  # of compressed mo
 
 
 def run(
-    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    model: Annotated[Path, typer.Argument(help="Model folder, or exported bundle.")],
     check: Annotated[
-        bool, typer.Option("--check", help="Also load it and prove it on its own clip.")
+        bool,
+        typer.Option(
+            "--check", help="Also load it and prove it on its own clip; of a bundle, load every graph."
+        ),
     ] = False,
 ) -> None:
     """Show a model: language, size, pieces, hours, error rates, and which files are there."""
@@ -39,6 +42,11 @@ def run(
     console = Console(highlight=False, markup=False, soft_wrap=True)
     if not model.is_dir():
         raise CheckpointError(f"'{model}' is not a folder.", mend="Give the folder that training wrote.")
+    if (model / "bundle.json").is_file():
+        from firstwords.cli.info_bundle import show_bundle
+
+        show_bundle(model, console, check=check)
+        return
     table = Table(box=None, show_header=False, pad_edge=False)
     rows = facts(model)
     for name, value in rows:

@@ -20,6 +20,7 @@ from firstwords.cli import (
     convert,
     doctor,
     evaluate,
+    export,
     import_,
     info,
     inspect,
@@ -50,6 +51,7 @@ app.command("info")(info.run)
 app.command("inspect")(inspect.run)
 app.command("convert")(convert.run)
 app.command("merge")(merge.run)
+app.command("export")(export.run)
 app.command("doctor")(doctor.run)
 app.add_typer(compress.app, name="compress")
 app.add_typer(lm.app, name="lm")

@@ -24,7 +24,7 @@ from firstwords.cli.second_pass import PROMPT_HELP, RESCORE_HELP, WEIGHT_HELP, S
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from firstwords.cli.transcribe_files import Job
+    from firstwords.cli.transcribe_files import Job, Loaded
     from firstwords.data.manifest import Utterance
     from firstwords.inference.recognizer import Recognizer
 
@@ -32,7 +32,7 @@ _SHOWN = 5  # recordings named one by one
 
 
 def run(
-    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    model: Annotated[Path, typer.Argument(help="Model folder, or exported bundle.")],
     inputs: Annotated[
         list[Path] | None,
         typer.Argument(
@@ -60,7 +60,10 @@ def run(
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[
         str,
-        typer.Option("--precision", help="auto, fp32 or bf16; auto: bf16 for large models that gain by it."),
+        typer.Option(
+            "--precision",
+            help="auto, fp32 or bf16; auto: bf16 for large models that gain by it. A bundle: fp32, int8.",
+        ),
     ] = "auto",
     int8: Annotated[
         bool, typer.Option("--int8", help="Multiply in 8-bit integers: faster on processors without bf16.")
@@ -137,8 +140,9 @@ def run(
     search.check()
     check_post(post, stream=stream)
     _check(inputs or [], out, stream, of_streams)
+    options = None
     if stream:
-        from firstwords.cli.transcribe_stream import StreamOptions, check_options, transcribe_stream
+        from firstwords.cli.transcribe_stream import StreamOptions, check_options
 
         options = StreamOptions(
             format=format_,
@@ -151,22 +155,43 @@ def run(
             report=report,
         )
         check_options(options)
+    if (model / "bundle.json").is_file():
+        from firstwords.cli.transcribe_bundle import open_bundle, refuse_options, stream_bundle
+
+        refused = {"--rescore": rescore, "--post": post, "--chunk-ms": chunk_ms, "--left-ms": left_ms}
+        refuse_options(refused, device, search)
+
+        def load_bundle() -> Loaded:
+            return open_bundle(model, precision, search, console.print)
+
+        if options is not None:
+            stream_bundle(load_bundle(), options, console.print)
+            return
+        _transcribe_files(
+            load_bundle, model, inputs or [], format_, out, window, again, console, otherwise=search.given
+        )
+        return
+    if options is not None:
+        from firstwords.cli.transcribe_stream import ModelHears, transcribe_stream
+
         recognizer = _load(model, device, precision, int8)
         search.apply(recognizer, console.print, stream=True)
-        transcribe_stream(recognizer, options, console.print)
+        transcribe_stream(ModelHears(recognizer), options, console.print)
         return
 
-    def load() -> Recognizer:
+    def load() -> Loaded:
+        from firstwords.cli.transcribe_files import Loaded
+        from firstwords.inference.made import plain_identity
+
         recognizer = _load(model, device, precision, int8)
         search.apply(recognizer, console.print, n_best=second.llm is not None)
         second.apply(recognizer, device)
         apply_post(recognizer, post, console.print)
-        return recognizer
+        plain = plain_identity(recognizer)
+        return Loaded(recognizer, plain, lambda: second.tell(recognizer, console.print))
 
     otherwise = search.given or second.llm is not None or post is not None
-    _transcribe_files(
-        load, model, inputs or [], format_, out, window, again, second, console, otherwise=otherwise
-    )
+    _transcribe_files(load, model, inputs or [], format_, out, window, again, console, otherwise=otherwise)
 
 
 def _check(inputs: Sequence[Path], out: Path | None, stream: bool, of_streams: Mapping[str, object]) -> None:
@@ -204,14 +229,13 @@ def _load(model: Path, device: str, precision: str, int8: bool) -> Recognizer:
 
 
 def _transcribe_files(
-    load: Callable[[], Recognizer],
+    load: Callable[[], Loaded],
     model: Path,
     inputs: Sequence[Path],
     format_: str,
     out: Path | None,
     window: float,
     again: bool,
-    second: SecondPassOptions,
     console: Console,
     *,
     otherwise: bool,
@@ -225,17 +249,17 @@ def _transcribe_files(
         console.print(f"{len(done)} already transcribed, skipped (--again does them again).")
     written = 0
     known = done if otherwise or has_records(done) else []
-    recognizer = load() if jobs or known else None
-    if recognizer is not None and known:
-        _tell_otherwise(recognizer, known, formats, console)
-    if recognizer is not None and jobs:
+    loaded = load() if jobs or known else None
+    if loaded is not None and known:
+        _tell_otherwise(loaded, known, formats, console)
+    if loaded is not None and jobs:
         try:
-            more = _work(recognizer, jobs, model.resolve().name, formats, window, console)
+            more = _work(loaded, jobs, model.resolve().name, formats, window, console)
         except KeyboardInterrupt:
             if out is not None:
                 console.print("The same command goes on from here.")
             raise
-        second.tell(recognizer, console.print)
+        loaded.told()
         written = len(jobs) - len(more)
         failures |= more
     for path, reason in failures.items():
@@ -247,14 +271,11 @@ def _transcribe_files(
         raise typer.Exit(1)
 
 
-def _tell_otherwise(
-    recognizer: Recognizer, done: Sequence[Job], formats: Sequence[str], console: Console
-) -> None:
+def _tell_otherwise(loaded: Loaded, done: Sequence[Job], formats: Sequence[str], console: Console) -> None:
     """Say which of the results that are kept were made with other things than those wished today."""
     from firstwords.cli.transcribe_files import made_otherwise
-    from firstwords.inference.made import plain_identity
 
-    found = made_otherwise(done, formats, recognizer.identity, plain_identity(recognizer))
+    found = made_otherwise(done, formats, loaded.transcriber.identity, loaded.plain)
     for audio, others in list(found.items())[:_SHOWN]:
         console.print(f"{audio}: kept as it is, but made with another {' and another '.join(others)}.")
     if len(found) > _SHOWN:
@@ -264,7 +285,7 @@ def _tell_otherwise(
 
 
 def _work(
-    recognizer: Recognizer,
+    loaded: Loaded,
     jobs: Sequence[Job],
     name: str,
     formats: Sequence[str],
@@ -276,10 +297,10 @@ def _work(
     from firstwords.cli.transcribe_progress import AudioProgress
     from firstwords.errors import FirstwordsError, WriteError
     from firstwords.inference.journal import Journal
-    from firstwords.inference.made import note_made, plain_identity
+    from firstwords.inference.made import note_made
 
     failures: dict[Path, str] = {}
-    identity, plain = recognizer.identity, plain_identity(recognizer)
+    identity, plain = loaded.transcriber.identity, loaded.plain
     of_utterance = {job.utterance.id: job for job in jobs}
     with AudioProgress(console, sum(job.duration for job in jobs)) as progress:
 
@@ -293,7 +314,9 @@ def _work(
             return None if job.journal is None else Journal(job.journal, told)
 
         utterances = (job.utterance for job in jobs)
-        results = recognizer.attempt_many(utterances, window=window, progress=progress.show, journals=journal)
+        results = loaded.transcriber.attempt_many(
+            utterances, window=window, progress=progress.show, journals=journal
+        )
         for job, result in zip(jobs, results, strict=True):
             progress.next(job.duration)
             try:

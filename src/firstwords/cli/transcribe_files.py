@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from firstwords.audio.waveform import probe
 from firstwords.data.manifest import Utterance
-from firstwords.errors import AudioError, UsageError, WriteError
+from firstwords.errors import AudioError, FirstwordsError, UsageError, WriteError
 from firstwords.files import staged, write_atomically
-from firstwords.inference.elan_writer import add_tier, new_eaf
 from firstwords.inference.formats import WRITERS
-from firstwords.inference.journal import journal_path
+from firstwords.inference.journal import Journal, journal_path
 from firstwords.inference.made import RECORD, changed, made_with
 from firstwords.inference.transcript import Transcript
 
@@ -25,6 +25,35 @@ SUFFIXES = frozenset(
 )
 FORMATS = (*WRITERS, "eaf")
 _PRINTABLE = ("txt", "json", "ctm")  # several recordings in one stream stay apart only in these
+
+
+class Transcriber(Protocol):
+    """What makes the transcripts: a model (``Recognizer``) or a bundle (``Runtime``)."""
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What the text depends on beside the audio."""
+        ...
+
+    def attempt_many(
+        self,
+        utterances: Iterable[Utterance],
+        *,
+        window: float = 30.0,
+        progress: Callable[[float], None] | None = None,
+        journals: Callable[[Utterance], Journal | None] | None = None,
+    ) -> Iterator[Transcript | FirstwordsError]:
+        """For each its transcript or the error that kept it from one."""
+        ...
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A transcriber, its identity without any help, and what says at the end what must be said."""
+
+    transcriber: Transcriber
+    plain: Mapping[str, str]
+    told: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -202,6 +231,8 @@ def write_results(job: Job, transcript: Transcript, model: str, formats: Sequenc
 
 def _eaf(audio: Path, transcript: Transcript, model: str) -> bytes:
     """The recording's own .eaf with one more tier, or a new one. The original is never touched."""
+    from firstwords.inference.elan_writer import add_tier, new_eaf
+
     beside = audio.with_suffix(".eaf")
     if beside.is_file():
         return add_tier(beside.read_bytes(), transcript, model, source=f"'{beside}'")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType, TracebackType
-from typing import Self, TextIO, cast
+from typing import TYPE_CHECKING, Protocol, Self, TextIO, cast
 
 from rich.cells import cell_len, set_cell_size
 
@@ -18,8 +18,10 @@ from firstwords.audio.live import Microphone, Pipe, read_pcm
 from firstwords.errors import UsageError
 from firstwords.inference.events import Event, Final, Partial
 from firstwords.inference.intake import Block
-from firstwords.inference.recognizer import Recognizer
-from firstwords.inference.streaming import Listener
+from firstwords.inference.listener import Listener
+
+if TYPE_CHECKING:
+    from firstwords.inference.recognizer import Recognizer
 
 FORMATS = ("txt", "jsonl")
 _CLEAR = "\r\x1b[K"  # to the start of the line, and nothing behind it
@@ -53,17 +55,42 @@ def check_options(options: StreamOptions) -> None:
         )
 
 
-def transcribe_stream(recognizer: Recognizer, options: StreamOptions, say: Callable[[str], None]) -> None:
+class Hears(Protocol):
+    """What a stream is transcribed with: a causal model, or a streaming bundle."""
+
+    sample_rate: int
+
+    def open(self, options: StreamOptions, rate: int, *, partials: bool) -> Listener:
+        """A stream of samples of this rate."""
+        ...
+
+
+class ModelHears:
+    """A recogniser for streams."""
+
+    def __init__(self, recognizer: Recognizer) -> None:
+        self._recognizer = recognizer
+        self.sample_rate = recognizer.sample_rate
+
+    def open(self, options: StreamOptions, rate: int, *, partials: bool) -> Listener:
+        """With the chunks that are asked for."""
+        return self._recognizer.listener(
+            sample_rate=rate, chunk_ms=options.chunk_ms, left_ms=options.left_ms, partials=partials
+        )
+
+
+def transcribe_stream(hears: Hears, options: StreamOptions, say: Callable[[str], None]) -> None:
     """Write what is heard to standard output until the sound ends or Ctrl-C; ``say`` is for all else."""
     screen = Screen(sys.stdout, options.format, partials=options.partials)
     try:
         if options.microphone:
-            with Microphone(options.device, options.rate or recognizer.sample_rate, say) as microphone:
+            with Microphone(options.device, options.rate or hears.sample_rate, say) as microphone:
                 say(f"Listening to {microphone.name} at {microphone.sample_rate} Hz. Ctrl-C ends.")
-                listener = _listener(recognizer, options, microphone.sample_rate, screen)
+                listener = hears.open(options, microphone.sample_rate, partials=screen.wants_partials)
                 listen(listener, microphone, screen.show)
         else:
-            listener = _listener(recognizer, options, options.rate or recognizer.sample_rate, screen)
+            rate = options.rate or hears.sample_rate
+            listener = hears.open(options, rate, partials=screen.wants_partials)
             listen(listener, read_pcm(cast("Pipe", sys.stdin.buffer), say), screen.show)
         if options.report:
             screen.report(listener, say)
@@ -175,12 +202,3 @@ def _end_of(text: str, columns: int) -> str:
     while end and cell_len(end) > columns - 2:
         end = end[max(1, len(end) - columns) :] if len(end) > columns else end[1:]
     return set_cell_size("… " + end, columns)
-
-
-def _listener(recognizer: Recognizer, options: StreamOptions, rate: int, screen: Screen) -> Listener:
-    return recognizer.listener(
-        sample_rate=rate,
-        chunk_ms=options.chunk_ms,
-        left_ms=options.left_ms,
-        partials=screen.wants_partials,
-    )

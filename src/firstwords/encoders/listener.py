@@ -23,7 +23,7 @@ from firstwords.encoders.encoder import Encoder
 from firstwords.features.normalize import NormalizeUtterance
 from firstwords.nn.frames import enter, strided
 from firstwords.nn.recurrent import BidirectionalLstm
-from firstwords.tensors import Padded, zero_padding
+from firstwords.tensors import Padded, is_captured, zero_padding
 
 
 class ListenerConfig(Config):
@@ -72,6 +72,8 @@ class Listener(Encoder):
 def in_pairs(frames: Padded) -> Padded:
     """(B, T, D) with zeros beyond each length -> (B, half of T rounded up, 2 D)."""
     values = frames.values
-    if values.shape[1] % 2:
-        values = torch.nn.functional.pad(values, (0, 0, 0, 1))
-    return Padded(values.unflatten(1, (-1, 2)).flatten(2), strided(frames.lengths, 2))
+    half = (values.shape[1] + 1) // 2
+    if is_captured() or values.shape[1] % 2:
+        values = torch.nn.functional.pad(values, (0, 0, 0, 2 * half - values.shape[1]))
+    pairs = values.reshape(values.shape[0], half, 2 * int(values.shape[2]))
+    return Padded(pairs, strided(frames.lengths, 2))

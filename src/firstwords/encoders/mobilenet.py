@@ -130,7 +130,7 @@ def _masks(
     if stride == 1:
         return real, real, lengths
     shorter = strided(lengths, stride)
-    return real, mask_of(shorter, -(-time // stride)), shorter
+    return real, mask_of(shorter, (time + stride - 1) // stride), shorter
 
 
 @final

@@ -160,7 +160,8 @@ class QuartzNet(Encoder):
         for layer in self.first:
             convolution = cast("SeparableConv", layer)
             lengths = strided(lengths, convolution.stride)
-            real = mask_of(lengths, -(-x.shape[1] // convolution.stride))
+            stride = convolution.stride
+            real = mask_of(lengths, (x.shape[1] + stride - 1) // stride)
             x = convolution(x, real).relu()
         for block in self.blocks:
             x = block(x, real)

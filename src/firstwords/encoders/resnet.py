@@ -142,13 +142,18 @@ class ResNet(Encoder):
         values, lengths = enter(frames)
         x = self.input_norm(values, mask_of(lengths, values.shape[1])).unsqueeze(-1)
         lengths = strided(lengths, self.config.strides[0])
-        real = mask_of(lengths, -(-x.shape[1] // self.config.strides[0]))
+        real = mask_of(lengths, _strided(x.shape[1], self.config.strides[0]))
         x = self.first(x, real).relu()
         for layer in self.blocks:
             block = cast("ResNetBlock", layer)
             if block.stride > 1:
                 lengths = strided(lengths, block.stride)
-                real = mask_of(lengths, -(-x.shape[1] // block.stride))
+                real = mask_of(lengths, _strided(x.shape[1], block.stride))
             x = block(x, real)
         encoded = Padded(self.dropout(self.out(self.dropout(x.flatten(2)))), lengths)
         return encoded if real is None else zero_padding(encoded)
+
+
+def _strided(frames: int, stride: int) -> int:
+    """Written without negative numbers: a graph for ONNX rounds them towards zero."""
+    return (frames + stride - 1) // stride

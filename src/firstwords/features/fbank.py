@@ -28,7 +28,7 @@ from torch import Tensor
 
 from firstwords.config import Config
 from firstwords.features.frontend import Frontend
-from firstwords.tensors import Padded, zero_padding
+from firstwords.tensors import Padded, is_captured, is_traced, zero_padding
 
 LOG_FLOOR = (
     1.1920928955078125e-07  # FLT_EPSILON, Kaldi's floor under the logarithm: digital silence is -15.94
@@ -172,7 +172,7 @@ class Fbank(Frontend):
     def analyze(self, samples: Float[Tensor, "batch extended"]) -> Float[Tensor, "batch frames mels"]:
         """Extended samples -> one log-mel frame per whole window; needs at least one window."""
         rows, places = samples.shape
-        if samples.device.type != "cpu" or torch.compiler.is_compiling() or rows == 1:
+        if samples.device.type != "cpu" or is_captured() or rows == 1:
             return self._analyze(samples)
         # On a CPU a few rows at a time: what does not leave the cache and needs no fresh memory pages is
         # 1.5 to 2.5 times as fast (8 x 10 s, one thread).
@@ -181,11 +181,11 @@ class Fbank(Frontend):
 
     def _analyze(self, samples: Float[Tensor, "batch extended"]) -> Float[Tensor, "batch frames mels"]:
         emphasis = self.config.preemphasis
-        means = samples.unfold(1, self.width, self.shift).mean(dim=2, keepdim=True)
+        means = self._windows(samples).mean(dim=2, keepdim=True)
         # Kaldi removes the mean of a frame before pre-emphasis, which makes it (1 - emphasis) times as big.
         # The first sample of a frame should see itself as its predecessor; there the window is zero.
         emphasized = torch.cat([samples[:, :1], samples[:, 1:] - emphasis * samples[:, :-1]], dim=1)
-        frames = emphasized.unfold(1, self.width, self.shift)
+        frames = self._windows(emphasized)
         offsets = (1 - emphasis) * means
         if self.config.transform == "fft":
             spectrum = torch.fft.rfft((frames - offsets) * self.window, n=self.fft_size)
@@ -205,10 +205,19 @@ class Fbank(Frontend):
             power = (even @ self.cosines).square() + (odd @ self.sines).square()
         return (power @ self.filters).clamp(min=LOG_FLOOR).log()
 
+    def _windows(self, samples: Float[Tensor, "batch extended"]) -> Float[Tensor, "batch frames width"]:
+        """All whole windows, one per frame shift."""
+        if not is_traced():
+            return samples.unfold(1, self.width, self.shift)
+        # Traced for ONNX, unfold would become a loop.
+        count = (samples.shape[1] - self.width) // self.shift + 1
+        first = torch.arange(count, device=samples.device) * self.shift  # pyright: ignore[reportCallIssue, reportArgumentType]
+        return samples[:, first[:, None] + torch.arange(self.width, device=samples.device)]
+
 
 def full_precision(values: Tensor) -> AbstractContextManager[object]:
     """Autocast switched off; nothing while exporting, where it would leave a region in the graph."""
-    if torch.compiler.is_exporting():
+    if torch.compiler.is_exporting() or is_traced():
         return nullcontext()
     return torch.autocast(values.device.type, enabled=False)
 

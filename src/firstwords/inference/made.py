@@ -15,11 +15,12 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from firstwords.errors import FirstwordsError
-from firstwords.formatting.build import recipe_formatter
-from firstwords.inference.recognizer import Recognizer
+
+if TYPE_CHECKING:  # a bundle is transcribed without torch
+    from firstwords.inference.recognizer import Recognizer
 
 RECORD = ".firstwords-made.jsonl"
 
@@ -40,6 +41,8 @@ def plain_identity(recognizer: Recognizer) -> dict[str, str]:
 
 def _own_formatting(recognizer: Recognizer) -> str:
     """Identity of the stages that the recipe names. If they cannot be read, others are used, or none."""
+    from firstwords.formatting.build import recipe_formatter  # a bundle has no stages
+
     try:
         recipe, folder = recognizer.recipe, recognizer.folder
         own = recipe_formatter(recipe.post, language=recipe.language, folder=folder)

@@ -34,6 +34,7 @@ from firstwords.inference.frames import aligned_tokens, encoded_frames, frame_lo
 from firstwords.inference.intake import Block
 from firstwords.inference.journal import Journal, recording_fingerprint
 from firstwords.inference.language import check_language
+from firstwords.inference.listener import Listener
 from firstwords.inference.longform import (
     batches_by_length,
     is_silent,
@@ -43,7 +44,7 @@ from firstwords.inference.longform import (
 )
 from firstwords.inference.reading import Reader
 from firstwords.inference.second_pass import SecondPass
-from firstwords.inference.streaming import Listener, ListenOptions, open_listener
+from firstwords.inference.streaming import ListenOptions, open_listener
 from firstwords.inference.transcript import Token, Transcript, build_transcript, format_transcript, tokens_of
 from firstwords.model.checkpoint import LoadedModel, bare_digest, load_model, weights_digest
 from firstwords.model.int8 import compute_in_int8

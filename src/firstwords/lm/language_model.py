@@ -13,15 +13,13 @@ the fingerprints of what they belong to: a copy stopped half-way is noticed.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
 from pydantic import Field
 
 from firstwords.config import Config, ConfigT, dump_config, read_config, read_toml
@@ -30,11 +28,15 @@ from firstwords.files import staged, write_atomically
 from firstwords.lm.ngram import SPECIAL, UNKNOWN, Level, NgramModel
 from firstwords.lm.ngram_text import Unit, splitter
 from firstwords.lm.perplexity import score_sentences
+from firstwords.lm.tensors_file import parse_tensors
 from firstwords.text.graphemes import graphemes
 from firstwords.text.load import load_tokenizer
 from firstwords.text.normalize import Normalizer, normalizer
 from firstwords.text.pieces import BYTES, SPACE
 from firstwords.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:  # models are queried without it, too
+    from jaxtyping import Bool, Float64, Int64
 
 HEADER, WORDS, WEIGHTS, TOKENIZER = "lm.toml", "words.txt", "ngrams.safetensors", "tokenizer"
 KINDS = ("ngram", "lstm", "transformer")  # the last two: neural/folder.py
@@ -172,12 +174,21 @@ def save_language_model(folder: Path, lm: NgramLanguageModel) -> None:
 def load_language_model(folder: Path | str) -> NgramLanguageModel:
     """Folder of a language model -> the model; what is missing or of other files is a CheckpointError."""
     folder = Path(folder)
+    lm = read_ngram(folder)
+    if lm.header.unit != "piece":
+        return lm
+    tokenizer = load_tokenizer(folder / TOKENIZER)
+    if tokenizer.piece_hash != lm.header.pieces:
+        raise CheckpointError(f"'{folder}': {TOKENIZER} is of another model than {HEADER}.", mend=COPY_AGAIN)
+    return replace(lm, tokenizer=tokenizer)
+
+
+def read_ngram(folder: Path | str) -> NgramLanguageModel:
+    """The same without the tokenizer, for who knows the pieces and makes no text of his own."""
+    folder = Path(folder)
     header = read_header(folder)
     words = read_file(folder, WORDS)
     names = words.decode(errors="replace").removesuffix("\n").split("\n")
-    tokenizer = load_tokenizer(folder / TOKENIZER) if header.unit == "piece" else None
-    if tokenizer is not None and tokenizer.piece_hash != header.pieces:
-        raise CheckpointError(f"'{folder}': {TOKENIZER} is of another model than {HEADER}.", mend=COPY_AGAIN)
     tensors, stored = _tensors(folder)
     if stored != fingerprint(read_file(folder, HEADER), words):
         raise CheckpointError(
@@ -187,7 +198,7 @@ def load_language_model(folder: Path | str) -> NgramLanguageModel:
     levels = _levels(tensors, len(names), header.order)
     if levels is None or tuple(names[:3]) != SPECIAL:
         raise CheckpointError(f"'{folder}': {WEIGHTS} holds no n-grams of these words.", mend=COPY_AGAIN)
-    return NgramLanguageModel(header, NgramModel(names, levels), tokenizer, name=f"'{folder}'")
+    return NgramLanguageModel(header, NgramModel(names, levels), name=f"'{folder}'")
 
 
 def kind_of(folder: Path | str) -> str:
@@ -297,15 +308,13 @@ def read_file(folder: Path, name: str) -> bytes:
 
 def _tensors(folder: Path) -> tuple[dict[str, np.ndarray], str]:
     content = read_file(folder, WEIGHTS)
-    library = _safetensors()
     try:
-        size = int.from_bytes(content[:8], "little")
-        metadata = json.loads(content[8 : 8 + size]).get("__metadata__", {})
-        return library.load(content), str(metadata.get("fingerprint"))
-    except (ValueError, AttributeError, KeyError, RecursionError, safetensors_fault()) as error:
+        tensors, remarks = parse_tensors(content)
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"'{folder / WEIGHTS}' is no safetensors file: {error}.", mend=COPY_AGAIN
         ) from None
+    return tensors, str(remarks.get("fingerprint"))
 
 
 def _levels(tensors: dict[str, np.ndarray], words: int, order: int) -> list[Level] | None:

@@ -23,10 +23,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import NamedTuple, final
+from typing import TYPE_CHECKING, NamedTuple, final
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int32, Int64
+
+if TYPE_CHECKING:  # models are queried without it, too
+    from jaxtyping import Float32, Float64, Int32, Int64
 
 UNKNOWN, BEGIN, END = 0, 1, 2  # ids of the first three words of every model
 SPECIAL = ("<unk>", "<s>", "</s>")

@@ -25,14 +25,17 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float64
 
 from firstwords.errors import TextError
 from firstwords.files import written_aside
 from firstwords.lm.ngram import SPECIAL, NgramModel, grow
 from firstwords.lm.ngram_estimate import LONGEST
+
+if TYPE_CHECKING:  # models are queried without it, too
+    from jaxtyping import Float64
 
 LOG10 = math.log(10)
 _LEAST = -100.0 * LOG10  # what KenLM gives an <unk> that is not there

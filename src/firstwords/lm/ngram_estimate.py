@@ -28,13 +28,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int32, Int64
 
 from firstwords.errors import TextError, UsageError
 from firstwords.lm.ngram import BEGIN, END, SPECIAL, UNKNOWN, Level, NgramModel
+
+if TYPE_CHECKING:  # models are queried without it, too
+    from jaxtyping import Bool, Float64, Int32, Int64
 
 FALLBACK = (0.5, 1.0, 1.5)
 LONGEST = 20  # orders beyond help nobody and would need as many sorts

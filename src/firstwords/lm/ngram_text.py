@@ -14,10 +14,9 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
-from jaxtyping import Int32
 
 from firstwords.data.manifest import MANIFEST, Corpus, load_corpus
 from firstwords.data.rules import is_evaluation, is_training
@@ -28,6 +27,9 @@ from firstwords.text.graphemes import graphemes
 from firstwords.text.normalize import Normalizer, normalizer
 from firstwords.text.pieces import SPACE
 from firstwords.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:  # models are queried without it, too
+    from jaxtyping import Int32
 
 Unit = Literal["char", "piece", "word"]
 UNITS: tuple[Unit, ...] = get_args(Unit)

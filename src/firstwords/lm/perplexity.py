@@ -12,16 +12,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
 
 from firstwords.errors import TextError
 from firstwords.lm.ngram import END, NgramModel
 from firstwords.lm.ngram_text import Line
 from firstwords.text.graphemes import graphemes
 from firstwords.text.normalize import normalizer
+
+if TYPE_CHECKING:  # models are queried without it, too
+    from jaxtyping import Bool, Float64, Int64
 
 _SENTENCES = 512  # scored side by side
 

@@ -17,7 +17,16 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from firstwords.nn.sharing import HIDDEN, attend, attention_scores, share, weights_of
+from firstwords.nn.sharing import (
+    HIDDEN,
+    attend,
+    attention_scores,
+    share,
+    split_heads,
+    split_offsets,
+    weights_of,
+)
+from firstwords.tensors import is_captured
 
 
 @final
@@ -35,7 +44,7 @@ class SelfAttention(nn.Module):
         x: Float[Tensor, "batch time dim"],
         hidden: Bool[Tensor, "#batch 1 #rows time"] | None = None,
     ) -> Float[Tensor, "batch time dim"]:
-        q, k, v = (_heads(part, self.heads) for part in self.in_proj(x).chunk(3, dim=2))
+        q, k, v = (split_heads(part, self.heads) for part in self.in_proj(x).chunk(3, dim=2))
         # A finite score keeps rows finite that see nothing: utterances without a frame.
         mask = (
             None if hidden is None else torch.zeros_like(hidden, dtype=q.dtype).masked_fill_(hidden, HIDDEN)
@@ -131,16 +140,12 @@ class RelativeSelfAttention(nn.Module):
     ) -> Float[Tensor, "batch time outdim"]:
         dim = q.shape[2]
         scale = (dim // self.heads) ** -0.5
-        k, v = (_heads(part, self.heads) for part in keys_values.chunk(2, dim=2))
-        content = _heads(torch.add(q, self.content_bias.to(q.dtype)) * scale, self.heads)
-        place = _heads(torch.add(q, self.position_bias.to(q.dtype)) * scale, self.heads)
-        r = self.position_proj(positions.to(q.dtype)).unflatten(1, (self.heads, -1)).transpose(0, 1)
-        if torch.compiler.is_compiling():
+        k, v = (split_heads(part, self.heads) for part in keys_values.chunk(2, dim=2))
+        content = split_heads(torch.add(q, self.content_bias.to(q.dtype)) * scale, self.heads)
+        place = split_heads(torch.add(q, self.position_bias.to(q.dtype)) * scale, self.heads)
+        r = split_offsets(self.position_proj(positions.to(q.dtype)), self.heads)
+        if is_captured():
             weights = weights_of(attention_scores(content, k, place, r), hidden)
         else:
             weights = share(content, k, place, r, hidden)
         return self.out_proj(attend(weights, v).transpose(1, 2).flatten(2))
-
-
-def _heads(x: Float[Tensor, "batch time dim"], heads: int) -> Float[Tensor, "batch heads time width"]:
-    return x.unflatten(2, (heads, -1)).transpose(1, 2)

@@ -13,6 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from firstwords.tensors import is_captured
+
 _LEAST = torch.iinfo(torch.int64).min
 
 
@@ -31,7 +33,7 @@ class Dropout(nn.Module):
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         if not self.training or self.probability == 0:
             return x
-        if x.device.type != "cpu" or torch.compiler.is_compiling():
+        if x.device.type != "cpu" or is_captured():
             return F.dropout(x, self.probability)
         return cast("Tensor", _Drop.apply(x, round(256 * self.probability)))
 

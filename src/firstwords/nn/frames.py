@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from firstwords.tensors import Padded, is_full, real_frames, zero_padding
+from firstwords.tensors import Padded, is_full, is_traced, real_frames, zero_padding
 
 
 def enter(frames: Padded) -> Padded:
@@ -32,7 +33,11 @@ def splice(
 
     (B, T, D) -> (B, ceil(T / stride), (before + 1 + after) * D). Padding inside x must be zeroed before.
     """
-    frames = -(-x.shape[1] // stride)
+    frames = (x.shape[1] + stride - 1) // stride
+    if is_traced():  # unfold has no counterpart in ONNX
+        padded = F.pad(x, (0, 0, before, after + stride))
+        first = stride * torch.arange(frames, device=x.device)  # pyright: ignore[reportCallIssue, reportArgumentType]
+        return padded[:, first[:, None] + torch.arange(before + 1 + after, device=x.device)].flatten(2)
     missing = (frames - 1) * stride + 1 + after - x.shape[1]
     padded = F.pad(x, (0, 0, before, max(missing, 0)))
     wide = padded.unfold(1, before + 1 + after, stride)[:, :frames]  # (B, frames, D, spliced): a view

@@ -19,6 +19,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from firstwords.tensors import is_captured
+
 HIDDEN = -1000.0  # score of a source that must not be seen
 SCORE_LIMIT, SCORE_PENALTY = 25.0, 1e-4
 _BLOCK = 1 << 19  # scores at a time on a CPU: 2 MB in float32
@@ -206,6 +208,18 @@ def _gradient_of_weights(
     return torch.zeros_like(weights[block]) if total is None else total
 
 
+def split_heads(x: Float[Tensor, "batch time width"], heads: int) -> Float[Tensor, "batch heads time head"]:
+    """A view. (``unflatten`` would be shorter, but tracing for ONNX takes its sizes for constants.)"""
+    return x.reshape(x.shape[0], x.shape[1], heads, int(x.shape[2]) // heads).transpose(1, 2)
+
+
+def split_offsets(
+    positions: Float[Tensor, "offsets width"], heads: int
+) -> Float[Tensor, "heads offsets head"]:
+    """The same for projected encodings of distances."""
+    return positions.reshape(positions.shape[0], heads, int(positions.shape[1]) // heads).transpose(0, 1)
+
+
 def attention_scores(
     q: Float[Tensor, "batch heads time query"],
     k: Float[Tensor, "batch heads sources query"],
@@ -225,6 +239,9 @@ def weights_of(scores: Tensor, hidden: Tensor | None) -> Tensor:
 def align_offsets(scores: Float[Tensor, "batch heads rows offsets"], sources: int) -> Tensor:
     """Column j of row i of the result is column rows-1-i+j: a view (B, H, rows, sources), no copy."""
     rows, offsets = scores.shape[2], scores.shape[3]
+    if is_captured():  # no runtime knows strides; with one column more, each row begins one place later
+        flat = torch.nn.functional.pad(scores, (0, 1)).flatten(2)
+        return flat[:, :, rows - 1 : rows - 1 + rows * offsets].reshape(scores.shape)[..., :sources]
     strides = (scores.stride(0), scores.stride(1), offsets - 1, 1)
     shape = (scores.shape[0], scores.shape[1], rows, sources)
     return scores.as_strided(shape, strides, scores.storage_offset() + rows - 1)

@@ -25,7 +25,7 @@ from firstwords.config import Config
 from firstwords.errors import ConfigError
 from firstwords.nn.convolution import convolve
 from firstwords.nn.input_norm import InputNorm
-from firstwords.tensors import Padded, is_full, zero_padding
+from firstwords.tensors import Padded, is_captured, is_full, zero_padding
 
 
 class SubsamplingConfig(Config):
@@ -94,8 +94,11 @@ class Subsampling(nn.Module):
         self, x: Float[Tensor, "batch time features"]
     ) -> Float[Tensor, "batch frames bins channels"]:
         # With one input channel a product with the nine values of each place is faster than a convolution.
-        places = x.unfold(1, 3, 2).unfold(2, 3, 2).flatten(3)
-        y = F.linear(places, self.first.weight.flatten(1), self.first.bias).relu()
+        if is_captured():
+            y = convolve(x.unsqueeze(-1), self.first).relu()
+        else:
+            places = x.unfold(1, 3, 2).unfold(2, 3, 2).flatten(3)
+            y = F.linear(places, self.first.weight.flatten(1), self.first.bias).relu()
         for n, layer in enumerate(self.strided):
             y = _convolve(y, cast("nn.Conv2d", layer))
             y = self.pointwise[n](y) if self.config.separable else y

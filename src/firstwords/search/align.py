@@ -18,13 +18,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from firstwords.errors import SearchError
 from firstwords.search.ctc_common import BLANK, Runs, confidences
+
+if TYPE_CHECKING:  # the runtime of bundles aligns without torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ def align(
     Args:
         name: the utterance's id, for the error that says why no alignment exists.
     """
-    values = log_probs.detach().cpu().double().numpy() if isinstance(log_probs, Tensor) else log_probs
+    values = log_probs if isinstance(log_probs, np.ndarray) else log_probs.detach().cpu().double().numpy()
     return align_many(np.asarray(values, dtype=np.float64), [tokens], name=name)[0]
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from firstwords.search.hypothesis import Hypothesis
-from firstwords.tensors import Padded
+
+if TYPE_CHECKING:  # all but rows_of is used without torch, too
+    from firstwords.tensors import Padded
 
 BLANK = 0
 

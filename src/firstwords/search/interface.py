@@ -7,13 +7,15 @@ enough is exhaustive search.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import Field, FiniteFloat, NonNegativeFloat, PositiveInt, model_validator
 
 from firstwords.config import Config
 from firstwords.search.hypothesis import Hypothesis
-from firstwords.tensors import Padded
+
+if TYPE_CHECKING:  # settings are read without torch, too
+    from firstwords.tensors import Padded
 
 Weight: TypeAlias = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 

@@ -27,14 +27,8 @@ from firstwords.heads.transducer.lattice import exact_dtype
 from firstwords.search.fusion import Companion, Weighted
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import EncodedSearch, TransducerBeamConfig
-from firstwords.search.transducer_common import (
-    Emission,
-    Histories,
-    added_by,
-    companion_of,
-    reading,
-    shares_of,
-)
+from firstwords.search.transducer_common import Histories, added_by, companion_of, shares_of
+from firstwords.search.transducer_reading import Emission, reading
 from firstwords.tensors import Padded
 
 

@@ -31,14 +31,8 @@ from firstwords.heads.transducer.head import TransducerHead
 from firstwords.search.fusion import Companion, Weighted
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import EncodedSearch, TransducerGreedyConfig
-from firstwords.search.transducer_common import (
-    Emission,
-    Histories,
-    added_by,
-    companion_of,
-    reading,
-    shares_of,
-)
+from firstwords.search.transducer_common import Histories, added_by, companion_of, shares_of
+from firstwords.search.transducer_reading import Emission, reading
 from firstwords.tensors import Padded
 
 _TIMED = 10  # symbols at one frame where they say themselves how long they stay: the published bound

@@ -18,7 +18,7 @@ from firstwords.heads.transducer.head import TransducerConfig, TransducerHead
 from firstwords.heads.transducer.rnnt import rnnt_loss
 from firstwords.nn.scorer import TokenScorer
 from firstwords.search.align import align
-from firstwords.search.ctc_beam import CtcBeamSearch, PrefixBeam, prefix_readings
+from firstwords.search.ctc_beam import CtcBeamSearch, prefix_readings
 from firstwords.search.fusion import Companion, Scorers, TokenBonus, Weighted, WeightedSum, weigh
 from firstwords.search.interface import (
     AttentionBeamConfig,
@@ -30,6 +30,7 @@ from firstwords.search.interface import (
     TransducerBeamConfig,
     TransducerGreedyConfig,
 )
+from firstwords.search.prefix_beam import PrefixBeam
 from firstwords.search.search import build_encoded_search, build_search
 from firstwords.search.streaming import build_streaming_search
 from firstwords.search.transducer_common import InternalModel

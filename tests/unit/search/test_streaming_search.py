@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from firstwords.errors import SearchError
+from firstwords.search.ctc_streams import CtcBeamStream, StreamingSearch
 from firstwords.search.search import CtcBeamConfig, GreedyConfig, build_search
-from firstwords.search.streaming import CtcBeamStream, StreamingSearch, build_streaming_search
+from firstwords.search.streaming import build_streaming_search
 from firstwords.tensors import Padded
 
 CONFIGS = [

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from firstwords.encoders.zipformer.constraints import limit_parameter
+from firstwords.tensors import is_captured
 
 _SLOPE = 0.08
 _BLOCK = 1 << 18  # elements at a time on a CPU: several passes over its cache, one over memory
@@ -70,7 +71,7 @@ def swoosh_r(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def _apply_swoosh(x: Tensor, shift: float, offset: float) -> Tensor:
-    if torch.compiler.is_compiling():
+    if is_captured():
         shifted = x - shift
         return F.softplus(shifted) - _SLOPE * shifted - (offset + _SLOPE * shift)
     if x.requires_grad and torch.is_grad_enabled():

@@ -25,8 +25,11 @@ from firstwords.nn.sharing import (
     attention_scores,
     punish_large,
     share,
+    split_heads,
+    split_offsets,
     weights_of,
 )
+from firstwords.tensors import is_captured
 
 
 class RelativePositions(nn.Module):
@@ -41,7 +44,7 @@ class RelativePositions(nn.Module):
     def forward(self, time: int, left: int = 0, like: Tensor | None = None) -> Float[Tensor, "offsets dim"]:
         """Rows for the offsets -(time + left - 1) … time - 1, on the device and in the dtype of ``like``."""
         like = self.table if like is None else like
-        if torch.compiler.is_compiling():
+        if is_captured():
             return encode_offsets(-(time + left - 1), time - 1, self.dim, like.device).to(like.dtype)
         table, reach = self.table, self.table.shape[0] // 2
         need = time + left - 1
@@ -129,7 +132,7 @@ class AttentionWeights(Scheduled):
         k = self.whiten_keys(self.balance_keys(k))
         left_out = self.training and constraints.drawn(self.now(self.position_skip))
         p, r = self._place(p, positions)
-        return self._heads(q), self._heads(k), None if left_out else p, r
+        return split_heads(q, self.heads), split_heads(k, self.heads), None if left_out else p, r
 
     def step(
         self,
@@ -141,7 +144,8 @@ class AttentionWeights(Scheduled):
         """One chunk and the keys before it -> weights over both, and the next cache."""
         q, k, p = self._project(x)
         k = torch.cat((cache, k), dim=1)
-        scores = attention_scores(self._heads(q), self._heads(k), *self._place(p, positions))
+        q, k_heads = split_heads(q, self.heads), split_heads(k, self.heads)
+        scores = attention_scores(q, k_heads, *self._place(p, positions))
         return weights_of(scores, hidden), k[:, k.shape[1] - cache.shape[1] :]
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -149,11 +153,8 @@ class AttentionWeights(Scheduled):
         q, k, p = self.in_proj(x).split((width, width, self.heads * self.position_head_dim), dim=2)
         return q, k, p
 
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
-
     def _place(self, p: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
-        return self._heads(p), self.linear_pos(positions).unflatten(1, (self.heads, -1)).transpose(0, 1)
+        return split_heads(p, self.heads), split_offsets(self.linear_pos(positions), self.heads)
 
 
 class SelfAttention(nn.Module):
@@ -185,7 +186,7 @@ class SelfAttention(nn.Module):
         return self._attend(values, weights), values[:, values.shape[1] - cache.shape[1] :]
 
     def _attend(self, values: Tensor, weights: Tensor | SharedWeights) -> Tensor:
-        sums = attend(weights, values.unflatten(2, (self.heads, -1)).transpose(1, 2))
+        sums = attend(weights, split_heads(values, self.heads))
         return self.out_proj(sums.transpose(1, 2).flatten(2))
 
 
@@ -211,7 +212,7 @@ class NonlinAttention(nn.Module):
     ) -> Float[Tensor, "batch time dim"]:
         s, x, y = self.in_proj(x).chunk(3, dim=-1)
         x = self.whiten1(x) * self.balancer(s).tanh()
-        return self.whiten2(self.out_proj(attend(weights, x.unsqueeze(1)).squeeze(1) * y))
+        return self.whiten2(self.out_proj(attend(weights, x.unsqueeze(1)).flatten(1, 2) * y))
 
     def step(
         self,

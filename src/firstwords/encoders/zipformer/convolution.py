@@ -17,6 +17,7 @@ from firstwords.encoders.zipformer.activations import initialize_scaled, swoosh_
 from firstwords.encoders.zipformer.constraints import Balancer, Whiten
 from firstwords.encoders.zipformer.schedules import Schedule
 from firstwords.nn.convolution import convolve_over_time
+from firstwords.tensors import is_captured
 
 
 class ChunkCausalDepthwiseConv(nn.Module):
@@ -45,10 +46,11 @@ class ChunkCausalDepthwiseConv(nn.Module):
         An utterance shorter than a chunk is a chunk of its own length, so the right edge sits at its end.
         """
         time = x.shape[1]
-        chunk = time if chunk < 0 or chunk > time else chunk
+        whole = chunk < 0 or (not is_captured() and chunk > time)
+        chunk = time if whole else chunk
         causal = self._causal(F.pad(x, (0, 0, self.kernel // 2, 0)))
-        inside = self._inside_chunks(x, chunk)
-        if lengths is not None and (torch.compiler.is_compiling() or bool((lengths < chunk).any())):
+        inside = self._inside(x) if whole else self._inside_chunks(x, chunk)
+        if lengths is not None and (is_captured() or bool((lengths < chunk).any())):
             return causal + inside * self._scale_of_each(lengths.clamp(max=chunk), time, chunk).to(x.dtype)
         scale = self._scale(chunk).to(x.dtype)
         whole = time // chunk * chunk
@@ -64,7 +66,7 @@ class ChunkCausalDepthwiseConv(nn.Module):
         """One chunk and the kernel // 2 frames before it -> output and the next cache."""
         chunk, left = x.shape[1], self.kernel // 2
         joined = torch.cat((cache, x), dim=1)
-        y = self._causal(joined) + self._inside_chunks(x, chunk) * self._scale(chunk).to(x.dtype)
+        y = self._causal(joined) + self._inside(x) * self._scale(chunk).to(x.dtype)
         return y, joined[:, joined.shape[1] - left :]
 
     def _causal(self, x: Float[Tensor, "batch padded channels"]) -> Float[Tensor, "batch time channels"]:
@@ -72,11 +74,13 @@ class ChunkCausalDepthwiseConv(nn.Module):
 
     def _inside_chunks(self, x: Float[Tensor, "batch time channels"], chunk: int) -> Tensor:
         batch, time, channels = x.shape
-        weight, bias = self.chunkwise_conv.weight, self.chunkwise_conv.bias
-        missing = -time % chunk
-        chunks = F.pad(x, (0, 0, 0, missing)) if missing else x
-        y = convolve_over_time(chunks.reshape(-1, chunk, channels), weight, bias, self.kernel // 2)
+        missing = (time + chunk - 1) // chunk * chunk - time
+        chunks = F.pad(x, (0, 0, 0, missing)) if is_captured() or missing else x
+        y = self._inside(chunks.reshape(-1, chunk, channels))
         return y.reshape(batch, -1, channels)[:, :time]
+
+    def _inside(self, x: Float[Tensor, "chunks chunk channels"]) -> Tensor:
+        return convolve_over_time(x, self.chunkwise_conv.weight, self.chunkwise_conv.bias, self.kernel // 2)
 
     def _scale(self, chunk: int) -> Float[Tensor, "chunk channels"]:
         left, right = self.chunkwise_conv_scale
@@ -90,8 +94,11 @@ class ChunkCausalDepthwiseConv(nn.Module):
         self, chunks: Int[Tensor, " batch"], time: int, chunk: int
     ) -> Float[Tensor, "batch time channels"]:
         """The scale where each utterance has a chunk length of its own (places beyond it do not matter)."""
-        left, right = self.chunkwise_conv_scale.transpose(1, 2)  # (K, C) each
-        beyond = F.pad(left, (0, 0, 0, 1)), F.pad(right, (0, 0, 1, 0))  # a zero row for "far from this edge"
+        scales = self.chunkwise_conv_scale.transpose(1, 2)  # (K, C) each
+        beyond = (
+            F.pad(scales[0], (0, 0, 0, 1)),
+            F.pad(scales[1], (0, 0, 1, 0)),
+        )  # a zero row for "far from this edge"
         place = torch.arange(time, device=chunks.device) % chunk
         from_right = self.kernel - chunks[:, None] + place[None, :]
         return (
@@ -177,5 +184,8 @@ class ConvolutionModule(nn.Module):
         self, x: Float[Tensor, "batch time dim"], real: Bool[Tensor, "batch time"] | None
     ) -> Float[Tensor, "batch time channels"]:
         x, s = self.in_proj(x).chunk(2, dim=-1)
+        if is_captured():
+            y = x * self.balancer1(s).sigmoid()
+            return y if real is None else y.masked_fill(~real.unsqueeze(-1), 0.0)
         padding = None if real is None else ~real.unsqueeze(-1)
         return cast("Tensor", _Gate.apply(x, self.balancer1(s), padding))

@@ -35,7 +35,7 @@ from firstwords.encoders.zipformer.streaming import (
 )
 from firstwords.errors import ConfigError
 from firstwords.nn.chunks import chunk_mask, left_chunks, unseen
-from firstwords.tensors import Padded, is_full, real_frames, zero_padding
+from firstwords.tensors import Padded, is_captured, is_full, real_frames, zero_padding
 
 _SHORTEST = 9  # feature frames that give one frame at 50 Hz
 _MASK_KEEP = 0.875  # probability of keeping each of the two maskable groups of channels
@@ -140,7 +140,7 @@ class Zipformer(StreamingEncoder[ZipformerState]):
         x, lengths = self._embed(frames)
         masked = None if is_full(lengths, x.shape[1]) else lengths
         hidden = None
-        if chunk > 0 and chunk < x.shape[1]:
+        if chunk > 0 and (is_captured() or chunk < x.shape[1]):
             hidden = chunk_mask(x.shape[1], chunk, left_chunks(chunk, left), x.device)
         masks = self._feature_masks(x)
         outputs: list[Tensor] = []
@@ -196,7 +196,7 @@ class Zipformer(StreamingEncoder[ZipformerState]):
             x, cache = stack.step(x, cache, hidden[:, :: stack.factor], lengths)
             outputs.append(x)
             caches.append(cache)
-        x = self.downsample_output(self._all_channels(outputs), lengths)
+        x = self.downsample_output(self._all_channels(outputs), lengths, even=True)
         factor = self.config.output_downsampling
         after = ZipformerState(tuple(caches), before, state.processed + lengths)
         return Padded(x, (lengths + factor - 1) // factor), after
@@ -246,18 +246,18 @@ class Zipformer(StreamingEncoder[ZipformerState]):
         if lengths is None:
             return View(None, hidden, chunk, None)
         own = (lengths + factor - 1) // factor
-        real = real_frames(own, -(-time // factor))
+        real = real_frames(own, (time + factor - 1) // factor)
         padded = ~real[:, None, None, :]
         hidden = padded if hidden is None else hidden | padded
         return View(real, hidden, chunk, own if self.padding == "exact" else None)
 
     def _all_channels(self, outputs: list[Tensor]) -> Float[Tensor, "batch time dim"]:
         """The last stack's channels, then those that only earlier, wider stacks have."""
-        pieces, width = [outputs[-1]], outputs[-1].shape[2]
+        pieces, width = [outputs[-1]], int(outputs[-1].shape[2])
         for output in reversed(outputs[:-1]):
-            if output.shape[2] > width:
+            if int(output.shape[2]) > width:
                 pieces.append(output[:, :, width:])
-                width = output.shape[2]
+                width = int(output.shape[2])
         return change_width(torch.cat(pieces, dim=2) if len(pieces) > 1 else pieces[0], self.dim)
 
     def _finish(self, outputs: list[Tensor], lengths: Tensor, masked: Tensor | None) -> Padded:

@@ -26,7 +26,7 @@ from firstwords.encoders.zipformer.constraints import Balancer, Whiten, scale_gr
 from firstwords.encoders.zipformer.layer import keep_utterances
 from firstwords.encoders.zipformer.schedules import Schedule, Scheduled
 from firstwords.nn.convolution import convolve
-from firstwords.tensors import real_frames
+from firstwords.tensors import is_captured, real_frames
 
 LOOK_AHEAD = 3  # frames at 50 Hz that the 7x7 convolution sees to either side
 
@@ -132,7 +132,7 @@ class ConvNeXt(Scheduled):
 
     def _depthwise(self, x: Tensor) -> Tensor:
         layer = self.depthwise_conv
-        if x.device.type == "cpu" and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        if x.device.type == "cpu" and torch.is_grad_enabled() and not is_captured():
             return cast("Tensor", _DepthwiseConvolve.apply(x, layer.weight, layer.bias, LOOK_AHEAD))
         return convolve(x, layer, (LOOK_AHEAD, LOOK_AHEAD))
 

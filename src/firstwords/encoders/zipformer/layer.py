@@ -22,6 +22,7 @@ from firstwords.encoders.zipformer.convolution import ConvolutionModule
 from firstwords.encoders.zipformer.feedforward import FeedForward
 from firstwords.encoders.zipformer.schedules import Schedule, Scheduled
 from firstwords.nn.sharing import SharedWeights
+from firstwords.tensors import is_captured
 
 ATTENTION_SKIP = Schedule((0.0, 0.2), (4000.0, 0.05), (16000.0, 0.0))
 FEEDFORWARD_SKIP = Schedule((0.0, 0.1), (4000.0, 0.01), (50000.0, 0.0))
@@ -167,7 +168,7 @@ class ZipformerLayer(Scheduled):
         """``positions`` encode the offsets -(T-1) … T-1."""
         before, rates = x, self.rates
         # A captured graph gets the plain form; both give the same numbers.
-        whole = torch.compiler.is_compiling()
+        whole = is_captured()
         find_weights = self.self_attn_weights if whole else self.self_attn_weights.shared
         weights = find_weights(x, positions, view.hidden)
         attention_kept = self._kept(x, rates.attention_skip)

@@ -14,6 +14,7 @@ from firstwords.encoders.layers import present
 from firstwords.encoders.zipformer.attention import RelativePositions
 from firstwords.encoders.zipformer.layer import Bypass, LayerCache, LayerShape, View, ZipformerLayer
 from firstwords.encoders.zipformer.schedules import Schedule
+from firstwords.tensors import is_captured
 
 
 class _Combine(torch.autograd.Function):
@@ -48,17 +49,27 @@ class Downsample(nn.Module):
         self.bias = nn.Parameter(torch.zeros(factor))
 
     def forward(
-        self, x: Float[Tensor, "batch time dim"], lengths: Int[Tensor, " batch"] | None = None
+        self,
+        x: Float[Tensor, "batch time dim"],
+        lengths: Int[Tensor, " batch"] | None = None,
+        *,
+        even: bool = False,
     ) -> Float[Tensor, "batch groups dim"]:
-        """With ``lengths`` each utterance repeats its own last frame, without them the batch's."""
+        """With ``lengths`` each utterance repeats its own last frame, without them the batch's.
+
+        ``even``: the time is known to be a multiple of the factor, whatever graph is captured.
+        """
         time = x.shape[1]
-        groups = -(-time // self.factor)
+        groups = (time + self.factor - 1) // self.factor
         if lengths is not None:
             x = repeat_last(x, lengths)
-        if groups * self.factor != time:
+        if not even and (is_captured() or groups * self.factor != time):
             x = torch.cat((x, x[:, -1:].expand(-1, groups * self.factor - time, -1)), dim=1)
+        grouped = x.reshape(x.shape[0], groups, self.factor, int(x.shape[2]))
         weights = self.bias.softmax(dim=0)
-        return cast("Tensor", _Combine.apply(x.unflatten(1, (groups, self.factor)), weights))
+        if is_captured():
+            return (grouped * weights[:, None]).sum(dim=2)
+        return cast("Tensor", _Combine.apply(grouped, weights))
 
 
 def repeat_last(
@@ -77,7 +88,10 @@ def upsample(x: Float[Tensor, "batch groups dim"], factor: int, time: int) -> Fl
 
 def change_width(x: Float[Tensor, "batch time dim"], dim: int) -> Float[Tensor, "batch time width"]:
     """The first ``dim`` channels, or zero channels appended."""
-    return x[:, :, :dim] if x.shape[2] >= dim else F.pad(x, (0, dim - x.shape[2]))
+    width = int(x.shape[2])
+    if width == dim:
+        return x
+    return x[:, :, :dim] if width > dim else F.pad(x, (0, dim - width))
 
 
 def warm_up(begin: float, end: float, layers: int, factor: int) -> list[Schedule]:
@@ -142,7 +156,7 @@ class Stack(nn.Module):
         """One chunk and ``repeat`` at the encoder's rate; caches and ``hidden`` at this stack's own rate."""
         before = x
         if self.downsample is not None:
-            x = self.downsample(x, repeat)
+            x = self.downsample(x, repeat, even=True)
         positions = self.positions(x.shape[1], caches[0].keys.shape[1], x)
         after: list[LayerCache] = []
         for layer, cache in zip(self.present, caches, strict=True):

@@ -1,0 +1,68 @@
+"""``firstwords export``: a model as a bundle for phones, boards and offices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from firstwords.export.make import Made
+
+
+def run(
+    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    to: Annotated[Path, typer.Option("--to", help="Folder for the bundle: new, empty, or an older bundle.")],
+    int8: Annotated[bool, typer.Option("--int8", help="Also graphs with eight-bit weights.")] = False,
+    streaming: Annotated[
+        bool, typer.Option("--streaming", help="Graphs that read speech chunk by chunk (causal models).")
+    ] = False,
+    chunk_ms: Annotated[
+        float, typer.Option("--chunk-ms", help="With --streaming: audio per step, in milliseconds.")
+    ] = 640.0,
+    head: Annotated[str, typer.Option("--head", help="ctc or transducer, where a model has both.")] = "auto",
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Compare 20 utterances in every engine, at four sample rates."),
+    ] = False,
+    corpus: Annotated[
+        Path | None, typer.Option("--corpus", help="Corpus folder whose dev utterances are compared.")
+    ] = None,
+) -> None:
+    """Write a bundle: ONNX graphs, tokens.txt, bundle.json; a card once all engines read the same."""
+    from rich.console import Console
+
+    from firstwords.errors import UsageError
+    from firstwords.export.make import make_bundle
+
+    console = Console(highlight=False, markup=False, soft_wrap=True, stderr=True)
+    if head not in ("auto", "ctc", "transducer"):
+        raise UsageError(f"--head {head}: there is no such head.", mend="Heads: auto, ctc, transducer.")
+    if chunk_ms <= 0:
+        raise UsageError(f"--chunk-ms {chunk_ms:g} must be above 0.", mend="640 is usual.")
+    made = make_bundle(
+        model,
+        to,
+        kind=None if head == "auto" else head,
+        streaming=streaming,
+        int8=int8,
+        chunk_ms=chunk_ms,
+        report=console.print,
+    )
+    _show(made)
+    from firstwords.export.parity import check_bundle_of
+
+    check_bundle_of(made, corpus=corpus, long=check or corpus is not None, report=console.print)
+
+
+def _show(made: Made) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    for name, size in made.sizes.items():
+        console.print(f"{size / 1e6:9.2f} MB  {made.folder / name}")
+    if made.plan.alone:
+        console.print("For firstwords' own runtime only; sherpa-onnx cannot run this bundle:")
+        for reason in made.plan.alone:
+            console.print(f"  - {reason}")

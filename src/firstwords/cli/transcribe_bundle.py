@@ -1,0 +1,107 @@
+"""``firstwords transcribe`` with an exported bundle: the edge runtime, no torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from firstwords.cli.search_options import SearchOptions
+from firstwords.cli.transcribe_files import Loaded
+from firstwords.errors import UsageError
+from firstwords.export.runtime import Runtime
+from firstwords.export.runtime_help import DEFAULT
+
+if TYPE_CHECKING:
+    from firstwords.cli.transcribe_stream import StreamOptions
+    from firstwords.inference.listener import Listener
+
+_NEEDS_MODEL = "Give the model folder in place of the bundle."
+_REFUSED = {
+    "--rescore": "a language model that chooses among readings runs in torch, which a bundle does without",
+    "--post": "the stages of formatting belong to the model folder",
+    "--chunk-ms": "the chunk of a streaming bundle is fixed when it is exported",
+    "--left-ms": "the left context of a streaming bundle is fixed when it is exported",
+    "--source-lm": "a bundle's search takes one language model",
+    "--phrases": "phrases are spelled with the tokenizer of the model folder",
+}
+_VARIANTS = {"auto": "fp32", "fp32": "fp32", "int8": "int8"}
+
+
+def refuse_options(given: Mapping[str, object], device: str, search: SearchOptions) -> None:
+    """UsageError that names an option which a bundle cannot honour, and why."""
+    named = {**given, "--source-lm": search.source, "--phrases": search.phrases}
+    for name, value in named.items():
+        if value is not None:
+            raise UsageError(f"{name} cannot be used with a bundle: {_REFUSED[name]}.", mend=_NEEDS_MODEL)
+    if device not in ("auto", "cpu"):
+        raise UsageError(
+            f"--device {device} cannot be used with a bundle: it runs on the processor.", mend=_NEEDS_MODEL
+        )
+
+
+def open_bundle(folder: Path, precision: str, search: SearchOptions, say: Callable[[str], None]) -> Loaded:
+    """A bundle, ready to transcribe as wished."""
+    runtime = _load(folder, precision)
+    lines = _help(runtime, search)
+    for line in lines:
+        say(line)
+    return Loaded(runtime, runtime.plain_identity)
+
+
+def _load(folder: Path, precision: str) -> Runtime:
+    if precision not in _VARIANTS:
+        raise UsageError(
+            f"--precision {precision} cannot be used with a bundle: it computes in fp32 or int8.",
+            mend="Give one of auto, fp32, int8.",
+        )
+    return Runtime.load(folder, _VARIANTS[precision], threads=_threads())
+
+
+def _threads() -> int:
+    """As many as this process may use, or OMP_NUM_THREADS."""
+    wish = os.environ.get("OMP_NUM_THREADS", "")
+    if wish.isascii() and wish.isdigit() and 0 < int(wish) < 1024:
+        return int(wish)
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else (os.cpu_count() or 1)
+
+
+def _help(runtime: Runtime, search: SearchOptions) -> list[str]:
+    """Have the runtime search as wished -> what a user must be told."""
+    beam = search.beam or 1
+    if search.lm is None:
+        runtime.use(beam=beam)
+        return []
+    from firstwords.export.runtime_language_model import open_help
+
+    weights = DEFAULT
+    if search.weight is not None:
+        weights = weights.with_(weight=search.weight)
+    if search.bonus is not None:
+        weights = weights.with_(bonus=search.bonus)
+    found = open_help(search.lm, runtime.tokenizer, runtime.facts.normalizer, weights)
+    runtime.use(beam=beam, help=found)
+    origin = "as given" if search.weight is not None else "not tuned for bundles"
+    return [f"Language model {search.lm}: weight {weights.weight:g}, bonus {weights.bonus:g} ({origin})."]
+
+
+class BundleHears:
+    """A streaming bundle for streams; chunk and left context are its own."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self.sample_rate = runtime.sample_rate
+
+    def open(self, options: StreamOptions, rate: int, *, partials: bool) -> Listener:
+        """A stream of samples of this rate."""
+        return self._runtime.listener(sample_rate=rate, partials=partials)
+
+
+def stream_bundle(loaded: Loaded, options: StreamOptions, say: Callable[[str], None]) -> None:
+    """Write what is heard to standard output until the sound ends."""
+    from firstwords.cli.transcribe_stream import transcribe_stream
+
+    assert isinstance(loaded.transcriber, Runtime)
+    transcribe_stream(BundleHears(loaded.transcriber), options, say)

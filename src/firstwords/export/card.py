@@ -1,0 +1,53 @@
+"""The card of a bundle: what it is, which engines run it and how, what the comparison gave."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from firstwords import __version__
+from firstwords.export.make import Made
+
+
+def write_bundle_card(made: Made, utterances: int, table: str) -> str:
+    """A bundle that passed the parity gate -> Markdown."""
+    recipe, plan = made.loaded.recipe, made.plan
+    model = made.loaded.model
+    kind = ("streaming " if plan.streaming else "offline ") + plan.kind
+    rows = [
+        ("language", recipe.language),
+        ("bundle", kind),
+        ("model", f"{recipe.encoder.kind}, {model.num_parameters / 1e6:.2f} M parameters"),
+        ("pieces", str(model.vocabulary)),
+        ("audio", f"{recipe.features.sample_rate} Hz, mono"),
+        ("frames", f"one per {1000 * model.frame_seconds:g} ms"),
+        ("engines", "firstwords, sherpa-onnx" if not plan.alone else "firstwords alone"),
+        ("date", datetime.now(UTC).date().isoformat()),
+        ("firstwords", __version__),
+        *((f"`{name}`", f"{size / 1e6:.2f} MB") for name, size in made.sizes.items()),
+    ]
+    if plan.streaming:
+        chunk = plan.facts["chunk"]
+        shift = 1000 * model.frontend.frame_shift
+        rows.insert(2, ("chunk", f"{chunk['shift'] * shift:g} ms, window {chunk['frames'] * shift:g} ms"))
+    listed = "\n".join(f"| {name} | {value.replace('|', '/')} |" for name, value in rows)
+    alone = ""
+    if plan.alone:
+        alone = "\nsherpa-onnx cannot run this bundle:\n\n" + "".join(f"- {why}\n" for why in plan.alone)
+    else:
+        alone = f"\nWith sherpa-onnx:\n\n    {_command(made)}\n"
+    return (
+        f"# {recipe.name}\n\n| | |\n|---|---|\n{listed}\n{alone}\n"
+        f"## Parity\n\n{utterances} recordings, each read by every engine:\n\n{table}\n"
+        "The graphs hold the model alone: no language model, closed vocabulary, speech gate or formatting "
+        "of the model folder.\n"
+    )
+
+
+def _command(made: Made) -> str:
+    """How sherpa-onnx is called with these files."""
+    program = "sherpa-onnx" if made.plan.streaming else "sherpa-onnx-offline"
+    if made.plan.kind == "ctc":
+        option = "zipformer2-ctc-model" if made.plan.streaming else "zipformer-ctc-model"
+        return f"{program} --tokens=tokens.txt --{option}=model.onnx recording.wav"
+    files = " ".join(f"--{part}={part}.onnx" for part in ("encoder", "decoder", "joiner"))
+    return f"{program} --tokens=tokens.txt {files} recording.wav"

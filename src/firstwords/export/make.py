@@ -1,0 +1,51 @@
+"""``firstwords export``: model folder -> bundle, with the proof that it reads what the model reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from firstwords.export.plan import CHUNK_MS, Kind, Plan, plan_bundle
+from firstwords.export.quantize import quantize_graphs
+from firstwords.export.trace import require_onnx
+from firstwords.export.write import all_files, describe, make_graphs, refuse_other_folders, write_bundle
+from firstwords.model.checkpoint import LoadedModel, load_model
+
+
+@dataclass(frozen=True)
+class Made:
+    """A written bundle."""
+
+    folder: Path
+    loaded: LoadedModel
+    plan: Plan
+    sizes: dict[str, int]  # file name -> bytes
+
+
+def make_bundle(
+    model: Path,
+    folder: Path,
+    *,
+    kind: Kind | None = None,
+    streaming: bool = False,
+    int8: bool = False,
+    chunk_ms: float = CHUNK_MS,
+    report: Callable[[str], None] = lambda line: None,
+) -> Made:
+    """Write the bundle of a model folder into ``folder``: an empty one, or an older bundle.
+
+    It has no card yet: that is written when the parity gate (parity.py) is passed.
+    """
+    require_onnx()
+    refuse_other_folders(folder)
+    loaded = load_model(model, device="cpu")
+    plan = plan_bundle(loaded.model, kind=kind, streaming=streaming, chunk_ms=chunk_ms)
+    report("tracing the graphs")
+    graphs = make_graphs(plan)
+    if int8:
+        report("eight-bit weights")
+        graphs |= quantize_graphs(graphs)
+    files = all_files(graphs, loaded.tokenizer)
+    write_bundle(folder, describe(plan, loaded.recipe, loaded.model, files), files)
+    return Made(folder, loaded, plan, {name: len(content) for name, content in files.items()})

@@ -1,0 +1,343 @@
+"""CTC prefix beam search: the most probable label sequences, not the most probable path.
+
+Graves, 2012, "Supervised sequence labelling", section 7.5; Hannun et al., 2014, arXiv:1408.2873. A label
+sequence (prefix) collects the probability of all paths that read as it; two sums per prefix are enough:
+
+    blank   paths that end in a blank          token   paths that end in the prefix's last token
+
+At each frame a prefix stays (blank, or its last token again) or grows by one token; growing by the last token
+itself needs a blank before. A prefix may be reached both ways, and the two are then one. Among all of them
+the ``beam`` most probable are kept. Nothing else is pruned unless asked for: all tokens are tried, and the
+scores are exact within the beam, in float64.
+
+Fast because the loop is over frames alone, and because only 2 * beam + 1 tokens per frame can matter: a
+prefix has at most ``beam`` places to fill, at most ``beam`` of its continuations are already prefixes of
+their own, and one token is its last.
+
+With scorers (fusion.py) a prefix is worth the probability of its paths and the scorers' weighted shares,
+which are added once, when it grows; at the end come their shares of the end of the sentence. All tokens are
+then tried for every prefix. A beam of 1 follows one prefix; what greedy search with a language model means.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple, Protocol, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firstwords.errors import SearchError
+from firstwords.search.ctc_common import BLANK
+from firstwords.search.interface import CtcBeamConfig
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+class Beside(Protocol):
+    """What goes along with the living prefixes, one slot each: ``Companion`` (fusion.py) and its like."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the shares."""
+        ...
+
+    @property
+    def scores(self) -> Floats:
+        """(slots, V) of the next token; column 0 is the end. The caller may write into it."""
+        ...
+
+    def totals(self) -> Floats:
+        """(slots,) of the sentences so far, without an end."""
+        ...
+
+    def ended(self) -> Floats:
+        """(slots, names) the shares with the end behind each sentence."""
+        ...
+
+    def move(self, origins: Ints, tokens: Ints) -> None:
+        """Slot i goes on from what slot origins[i] was, grown by tokens[i] unless that is 0."""
+        ...
+
+    def rebase(self, slot: int) -> None:
+        """Count the shares of all slots from those of this one on."""
+        ...
+
+
+class PrefixReading(NamedTuple):
+    """A label sequence that has ended; ``score`` is the sum of ``parts``, natural log."""
+
+    tokens: tuple[int, ...]
+    score: float
+    parts: dict[str, float]
+
+
+def check_numbers(log_probs: Floats, name: str) -> None:
+    """SearchError where a model gives no numbers; ``name`` says which frames these are."""
+    if np.isnan(log_probs).any():
+        raise SearchError(
+            f"{name} has log-probabilities that are not numbers.",
+            mend="The model has diverged: use an earlier checkpoint.",
+        )
+
+
+def _prepare(log_probs: Floats, config: CtcBeamConfig) -> Floats:
+    """The posteriors as the search sees them: what must not be tried is minus infinity."""
+    scores = log_probs.copy()
+    if config.token_threshold > 0:
+        scores[:, BLANK + 1 :][log_probs[:, BLANK + 1 :] < np.log(config.token_threshold)] = -np.inf
+    if config.tokens_per_frame is not None and config.tokens_per_frame < scores.shape[1]:
+        least = -np.partition(-scores, config.tokens_per_frame - 1, axis=1)[:, config.tokens_per_frame - 1]
+        scores[scores < least[:, None]] = -np.inf
+    scores[:, BLANK] -= config.blank_penalty
+    return scores
+
+
+def _choices(scores: Floats, count: int) -> Ints:
+    """The ``count`` best tokens of every frame (blank not among them), in the order of their ids."""
+    frames, vocabulary = scores.shape
+    if vocabulary - 1 <= count:
+        return np.broadcast_to(np.arange(1, vocabulary), (frames, vocabulary - 1))
+    best = np.argpartition(-scores[:, 1:], count - 1, axis=1)[:, :count] + 1
+    return np.sort(best, axis=1)
+
+
+@final
+class PrefixBeam:
+    """The prefixes alive after some frames. Prefixes are nodes of a tree, so that none is ever copied.
+
+    Node 0 is the empty prefix; the arrays hold one entry per living prefix, best first.
+    """
+
+    def __init__(self, width: int, companion: Beside | None = None) -> None:
+        self.width = width
+        self.companion = companion  # its slots are the living prefixes
+        self._tokens: list[int] = [BLANK]  # node -> its last token
+        self._parents: list[int] = [-1]  # node -> the node without that token
+        self._children: dict[tuple[int, int], int] = {}
+        self.nodes: Ints = np.zeros(1, dtype=np.int64)
+        self.blank: Floats = np.zeros(1)
+        self.token: Floats = np.full(1, -np.inf)
+        self._last: Ints = np.zeros(1, dtype=np.int64)
+        self._above: Ints = np.full(1, -1, dtype=np.int64)
+
+    def read(self, log_probs: Floats, config: CtcBeamConfig) -> None:
+        """The next frames (T, V), natural-log probabilities."""
+        scores = _prepare(log_probs, config)
+        if self.companion is None:
+            for frame, tokens in zip(scores, _choices(scores, 2 * config.beam + 1), strict=True):
+                self.advance(frame, tokens)
+        elif self.width == 1:
+            self._follow(scores, self.companion)
+        else:
+            for frame in scores:
+                self.advance_together(frame, self.companion)
+
+    def advance(self, scores: Floats, choices: Ints) -> None:
+        """One frame: log-probabilities of all symbols, and the tokens by which prefixes may grow."""
+        living = len(self.nodes)
+        total = np.logaddexp(self.blank, self.token)
+        staying_blank = total + scores[BLANK]
+        staying_token = self.token + scores[self._last]
+
+        # growing[k, c]: prefix k followed by token choices[c]; after a blank alone if it repeats the last.
+        repeats = choices == self._last[:, None]
+        growing = np.where(repeats, self.blank[:, None], total[:, None]) + scores[choices]
+
+        # Where prefix j is prefix k plus one token, growing k and staying at j are one and the same.
+        longer, shorter = np.nonzero(self._above[:, None] == self.nodes)
+        if len(longer):
+            added = self._last[longer]
+            before = np.where(added == self._last[shorter], self.blank[shorter], total[shorter])
+            staying_token[longer] = np.logaddexp(staying_token[longer], before + scores[added])
+            pair, column = np.nonzero(choices == added[:, None])
+            growing[shorter[pair], column] = -np.inf
+
+        candidates = np.concatenate((np.logaddexp(staying_blank, staying_token), growing.ravel()))
+        kept = np.argsort(-candidates, kind="stable")[: self.width]
+        kept = kept[candidates[kept] > -np.inf]
+        grown = kept >= living
+        origin = np.where(grown, (kept - living) // max(len(choices), 1), kept)
+        new_token = np.full(len(kept), -1, dtype=np.int64)
+        new_token[grown] = choices[(kept[grown] - living) % max(len(choices), 1)]
+        self._keep(
+            origin,
+            new_token,
+            np.where(grown, -np.inf, staying_blank[origin]),
+            np.where(grown, candidates[kept], staying_token[origin]),
+        )
+
+    def advance_together(self, scores: Floats, companion: Beside) -> None:
+        """One frame with scorers: each prefix has an order of tokens of its own, so all are tried."""
+        living, vocabulary = len(self.nodes), len(scores)
+        every = np.arange(living)
+        total = np.logaddexp(self.blank, self.token)
+        staying_blank = total + scores[BLANK]
+        staying_token = self.token + scores[self._last]
+        so_far = companion.totals()
+
+        # growing[k, c]: as in ``advance``, the scorers' shares included.
+        growing = companion.scores
+        again = growing[every, self._last] + (self.blank + so_far) + scores[self._last]
+        growing += scores
+        growing += (total + so_far)[:, None]
+        growing[every, self._last] = again
+        growing[:, BLANK] = -np.inf
+        longer, shorter = np.nonzero(self._above[:, None] == self.nodes)
+        if len(longer):
+            added = self._last[longer]
+            before = np.where(added == self._last[shorter], self.blank[shorter], total[shorter])
+            staying_token[longer] = np.logaddexp(staying_token[longer], before + scores[added])
+            growing[shorter, added] = -np.inf
+
+        # The best of staying and of each row are candidates: what is below their width-th is not among the
+        # best, and hardly anything is left to sort.
+        staying = np.logaddexp(staying_blank, staying_token) + so_far
+        least = -np.inf
+        if 2 * living >= self.width:
+            least = -np.sort(-np.concatenate((staying, growing.max(axis=1))))[self.width - 1]
+        (flat,) = np.nonzero(growing.ravel() >= max(least, np.finfo(np.float64).min))
+        candidates = np.concatenate((staying, growing.ravel()[flat]))
+        kept = np.argsort(-candidates, kind="stable")[: self.width]
+        kept = kept[candidates[kept] > -np.inf]
+        grown = kept >= living
+        origin, new_token = kept.copy(), np.full(len(kept), -1, dtype=np.int64)
+        origin[grown], new_token[grown] = np.divmod(flat[kept[grown] - living], vocabulary)
+        before = np.where(new_token == self._last[origin], self.blank[origin], total[origin])
+        self._keep(
+            origin,
+            new_token,
+            np.where(grown, -np.inf, staying_blank[origin]),
+            np.where(grown, before + scores[new_token], staying_token[origin]),
+        )
+        companion.move(origin, np.maximum(new_token, BLANK))
+
+    def _follow(self, frames: Floats, companion: Beside) -> None:
+        """Frames of a beam of 1: the same as ``advance_together``, without looking where no token can win."""
+        peaks = frames[:, BLANK + 1 :].max(axis=1, initial=-np.inf).tolist()
+        node, last = int(self.nodes[0]), int(self._last[0])
+        blank, token = float(self.blank[0]), float(self.token[0])
+        ahead = companion.scores[0]
+        most = float(ahead[BLANK + 1 :].max(initial=-np.inf))
+        for scores, peak in zip(frames, peaks, strict=True):
+            total = _add(blank, token)
+            staying_blank, staying_token = total + float(scores[BLANK]), token + float(scores[last])
+            staying = _add(staying_blank, staying_token)
+            chosen, best = -1, staying
+            if total + peak + most > staying:
+                growing = ahead + scores
+                if last != BLANK:
+                    growing[last] += blank - total
+                found = int(growing[BLANK + 1 :].argmax()) + BLANK + 1
+                if total + growing[found] > staying:
+                    chosen, best = found, total + float(growing[found])
+            if best == -math.inf:
+                raise _impossible()
+            if chosen < 0:
+                blank, token = staying_blank, staying_token
+                continue
+            blank, token = -math.inf, (blank if chosen == last else total) + float(scores[chosen])
+            node, last = self._child(node, chosen), chosen
+            companion.move(np.zeros(1, dtype=np.int64), np.array([chosen]))
+            ahead = companion.scores[0]
+            most = float(ahead[BLANK + 1 :].max(initial=-np.inf))
+        self._place([node], np.array([blank]), np.array([token]))
+
+    def _keep(self, origin: Ints, grown_by: Ints, blank: Floats, token: Floats) -> None:
+        """Living prefixes become those at ``origin``, each grown by a token unless that is -1."""
+        if len(origin) == 0:
+            raise _impossible()
+        nodes = self.nodes[origin].tolist()
+        for place, added in enumerate(grown_by.tolist()):
+            if added >= 0:
+                nodes[place] = self._child(nodes[place], added)
+        self._place(nodes, blank, token)
+
+    def _place(self, nodes: list[int], blank: Floats, token: Floats) -> None:
+        """These nodes are the living prefixes."""
+        self.nodes = np.array(nodes, dtype=np.int64)
+        self.blank, self.token = blank, token
+        self._last = np.array([self._tokens[node] for node in nodes], dtype=np.int64)
+        self._above = np.array([self._parents[node] for node in nodes], dtype=np.int64)
+
+    def _child(self, node: int, token: int) -> int:
+        """The node of a grown prefix; a prefix that was dropped and comes back is the same node again."""
+        found = self._children.get((node, token))
+        if found is None:
+            found = len(self._tokens)
+            self._children[node, token] = found
+            self._tokens.append(token)
+            self._parents.append(node)
+        return found
+
+    def forget(self, count: int, fits: Callable[[tuple[int, ...]], bool]) -> None:
+        """The best reading's first ``count`` tokens become the root; readings are then what follows them.
+
+        Only those live on that begin with these tokens, and whose other tokens are such that ``fits``.
+        """
+        spelled = [self._spell(int(node)) for node in self.nodes]
+        total = np.logaddexp(self.blank, self.token)
+        best = int(self._order()[0])
+        root = spelled[best][:count]
+        kept = [k for k, tokens in enumerate(spelled) if tokens[:count] == root and fits(tokens[count:])]
+        if self.companion is not None:
+            self.companion.rebase(best)
+            self.companion.move(np.array(kept, dtype=np.int64), np.zeros(len(kept), dtype=np.int64))
+        self._tokens = [root[-1] if root else self._tokens[0]]
+        self._parents, self._children = [-1], {}
+        nodes = [0] * len(kept)
+        for place, k in enumerate(kept):
+            for token in spelled[k][count:]:
+                nodes[place] = self._child(nodes[place], token)
+        self._place(nodes, self.blank[kept] - total[best], self.token[kept] - total[best])
+
+    def readings(self) -> list[tuple[tuple[int, ...], float]]:
+        """Label sequences of the living prefixes and their log-probabilities by CTC, best first."""
+        total = np.logaddexp(self.blank, self.token)
+        return [(self._spell(int(self.nodes[k])), float(total[k])) for k in self._order().tolist()]
+
+    def ended(self) -> list[PrefixReading]:
+        """The living prefixes as whole sentences, best first."""
+        total = np.logaddexp(self.blank, self.token)
+        names: tuple[str, ...] = ()
+        shares = np.zeros((len(total), 0))
+        if self.companion is not None:
+            names, shares = self.companion.names, self.companion.ended()
+        scores = total + shares.sum(axis=1)
+        return [
+            PrefixReading(
+                self._spell(int(self.nodes[k])),
+                float(scores[k]),
+                {"ctc": float(total[k])} | dict(zip(names, shares[k].tolist(), strict=True)),
+            )
+            for k in np.argsort(-scores, kind="stable").tolist()
+        ]
+
+    def _order(self) -> Ints:
+        """The living prefixes, best first, as if the sentence went on."""
+        total = np.logaddexp(self.blank, self.token)
+        if self.companion is not None:
+            total = total + self.companion.totals()
+        return np.argsort(-total, kind="stable")
+
+    def _spell(self, node: int) -> tuple[int, ...]:
+        tokens: list[int] = []
+        while node > 0:
+            tokens.append(self._tokens[node])
+            node = self._parents[node]
+        return tuple(reversed(tokens))
+
+
+def _add(a: float, b: float) -> float:
+    """log(exp(a) + exp(b))"""
+    high, low = (a, b) if a >= b else (b, a)
+    return high if low == -math.inf else high + math.log1p(math.exp(low - high))
+
+
+def _impossible() -> SearchError:
+    return SearchError(
+        "No symbol is possible at some frame: all log-probabilities there are minus infinity.",
+        mend="Lower token_threshold, or raise tokens_per_frame.",
+    )

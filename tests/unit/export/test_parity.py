@@ -1,0 +1,126 @@
+"""The gate: every engine reads what the model reads, or there is no card."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_graphs import KINDS, facts_of
+from typer.testing import CliRunner
+
+from firstwords.cli.main import app
+from firstwords.errors import CheckpointError, DependencyError, UsageError
+from firstwords.export import parity
+from firstwords.export.decode import OnnxReader, TorchReader, collapse, tail_samples, windows
+from firstwords.export.make import Made, make_bundle
+from firstwords.export.sherpa import has_sherpa, read_with_sherpa, shown
+from firstwords.model.checkpoint import load_model
+from streaming_model import make_causal_model, talk
+
+needs_sherpa = pytest.mark.skipif(not has_sherpa(), reason="sherpa-onnx is not installed")
+
+
+def test_collapse() -> None:
+    assert collapse([0, 1, 1, 0, 1, 2, 2, 0, 0, 3]) == (1, 1, 2, 3)
+    assert collapse([]) == ()
+
+
+def test_windows_as_sherpa_waits_for_one_frame_more() -> None:
+    facts = {"chunk": {"frames": 45, "shift": 32}}
+    assert [(w.start, w.stop) for w in windows(45, facts)] == []
+    assert [(w.start, w.stop) for w in windows(78, facts)] == [(0, 45), (32, 77)]
+
+
+@needs_sherpa
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_engines_read_the_same(bundles: dict[str, Made], kind: str) -> None:
+    made, facts = bundles[kind], facts_of(bundles[kind])
+    sounds = [talk(3.0, seed=1), talk(1.7, seed=2), np.zeros(0, np.float32), np.zeros(40, np.float32)]
+    torch_reader, onnx_reader = TorchReader(facts, made.loaded.model), OnnxReader(facts, made.folder, "fp32")
+    expected = [torch_reader.read(samples, 16000) for samples in sounds]
+    assert min(len(tokens) for tokens in expected[:2]) >= 8
+    assert [onnx_reader.read(samples, 16000) for samples in sounds] == expected
+    tail = tail_samples(facts) if made.plan.streaming else 0
+    said = read_with_sherpa(made.folder, facts, "fp32", [(s, 16000) for s in sounds], tail=tail)
+    assert [one.pieces for one in said] == [
+        shown(made.loaded.tokenizer.pieces, tokens) for tokens in expected
+    ]
+
+
+def test_a_passed_gate_writes_a_card(bundles: dict[str, Made], tmp_path: Path) -> None:
+    shutil.copytree(bundles["streaming transducer"].folder, tmp_path / "b")
+    made = replace(bundles["streaming transducer"], folder=tmp_path / "b")
+    gate = parity.check_bundle_of(made)
+    assert gate.tokens > 20
+    written = json.loads((made.folder / "parity.json").read_text(encoding="utf-8"))
+    assert written["passed"]
+    assert {row["engine"] for row in written["rows"]} >= {"PyTorch", "onnxruntime"}
+    card = (made.folder / "card.md").read_text(encoding="utf-8")
+    assert "streaming transducer" in card
+    assert "--encoder=encoder.onnx" in card
+
+
+def test_other_weights_get_no_card(model: Path, bundles: dict[str, Made], tmp_path: Path) -> None:
+    shutil.copytree(bundles["ctc"].folder, tmp_path / "b")
+    (tmp_path / "b" / "card.md").write_text("old")
+    other = load_model(make_causal_model(tmp_path / "other", seed=8), device="cpu")
+    made = replace(bundles["ctc"], folder=tmp_path / "b", loaded=other)
+    with pytest.raises(CheckpointError, match=r"onnxruntime, fp32: \d+ utterances have other tokens"):
+        parity.check_bundle_of(made)
+    assert not json.loads((tmp_path / "b" / "parity.json").read_text(encoding="utf-8"))["passed"]
+    assert not (tmp_path / "b" / "card.md").exists()
+
+
+def test_int8_that_costs_more_than_a_point_gets_no_card() -> None:
+    def row(engine: str, variant: str, cer: float) -> parity.Row:
+        return parity.Row(engine, variant, 16000, 0, parity.ErrorRate(), cer)
+
+    rows = [row("a", "fp32", 0.2), row("a", "int8", 0.2099), row("b", "fp32", 0.3), row("b", "int8", 0.311)]
+    faults = list(parity._faults(rows, 16000))  # pyright: ignore[reportPrivateUsage]
+    assert len(faults) == 1
+    assert faults[0].startswith("b, int8")
+
+
+@needs_sherpa
+def test_what_sherpa_cannot_load_is_an_error_not_a_dead_process(
+    bundles: dict[str, Made], tmp_path: Path
+) -> None:
+    import onnx
+
+    made, facts = bundles["streaming ctc"], facts_of(bundles["streaming ctc"])
+    shutil.copytree(made.folder, tmp_path / "b")
+    graph = onnx.load(tmp_path / "b" / "model.onnx")
+    kept = [p for p in graph.metadata_props if p.key != "decode_chunk_len"]
+    del graph.metadata_props[:]
+    graph.metadata_props.extend(kept)
+    onnx.save(graph, tmp_path / "b" / "model.onnx")
+    with pytest.raises(CheckpointError, match="sherpa-onnx could not run"):
+        read_with_sherpa(tmp_path / "b", facts, "fp32", [(talk(1.0), 16000)], tail=0)
+
+
+def test_the_command(model: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(
+        app, ["export", str(model), "--to", str(tmp_path / "b"), "--head", "ctc"], catch_exceptions=False
+    )
+    assert done.exit_code == 0, done.output
+    names = {path.name for path in (tmp_path / "b").iterdir()}
+    assert names == {"bundle.json", "card.md", "features.onnx", "model.onnx", "parity.json", "tokens.txt"}
+
+
+def test_a_folder_with_other_things_is_left_alone(model: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("all of it")
+    with pytest.raises(UsageError, match="neither empty nor a bundle"):
+        make_bundle(model, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_missing_package_is_named(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(DependencyError, match="'onnx'") as caught:
+        make_bundle(model, tmp_path / "b")
+    assert "firstwords[export]" in caught.value.mend

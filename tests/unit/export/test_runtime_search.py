@@ -1,0 +1,236 @@
+"""The runtime's searches against those over tensors, on the same log-probabilities."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from firstwords.errors import CheckpointError, UsageError
+from firstwords.export.graphs import JoinerGraph, TokenReader
+from firstwords.export.runtime_help import RowCompanion
+from firstwords.export.runtime_language_model import open_help
+from firstwords.export.runtime_search import TransducerSteps, read_ctc, read_transducer
+from firstwords.export.runtime_stream import TransducerStream
+from firstwords.heads.transducer.head import TransducerConfig, TransducerHead
+from firstwords.lm.language_model import save_language_model
+from firstwords.lm.ngram_arpa import write_arpa
+from firstwords.lm.ngram_scorer import NgramScorer
+from firstwords.lm.tensors_file import parse_tensors
+from firstwords.search.ctc_beam import CtcBeamSearch
+from firstwords.search.fusion import Scorers, weigh
+from firstwords.search.greedy import greedy_search
+from firstwords.search.hypothesis import Hypothesis
+from firstwords.search.interface import (
+    CtcBeamConfig,
+    GreedyConfig,
+    LanguageModelConfig,
+    TransducerGreedyConfig,
+)
+from firstwords.search.transducer_greedy import TransducerGreedySearch
+from firstwords.tensors import Padded, pad
+from firstwords.text.given import GivenTokenizer
+from firstwords.text.pieces import BYTES
+from small_ngrams import train
+
+FRAME = 0.04
+TOKENIZER = GivenTokenizer(["<blank>", "▁", *"abcdé", *BYTES[:4]])
+V = len(TOKENIZER.pieces)
+TEXTS = ["abba cab", "bad dad", "cab é", "a bad cab", "dé ab"] * 3
+
+
+def utterances(seed: int = 0) -> list[np.ndarray]:
+    generator = np.random.default_rng(seed)
+    logits = [generator.normal(0, 2.5, (length, V)) for length in (1, 17, 40)]
+    for values in logits:
+        values[:, 0] += 1.5
+    return [torch.from_numpy(v).float().log_softmax(-1).numpy() for v in logits]
+
+
+def batch(values: list[np.ndarray]) -> Padded:
+    return pad([torch.from_numpy(v) for v in values])
+
+
+def same(found: Hypothesis, wanted: Hypothesis, *, close: float = 1e-6) -> None:
+    assert found.tokens == wanted.tokens
+    assert found.times == wanted.times
+    assert found.ends == wanted.ends
+    assert found.score == pytest.approx(wanted.score, abs=1e-4)
+    np.testing.assert_allclose(found.confidences or (), wanted.confidences or (), atol=close)
+    assert set(found.parts) == set(wanted.parts)
+    for name, part in wanted.parts.items():
+        assert found.parts[name] == pytest.approx(part, abs=1e-4)
+
+
+def test_greedy_ctc_is_the_search_over_tensors() -> None:
+    values = utterances()
+    for found, wanted in zip(
+        read_ctc(values, GreedyConfig(), FRAME, None), greedy_search(batch(values), frame_seconds=FRAME),
+        strict=True,
+    ):  # fmt: skip
+        same(found[0], wanted)
+
+
+@pytest.fixture(scope="module")
+def lm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("lm") / "lm"
+    save_language_model(folder, train(TEXTS, "char"))
+    return folder
+
+
+@pytest.mark.parametrize("beam", [1, 2, 8])
+@pytest.mark.parametrize(("weight", "bonus"), [(0.0, 0.0), (0.7, 0.0), (0.4, 1.2), (0.0, -0.5)])
+def test_beam_search_with_a_language_model_is_that_over_tensors(
+    beam: int, weight: float, bonus: float, lm_folder: Path
+) -> None:
+    from firstwords.lm.language_model import load_language_model
+
+    weights = LanguageModelConfig(weight=weight, bonus=bonus)
+    config = CtcBeamConfig(beam=beam, n_best=min(4, beam), language_model=weights)
+    scorer = NgramScorer(load_language_model(lm_folder), TOKENIZER)
+    scorers = weigh(Scorers(language_model=scorer), weights, V)
+    values = utterances(beam)
+    wanted = CtcBeamSearch(config, FRAME, scorers)(batch(values))
+    helped = open_help(lm_folder, TOKENIZER, "default", weights).beside
+    assert (helped is None) == (not scorers)
+    found = read_ctc(values, config, FRAME, helped)
+    for mine, theirs in zip(found, wanted, strict=True):
+        assert len(mine) == len(theirs)
+        for one, other in zip(mine, theirs, strict=True):
+            same(one, other)
+
+
+def test_greedy_search_with_a_language_model_follows_one_prefix(lm_folder: Path) -> None:
+    helped = open_help(lm_folder, TOKENIZER, "default", LanguageModelConfig(weight=0.5)).beside
+    values = utterances(9)
+    greedy = read_ctc(values, GreedyConfig(), FRAME, helped)
+    assert greedy == read_ctc(values, CtcBeamConfig(beam=1, n_best=1), FRAME, helped)
+
+
+def test_an_arpa_file_gives_what_the_folder_gives(lm_folder: Path, tmp_path: Path) -> None:
+    model = train(TEXTS, "char").model
+    for name in ("lm.arpa", "lm.arpa.gz"):
+        write_arpa(tmp_path / name, model)
+        rows = open_help(tmp_path / name, TOKENIZER, "default").rows
+        folder = open_help(lm_folder, TOKENIZER, "default").rows
+        assert rows is not None
+        assert folder is not None
+        a, b = rows.start(), folder.start()
+        for token in (2, 3, 1, 6, 4, 7):
+            np.testing.assert_allclose(rows.row(a), folder.row(b), atol=1e-5)
+            a, b = rows.after(a, token), folder.after(b, token)
+
+
+def test_language_models_that_cannot_help_say_why(tmp_path: Path) -> None:
+    save_language_model(tmp_path / "words", train(TEXTS, "word"))
+    with pytest.raises(UsageError, match="whole words"):
+        open_help(tmp_path / "words", TOKENIZER, "default")
+    write_arpa(tmp_path / "words.arpa", train(TEXTS, "word").model)
+    with pytest.raises(UsageError, match="whole words"):
+        open_help(tmp_path / "words.arpa", TOKENIZER, "default")
+    save_language_model(tmp_path / "strange", train(["xyz zyx"], "char"))
+    with pytest.raises(CheckpointError, match="another vocabulary"):
+        open_help(tmp_path / "strange", GivenTokenizer(["<blank>", "a", "b"]), "default")
+    save_language_model(tmp_path / "pieces", train(TEXTS, "piece", tokenizer=TOKENIZER))
+    with pytest.raises(CheckpointError, match="fingerprints"):
+        open_help(tmp_path / "pieces", GivenTokenizer(["<blank>", *"abcd"]), "default")
+    with pytest.raises(CheckpointError, match="is no language model"):
+        open_help(tmp_path / "nowhere", TOKENIZER, "default")
+
+
+def test_a_companion_counts_from_a_slot_on(lm_folder: Path) -> None:
+    rows = open_help(lm_folder, TOKENIZER, "default").rows
+    assert rows is not None
+    companion = RowCompanion(rows, 0.5, 1.0)
+    zero = np.zeros(1, np.int64)
+    companion.move(np.zeros(2, np.int64), np.array([2, 3]))
+    before = companion.totals()
+    companion.rebase(0)
+    assert companion.totals() == pytest.approx(before - before[0])
+    state = rows.after(rows.start(), 2)
+    companion.move(zero, np.array([4]))
+    assert companion.totals()[0] == pytest.approx(0.5 * rows.row(state)[4] + 1.0)
+
+
+class HeadSteps:
+    """Decoder and joiner of a head as two engines: the modules that are exported."""
+
+    def __init__(self, head: TransducerHead) -> None:
+        self._decoder, self._joiner = TokenReader(head), JoinerGraph(head.joiner)
+
+    @torch.no_grad()
+    def decoder(self, tokens: np.ndarray) -> list[np.ndarray]:
+        return [self._decoder(torch.from_numpy(tokens)).numpy()]
+
+    @torch.no_grad()
+    def joiner(self, encoded: np.ndarray, decoded: np.ndarray) -> list[np.ndarray]:
+        return [self._joiner(torch.from_numpy(encoded), torch.from_numpy(decoded)).numpy()]
+
+
+@pytest.fixture(scope="module")
+def head() -> TransducerHead:
+    torch.manual_seed(5)
+    head = TransducerHead(TransducerConfig(joiner_dim=12), 10, V).eval()
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.mul_(3.0)
+    return head
+
+
+def test_greedy_transducer_is_the_search_over_tensors(head: TransducerHead) -> None:
+    generator = torch.Generator().manual_seed(1)
+    encoded = [3 * torch.randn(length, 10, generator=generator) for length in (1, 33, 80, 5)]
+    wanted = TransducerGreedySearch(TransducerGreedyConfig(), head, FRAME)(pad(encoded))
+    engines = HeadSteps(head)
+    context = head.predictor.context  # type: ignore[union-attr]
+    steps = TransducerSteps(engines.decoder, engines.joiner, context)  # type: ignore[arg-type]
+    with torch.no_grad():
+        frames = [head.joiner.encoder_proj(one).numpy() for one in encoded]
+    found = read_transducer(frames, steps, FRAME)
+    assert sum(len(readings[0].tokens) for readings in wanted) > 20
+    for mine, theirs in zip(found, wanted, strict=True):
+        same(mine[0], theirs[0], close=1e-4)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 50])
+def test_a_transducer_stream_is_the_whole_in_pieces(head: TransducerHead, chunk: int) -> None:
+    frames = head.joiner.encoder_proj(3 * torch.randn(83, 10, generator=torch.Generator().manual_seed(2)))
+    values = frames.detach().numpy()
+    engines = HeadSteps(head)
+    context = head.predictor.context  # type: ignore[union-attr]
+    steps = TransducerSteps(engines.decoder, engines.joiner, context)  # type: ignore[arg-type]
+    ((whole,),) = read_transducer([values], steps, FRAME)
+    stream = TransducerStream(steps, FRAME)
+    handed: list[Hypothesis] = []
+    for at in range(0, len(values), chunk):
+        stream.advance(values[at : at + chunk])
+        if len(stream.best().tokens) > 6:
+            handed.append(stream.commit(5))
+    handed.append(stream.commit(len(stream.best().tokens)))
+    assert len(handed) > 1
+    assert tuple(token for part in handed for token in part.tokens) == whole.tokens
+    assert tuple(time for part in handed for time in part.times or ()) == whole.times
+    assert sum(part.score for part in handed) == pytest.approx(whole.score, abs=1e-4)
+
+
+def test_safetensors_are_read_as_their_package_reads_them() -> None:
+    from safetensors.numpy import load, save
+
+    tensors = {"a": np.arange(6, dtype=np.int64).reshape(2, 3), "b": np.ones(0, np.float32)}
+    content = save(tensors, metadata={"x": "y"})
+    found, remarks = parse_tensors(content)
+    assert remarks == {"x": "y"}
+    for name, value in load(content).items():
+        np.testing.assert_array_equal(found[name], value)
+    for broken in (
+        b"",
+        content[:6],
+        content[:-1],
+        content + b"\0",
+        b"\xff" * 40,
+        content.replace(b"I64", b"I65"),
+    ):
+        with pytest.raises(ValueError):
+            parse_tensors(broken)
