@@ -2,6 +2,7 @@
 
     PyTorch        the model itself
     onnxruntime    features.onnx and the graphs, with a greedy search in numpy
+    firstwords     our own runtime, whole recordings (its streams end with another stretch of silence)
     sherpa-onnx    sherpa.py, in a process of its own
 
 All do what sherpa-onnx does: one token per frame at most; a stream is read in whole windows, and silence
@@ -10,6 +11,8 @@ behind its end pushes its last words through.
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +34,7 @@ from firstwords.tensors import Padded, pad
 Samples = npt.NDArray[np.float32]
 Tokens = tuple[int, ...]
 BLANK = 0
+_RUNTIME = "firstwords.export.runtime"
 
 
 def collapse(best: Sequence[int]) -> Tokens:
@@ -170,3 +174,26 @@ class OnnxReader(Reader):
                 history.append(best)
                 (predicted,) = self._run("decoder", np.array([history[-context:]]))
         return tuple(tokens)
+
+
+@final
+class RuntimeReader(Reader):
+    """Our own runtime, with its own resampling and search."""
+
+    name = "firstwords"
+
+    def __init__(self, facts: Mapping[str, Any], folder: Path, variant: str) -> None:
+        super().__init__(facts)
+        module: Any = importlib.import_module(_RUNTIME)
+        self._runtime = module.Runtime.load(folder, variant)
+
+    def read(self, samples: Samples, rate: int) -> Tokens:
+        return tuple(self._runtime.readings(samples, rate)[0].tokens)
+
+    def decode(self, samples: Samples) -> Tokens:
+        return self.read(samples, self.facts["sample_rate"])
+
+
+def has_runtime() -> bool:
+    """Whether this installation has the runtime; it imports no torch, so nothing here imports it before."""
+    return importlib.util.find_spec(_RUNTIME) is not None

@@ -25,7 +25,15 @@ from firstwords.audio.waveform import read
 from firstwords.data.manifest import load_corpus
 from firstwords.errors import AudioError, CheckpointError, CorpusError
 from firstwords.export.card import write_bundle_card
-from firstwords.export.decode import OnnxReader, Reader, Tokens, TorchReader, tail_samples
+from firstwords.export.decode import (
+    OnnxReader,
+    Reader,
+    RuntimeReader,
+    Tokens,
+    TorchReader,
+    has_runtime,
+    tail_samples,
+)
 from firstwords.export.make import Made
 from firstwords.export.sherpa import Said, has_sherpa, read_with_sherpa, shown
 from firstwords.export.write import BUNDLE, CARD, PARITY
@@ -255,6 +263,8 @@ def _read(reader: Reader, sounds: Sequence[Samples], rate: int) -> list[Tokens]:
 
 def _readers(facts: Mapping[str, Any], folder: Path, variant: str) -> Iterable[Reader]:
     yield OnnxReader(facts, folder, variant)
+    if has_runtime() and not facts["streaming"]:
+        yield RuntimeReader(facts, folder, variant)
 
 
 def _sherpa(
