@@ -1,7 +1,7 @@
 """``firstwords compress``: smaller models of trained ones, step by step or to a target.
 
-    firstwords compress MODEL --corpus CORPUS --target LIMITS --to DIR     the planner chooses the steps
-    firstwords compress prune MODEL ...                                    one step
+firstwords compress MODEL --corpus CORPUS --target LIMITS --to DIR     the planner chooses the steps
+firstwords compress prune MODEL ...                                    one step
 """
 
 from __future__ import annotations

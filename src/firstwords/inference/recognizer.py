@@ -24,7 +24,7 @@ from firstwords import __version__
 from firstwords.audio.source import Samples
 from firstwords.audio.waveform import AudioReader, ChannelPolicy, resample
 from firstwords.data.manifest import Utterance
-from firstwords.device import Compute, Precision, choose_compute
+from firstwords.device import Compute, Precision
 from firstwords.errors import FirstwordsError, UsageError
 from firstwords.formatting.build import recipe_formatter
 from firstwords.formatting.stage import Formatter
@@ -35,6 +35,7 @@ from firstwords.inference.intake import Block
 from firstwords.inference.journal import Journal, recording_fingerprint
 from firstwords.inference.language import check_language
 from firstwords.inference.listener import Listener
+from firstwords.inference.loading import load_to_read
 from firstwords.inference.longform import (
     batches_by_length,
     is_silent,
@@ -46,8 +47,7 @@ from firstwords.inference.reading import Reader
 from firstwords.inference.second_pass import SecondPass
 from firstwords.inference.streaming import ListenOptions, open_listener
 from firstwords.inference.transcript import Token, Transcript, build_transcript, format_transcript, tokens_of
-from firstwords.model.checkpoint import LoadedModel, bare_digest, load_model, weights_digest
-from firstwords.model.int8 import compute_in_int8
+from firstwords.model.checkpoint import LoadedModel, bare_digest, weights_digest
 from firstwords.model.recipe import with_search
 from firstwords.search.fusion import NO_SCORERS, Scorers
 from firstwords.search.hypothesis import Hypothesis
@@ -60,7 +60,7 @@ _BLOCK_SECONDS = 10.0  # read at a time
 # Padded seconds per batch, and read ahead to find utterances of equal length.
 _BATCH_SECONDS = {"cpu": 60.0, "cuda": 1500.0}
 _GROUP_SECONDS = {"cpu": 600.0, "cuda": 9000.0}
-_READERS, _LARGE = 4, 10_000_000  # threads; parameters from which on bfloat16 is worth it
+_READERS = 4  # threads
 
 
 @final
@@ -112,12 +112,9 @@ class Recognizer:
             exit_above: how sure of an utterance the inside of the encoder must be to leave out the rest
                 (early_exit.py); None: as chosen for the folder; above 1: never.
         """
-        compute = choose_compute("cpu" if int8 and device == "auto" else device, precision)
-        loaded = load_model(folder, device=compute.device, check=check)
-        if int8:
-            compute_in_int8(loaded.model, loaded.input_scales)
-        if int8 or (precision == "auto" and loaded.model.num_parameters < _LARGE):
-            compute = choose_compute(str(compute.device), "fp32")
+        loaded, compute = load_to_read(
+            Path(folder), device=device, precision=precision, check=check, int8=int8
+        )
         return cls(loaded, compute, scorers, search, exit_above)
 
     def use(self, search: SearchConfig, scorers: Scorers) -> None:
