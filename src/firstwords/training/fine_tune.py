@@ -27,10 +27,13 @@ def fitted_recipe(recipe: Recipe, start: LoadedModel) -> Recipe:
 
 
 def gentle(recipe: Recipe, start: LoadedModel) -> Recipe:
-    """A chosen recipe with heads and search of the model, at a quarter of the rate: to keep what it knows."""
+    """A chosen recipe with heads and search of the model, at a quarter of the rate: to keep what it knows.
+
+    It knows where letters are: masks are wide and views two from the start.
+    """
     training = recipe.training
     schedule = training.schedule.model_copy(update={"lr": training.schedule.lr / 4})
-    training = training.model_copy(update={"schedule": schedule})
+    training = training.model_copy(update={"schedule": schedule, "mask_warmup": 0, "consistency_start": 0})
     return recipe.model_copy(
         update={"heads": start.recipe.heads, "search": start.recipe.search, "training": training}
     )

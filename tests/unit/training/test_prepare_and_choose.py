@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -298,6 +299,20 @@ def test_an_hour_of_speech_gets_consistency_and_a_few_minutes_do_not() -> None:
     large = choose_recipe(Material(hours=10), name="x", language="en", minutes=60, device="cuda").recipe
     assert large.encoder == choose.ZipformerConfig.preset("S")
     assert large.data.augment.noise.probability > 0
+
+
+def test_a_run_begins_with_light_masks_and_one_view_unless_words_are_few() -> None:
+    def chosen(minutes: float, **material: Any) -> tuple[int, int]:
+        found = choose_recipe(
+            Material(hours=0.84, cores=2, **material), name="x", language="yo", minutes=minutes, device="cpu"
+        )
+        assert ("masks that widen as it learns" in found.reasons) == bool(found.recipe.training.mask_warmup)
+        return found.recipe.training.mask_warmup, found.recipe.training.consistency_start
+
+    assert chosen(60) == (20_000, 10_000)
+    assert chosen(6) == (60_000, 0)
+    assert chosen(60, words=10, rarest=100) == (0, 0)
+    assert chosen(60, words=10, rarest=1) == (20_000, 10_000)
 
 
 def test_a_named_size_wins_and_a_wrong_one_is_refused() -> None:

@@ -266,8 +266,11 @@ def test_other_pieces_of_the_same_number_make_a_new_head() -> None:
 
 def test_a_chosen_recipe_keeps_the_heads_of_the_start() -> None:
     start = start_of(recognition_task({"intermediate": [0], "self_conditioned": True}))
-    recipe = gentle(tone_recipe(), start)
+    light = {"mask_warmup": 60_000, "consistency_start": 10_000}
+    chosen = tone_recipe()
+    recipe = gentle(chosen.with_(training=chosen.training.with_(**light)), start)
     assert recipe.heads == start.recipe.heads
+    assert (recipe.training.mask_warmup, recipe.training.consistency_start) == (0, 0)
     assert recipe.training.schedule.lr == pytest.approx(tone_recipe().training.schedule.lr / 4)
 
 
