@@ -47,8 +47,8 @@ ENOUGH_STEPS = 4000
 CONSISTENCY_PASSES = 60.0
 CONSISTENCY_BATCH = 40.0  # seconds; both views of it are encoded
 # A model hears nearly whole features until it has found where the letters are, one view of them: reference
-# batches until masks are as wide as set, and until there are two views (a third of a run is 20,000). Yoruba in
-# 11 core-minutes: dev CER 20 instead of 86 %; english left 74 % only so (LOG.md, 2026-11-21).
+# batches until masks are as wide as set, and until there are two views (a third of a run is 20,000). Yoruba
+# in 11 core-minutes: dev CER 20 instead of 86 %; english left 74 % only so (LOG.md, 2026-11-21).
 MASK_WARMUP = {1: 60_000, 2: 20_000}  # by views
 CONSISTENCY_START = 10_000
 # Encoded; with fewer, rooms and noise are thought to cost a small model more than they bring. A guess: all
