@@ -157,11 +157,11 @@ def test_large_models_are_read_in_bfloat16_where_it_is_native(
     import torch
 
     from firstwords import device
-    from firstwords.inference import recognizer as module
+    from firstwords.inference import loading as module
 
     monkeypatch.setattr(device, "has_native_bf16", lambda _: True)
     assert Recognizer.load(folder, device="cpu").compute.dtype is torch.float32
-    monkeypatch.setattr(module, "_LARGE", 1000)
+    monkeypatch.setattr(module, "LARGE", 1000)
     assert Recognizer.load(folder, device="cpu", precision="fp32").compute.dtype is torch.float32
     large = Recognizer.load(folder, device="cpu")
     assert large.compute.dtype is torch.bfloat16
