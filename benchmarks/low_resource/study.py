@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -94,6 +95,12 @@ def step_seconds(folder: Path) -> float:
     return statistics.median(seconds[len(seconds) // 10 :])
 
 
+def train(corpus: Path, folder: Path, **options: Any) -> None:
+    """Train, or go on; an interruption ends the study: half a training is no result."""
+    if not train_corpus(corpus, folder, **options).finished:
+        raise KeyboardInterrupt
+
+
 def run_arms(
     arms: Sequence[Arm], options: argparse.Namespace, *, after: Callable[[Arm, int, Path], None] | None = None
 ) -> dict[str, dict[str, Scored]]:
@@ -106,7 +113,7 @@ def run_arms(
     for seed in options.seeds:
         for arm in arms:
             folder = options.folder / f"{arm.name}-{seed}"
-            train_corpus(
+            train(
                 arm.corpus,
                 folder,
                 size=arm.size or options.size,

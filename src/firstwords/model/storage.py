@@ -45,6 +45,7 @@ KEY = "storage"  # in the metadata
 FORMAT = 1
 SCALE, CODEBOOKS, MASK = "@scale", "@codebooks", "@mask"
 HEADER_BYTES = 400  # of a file's header for each stored tensor, at most; names are shorter than 100 letters
+_MOST = 2**31  # of one size of a shape: a crafted file may ask for absurd ones where another size is 0
 _COPY = "Was the file edited, or the copy interrupted? Copy the whole folder again."
 _FLOATS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -242,6 +243,8 @@ def _unpacked(
         if part.is_floating_point() and not part.isfinite().all():
             raise _fault(source, name, "it holds values that are no numbers")
 
+    if not count and any(size > _MOST for size in shape):
+        raise _fault(source, name, f"there is no tensor of shape {shape}")
     if storage.kind in ("int8", "kmeans") and (len(shape) < 2 or not count):
         raise _fault(source, name, f"{storage.words} wants rows, it has shape {shape}")
     match storage.kind:

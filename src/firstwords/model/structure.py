@@ -32,6 +32,10 @@ from firstwords.nn.low_rank import LowRankLinear
 FILE = "structure.json"
 _MEND = "Was the file edited, or does it belong to another recipe? Copy the whole folder again."
 
+# What counts units in our modules and torch's. Others ("shift", "fft_size") are settings, not sizes.
+_OF_TORCH = ("in_channels", "out_channels", "in_features", "out_features", "hidden_size", "input_size")
+COUNTS = frozenset((*_OF_TORCH, "channels", "groups", "heads", "hidden"))
+
 ModelT = TypeVar("ModelT", bound=nn.Module)
 
 
@@ -45,7 +49,7 @@ class Cut(Step):
     """A module with fewer units: other integer attributes, smaller tensors.
 
     Args:
-        attributes: of the module itself; only those that it has, integers from 0 up.
+        attributes: of the module itself; only those that it has, whole numbers from 1 to what it was.
         shapes: parameter or buffer below the module ("in_proj.weight") -> its sizes, none larger than before.
     """
 
@@ -57,11 +61,11 @@ class Cut(Step):
     def apply(self, model: nn.Module) -> None:
         module = _module(model, self.module)
         for name, value in self.attributes.items():
-            old = vars(module).get(name)
+            old = vars(module).get(name) if name in COUNTS else None
             if not isinstance(old, int) or isinstance(old, bool):
-                raise ValueError(f"'{self.module}' has no whole number called '{name}'")
-            if value < 0:
-                raise ValueError(f"{name} = {value} of '{self.module}' is below 0")
+                raise ValueError(f"'{self.module}' has no number of units called '{name}'")
+            if not 1 <= value <= old:
+                raise ValueError(f"{name} = {value} of '{self.module}' is not between 1 and {old}")
             setattr(module, name, value)
         for name, sizes in self.shapes.items():
             _resize(module, name, sizes, f"{self.module}.{name}")

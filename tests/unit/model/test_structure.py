@@ -123,8 +123,17 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no tensor": ({"kind": "cut", "module": FEED, "shapes": {"in_proj.w": [3]}}, "in_proj.w"),
     "larger": ({"kind": "cut", "module": FEED, "shapes": {"in_proj.bias": [10**9]}}, "cannot become"),
     "axes": ({"kind": "cut", "module": FEED, "shapes": {"in_proj.bias": [3, 3]}}, "cannot become"),
-    "no attribute": ({"kind": "cut", "module": FEED, "attributes": {"forward": 3}}, "no whole number"),
-    "no number": ({"kind": "cut", "module": FEED, "attributes": {"training": 1}}, "no whole number"),
+    "no attribute": ({"kind": "cut", "module": FEED, "attributes": {"forward": 3}}, "no number of units"),
+    "no number": ({"kind": "cut", "module": FEED, "attributes": {"training": 1}}, "no number of units"),
+    "a setting": ({"kind": "cut", "module": "frontend", "attributes": {"shift": 1}}, "no number of units"),
+    "more than before": (
+        {"kind": "cut", "module": f"{FEED}.in_proj", "attributes": {"out_features": 2**50}},
+        "is not between 1 and",
+    ),
+    "nothing left": (
+        {"kind": "cut", "module": f"{FEED}.in_proj", "attributes": {"out_features": 0}},
+        "is not between 1 and",
+    ),
     "no list": ({"kind": "drop", "list": FEED, "index": 0}, "no list of layers"),
     "no layer": ({"kind": "drop", "list": "encoder.stacks", "index": 99}, "none has number 99"),
 }

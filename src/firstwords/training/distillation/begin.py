@@ -103,7 +103,8 @@ def begin_distillation(
     clean = config.hears == "clean"
     cache = None
     if clean and config.cache_megabytes:
-        key = target_key(teacher, questions, corpus_fingerprint(corpus), compute)
+        heard = f"{recipe.data.channels} {recipe.data.sample_rate} {recipe.data.keep_pitch}"
+        key = target_key(teacher, questions, corpus_fingerprint(corpus), compute, heard=heard)
         owner = f"{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]}-{rank}"
         place = folder if config.cache_folder is None else Path(config.cache_folder)
         cache = TargetCache(place, key, owner, config.cache_megabytes * _MEGABYTE)

@@ -264,12 +264,20 @@ def questions_for(
     return questions
 
 
-def target_key(loaded: LoadedModel, questions: Questions, corpus: str, compute: Compute) -> str:
-    """Fingerprint of all that targets of clean utterances depend on."""
+def target_key(
+    loaded: LoadedModel, questions: Questions, corpus: str, compute: Compute, *, heard: str
+) -> str:
+    """Fingerprint of all that targets of clean utterances depend on.
+
+    Args:
+        heard: how the run of the student reads audio: channels, rate, pitch of other speeds.
+    """
     facts = (
         weights_digest(loaded.model.state_dict()),
         loaded.recipe.features.model_dump_json(),
         loaded.recipe.encoder.model_dump_json(),
+        loaded.recipe.search.model_dump_json(),
+        heard,
         loaded.tokenizer.piece_hash,
         repr(questions),
         corpus,
