@@ -19,7 +19,8 @@ from streaming_model import talk
 
 RATE = 16000
 SILENCE = np.zeros(3 * RATE, np.float32)
-HISS = (0.1 * np.random.default_rng(3).standard_normal(3 * RATE)).astype(np.float32)
+WAVES = 0.5 + 0.5 * np.sin(8 * np.pi * np.arange(3 * RATE) / RATE)
+HISS = (0.1 * WAVES * np.random.default_rng(3).standard_normal(3 * RATE)).astype(np.float32)
 TALK = talk(4.0, seed=1)
 
 
@@ -34,31 +35,25 @@ def test_a_bundle_is_as_silent_as_the_recognizer(
     bundles: dict[str, Made], tmp_path: Path, streaming: bool
 ) -> None:
     first = bundles["streaming ctc" if streaming else "ctc"]
-    opened = Runtime.load(first.folder)
-    assert opened.transcribe(HISS, RATE).text  # what the gate is for
-    noise, speech = sureness(opened, HISS), sureness(opened, TALK)
-    gate = SpeechGate((noise + speech) / 2)
-    loaded = first.loaded
-    save_model(tmp_path / "model", loaded.model, loaded.tokenizer, card="", speech_gate=gate)
+    loaded, opened = first.loaded, Runtime.load(first.folder)
+    sure = {"hiss": sureness(opened, HISS), "talk": sureness(opened, TALK)}
+    threshold = sum(sure.values()) / 2  # this model may well be surer of hiss: one of both is kept back
+    save_model(tmp_path / "model", loaded.model, loaded.tokenizer, card="", speech_gate=SpeechGate(threshold))
     made = make_bundle(tmp_path / "model", tmp_path / "b", kind="ctc", streaming=streaming, chunk_ms=320)
-    assert facts_of(made)["speech_gate"] == {
-        "threshold": pytest.approx(gate.threshold, abs=1e-3),
-        "words": [],
-    }
-    runtime = Runtime.load(made.folder)
-    recognizer = Recognizer.load(tmp_path / "model", device="cpu")
-    texts: list[str] = []
-    for samples in (SILENCE, HISS, TALK):
-        texts.append(runtime.transcribe(samples, RATE).text)
-        if not streaming:  # a streaming bundle reads in chunks, the recognizer a whole recording at once
-            assert texts[-1] == recognizer.transcribe_samples(samples, RATE).text
-    assert texts[0] == ""
-    assert [bool(text) for text in texts[1:]] == [noise > speech, speech > noise]
-    stream = runtime.stream() if streaming else None
-    if stream is not None:
-        stream.accept(HISS, RATE)
-        stream.finish()
-        assert bool(stream.text) == (noise > speech)
+    assert facts_of(made)["speech_gate"] == {"threshold": pytest.approx(threshold, abs=1e-4), "words": []}
+    gated, recognizer = Runtime.load(made.folder), Recognizer.load(tmp_path / "model", device="cpu")
+    for name, samples in (("silence", SILENCE), ("hiss", HISS), ("talk", TALK)):
+        text = gated.transcribe(samples, RATE).text
+        passes = sure.get(name, 0.0) >= threshold
+        assert text == (opened.transcribe(samples, RATE).text if passes else "")
+        assert bool(text) == passes
+        if not streaming:  # a streaming bundle reads in chunks, the recognizer a recording as a whole
+            assert text == recognizer.transcribe_samples(samples, RATE).text
+        else:
+            stream = gated.stream()
+            stream.accept(samples, RATE)
+            stream.finish()
+            assert bool(stream.text) <= bool(text) or name == "talk"  # talk is parted at pauses
 
 
 def test_words_travel_and_a_gate_of_ctc_does_not_judge_the_transducer(
