@@ -40,6 +40,7 @@ def two_layers(folder: Path) -> Path:
 def letters_for(model: SpeechModel) -> None:
     """A head that hears letters and blanks in every sound."""
     mean = model.encode(pad([torch.from_numpy(talk(8))])).values[0].mean(dim=0)
+    assert model.ctc is not None
     head = model.ctc.projection
     head.weight.normal_(0, 3, generator=torch.Generator().manual_seed(2))
     head.bias.fill_(-1e3)
@@ -89,6 +90,7 @@ def test_a_pruned_model(pruned: Path, tmp_path: Path, streaming: bool) -> None:
 def test_states_of_layers_that_differ_are_filled_up(pruned: Path, tmp_path: Path) -> None:
     made = make_bundle(pruned, tmp_path / "b", kind="ctc", streaming=True, chunk_ms=320)
     model, facts = made.loaded.model, facts_of(made)
+    assert model.ctc is not None
     encoder = cast("Zipformer", model.encoder)
     window, hop = facts["chunk"]["frames"], facts["chunk"]["shift"]
     own = encoder.start(1, chunk=hop // 2, left=facts["chunk"]["left"] // 2)
