@@ -16,8 +16,8 @@ that changes. What is timed is samples to text; reading and resampling files is 
 "same text" of "long" is about the graphs: our reading of each of those windows alone against sherpa-onnx's.
 The text of ``transcribe`` is another one: windows overlap at cuts, and it keeps what each of them answers
 for, where sherpa-onnx is asked for all of it and writes words near cuts twice. In int8 a few words differ
-(on 120 s of Yoruba 5 of 194; none in fp32): activations are rounded by ranges measured in each engine's run.
-For the same reason a batch in int8 reads a little otherwise than its windows alone, in either engine.
+(on 120 s of Yoruba 5 of 194; none in fp32), why is not known; and a batch in int8 reads a little otherwise
+than its windows alone, since ranges of activations are those of the whole batch.
 
 Rates are medians over the rounds, in seconds of audio per second; a ratio above 1 says that ours is faster.
 With --cpu-time processor seconds are counted in place of those of the clock (one thread only): for machines
