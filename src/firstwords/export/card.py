@@ -38,8 +38,8 @@ def write_bundle_card(made: Made, utterances: int, table: str) -> str:
     return (
         f"# {recipe.name}\n\n| | |\n|---|---|\n{listed}\n{alone}\n"
         f"## Parity\n\n{utterances} recordings, each read by every engine:\n\n{table}\n"
-        "The graphs hold the model alone: no language model, closed vocabulary, speech gate or formatting "
-        "of the model folder.\n"
+        "The graphs hold the model alone: no language model, closed vocabulary or formatting of the model "
+        "folder. The speech gate stands in bundle.json; firstwords obeys it, sherpa-onnx knows none.\n"
     )
 
 

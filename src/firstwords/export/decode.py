@@ -2,7 +2,7 @@
 
     PyTorch        the model itself
     onnxruntime    features.onnx and the graphs, with a greedy search in numpy
-    firstwords     our own runtime, whole recordings (its streams end with another stretch of silence)
+    firstwords     our own runtime: batches, streams in blocks, several frames at once at the joiner
     sherpa-onnx    sherpa.py, in a process of its own
 
 All do what sherpa-onnx does: one token per frame at most; a stream is read in whole windows, and silence
@@ -11,8 +11,6 @@ behind its end pushes its last words through.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,6 +23,7 @@ from torch import Tensor
 
 from firstwords.audio.resampling import resample
 from firstwords.encoders.zipformer.encoder import Zipformer
+from firstwords.export.runtime import Runtime
 from firstwords.heads.transducer.head import TransducerHead
 from firstwords.model.speech_model import SpeechModel
 from firstwords.search.interface import TransducerGreedyConfig
@@ -34,7 +33,6 @@ from firstwords.tensors import Padded, pad
 Samples = npt.NDArray[np.float32]
 Tokens = tuple[int, ...]
 BLANK = 0
-_RUNTIME = "firstwords.export.runtime"
 
 
 def collapse(best: Sequence[int]) -> Tokens:
@@ -178,22 +176,23 @@ class OnnxReader(Reader):
 
 @final
 class RuntimeReader(Reader):
-    """Our own runtime, with its own resampling and search."""
+    """Our own runtime, with its own resampling, batches, streams and search."""
 
     name = "firstwords"
 
     def __init__(self, facts: Mapping[str, Any], folder: Path, variant: str) -> None:
         super().__init__(facts)
-        module: Any = importlib.import_module(_RUNTIME)
-        self._runtime = module.Runtime.load(folder, variant)
+        self._runtime = Runtime.load(folder, variant)
 
     def read(self, samples: Samples, rate: int) -> Tokens:
-        return tuple(self._runtime.readings(samples, rate)[0].tokens)
+        if not self.facts["streaming"]:
+            return self._runtime.plain_reading(samples, rate).tokens
+        return super().read(samples, rate)
 
     def decode(self, samples: Samples) -> Tokens:
-        return self.read(samples, self.facts["sample_rate"])
-
-
-def has_runtime() -> bool:
-    """Whether this installation has the runtime; it imports no torch, so nothing here imports it before."""
-    return importlib.util.find_spec(_RUNTIME) is not None
+        if self.facts["streaming"]:
+            # The others count the frames of the whole, half a one as one; a stream counts whole ones.
+            shift = round(self.facts["sample_rate"] * self.facts["frame_shift_ms"] / 1000)
+            missing = -len(samples) % shift
+            samples = np.pad(samples, (0, missing if missing <= shift // 2 else 0))
+        return self._runtime.plain_reading(samples).tokens

@@ -13,10 +13,12 @@ states.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast, final
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -40,6 +42,7 @@ class Graph:
 
     ``least``: shortest length of the first input's axis 1 that the module takes; shorter input is filled up
     with zeros inside the graph. The lengths of sequences tell the module what is real.
+    ``tables``: size of a Fourier transform -> its windowed tables, which the file then holds shorter.
     """
 
     module: nn.Module
@@ -49,6 +52,9 @@ class Graph:
     axes: Mapping[str, Mapping[int, str]]
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     least: int = 0
+    tables: Mapping[int, Sequence[npt.NDArray[np.float32]]] = field(
+        default_factory=dict[int, Sequence[npt.NDArray[np.float32]]]
+    )
 
 
 @final
@@ -159,13 +165,15 @@ def exportable(frontend: Frontend) -> Frontend:
 
 def frontend_graph(frontend: Frontend) -> Graph:
     """features.onnx."""
-    fbank = frontend if isinstance(frontend, Fbank) else cast("Mfcc", frontend).fbank
+    graph = FrontendGraph(frontend)
+    fbank = graph.frontend if isinstance(graph.frontend, Fbank) else cast("Mfcc", graph.frontend).fbank
     width = fbank.width
     return Graph(
-        FrontendGraph(frontend),
+        graph,
         (0.1 * torch.randn(2, 7 * width), torch.tensor([7 * width, 5 * width])),
         ("samples", "sample_lens"),
         ("x", "x_lens"),
         {"samples": {0: "N", 1: "S"}, "sample_lens": {0: "N"}, "x": {0: "N", 1: "T"}, "x_lens": {0: "N"}},
         least=2 * width,
+        tables={fbank.fft_size: (fbank.cosines.numpy(), fbank.sines.numpy())},
     )

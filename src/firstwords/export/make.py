@@ -47,5 +47,5 @@ def make_bundle(
         report("eight-bit weights")
         graphs |= quantize_graphs(graphs)
     files = all_files(graphs, loaded.tokenizer)
-    write_bundle(folder, describe(plan, loaded.recipe, loaded.model, files), files)
+    write_bundle(folder, describe(plan, loaded, files), files)
     return Made(folder, loaded, plan, {name: len(content) for name, content in files.items()})

@@ -31,7 +31,6 @@ from firstwords.export.decode import (
     RuntimeReader,
     Tokens,
     TorchReader,
-    has_runtime,
     tail_samples,
 )
 from firstwords.export.make import Made
@@ -263,8 +262,7 @@ def _read(reader: Reader, sounds: Sequence[Samples], rate: int) -> list[Tokens]:
 
 def _readers(facts: Mapping[str, Any], folder: Path, variant: str) -> Iterable[Reader]:
     yield OnnxReader(facts, folder, variant)
-    if has_runtime() and not facts["streaming"]:
-        yield RuntimeReader(facts, folder, variant)
+    yield RuntimeReader(facts, folder, variant)
 
 
 def _sherpa(

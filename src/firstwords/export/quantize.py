@@ -1,8 +1,9 @@
 """A graph with weights in eight bits: matrix products with weights per output channel, dynamic activations.
 
 onnxruntime's dynamic quantization, as icefall exports it: weights are QInt8, one scale per output channel;
-each product measures its input's range as it runs. Convolutions stay as they are: their eight-bit kernel
-needs unsigned weights on ARM and is slower for depthwise ones.
+each product measures its input's range as it runs. Weights of convolutions are stored in eight bits and
+computed with as floats (shrink.py): their eight-bit kernel needs unsigned weights on ARM and is slower for
+depthwise ones.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from firstwords.export.trace import IR_VERSION, shorten_names
+from firstwords.export.shrink import shorten_names, shrink_weights
+from firstwords.export.trace import IR_VERSION
 
 _OPERATIONS = {"decoder": ["MatMul", "Gather"]}  # a table of embeddings is a weight too
 _LEAST_SAVED = 0.9  # a graph that shrinks by less stays as it is
@@ -56,5 +58,6 @@ def quantize_dynamic(content: bytes, operations: list[str]) -> bytes:
     finally:
         logger.setLevel(before)
     model.ir_version = IR_VERSION
+    shrink_weights(model)
     shorten_names(model)
     return model.SerializeToString()

@@ -180,6 +180,20 @@ class Runtime:
         (found,) = self._read([one_channel(samples, sample_rate, self.sample_rate)], self._graphs.threads)
         return found or [Hypothesis((), 0.0, {})]
 
+    def plain_reading(self, samples: npt.NDArray[np.floating], sample_rate: int | None = None) -> Hypothesis:
+        """Samples (S,) -> what the graphs alone say, to compare engines: no speech gate, no silence added.
+
+        A streaming bundle reads whole windows, what is left behind the last one is not read.
+        """
+        own = one_channel(samples, sample_rate, self.sample_rate)
+        if not self.facts.streaming:
+            frames = self._graphs.encode([own], self._graphs.threads)
+        else:
+            from firstwords.export.runtime_stream import BundleEncoding
+
+            frames = [BundleEncoding(self._graphs, self.facts).push(own)]
+        return self._search(frames)[0][0]
+
     # -- streams
 
     def stream(self, *, endpoints: EndpointConfig | None = None) -> RuntimeStream:

@@ -12,14 +12,14 @@ those letters in silence. A piece with a higher byte that no output reaches ends
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from firstwords.errors import TextError
+from firstwords.export.tokens_file import looks_like_byte_bpe
 from firstwords.text.pieces import SPACE
 
 BLANK = "<blk>"
 GUARD = "雪"
-_BYTE_BPE = 0xC6
 
 
 def tokens_txt(pieces: Sequence[str]) -> str:
@@ -34,8 +34,3 @@ def tokens_txt(pieces: Sequence[str]) -> str:
     if looks_like_byte_bpe(written):
         written.append(GUARD)
     return "".join(f"{piece} {place}\n" for place, piece in enumerate(written))
-
-
-def looks_like_byte_bpe(pieces: Iterable[str]) -> bool:
-    """What sherpa-onnx would guess."""
-    return max((max(piece.encode(), default=0) for piece in pieces), default=0) == _BYTE_BPE

@@ -25,6 +25,7 @@ import torch
 
 from firstwords.errors import DependencyError
 from firstwords.export.graphs import Graph
+from firstwords.export.shrink import shorten_names, shrink_tables
 
 OPSET, IR_VERSION = 17, 8  # sherpa-onnx 2.0.1 refuses IR 14, which onnx writes of itself; older engines IR 10
 
@@ -53,34 +54,11 @@ def to_onnx(graph: Graph) -> bytes:
     model.producer_name, model.producer_version = "firstwords", ""
     model.doc_string = ""
     onnx.helper.set_model_props(model, dict(graph.metadata))
+    if graph.tables:
+        shrink_tables(model, graph.tables)
     shorten_names(model)
     onnx.checker.check_model(model, full_check=False)
     return model.SerializeToString()
-
-
-def shorten_names(model: Any) -> None:
-    """Nodes, weights and values get short names, inputs and outputs keep theirs: a tenth of a small file."""
-    graph = model.graph
-    kept = {port.name for port in (*graph.input, *graph.output)}
-    if any(attribute.g.node or attribute.graphs for node in graph.node for attribute in node.attribute):
-        return  # names inside would have to follow
-    short: dict[str, str] = {}
-
-    def name(old: str) -> str:
-        if not old or old in kept:
-            return old
-        return short.setdefault(old, f"v{len(short)}")
-
-    for tensor in graph.initializer:
-        tensor.name = name(tensor.name)
-    for number, node in enumerate(graph.node):
-        node.name = f"n{number}"
-        node.doc_string = ""
-        inputs, outputs = [name(old) for old in node.input], [name(old) for old in node.output]
-        del node.input[:], node.output[:]
-        node.input.extend(inputs)
-        node.output.extend(outputs)
-    del graph.value_info[:]
 
 
 def _traced(graph: Graph) -> bytes:

@@ -17,8 +17,8 @@ from firstwords.export.plan import Plan
 from firstwords.export.tokens import tokens_txt
 from firstwords.export.trace import require_onnx, to_onnx
 from firstwords.files import staged
-from firstwords.model.recipe import Recipe
-from firstwords.model.speech_model import SpeechModel
+from firstwords.model.checkpoint import LoadedModel
+from firstwords.search.speech_gate import OPEN
 from firstwords.text.tokenizer import Tokenizer
 
 BUNDLE, TOKENS, FEATURES, CARD, PARITY = (
@@ -48,8 +48,11 @@ def variants_of(files: Mapping[str, bytes]) -> dict[str, dict[str, str]]:
     return variants
 
 
-def describe(plan: Plan, recipe: Recipe, model: SpeechModel, files: Mapping[str, bytes]) -> dict[str, Any]:
+def describe(plan: Plan, loaded: LoadedModel, files: Mapping[str, bytes]) -> dict[str, Any]:
     """What bundle.json says of these files."""
+    recipe, model = loaded.recipe, loaded.model
+    # The gate was measured on CTC where there is CTC (inference/reading.py).
+    gate = loaded.speech_gate if plan.kind == "ctc" or model.ctc is None else OPEN
     return {
         "format": 1,
         "kind": plan.kind,
@@ -64,6 +67,7 @@ def describe(plan: Plan, recipe: Recipe, model: SpeechModel, files: Mapping[str,
         "blank": 0,
         "normalizer": recipe.text.normalizer,
         "pieces_join": JOINED,
+        "speech_gate": {"threshold": gate.threshold, "words": sorted(gate.words)},
         **plan.facts,
         "variants": variants_of({name: b for name, b in files.items() if name.endswith(".onnx")}),
         "sherpa_onnx": not plan.alone,

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from firstwords.cli.main import app
 from firstwords.errors import CheckpointError, DependencyError, UsageError
 from firstwords.export import parity
-from firstwords.export.decode import OnnxReader, TorchReader, collapse, tail_samples, windows
+from firstwords.export.decode import OnnxReader, RuntimeReader, TorchReader, collapse, tail_samples, windows
 from firstwords.export.make import Made, make_bundle
 from firstwords.export.sherpa import has_sherpa, read_with_sherpa, shown
 from firstwords.model.checkpoint import load_model
@@ -45,6 +45,8 @@ def test_all_engines_read_the_same(bundles: dict[str, Made], kind: str) -> None:
     expected = [torch_reader.read(samples, 16000) for samples in sounds]
     assert min(len(tokens) for tokens in expected[:2]) >= 8
     assert [onnx_reader.read(samples, 16000) for samples in sounds] == expected
+    runtime_reader = RuntimeReader(facts, made.folder, "fp32")
+    assert [runtime_reader.read(samples, 16000) for samples in sounds] == expected
     tail = tail_samples(facts) if made.plan.streaming else 0
     said = read_with_sherpa(made.folder, facts, "fp32", [(s, 16000) for s in sounds], tail=tail)
     assert [one.pieces for one in said] == [

@@ -12,7 +12,8 @@ from firstwords.errors import TextError
 from firstwords.export.decode import TorchReader
 from firstwords.export.make import Made
 from firstwords.export.sherpa import has_sherpa, read_with_sherpa, shown
-from firstwords.export.tokens import looks_like_byte_bpe, tokens_txt
+from firstwords.export.tokens import tokens_txt
+from firstwords.export.tokens_file import looks_like_byte_bpe
 from firstwords.model.selfcheck import synthetic_clip
 from firstwords.text.tokenizer import BLANK
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from firstwords.encoders.zipformer.constraints import limit_parameter
-from firstwords.tensors import is_captured
+from firstwords.tensors import is_captured, is_traced
 
 _SLOPE = 0.08
 _BLOCK = 1 << 18  # elements at a time on a CPU: several passes over its cache, one over memory
@@ -73,10 +73,15 @@ def swoosh_r(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 def _apply_swoosh(x: Tensor, shift: float, offset: float) -> Tensor:
     if is_captured():
         shifted = x - shift
-        return F.softplus(shifted) - _SLOPE * shifted - (offset + _SLOPE * shift)
+        return _softplus(shifted) - _SLOPE * shifted - (offset + _SLOPE * shift)
     if x.requires_grad and torch.is_grad_enabled():
         return _Swoosh.apply(x, shift, offset)  # pyright: ignore[reportReturnType]
     return _swoosh(x, shift, offset)
+
+
+def _softplus(x: Tensor) -> Tensor:
+    """ln(1 + e^x); for ONNX in steps that onnxruntime has vector code for, which its Softplus has not."""
+    return x.relu() + (1 + (-x.abs()).exp()).log() if is_traced() else F.softplus(x)
 
 
 def at_least_float32(x: Tensor) -> Tensor:

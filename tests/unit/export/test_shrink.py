@@ -1,0 +1,105 @@
+"""Smaller files compute what the larger ones did, as far as their numbers allow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+from test_graphs import session
+
+from firstwords.export.graphs import frontend_graph
+from firstwords.export.shrink import shorten_names, shrink_tables, shrink_weights
+from firstwords.export.trace import to_onnx
+from firstwords.features.fbank import Fbank, FbankConfig
+
+GENERATOR = np.random.default_rng(0)
+
+
+def model_of(nodes: list[Any], weights: dict[str, np.ndarray], x: tuple[int, ...]) -> Any:
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, x)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None] * len(x))],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def result(model: Any, x: np.ndarray) -> np.ndarray:
+    return session(model.SerializeToString()).run(None, {"x": x})[0]
+
+
+def test_convolutions_and_vectors() -> None:
+    weight = GENERATOR.standard_normal((6, 1, 15)).astype(np.float32) * np.logspace(-3, 1, 6)[:, None, None]
+    weights = {
+        "w": weight.astype(np.float32),
+        "b": GENERATOR.standard_normal(6).astype(np.float32),
+        "s": GENERATOR.standard_normal(40).astype(np.float32),
+        "t": np.linspace(-1, 1, 40, dtype=np.float32),
+        "huge": np.full(40, 1e6, np.float32),
+    }
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["c"], group=6, pads=[7, 7]),
+        helper.make_node("Mul", ["c", "s"], ["d"]),
+        helper.make_node("Add", ["d", "t"], ["e"]),
+        helper.make_node("Min", ["e", "huge"], ["y"]),
+    ]
+    model = model_of(nodes, weights, (1, 6, 40))
+    x = GENERATOR.standard_normal((1, 6, 40)).astype(np.float32)
+    wanted, before = result(model, x), model.ByteSize()
+    shrink_weights(model)
+    shorten_names(model)
+    onnx.checker.check_model(model, full_check=True)
+    kinds = {t.data_type for t in model.graph.initializer if len(t.dims) == 1 and t.dims[0] == 80}
+    assert kinds == {TensorProto.FLOAT16}  # s and t; numbers that float16 has not stay as they are
+    assert [t.dims for t in model.graph.initializer if t.data_type == TensorProto.FLOAT] == [[6], [40]]
+    assert [t.dims for t in model.graph.initializer if t.data_type == TensorProto.INT8] == [[6, 1, 15]]
+    assert model.ByteSize() < before
+    got = result(model, x)
+    for channel in range(
+        6
+    ):  # each has steps of its own: 1/127 of its largest weight, at most half a step off
+        step = np.abs(weight[channel]).max() / 127
+        limit = (
+            0.5 * step * np.abs(x[0, channel]).sum() * np.abs(weights["s"]).max() + 0.01
+        )  # float16 of the vectors
+        assert np.abs(got - wanted)[0, channel].max() < limit
+
+
+def test_names_are_all_different_and_ports_keep_theirs() -> None:
+    nodes = [helper.make_node("Neg", ["x"], ["long/0"])]
+    nodes += [helper.make_node("Neg", [f"long/{i}"], [f"long/{i + 1}"], name="node") for i in range(4001)]
+    nodes += [helper.make_node("Neg", ["long/4001"], ["y"])]
+    model = model_of(nodes, {}, (3,))
+    shorten_names(model)
+    names = [node.output[0] for node in model.graph.node]
+    assert len(set(names)) == len(names) == 4003
+    assert max(map(len, names)) == 3
+    assert (model.graph.node[0].input[0], names[-1]) == ("x", "y")
+    x = np.ones(3, np.float32)
+    np.testing.assert_array_equal(result(model, x), -x)
+
+
+def test_tables_are_given_again() -> None:
+    fbank = Fbank(FbankConfig(transform="matmul"))
+    cosines, sines, filters = fbank.cosines.numpy(), fbank.sines.numpy(), fbank.filters.numpy()
+    other = GENERATOR.standard_normal(cosines.shape).astype(np.float32)
+    for table, shrinks, exact in (
+        (cosines, True, 2e-7),
+        (sines, True, 2e-7),
+        (filters, True, 0),
+        (other, False, 0),
+    ):
+        x = np.eye(len(table), dtype=np.float32)
+        model = model_of([helper.make_node("MatMul", ["x", "table"], ["y"])], {"table": table}, x.shape)
+        shrink_tables(model, {fbank.fft_size: (cosines, sines, other)})
+        onnx.checker.check_model(model)
+        assert (model.ByteSize() < 0.2 * table.nbytes) is shrinks
+        np.testing.assert_allclose(result(model, x), table, rtol=0, atol=exact)
+
+
+def test_a_front_end_is_small() -> None:
+    assert len(to_onnx(frontend_graph(Fbank(FbankConfig()).eval()))) < 40_000
