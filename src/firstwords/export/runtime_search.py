@@ -77,14 +77,14 @@ class TransducerSteps:
 
     def after(self, histories: Sequence[tuple[int, ...]]) -> Frames:
         """(rows, J) the decoder's output after these tokens."""
-        missing = sorted({history for history in histories if history not in self._known})
-        if missing:
-            if len(self._known) + len(missing) > _KEPT:
-                self._known.clear()
-                missing = sorted(set(histories))
-            (found,) = self._decoder(np.array(missing, dtype=self._whole))
-            self._known.update(zip(missing, found, strict=True))
-        return np.stack([self._known[history] for history in histories])
+        known = self._known  # what another thread drops is still held here
+        found = {history: known[history] for history in histories if history in known}
+        if missing := sorted(set(histories) - found.keys()):
+            (values,) = self._decoder(np.array(missing, dtype=self._whole))
+            new = dict(zip(missing, values, strict=True))
+            found |= new
+            self._known = new if len(known) + len(new) > _KEPT else known | new
+        return np.stack([found[history] for history in histories])
 
     def best(self, encoded: Frames, decoded: Frames) -> tuple[npt.NDArray[np.int64], Floats]:
         """(rows, J) of both -> the most probable symbol of each row and its log-probability."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -192,6 +194,27 @@ def test_greedy_transducer_is_the_search_over_tensors(head: TransducerHead) -> N
     assert sum(len(readings[0].tokens) for readings in wanted) > 20
     for mine, theirs in zip(found, wanted, strict=True):
         same(mine[0], theirs[0], close=1e-4)
+
+
+def test_answers_of_the_decoder_are_kept_by_threads_beside_each_other(
+    head: TransducerHead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one thread asks the decoder, another drops what both have kept."""
+    monkeypatch.setattr("firstwords.export.runtime_search._KEPT", 3)
+    engines, asked = HeadSteps(head), Event()
+
+    def decoder(tokens: np.ndarray) -> list[np.ndarray]:
+        if not asked.is_set():
+            asked.set()
+            with ThreadPoolExecutor(1) as other:
+                other.submit(steps.after, [(3, 3), (4, 4), (5, 5)]).result(timeout=10)
+        return engines.decoder(tokens)
+
+    steps = TransducerSteps(engines.decoder, engines.joiner, 2)  # type: ignore[arg-type]
+    wanted = steps.after([(1, 1), (2, 2)])
+    steps._decoder = decoder  # type: ignore[assignment]
+    steps._known = {key: steps._known[key] for key in [(1, 1)]}
+    np.testing.assert_allclose(steps.after([(1, 1), (2, 2)]), wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 50])
