@@ -16,8 +16,10 @@ them (check_bundle.py).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -287,8 +289,21 @@ class Runtime:
         for batch, found in zip(batches, self._graphs.each(work, batches), strict=True):
             for i, readings in zip(batch, found, strict=True):
                 length = len(stretches[i]) / self.sample_rate
-                tokens[i] = timed_tokens(readings[0], length) if readings else []
+                tokens[i] = self._timed(readings[0], length) if readings else []
         return tokens
+
+    def _timed(self, reading: Hypothesis, length: float) -> list[Token]:
+        """A reading of so many seconds -> its tokens.
+
+        What a streaming graph writes in the silence behind the end was said before it.
+        """
+        if not self.facts.streaming:
+            return timed_tokens(reading, length)
+        last = max(0.0, length - self.facts.frame_seconds)  # a token takes time
+        return [
+            replace(token, start=min(token.start, last), end=min(token.end, length))
+            for token in timed_tokens(reading, math.inf)
+        ]
 
     def _read(self, batch: Sequence[Samples], threads: int) -> list[list[Hypothesis]]:
         """Stretches of samples -> the readings of each; none where nobody speaks."""
@@ -302,11 +317,11 @@ class Runtime:
         return found
 
     def _encode(self, batch: Sequence[Samples], threads: int) -> list[Frames]:
+        if self.facts.streaming:
+            return [self._through_stream(one) for one in batch]
         least = round(_SHORTEST * self.sample_rate)
         filled = [np.pad(one, (0, max(0, least - len(one)))) for one in batch]
-        if not self.facts.streaming:
-            return self._graphs.encode(filled, threads)
-        return [self._through_stream(one) for one in filled]
+        return self._graphs.encode(filled, threads)
 
     def _through_stream(self, samples: Samples) -> Frames:
         """A streaming graph reads a recording as it would hear it."""

@@ -130,6 +130,21 @@ def test_streams(runtime: Runtime, block: int) -> None:
         stream.accept(samples[:10], 8000)
 
 
+def test_a_letter_said_at_the_very_end_is_read_as_a_stream_reads_it(runtime: Runtime) -> None:
+    """The streaming graphs hand frames on one late: its letter begins behind the end of the sound."""
+    if not runtime.facts.streaming:
+        return
+    samples = sing("ai", np.random.default_rng(4))
+    (whole,) = runtime.transcribe(samples, RATE).words
+    for count in range(round((whole.start + 0.1) * RATE), round(whole.end * RATE), 160):
+        heard_whole = runtime.transcribe(samples[:count], RATE)
+        stream = runtime.stream()
+        stream.accept(samples[:count], RATE)
+        stream.finish()
+        assert heard_whole.text == stream.text
+        assert all(word.start < word.end <= count / RATE for word in heard_whole.words)
+
+
 def test_streams_end_utterances_at_pauses(runtime: Runtime) -> None:
     if not runtime.facts.streaming:
         return
