@@ -47,7 +47,9 @@ def greedy_reading(log_probs: Frames, frame_seconds: float) -> Hypothesis:
     if len(log_probs) == 0:
         return hypothesis_from_path(np.zeros(0, np.int64), np.zeros(0), frame_seconds)
     path = log_probs.argmax(axis=1)
-    return hypothesis_from_path(path, log_probs[np.arange(len(path)), path].astype(np.float64), frame_seconds)
+    scores = log_probs[np.arange(len(path)), path].astype(np.float64)  # NaN is the largest
+    check_numbers(scores, "A recording")
+    return hypothesis_from_path(path, scores, frame_seconds)
 
 
 def beam_readings(
@@ -92,7 +94,9 @@ class TransducerSteps:
         symbols = logits.argmax(axis=1)
         peak = logits[np.arange(len(symbols)), symbols].astype(np.float64)
         rest = np.exp(logits.astype(np.float64) - peak[:, None]).sum(axis=1)
-        return symbols, -np.log(rest)
+        scores = -np.log(rest)
+        check_numbers(scores, "A recording")
+        return symbols, scores
 
 
 class Row:
