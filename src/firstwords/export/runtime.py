@@ -368,11 +368,24 @@ class Runtime:
                 done[i] = found
             else:
                 audio[i] = found
-        tokens = self._decode([samples for samples, _ in audio.values()])
-        for (i, (samples, repairs)), heard in zip(audio.items(), tokens, strict=True):
+        found = self._decode_each([samples for samples, _ in audio.values()])
+        for (i, (samples, repairs)), heard in zip(audio.items(), found, strict=True):
             length = len(samples) / self.sample_rate
-            done[i] = self._transcript(heard, length, str(group[i].audio), repairs)
+            done[i] = (
+                heard
+                if isinstance(heard, FirstwordsError)
+                else self._transcript(heard, length, str(group[i].audio), repairs)
+            )
         return done
+
+    def _decode_each(self, stretches: Sequence[Samples]) -> Sequence[list[Token] | FirstwordsError]:
+        """``_decode``, where the error of one leaves the others alone."""
+        try:
+            return self._decode(stretches)
+        except FirstwordsError as error:
+            if len(stretches) == 1:
+                return [error]
+        return [found for one in stretches for found in self._decode_each([one])]
 
     def _attempt(
         self,

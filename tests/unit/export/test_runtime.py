@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby, pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from firstwords.audio.waveform import resample, write
+from firstwords.audio.waveform import probe, resample, write
+from firstwords.data.manifest import Utterance
 from firstwords.errors import AudioError, SearchError, UsageError
 from firstwords.export.runtime import Runtime
 from firstwords.inference.endpointing import EndpointConfig
+from firstwords.inference.transcript import Transcript
 from tone_bundle import make_tone_bundle
 from tone_corpus import RATE, random_text, sing
 
@@ -87,6 +90,28 @@ def test_files_are_as_their_samples_and_in_order(runtime: Runtime, tmp_path: Pat
     assert [heard(t.text) for t in found] == [said(runtime, text) for text in texts]
     assert [t.audio for t in found] == [str(p) for p in paths]
     assert runtime.transcribe(paths[2]).text == found[2].text
+
+
+def test_one_that_cannot_be_computed_leaves_the_others(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = np.random.default_rng(3)
+    paths = [tmp_path / f"{i}.wav" for i in range(3)]
+    for path, text in zip(paths, ("aei", "ouoa", "a"), strict=True):
+        write(path, sing(text, generator), RATE)
+    long, encode = max(probe(path).duration for path in paths), runtime._encode
+
+    def broken(batch: Sequence[np.ndarray], threads: int) -> list[np.ndarray]:
+        if any(len(one) / RATE == long for one in batch):
+            raise SearchError("It has no numbers.", mend="None.")
+        return encode(batch, threads)
+
+    monkeypatch.setattr(runtime, "_encode", broken)
+    found = list(
+        runtime.attempt_many(Utterance(id=str(p), audio=p, duration=probe(p).duration) for p in paths)
+    )
+    assert isinstance(found[1], SearchError)
+    assert [heard(t.text) for t in found if isinstance(t, Transcript)] == ["aei", "a"]
 
 
 def test_nothing_said_is_no_text(runtime: Runtime) -> None:
