@@ -318,16 +318,16 @@ class Runtime:
 
     def _encode(self, batch: Sequence[Samples], threads: int) -> list[Frames]:
         if self.facts.streaming:
-            return [self._through_stream(one) for one in batch]
+            return [self._through_stream(one, threads) for one in batch]
         least = round(_SHORTEST * self.sample_rate)
         filled = [np.pad(one, (0, max(0, least - len(one)))) for one in batch]
         return self._graphs.encode(filled, threads)
 
-    def _through_stream(self, samples: Samples) -> Frames:
+    def _through_stream(self, samples: Samples, threads: int) -> Frames:
         """A streaming graph reads a recording as it would hear it."""
         from firstwords.export.runtime_stream import BundleEncoding
 
-        encoding = BundleEncoding(self._graphs, self.facts)
+        encoding = BundleEncoding(self._graphs, self.facts, threads)
         first = encoding.push(samples)
         rest = encoding.finish()
         return np.concatenate([first, rest]) if len(first) else rest

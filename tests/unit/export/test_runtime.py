@@ -114,6 +114,16 @@ def test_one_that_cannot_be_computed_leaves_the_others(
     assert [heard(t.text) for t in found if isinstance(t, Transcript)] == ["aei", "a"]
 
 
+def test_graphs_for_several_threads_are_made_when_a_batch_is_alone(bundle: Path) -> None:
+    several = Runtime.load(bundle, threads=2)
+    made = several._graphs._engines
+    assert {threads for _, threads in made} == {1}
+    several._decode([sing("aei", np.random.default_rng(0)), sing("ou", np.random.default_rng(1))])
+    assert {threads for _, threads in made} == {1}
+    several._decode([sing("aei", np.random.default_rng(0))])
+    assert {part for part, threads in made if threads == 2} == {"features", several._graphs.main}
+
+
 def test_nothing_said_is_no_text(runtime: Runtime) -> None:
     for count in (0, 1, 399, 4000, 16000, 40 * RATE):
         assert runtime.transcribe(np.zeros(count, np.float32), RATE).text == ""
