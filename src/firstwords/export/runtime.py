@@ -16,10 +16,8 @@ them (check_bundle.py).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -36,10 +34,10 @@ from firstwords.errors import FirstwordsError, SearchError, UsageError
 from firstwords.export.bundle import BUNDLE
 from firstwords.export.check_bundle import Bundle, check_bundle
 from firstwords.export.onnx_file import INT32
-from firstwords.export.runtime_audio import Loaded, load_short, one_channel
+from firstwords.export.runtime_audio import Loaded, attempt_each, load_short, one_channel
 from firstwords.export.runtime_graphs import Frames, Graphs
 from firstwords.export.runtime_help import NO_HELP, Help
-from firstwords.export.runtime_search import TransducerSteps, read_ctc, read_transducer
+from firstwords.export.runtime_search import TransducerSteps, read_ctc, read_transducer, spoken_tokens
 from firstwords.inference.journal import Journal, recording_fingerprint
 from firstwords.inference.longform import (
     batches_by_length,
@@ -48,7 +46,7 @@ from firstwords.inference.longform import (
     utterance_groups,
     window_config,
 )
-from firstwords.inference.transcript import Token, Transcript, build_transcript, timed_tokens
+from firstwords.inference.transcript import Token, Transcript, build_transcript
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import CtcBeamConfig, GreedyConfig
 from firstwords.search.speech_gate import SpeechGate
@@ -289,21 +287,8 @@ class Runtime:
         for batch, found in zip(batches, self._graphs.each(work, batches), strict=True):
             for i, readings in zip(batch, found, strict=True):
                 length = len(stretches[i]) / self.sample_rate
-                tokens[i] = self._timed(readings[0], length) if readings else []
+                tokens[i] = spoken_tokens(readings[0], length, self.facts) if readings else []
         return tokens
-
-    def _timed(self, reading: Hypothesis, length: float) -> list[Token]:
-        """A reading of so many seconds -> its tokens.
-
-        What a streaming graph writes in the silence behind the end was said before it.
-        """
-        if not self.facts.streaming:
-            return timed_tokens(reading, length)
-        last = max(0.0, length - self.facts.frame_seconds)  # a token takes time
-        return [
-            replace(token, start=min(token.start, last), end=min(token.end, length))
-            for token in timed_tokens(reading, math.inf)
-        ]
 
     def _read(self, batch: Sequence[Samples], threads: int) -> list[list[Hypothesis]]:
         """Stretches of samples -> the readings of each; none where nobody speaks."""
@@ -368,7 +353,7 @@ class Runtime:
                 done[i] = found
             else:
                 audio[i] = found
-        found = self._decode_each([samples for samples, _ in audio.values()])
+        found = attempt_each(self._decode, [samples for samples, _ in audio.values()])
         for (i, (samples, repairs)), heard in zip(audio.items(), found, strict=True):
             length = len(samples) / self.sample_rate
             done[i] = (
@@ -377,15 +362,6 @@ class Runtime:
                 else self._transcript(heard, length, str(group[i].audio), repairs)
             )
         return done
-
-    def _decode_each(self, stretches: Sequence[Samples]) -> Sequence[list[Token] | FirstwordsError]:
-        """``_decode``, where the error of one leaves the others alone."""
-        try:
-            return self._decode(stretches)
-        except FirstwordsError as error:
-            if len(stretches) == 1:
-                return [error]
-        return [found for one in stretches for found in self._decode_each([one])]
 
     def _attempt(
         self,

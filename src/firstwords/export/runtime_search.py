@@ -7,14 +7,18 @@ is kept, and the joiner is asked of several frames at once, since most of them a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import final
 
 import numpy as np
 import numpy.typing as npt
 
+from firstwords.export.bundle import BundleFacts
 from firstwords.export.runtime_engine import Engine
 from firstwords.export.runtime_graphs import Frames, Graphs
+from firstwords.inference.transcript import Token, timed_tokens
 from firstwords.search.ctc_common import BLANK, hypothesis_from_path
 from firstwords.search.ctc_timed import timed_readings
 from firstwords.search.hypothesis import Hypothesis
@@ -139,3 +143,17 @@ def advance(row: Row, symbols: npt.NDArray[np.int64], scores: Floats) -> None:
         row.history = (*row.history[1:], token)
     row.score += float(scores[:used].sum())
     row.at += used
+
+
+def spoken_tokens(reading: Hypothesis, length: float, facts: BundleFacts) -> list[Token]:
+    """A reading of ``length`` seconds -> its tokens.
+
+    What a streaming graph writes in the silence behind the end was said before it.
+    """
+    if not facts.streaming:
+        return timed_tokens(reading, length)
+    last = max(0.0, length - facts.frame_seconds)  # a token takes time
+    return [
+        replace(token, start=min(token.start, last), end=min(token.end, length))
+        for token in timed_tokens(reading, math.inf)
+    ]
