@@ -113,6 +113,11 @@ def of_doubles(model: Any) -> None:
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.DOUBLE
 
 
+def short_lengths(model: Any) -> None:
+    """Lengths of 32 bits, where the front end gives 64."""
+    model.graph.input[1].type.tensor_type.elem_type = TensorProto.INT32
+
+
 def open_vocabulary(model: Any) -> None:
     axis = model.graph.output[0].type.tensor_type.shape.dim[2]
     axis.Clear()
@@ -143,6 +148,9 @@ def flip(content: bytes) -> bytes:
     return content[:at] + bytes([content[at] ^ 0x10]) + content[at + 1 :]
 
 
+_HEAD = b"\x08\x09\x42\x02\x10\x11"  # IR version 9, operator set 17
+
+
 def nested(content: bytes) -> bytes:
     """A graph within a node within a graph, some hundreds deep."""
     inner = b""
@@ -150,7 +158,26 @@ def nested(content: bytes) -> bytes:
         attribute = b"\x32" + _size(inner) + inner  # AttributeProto.g
         node = b"\x2a" + _size(attribute) + attribute  # NodeProto.attribute
         inner = b"\x0a" + _size(node) + node  # GraphProto.node
-    return content + b"\x3a" + _size(inner) + inner
+    return _HEAD + b"\x3a" + _size(inner) + inner
+
+
+def two_graphs(content: bytes) -> bytes:
+    """A second graph, which protocol buffers put together with the first: a weight that lies outside."""
+    model = onnx.ModelProto()
+    weight = model.graph.initializer.add(name="more", data_type=TensorProto.FLOAT, dims=[2])
+    weight.data_location = TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="/etc/passwd")
+    return model.SerializeToString() + content
+
+
+def outside_in_a_function(model: Any) -> None:
+    """As the default of an attribute."""
+    tensor = numpy_helper.from_array(np.zeros(3, np.float32), "hidden")
+    default = helper.make_attribute("value", tensor)
+    default.t.ClearField("raw_data")
+    default.t.data_location = TensorProto.EXTERNAL
+    default.t.external_data.add(key="location", value="/etc/passwd")
+    model.functions.add(name="f", domain="d").attribute_proto.append(default)
 
 
 def _size(content: bytes) -> bytes:
@@ -192,6 +219,14 @@ CASES: dict[str, tuple[tuple[str, bool], Damage, str]] = {
         facts(states=[{"name": "s", "shape": [1 << 30, 1 << 30], "dtype": "float32"}]),
         "state 's'",
     ),
+    "states of gigabytes": (
+        STREAMING,
+        facts(states=[{"name": f"s{i}", "shape": [1 << 20], "dtype": "float32"} for i in range(65)]),
+        "the states have",
+    ),
+    "chunk between frames": (STREAMING, facts(chunk={"frames": 45, "shift": 30}), "no multiple of"),
+    "frames between samples": (OFFLINE, facts(frame_shift_ms=10.03), "no whole number of samples"),
+    "frames of no sample": (OFFLINE, facts(frame_shift_ms=0.03), "no whole number of samples"),
     "state twice": (
         STREAMING,
         facts(states=[{"name": "s", "shape": [1], "dtype": "float32"}] * 2),
@@ -228,6 +263,8 @@ CASES: dict[str, tuple[tuple[str, bool], Damage, str]] = {
     "weights outside": (OFFLINE, graph("model.onnx", outside), "'../../secret.bin'"),
     "weights beside": (OFFLINE, graph("model.onnx", lambda m: outside(m, "w.bin")), "another file"),
     "weights outside, in a node": (OFFLINE, graph("model.onnx", outside_in_a_node), "/etc/passwd"),
+    "weights outside, in a function": (OFFLINE, graph("model.onnx", outside_in_a_function), "/etc/passwd"),
+    "two graphs": (OFFLINE, resealed(edited("model.onnx", two_graphs)), "the graph stands twice"),
     "absurd shape": (OFFLINE, graph("model.onnx", absurd_shape), "has the shape"),
     "negative shape": (OFFLINE, graph("model.onnx", negative_shape), "has the shape"),
     "newer IR": (OFFLINE, graph("model.onnx", lambda m: setattr(m, "ir_version", 14)), "IR version 14"),
@@ -238,6 +275,8 @@ CASES: dict[str, tuple[tuple[str, bool], Damage, str]] = {
     ),
     "input of two axes": (OFFLINE, graph("model.onnx", of_rank_two), "must have 3 axes"),
     "input of doubles": (OFFLINE, graph("model.onnx", of_doubles), "must be float32"),
+    "lengths of 32 bits": (OFFLINE, graph("model.onnx", short_lengths), "must be int64"),
+    "lengths of 32 bits, transducer": (PAIR, graph("encoder.onnx", short_lengths), "must be int64"),
     "open vocabulary": (OFFLINE, graph("model.onnx", open_vocabulary), "fixed to 7"),
     "other vocabulary": (OFFLINE, facts(vocabulary=6), "fixed to 6"),
     "no lengths": (OFFLINE, graph("model.onnx", lambda m: m.graph.input.pop()), "must be 2"),

@@ -10,6 +10,8 @@ import typer
 if TYPE_CHECKING:
     from firstwords.export.make import Made
 
+_LONGEST_CHUNK_MS = 60_000.0
+
 
 def run(
     model: Annotated[Path, typer.Argument(help="Model folder.")],
@@ -39,8 +41,11 @@ def run(
     console = Console(highlight=False, markup=False, soft_wrap=True, stderr=True)
     if head not in ("auto", "ctc", "transducer"):
         raise UsageError(f"--head {head}: there is no such head.", mend="Heads: auto, ctc, transducer.")
-    if chunk_ms <= 0:
-        raise UsageError(f"--chunk-ms {chunk_ms:g} must be above 0.", mend="640 is usual.")
+    if not 0 < chunk_ms <= _LONGEST_CHUNK_MS:
+        raise UsageError(
+            f"--chunk-ms {chunk_ms:g} must be above 0 and at most {_LONGEST_CHUNK_MS:g}.",
+            mend="640 is usual.",
+        )
     made = make_bundle(
         model,
         to,

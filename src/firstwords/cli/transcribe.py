@@ -156,13 +156,20 @@ def run(
         )
         check_options(options)
     if (model / "bundle.json").is_file():
-        from firstwords.cli.transcribe_bundle import open_bundle, refuse_options, stream_bundle
+        from firstwords.cli.transcribe_bundle import (
+            open_bundle,
+            refuse_options,
+            stream_bundle,
+            variant_wished,
+        )
 
         refused = {"--rescore": rescore, "--post": post, "--chunk-ms": chunk_ms, "--left-ms": left_ms}
         refuse_options(refused, device, search)
 
+        wished = variant_wished(precision, int8)
+
         def load_bundle() -> Loaded:
-            return open_bundle(model, precision, search, console.print)
+            return open_bundle(model, wished, search, console.print)
 
         if options is not None:
             stream_bundle(load_bundle(), options, console.print)

@@ -41,6 +41,17 @@ def refuse_options(given: Mapping[str, object], device: str, search: SearchOptio
         )
 
 
+def variant_wished(precision: str, int8: bool) -> str:
+    """--precision, where --int8 asks for the eight-bit graphs in another word."""
+    if not int8:
+        return precision
+    if precision not in ("auto", "int8"):
+        raise UsageError(
+            f"--int8 and --precision {precision}: one or the other.", mend="Leave one of them out."
+        )
+    return "int8"
+
+
 def open_bundle(folder: Path, precision: str, search: SearchOptions, say: Callable[[str], None]) -> Loaded:
     """A bundle, ready to transcribe as wished."""
     runtime = _load(folder, precision)

@@ -25,7 +25,8 @@ COPY_AGAIN = "Was the copy interrupted, or a file edited? Copy the whole bundle 
 EXPORT_AGAIN = "Export the model again: 'firstwords export MODEL --to DIR'."
 _LARGEST = 4 << 20  # bytes of bundle.json
 _MOST_STATES, _MOST_FRAMES = 4096, 1 << 16
-_MOST_STATE = 1 << 28  # numbers of one state
+_MOST_STATE = 1 << 26  # numbers of all states
+_ROUNDING = 1e-6  # of decimal fractions
 
 
 class _Facts(BaseModel):
@@ -101,6 +102,18 @@ class BundleFacts(_Facts):
             raise ValueError("a streaming bundle needs 'chunk' and 'states'")
         if self.chunk is not None and self.chunk.shift > self.chunk.frames:
             raise ValueError(f"chunk.shift = {self.chunk.shift} is above chunk.frames = {self.chunk.frames}")
+        if self.chunk is not None and self.chunk.shift % self.subsampling:
+            raise ValueError(
+                f"chunk.shift = {self.chunk.shift} is no multiple of subsampling = {self.subsampling}"
+            )
+        shift = self.frame_shift_ms * self.sample_rate / 1000
+        if round(shift) < 1 or abs(shift - round(shift)) > _ROUNDING * shift:
+            raise ValueError(
+                f"frame_shift_ms = {self.frame_shift_ms} is no whole number of samples at "
+                f"{self.sample_rate} Hz"
+            )
+        if (numbers := sum(math.prod(state.shape) for state in self.states)) > _MOST_STATE:
+            raise ValueError(f"the states have {numbers} numbers, at most {_MOST_STATE} are believable")
         names = [state.name for state in self.states]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"the state '{twice[0]}' stands twice")

@@ -251,7 +251,7 @@ def _check_model(graph: _Graph) -> None:
     facts = graph.facts
     log_probs = _Wanted(3, last=facts.vocabulary)
     if not facts.streaming:
-        graph.ports("inputs", [graph.frames(), _Wanted(1, _INTEGERS)])
+        graph.ports("inputs", [graph.frames(), _Wanted(1, (INT64,))])
         graph.ports("outputs", [log_probs, _Wanted(1, (INT64,))])
         return
     graph.ports("inputs", [graph.frames()], more=True)
@@ -267,7 +267,7 @@ def _check_encoder(graph: _Graph) -> None:
             raise graph.fault(
                 f"the metadata 'model_type' is {model_type!r}, not one of {', '.join(OFFLINE_TRANSDUCERS)}"
             )
-        graph.ports("inputs", [graph.frames(), _Wanted(1, _INTEGERS)])
+        graph.ports("inputs", [graph.frames(), _Wanted(1, (INT64,))])
         graph.ports("outputs", [_Wanted(3), _Wanted(1, _INTEGERS)])
         return
     graph.ports("inputs", [graph.frames()], more=True)

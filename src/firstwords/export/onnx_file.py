@@ -174,6 +174,8 @@ def _model(view: memoryview) -> OnnxFile:
             case 1:
                 found.ir_version = _whole(value, "the IR version")
             case 7:
+                if graph is not None:  # readers put them together to one
+                    raise _Damaged("the graph stands twice")
                 graph = _part(value, "the graph")
             case 8:
                 domain, version = _opset(_part(value, "an operator set"))
@@ -189,6 +191,8 @@ def _model(view: memoryview) -> OnnxFile:
                 for inner, node in _fields(_part(value, "a function")):
                     if inner == 7:
                         _node(_part(node, "a node"), found, 1)
+                    elif inner == 11:
+                        _attribute(_part(node, "an attribute"), found, 1)
             case _:
                 pass
     if graph is None:
@@ -249,18 +253,21 @@ def _sparse(view: memoryview, found: OnnxFile) -> None:
 def _node(view: memoryview, found: OnnxFile, depth: int) -> None:
     found.nodes += 1
     for number, value in _fields(view):
-        if number != 5:
-            continue
-        for inner, part in _fields(_part(value, "an attribute")):
-            match inner:
-                case 5 | 10:
-                    _tensor(_part(part, "a tensor of a node"), found)
-                case 6 | 11:
-                    _graph(_part(part, "a graph of a node"), found, depth + 1)
-                case 22 | 23:
-                    _sparse(_part(part, "a sparse tensor of a node"), found)
-                case _:
-                    pass
+        if number == 5:
+            _attribute(_part(value, "an attribute"), found, depth)
+
+
+def _attribute(view: memoryview, found: OnnxFile, depth: int) -> None:
+    for number, value in _fields(view):
+        match number:
+            case 5 | 10:
+                _tensor(_part(value, "a tensor of a node"), found)
+            case 6 | 11:
+                _graph(_part(value, "a graph of a node"), found, depth + 1)
+            case 22 | 23:
+                _sparse(_part(value, "a sparse tensor of a node"), found)
+            case _:
+                pass
 
 
 def _port(view: memoryview) -> Port:

@@ -234,6 +234,8 @@ def compare(made: Made, clips: Sequence[Clip], rates: Sequence[int], report: Cal
                 }
     with_texts = all(clip.text is not None for clip in clips)
     faults = tuple(_faults(rows, rate))
+    if not any(expected):
+        faults += ("the model reads nothing in these sounds, so nothing was compared: give --corpus",)
     if spelled:
         faults += (f"sherpa-onnx writes other letters than its tokens have: '{sorted(spelled)[0][:60]}'",)
     return Gate(len(clips), sum(map(len, expected)), with_texts, rate, tuple(rows), faults)

@@ -20,7 +20,8 @@ from firstwords.export.graphs import (
     frontend_graph,
 )
 from firstwords.export.states import StateLayout
-from firstwords.features.fbank import FbankConfig
+from firstwords.features.fbank import Fbank, FbankConfig
+from firstwords.features.mfcc import Mfcc
 from firstwords.heads.ctc import CtcHead
 from firstwords.heads.transducer.head import TransducerHead
 from firstwords.heads.transducer.predictor import StatelessPredictor
@@ -30,6 +31,7 @@ from firstwords.model.speech_model import SpeechModel
 Kind = Literal["ctc", "transducer"]
 CHUNK_MS = 640.0
 _LEAST_FRAMES = 16  # feature frames that every encoder here takes; shorter input is filled up
+_WIDEST = 3  # shifts of a window in a stream: its own, and one on either side
 _SUBSAMPLING = 4  # fixed in sherpa-onnx
 
 
@@ -178,6 +180,14 @@ def _streaming(
         raise ConfigError(
             "a self-conditioned CTC model cannot stream: its inner predictions go back into the encoder.",
             mend="Export it without --streaming, or train with heads.ctc.self_conditioned = false.",
+        )
+    fbank = model.frontend if isinstance(model.frontend, Fbank) else cast("Mfcc", model.frontend).fbank
+    if fbank.width > _WIDEST * fbank.shift:
+        raise ConfigError(
+            f"windows of {fbank.width} samples reach more than a frame beyond their steps of {fbank.shift}, "
+            "further than a stream through a bundle looks.",
+            mend=f"Export it without --streaming, or train with windows of at most {_WIDEST} shifts "
+            "(features.window_ms, features.shift_ms).",
         )
     wanted = round(chunk_ms / 1000 / (model.frontend.frame_shift * 2))
     chunk, left = encoder.nearest_context(wanted, None)

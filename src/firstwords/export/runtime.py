@@ -34,10 +34,10 @@ from firstwords.errors import FirstwordsError, SearchError, UsageError
 from firstwords.export.bundle import BUNDLE
 from firstwords.export.check_bundle import Bundle, check_bundle
 from firstwords.export.onnx_file import INT32
-from firstwords.export.runtime_audio import Loaded, load_short, one_channel
+from firstwords.export.runtime_audio import Loaded, attempt_each, load_short, one_channel
 from firstwords.export.runtime_graphs import Frames, Graphs
 from firstwords.export.runtime_help import NO_HELP, Help
-from firstwords.export.runtime_search import TransducerSteps, read_ctc, read_transducer
+from firstwords.export.runtime_search import TransducerSteps, read_ctc, read_transducer, spoken_tokens
 from firstwords.inference.journal import Journal, recording_fingerprint
 from firstwords.inference.longform import (
     batches_by_length,
@@ -46,7 +46,7 @@ from firstwords.inference.longform import (
     utterance_groups,
     window_config,
 )
-from firstwords.inference.transcript import Token, Transcript, build_transcript, timed_tokens
+from firstwords.inference.transcript import Token, Transcript, build_transcript
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import CtcBeamConfig, GreedyConfig
 from firstwords.search.speech_gate import SpeechGate
@@ -301,7 +301,7 @@ class Runtime:
         for batch, found in zip(batches, self._graphs.each(work, batches), strict=True):
             for i, readings in zip(batch, found, strict=True):
                 length = len(stretches[i]) / self.sample_rate
-                tokens[i] = timed_tokens(readings[0], length) if readings else []
+                tokens[i] = spoken_tokens(readings[0], length, self.facts) if readings else []
         return tokens
 
     def _read(self, batch: Sequence[Samples], threads: int) -> list[list[Hypothesis]]:
@@ -316,17 +316,17 @@ class Runtime:
         return found
 
     def _encode(self, batch: Sequence[Samples], threads: int) -> list[Frames]:
+        if self.facts.streaming:
+            return [self._through_stream(one, threads) for one in batch]
         least = round(_SHORTEST * self.sample_rate)
         filled = [np.pad(one, (0, max(0, least - len(one)))) for one in batch]
-        if not self.facts.streaming:
-            return self._graphs.encode(filled, threads)
-        return [self._through_stream(one) for one in filled]
+        return self._graphs.encode(filled, threads)
 
-    def _through_stream(self, samples: Samples) -> Frames:
+    def _through_stream(self, samples: Samples, threads: int) -> Frames:
         """A streaming graph reads a recording as it would hear it."""
         from firstwords.export.runtime_stream import BundleEncoding
 
-        encoding = BundleEncoding(self._graphs, self.facts)
+        encoding = BundleEncoding(self._graphs, self.facts, threads)
         first = encoding.push(samples)
         rest = encoding.finish()
         return np.concatenate([first, rest]) if len(first) else rest
@@ -367,10 +367,14 @@ class Runtime:
                 done[i] = found
             else:
                 audio[i] = found
-        tokens = self._decode([samples for samples, _ in audio.values()])
-        for (i, (samples, repairs)), heard in zip(audio.items(), tokens, strict=True):
+        found = attempt_each(self._decode, [samples for samples, _ in audio.values()])
+        for (i, (samples, repairs)), heard in zip(audio.items(), found, strict=True):
             length = len(samples) / self.sample_rate
-            done[i] = self._transcript(heard, length, str(group[i].audio), repairs)
+            done[i] = (
+                heard
+                if isinstance(heard, FirstwordsError)
+                else self._transcript(heard, length, str(group[i].audio), repairs)
+            )
         return done
 
     def _attempt(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Callable, Sequence
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,7 @@ from firstwords.audio.waveform import AudioReader, resample
 from firstwords.data.manifest import Utterance
 from firstwords.errors import FirstwordsError, UsageError
 
+T = TypeVar("T")
 Loaded: TypeAlias = tuple[Samples, tuple[str, ...]] | FirstwordsError  # samples and repairs, or why not
 
 
@@ -50,3 +52,15 @@ def load_short(utterance: Utterance, sample_rate: int) -> Loaded:
         return samples, reader.repairs
     except FirstwordsError as error:
         return error
+
+
+def attempt_each(
+    decode: Callable[[Sequence[Samples]], list[T]], stretches: Sequence[Samples]
+) -> list[T | FirstwordsError]:
+    """``decode(stretches)``; where that fails, of each alone, so that the error of one leaves the others."""
+    try:
+        return list[T | FirstwordsError](decode(stretches))
+    except FirstwordsError as error:
+        if len(stretches) == 1:
+            return [error]
+    return [found for one in stretches for found in attempt_each(decode, [one])]

@@ -44,9 +44,12 @@ class Graphs:
         return found
 
     def warm(self) -> None:
-        """Load what the first recording needs, so that a graph that cannot run is known at once."""
+        """Load every graph, so that one that cannot run is known at once.
+
+        In one thread each: with more, a graph is loaded a second time when a batch is alone.
+        """
         for part in self._bundle.contents:
-            self.engine(part, self.threads if part in ("features", self.main) else 1)
+            self.engine(part)
 
     def encode(self, batch: Sequence[Samples], threads: int = 1) -> list[Frames]:
         """Stretches of samples -> frames (T, D) of each: log-probabilities of CTC, else encoder output."""
@@ -74,8 +77,6 @@ class Graphs:
         """``work(batch, threads)`` of every batch, in order."""
         if self.threads == 1 or len(batches) < 2:
             return [work(batch, self.threads) for batch in batches]
-        for part in ("features", self.main):  # made once, before the threads begin
-            self.engine(part)
         return list(self._pool.map(lambda batch: work(batch, 1), batches))
 
     @cached_property

@@ -7,14 +7,18 @@ is kept, and the joiner is asked of several frames at once, since most of them a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import final
 
 import numpy as np
 import numpy.typing as npt
 
+from firstwords.export.bundle import BundleFacts
 from firstwords.export.runtime_engine import Engine
 from firstwords.export.runtime_graphs import Frames, Graphs
+from firstwords.inference.transcript import Token, timed_tokens
 from firstwords.search.ctc_common import BLANK, hypothesis_from_path
 from firstwords.search.ctc_timed import timed_readings
 from firstwords.search.hypothesis import Hypothesis
@@ -47,7 +51,9 @@ def greedy_reading(log_probs: Frames, frame_seconds: float) -> Hypothesis:
     if len(log_probs) == 0:
         return hypothesis_from_path(np.zeros(0, np.int64), np.zeros(0), frame_seconds)
     path = log_probs.argmax(axis=1)
-    return hypothesis_from_path(path, log_probs[np.arange(len(path)), path].astype(np.float64), frame_seconds)
+    scores = log_probs[np.arange(len(path)), path].astype(np.float64)  # NaN is the largest
+    check_numbers(scores, "A recording")
+    return hypothesis_from_path(path, scores, frame_seconds)
 
 
 def beam_readings(
@@ -77,14 +83,14 @@ class TransducerSteps:
 
     def after(self, histories: Sequence[tuple[int, ...]]) -> Frames:
         """(rows, J) the decoder's output after these tokens."""
-        missing = sorted({history for history in histories if history not in self._known})
-        if missing:
-            if len(self._known) + len(missing) > _KEPT:
-                self._known.clear()
-                missing = sorted(set(histories))
-            (found,) = self._decoder(np.array(missing, dtype=self._whole))
-            self._known.update(zip(missing, found, strict=True))
-        return np.stack([self._known[history] for history in histories])
+        known = self._known  # what another thread drops is still held here
+        found = {history: known[history] for history in histories if history in known}
+        if missing := sorted(set(histories) - found.keys()):
+            (values,) = self._decoder(np.array(missing, dtype=self._whole))
+            new = dict(zip(missing, values, strict=True))
+            found |= new
+            self._known = new if len(known) + len(new) > _KEPT else known | new
+        return np.stack([found[history] for history in histories])
 
     def best(self, encoded: Frames, decoded: Frames) -> tuple[npt.NDArray[np.int64], Floats]:
         """(rows, J) of both -> the most probable symbol of each row and its log-probability."""
@@ -92,7 +98,9 @@ class TransducerSteps:
         symbols = logits.argmax(axis=1)
         peak = logits[np.arange(len(symbols)), symbols].astype(np.float64)
         rest = np.exp(logits.astype(np.float64) - peak[:, None]).sum(axis=1)
-        return symbols, -np.log(rest)
+        scores = -np.log(rest)
+        check_numbers(scores, "A recording")
+        return symbols, scores
 
 
 class Row:
@@ -135,3 +143,17 @@ def advance(row: Row, symbols: npt.NDArray[np.int64], scores: Floats) -> None:
         row.history = (*row.history[1:], token)
     row.score += float(scores[:used].sum())
     row.at += used
+
+
+def spoken_tokens(reading: Hypothesis, length: float, facts: BundleFacts) -> list[Token]:
+    """A reading of ``length`` seconds -> its tokens.
+
+    What a streaming graph writes in the silence behind the end was said before it.
+    """
+    if not facts.streaming:
+        return timed_tokens(reading, length)
+    last = max(0.0, length - facts.frame_seconds)  # a token takes time
+    return [
+        replace(token, start=min(token.start, last), end=min(token.end, length))
+        for token in timed_tokens(reading, math.inf)
+    ]

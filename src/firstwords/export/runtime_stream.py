@@ -42,10 +42,11 @@ TAIL_SECONDS = 0.3  # of silence behind the end: a causal model writes its last 
 class BundleEncoding:
     """One stream of samples of the bundle's rate -> frames of its model, joined the same for all pieces."""
 
-    def __init__(self, graphs: Graphs, facts: BundleFacts) -> None:
+    def __init__(self, graphs: Graphs, facts: BundleFacts, threads: int | None = None) -> None:
         assert facts.chunk is not None
-        self._features = graphs.engine("features", graphs.threads)
-        self._model = graphs.engine(graphs.main, graphs.threads)
+        threads = threads or graphs.threads
+        self._features = graphs.engine("features", threads)
+        self._model = graphs.engine(graphs.main, threads)
         self._chunk, self._shift = facts.chunk, round(facts.frame_shift_ms / 1000 * facts.sample_rate)
         self._margin = graphs.margin(self._shift)
         self._subsampling = facts.subsampling

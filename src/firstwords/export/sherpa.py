@@ -66,15 +66,22 @@ def read_with_sherpa(
             "rates": [rate for _, rate in recordings],
             "tail": tail / facts["sample_rate"],
         }
-        child = subprocess.run(
-            [sys.executable, "-m", "firstwords.export.sherpa", str(folder)],
-            input=json.dumps(question),
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            timeout=_SECONDS,
-            check=False,
-        )
+        try:
+            child = subprocess.run(
+                [sys.executable, "-m", "firstwords.export.sherpa", str(folder)],
+                input=json.dumps(question),
+                capture_output=True,
+                text=True,
+                encoding="utf-8",
+                timeout=_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise CheckpointError(
+                f"sherpa-onnx has not read {len(recordings)} recordings with '{folder}' "
+                f"within {_SECONDS:g} s.",
+                mend="Export on a machine with less to do, or without --check.",
+            ) from None
     if child.returncode != 0:
         said = " ".join(child.stderr.split())[-300:] or "nothing"
         raise CheckpointError(

@@ -89,7 +89,8 @@ class CtcGreedyStream(StreamingSearch):
             return
         log_probs = self._score(encoded)
         path = log_probs.argmax(axis=1)
-        scores = log_probs[np.arange(len(path)), path]
+        scores = log_probs[np.arange(len(path)), path]  # NaN is the largest
+        check_numbers(scores, f"The stream from {self.seconds:.1f} s on")
         before = self._total + np.concatenate(([0.0], np.cumsum(scores)))
         sums = np.concatenate(([0.0], np.cumsum(np.exp(scores))))
         for token, first, last in zip(*(part.tolist() for part in find_runs(path)), strict=True):

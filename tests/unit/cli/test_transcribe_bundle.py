@@ -11,10 +11,10 @@ from typer.testing import CliRunner, Result
 
 from firstwords.audio.waveform import write
 from firstwords.cli.main import app
-from firstwords.errors import FirstwordsError, SearchError, UsageError
+from firstwords.errors import CheckpointError, FirstwordsError, SearchError, UsageError
 from firstwords.lm.ngram_arpa import write_arpa
 from small_ngrams import train
-from tone_bundle import make_tone_bundle
+from tone_bundle import make_tone_bundle, read_facts, write_facts
 from tone_corpus import RATE, sing
 
 
@@ -43,6 +43,22 @@ def firstwords(*arguments: object, stdin: bytes | None = None) -> Result:
 def test_recordings(bundle: str, home: Path) -> None:
     lines = firstwords("transcribe", home / bundle, home / "talks").stdout.splitlines()
     assert [line.split("\t")[1] for line in lines] == ["aei", "uoa"]
+
+
+def test_int8_asks_for_the_graphs_in_eight_bits(home: Path, tmp_path: Path) -> None:
+    talk = home / "talks" / "one.wav"
+    missing = firstwords("transcribe", home / "offline", talk, "--int8")
+    assert isinstance(missing.exception, CheckpointError)
+    assert "no variant 'int8'" in missing.exception.what
+    for precision in ("fp32", "bf16"):
+        both = firstwords("transcribe", home / "offline", talk, "--int8", "--precision", precision)
+        assert isinstance(both.exception, UsageError)
+        assert f"--int8 and --precision {precision}" in both.exception.what
+    folder = make_tone_bundle(tmp_path / "b")
+    facts = read_facts(folder)
+    facts["variants"]["int8"] = facts["variants"]["fp32"]
+    write_facts(folder, facts)
+    assert firstwords("transcribe", folder, talk, "--int8").stdout.strip() == "aei"
 
 
 def test_results_are_written_and_kept(home: Path, tmp_path: Path) -> None:

@@ -89,6 +89,8 @@ def test_the_same_band_in_other_words_is_for_everybody() -> None:
         ({"encoder": ZIPFORMER | {"causal": True},
           "heads": {"ctc": {"kind": "ctc", "intermediate": [0], "self_conditioned": True}}},
          {"streaming": True}, "self-conditioned"),
+        ({"encoder": ZIPFORMER | {"causal": True}, "features": {"kind": "fbank", "window_ms": 31.0}},
+         {"streaming": True}, "windows of 496 samples"),
         ({"heads": transducer(predictor={"kind": "lstm", "dim": 8}), **GREEDY}, {}, "state of its own"),
         ({"heads": transducer(loss="full", durations=[0, 1, 2]), **GREEDY}, {}, "durations"),
     ],

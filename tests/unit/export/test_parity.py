@@ -78,6 +78,20 @@ def test_other_weights_get_no_card(model: Path, bundles: dict[str, Made], tmp_pa
     assert not (tmp_path / "b" / "card.md").exists()
 
 
+def test_sounds_in_which_the_model_reads_nothing_prove_nothing(
+    bundles: dict[str, Made], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(bundles["ctc"].folder, tmp_path / "b")
+    made = replace(bundles["ctc"], folder=tmp_path / "b")
+    quiet = [parity.Clip(np.zeros(0, np.float32), None)]
+    monkeypatch.setattr(parity, "material", lambda *_: quiet)
+    monkeypatch.setattr(parity, "has_sherpa", lambda: False)
+    with pytest.raises(CheckpointError, match="reads nothing in these sounds"):
+        parity.check_bundle_of(made)
+    assert not json.loads((tmp_path / "b" / "parity.json").read_text(encoding="utf-8"))["passed"]
+    assert not (tmp_path / "b" / "card.md").exists()
+
+
 def test_int8_that_costs_more_than_a_point_gets_no_card() -> None:
     def row(engine: str, variant: str, cer: float) -> parity.Row:
         return parity.Row(engine, variant, 16000, 0, parity.ErrorRate(), cer)
@@ -105,6 +119,15 @@ def test_what_sherpa_cannot_load_is_an_error_not_a_dead_process(
         read_with_sherpa(tmp_path / "b", facts, "fp32", [(talk(1.0), 16000)], tail=0)
 
 
+def test_a_reader_that_does_not_end_is_an_error(
+    bundles: dict[str, Made], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("firstwords.export.sherpa._SECONDS", 0.001)
+    made = bundles["ctc"]
+    with pytest.raises(CheckpointError, match="has not read 1 recordings"):
+        read_with_sherpa(made.folder, facts_of(made), "fp32", [(talk(1.0), 16000)])
+
+
 def test_the_command(model: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(
         app, ["export", str(model), "--to", str(tmp_path / "b"), "--head", "ctc"], catch_exceptions=False
@@ -112,6 +135,13 @@ def test_the_command(model: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     names = {path.name for path in (tmp_path / "b").iterdir()}
     assert names == {"bundle.json", "card.md", "features.onnx", "model.onnx", "parity.json", "tokens.txt"}
+
+
+@pytest.mark.parametrize("chunk", ["nan", "inf", "1e300", "60001", "0", "-5"])
+def test_chunks_that_cannot_be(chunk: str, model: Path, tmp_path: Path) -> None:
+    command = ["export", str(model), "--to", str(tmp_path / "b"), "--streaming", f"--chunk-ms={chunk}"]
+    assert isinstance(CliRunner().invoke(app, command).exception, UsageError)
+    assert not (tmp_path / "b").exists()
 
 
 def test_a_folder_with_other_things_is_left_alone(model: Path, tmp_path: Path) -> None:

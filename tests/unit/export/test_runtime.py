@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby, pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from firstwords.audio.waveform import resample, write
+from firstwords.audio.waveform import probe, resample, write
+from firstwords.data.manifest import Utterance
 from firstwords.errors import AudioError, SearchError, UsageError
 from firstwords.export.runtime import Runtime
 from firstwords.inference.endpointing import EndpointConfig
+from firstwords.inference.transcript import Transcript
 from tone_bundle import make_tone_bundle
 from tone_corpus import RATE, random_text, sing
 
@@ -89,6 +92,38 @@ def test_files_are_as_their_samples_and_in_order(runtime: Runtime, tmp_path: Pat
     assert runtime.transcribe(paths[2]).text == found[2].text
 
 
+def test_one_that_cannot_be_computed_leaves_the_others(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = np.random.default_rng(3)
+    paths = [tmp_path / f"{i}.wav" for i in range(3)]
+    for path, text in zip(paths, ("aei", "ouoa", "a"), strict=True):
+        write(path, sing(text, generator), RATE)
+    long, encode = max(probe(path).duration for path in paths), runtime._encode
+
+    def broken(batch: Sequence[np.ndarray], threads: int) -> list[np.ndarray]:
+        if any(len(one) / RATE == long for one in batch):
+            raise SearchError("It has no numbers.", mend="None.")
+        return encode(batch, threads)
+
+    monkeypatch.setattr(runtime, "_encode", broken)
+    found = list(
+        runtime.attempt_many(Utterance(id=str(p), audio=p, duration=probe(p).duration) for p in paths)
+    )
+    assert isinstance(found[1], SearchError)
+    assert [heard(t.text) for t in found if isinstance(t, Transcript)] == ["aei", "a"]
+
+
+def test_graphs_for_several_threads_are_made_when_a_batch_is_alone(bundle: Path) -> None:
+    several = Runtime.load(bundle, threads=2)
+    made = several._graphs._engines
+    assert {threads for _, threads in made} == {1}
+    several._decode([sing("aei", np.random.default_rng(0)), sing("ou", np.random.default_rng(1))])
+    assert {threads for _, threads in made} == {1}
+    several._decode([sing("aei", np.random.default_rng(0))])
+    assert {part for part, threads in made if threads == 2} == {"features", several._graphs.main}
+
+
 def test_nothing_said_is_no_text(runtime: Runtime) -> None:
     for count in (0, 1, 399, 4000, 16000, 40 * RATE):
         assert runtime.transcribe(np.zeros(count, np.float32), RATE).text == ""
@@ -128,6 +163,21 @@ def test_streams(runtime: Runtime, block: int) -> None:
     assert stream.finish() == []
     with pytest.raises(UsageError, match="16000 Hz"):
         stream.accept(samples[:10], 8000)
+
+
+def test_a_letter_said_at_the_very_end_is_read_as_a_stream_reads_it(runtime: Runtime) -> None:
+    """The streaming graphs hand frames on one late: its letter begins behind the end of the sound."""
+    if not runtime.facts.streaming:
+        return
+    samples = sing("ai", np.random.default_rng(4))
+    (whole,) = runtime.transcribe(samples, RATE).words
+    for count in range(round((whole.start + 0.1) * RATE), round(whole.end * RATE), 160):
+        heard_whole = runtime.transcribe(samples[:count], RATE)
+        stream = runtime.stream()
+        stream.accept(samples[:count], RATE)
+        stream.finish()
+        assert heard_whole.text == stream.text
+        assert all(word.start < word.end <= count / RATE for word in heard_whole.words)
 
 
 def test_streams_end_utterances_at_pauses(runtime: Runtime) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
 import torch
 
-from firstwords.errors import CheckpointError, UsageError
+from firstwords.errors import CheckpointError, SearchError, UsageError
 from firstwords.export.graphs import JoinerGraph, TokenReader
 from firstwords.export.runtime_help import RowCompanion
 from firstwords.export.runtime_language_model import open_help
-from firstwords.export.runtime_search import TransducerSteps, read_ctc, read_transducer
+from firstwords.export.runtime_search import TransducerSteps, greedy_reading, read_ctc, read_transducer
 from firstwords.export.runtime_stream import TransducerStream
 from firstwords.heads.transducer.head import TransducerConfig, TransducerHead
 from firstwords.lm.language_model import save_language_model
@@ -20,6 +22,7 @@ from firstwords.lm.ngram_arpa import write_arpa
 from firstwords.lm.ngram_scorer import NgramScorer
 from firstwords.lm.tensors_file import parse_tensors
 from firstwords.search.ctc_beam import CtcBeamSearch
+from firstwords.search.ctc_streams import CtcGreedyStream
 from firstwords.search.fusion import Scorers, weigh
 from firstwords.search.greedy import greedy_search
 from firstwords.search.hypothesis import Hypothesis
@@ -192,6 +195,43 @@ def test_greedy_transducer_is_the_search_over_tensors(head: TransducerHead) -> N
     assert sum(len(readings[0].tokens) for readings in wanted) > 20
     for mine, theirs in zip(found, wanted, strict=True):
         same(mine[0], theirs[0], close=1e-4)
+
+
+def test_what_is_no_number_is_no_silence(head: TransducerHead) -> None:
+    (_, values, _) = utterances()
+    values[5, 3] = np.nan
+    with pytest.raises(SearchError, match="not numbers") as caught:
+        greedy_reading(values, FRAME)
+    assert "diverged" in caught.value.mend
+    with pytest.raises(SearchError, match=r"stream from 0.0 s on.* not numbers"):
+        CtcGreedyStream(lambda frames: frames, FRAME).advance(values.astype(np.float64))
+    engines = HeadSteps(head)
+    steps = TransducerSteps(engines.decoder, engines.joiner, 2)  # type: ignore[arg-type]
+    frames = np.zeros((4, 12), np.float32)
+    frames[2] = np.nan
+    with pytest.raises(SearchError, match="not numbers"):
+        read_transducer([frames], steps, FRAME)
+
+
+def test_answers_of_the_decoder_are_kept_by_threads_beside_each_other(
+    head: TransducerHead, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one thread asks the decoder, another drops what both have kept."""
+    monkeypatch.setattr("firstwords.export.runtime_search._KEPT", 3)
+    engines, asked = HeadSteps(head), Event()
+
+    def decoder(tokens: np.ndarray) -> list[np.ndarray]:
+        if not asked.is_set():
+            asked.set()
+            with ThreadPoolExecutor(1) as other:
+                other.submit(steps.after, [(3, 3), (4, 4), (5, 5)]).result(timeout=10)
+        return engines.decoder(tokens)
+
+    steps = TransducerSteps(engines.decoder, engines.joiner, 2)  # type: ignore[arg-type]
+    wanted = steps.after([(1, 1), (2, 2)])
+    steps._decoder = decoder  # type: ignore[assignment]
+    steps._known = {key: steps._known[key] for key in [(1, 1)]}
+    np.testing.assert_allclose(steps.after([(1, 1), (2, 2)]), wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 50])
