@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from firstwords import __version__
 from firstwords.export.make import Made
 
+_SHERPA = "sherpa-onnx"
 
-def write_bundle_card(made: Made, utterances: int, table: str) -> str:
-    """A bundle that passed the parity gate -> Markdown."""
+
+def write_bundle_card(made: Made, engines: Sequence[str], heard: str, table: str) -> str:
+    """A bundle that passed the parity gate -> Markdown.
+
+    Args:
+        engines: those that were compared.
+        heard: how many sounds they read, in words.
+        table: what they read.
+    """
     recipe, plan = made.loaded.recipe, made.plan
     model = made.loaded.model
     kind = ("streaming " if plan.streaming else "offline ") + plan.kind
@@ -20,7 +29,7 @@ def write_bundle_card(made: Made, utterances: int, table: str) -> str:
         ("pieces", str(model.vocabulary)),
         ("audio", f"{recipe.features.sample_rate} Hz, mono"),
         ("frames", f"one per {1000 * model.frame_seconds:g} ms"),
-        ("engines", "firstwords, sherpa-onnx" if not plan.alone else "firstwords alone"),
+        ("read alike by", ", ".join(engines)),
         ("date", datetime.now(UTC).date().isoformat()),
         ("firstwords", __version__),
         *((f"`{name}`", f"{size / 1e6:.2f} MB") for name, size in made.sizes.items()),
@@ -34,12 +43,19 @@ def write_bundle_card(made: Made, utterances: int, table: str) -> str:
     if plan.alone:
         alone = "\nsherpa-onnx cannot run this bundle:\n\n" + "".join(f"- {why}\n" for why in plan.alone)
     else:
-        alone = f"\nWith sherpa-onnx:\n\n    {_command(made)}\n"
+        untried = "" if _SHERPA in engines else ", which was not installed where the bundle was compared"
+        alone = f"\nWith sherpa-onnx{untried}:\n\n    {_command(made)}\n"
     return (
         f"# {recipe.name}\n\n| | |\n|---|---|\n{listed}\n{alone}\n"
-        f"## Parity\n\n{utterances} recordings, each read by every engine:\n\n{table}\n"
+        f"## Parity
+
+{heard}, each read by {', '.join(engines)}:
+
+{table}
+"
         "The graphs hold the model alone: no language model, closed vocabulary or formatting of the model "
-        "folder. The speech gate stands in bundle.json; firstwords obeys it, sherpa-onnx knows none.\n"
+        "folder. The speech gate stands in bundle.json; firstwords obeys it, sherpa-onnx knows none.
+"
     )
 
 

@@ -45,7 +45,11 @@ def make_bundle(
     graphs = make_graphs(plan)
     if int8:
         report("eight-bit weights")
-        graphs |= quantize_graphs(graphs)
+        small = quantize_graphs(graphs)
+        for part in plan.graphs:
+            if part != "features" and f"{part}.int8.onnx" not in small:
+                report(f"eight bits gain nothing here: {part}.onnx stays as it is")
+        graphs |= small
     files = all_files(graphs, loaded.tokenizer)
     write_bundle(folder, describe(plan, loaded, files), files)
     return Made(folder, loaded, plan, {name: len(content) for name, content in files.items()})

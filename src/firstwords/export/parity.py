@@ -45,7 +45,7 @@ from firstwords.text.pieces import BYTES
 
 Samples = npt.NDArray[np.float32]
 RATES = (8000, 16000, 44100, 48000)
-UTTERANCES, FEW = 20, 4  # of a whole gate, of the short one
+UTTERANCES = 20  # the fewest that a card is written after
 INT8_LOSS = 0.01  # CER
 _LONGEST = 30.0  # seconds of an utterance that is compared
 
@@ -121,18 +121,23 @@ class Gate:
 
 def check_bundle_of(
     made: Made,
+    clips: Sequence[Clip] | None = None,
     *,
-    corpus: Path | None = None,
     long: bool = False,
     report: Callable[[str], None] = lambda line: None,
 ) -> Gate:
     """Run the gate on a written bundle; parity.json, and card.md if it is passed.
 
+    Args:
+        clips: what is read; not given: made-up sounds. Too few give no card.
+        long: at other sample rates, too.
+
     Raises:
         CheckpointError: the gate is not passed; bundle and parity.json stay, without a card.
     """
     rate = made.loaded.recipe.features.sample_rate
-    clips = material(made.loaded.recipe, corpus, UTTERANCES if long else FEW)
+    given = clips is not None
+    clips = clips if clips is not None else material(made.loaded.recipe, None)
     rates = tuple(sorted({*RATES, rate})) if long else (rate,)
     gate = compare(made, clips, rates, report)
     (made.folder / CARD).unlink(missing_ok=True)  # of an earlier comparison
@@ -143,14 +148,19 @@ def check_bundle_of(
             f"the bundle '{made.folder}' does not read what the model reads: {'; '.join(gate.faults)}. "
             f"It has no {CARD}.",
             mend=f"See {PARITY} beside it."
-            + ("" if corpus else " Compare real speech: --check --corpus CORPUS.")
+            + ("" if given else " Compare real speech: --check --corpus CORPUS.")
             + " The fp32 graphs alone: export without --int8.",
         )
-    write_atomically(made.folder / CARD, write_bundle_card(made, gate.utterances, gate.as_markdown()))
+    if gate.utterances < UTTERANCES:
+        report(f"{gate.utterances} utterances are too few for a {CARD}: {UTTERANCES} are needed.")
+        return gate
+    heard = f"{gate.utterances} " + ("recordings" if gate.with_texts else "sounds without transcripts")
+    engines = tuple(dict.fromkeys(row.engine for row in gate.rows))
+    write_atomically(made.folder / CARD, write_bundle_card(made, engines, heard, gate.as_markdown()))
     return gate
 
 
-def material(recipe: Recipe, corpus: Path | None, count: int) -> list[Clip]:
+def material(recipe: Recipe, corpus: Path | None, count: int = UTTERANCES) -> list[Clip]:
     """Utterances of a corpus (dev, else test, else train), or pieces of the self-check's clip."""
     rate = recipe.features.sample_rate
     if corpus is None:

@@ -14,8 +14,8 @@ from test_graphs import KINDS, facts_of
 from typer.testing import CliRunner
 
 from firstwords.cli.main import app
-from firstwords.errors import CheckpointError, DependencyError, UsageError
-from firstwords.export import parity
+from firstwords.errors import CheckpointError, DependencyError, FirstwordsError, UsageError
+from firstwords.export import make, parity
 from firstwords.export.decode import OnnxReader, RuntimeReader, TorchReader, collapse, tail_samples, windows
 from firstwords.export.make import Made, make_bundle
 from firstwords.export.sherpa import has_sherpa, read_with_sherpa, shown
@@ -54,10 +54,18 @@ def test_all_engines_read_the_same(bundles: dict[str, Made], kind: str) -> None:
     ]
 
 
-def test_a_passed_gate_writes_a_card(bundles: dict[str, Made], tmp_path: Path) -> None:
+def test_a_passed_gate_of_enough_utterances_writes_a_card(
+    bundles: dict[str, Made], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shutil.copytree(bundles["streaming transducer"].folder, tmp_path / "b")
     made = replace(bundles["streaming transducer"], folder=tmp_path / "b")
-    gate = parity.check_bundle_of(made)
+    monkeypatch.setattr(parity, "has_sherpa", lambda: False)
+    clips = [parity.Clip(talk(0.8, seed=seed), None) for seed in range(20)]
+    said: list[str] = []
+    parity.check_bundle_of(made, clips[:19], report=said.append)
+    assert "19 utterances are too few" in said[-1]
+    assert not (made.folder / "card.md").exists()
+    gate = parity.check_bundle_of(made, clips)
     assert gate.tokens > 20
     written = json.loads((made.folder / "parity.json").read_text(encoding="utf-8"))
     assert written["passed"]
@@ -65,6 +73,11 @@ def test_a_passed_gate_writes_a_card(bundles: dict[str, Made], tmp_path: Path) -
     card = (made.folder / "card.md").read_text(encoding="utf-8")
     assert "streaming transducer" in card
     assert "--encoder=encoder.onnx" in card
+    engines = ", ".join(dict.fromkeys(row.engine for row in gate.rows))
+    assert f"20 sounds without transcripts, each read by {engines}:" in card
+    assert f"| read alike by | {engines} |" in card
+    assert "sherpa-onnx, which was not installed" in card
+    assert "sherpa-onnx" not in engines
 
 
 def test_other_weights_get_no_card(model: Path, bundles: dict[str, Made], tmp_path: Path) -> None:
@@ -72,8 +85,9 @@ def test_other_weights_get_no_card(model: Path, bundles: dict[str, Made], tmp_pa
     (tmp_path / "b" / "card.md").write_text("old")
     other = load_model(make_causal_model(tmp_path / "other", seed=8), device="cpu")
     made = replace(bundles["ctc"], folder=tmp_path / "b", loaded=other)
+    few = parity.material(other.recipe, None, 4)
     with pytest.raises(CheckpointError, match=r"onnxruntime, fp32: \d+ utterances have other tokens"):
-        parity.check_bundle_of(made)
+        parity.check_bundle_of(made, few)
     assert not json.loads((tmp_path / "b" / "parity.json").read_text(encoding="utf-8"))["passed"]
     assert not (tmp_path / "b" / "card.md").exists()
 
@@ -83,11 +97,10 @@ def test_sounds_in_which_the_model_reads_nothing_prove_nothing(
 ) -> None:
     shutil.copytree(bundles["ctc"].folder, tmp_path / "b")
     made = replace(bundles["ctc"], folder=tmp_path / "b")
-    quiet = [parity.Clip(np.zeros(0, np.float32), None)]
-    monkeypatch.setattr(parity, "material", lambda *_: quiet)
+    quiet = [parity.Clip(np.zeros(0, np.float32), None)] * parity.UTTERANCES
     monkeypatch.setattr(parity, "has_sherpa", lambda: False)
     with pytest.raises(CheckpointError, match="reads nothing in these sounds"):
-        parity.check_bundle_of(made)
+        parity.check_bundle_of(made, quiet)
     assert not json.loads((tmp_path / "b" / "parity.json").read_text(encoding="utf-8"))["passed"]
     assert not (tmp_path / "b" / "card.md").exists()
 
@@ -142,6 +155,31 @@ def test_chunks_that_cannot_be(chunk: str, model: Path, tmp_path: Path) -> None:
     command = ["export", str(model), "--to", str(tmp_path / "b"), "--streaming", f"--chunk-ms={chunk}"]
     assert isinstance(CliRunner().invoke(app, command).exception, UsageError)
     assert not (tmp_path / "b").exists()
+
+
+def test_a_corpus_that_cannot_be_compared_is_told_before_anything_is_written(
+    model: Path, tmp_path: Path
+) -> None:
+    command = ["export", str(model), "--to", str(tmp_path / "b"), "--corpus", str(tmp_path / "nowhere")]
+    assert isinstance(CliRunner().invoke(app, command).exception, FirstwordsError)
+    assert not (tmp_path / "b").exists()
+
+
+def test_eight_bits_that_gain_nothing_are_told(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        make,
+        "make_graphs",
+        lambda _: {f"{part}.onnx": b"" for part in ("features", "encoder", "decoder", "joiner")},
+    )
+    monkeypatch.setattr(make, "quantize_graphs", lambda _: {"encoder.int8.onnx": b""})
+    said: list[str] = []
+    make_bundle(model, tmp_path / "b", kind="transducer", int8=True, report=said.append)
+    assert [line for line in said if "gain nothing" in line] == [
+        "eight bits gain nothing here: decoder.onnx stays as it is",
+        "eight bits gain nothing here: joiner.onnx stays as it is",
+    ]
 
 
 def test_a_folder_with_other_things_is_left_alone(model: Path, tmp_path: Path) -> None:
