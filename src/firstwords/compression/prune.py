@@ -172,6 +172,16 @@ def prune_model(
     return PruneResult(to, before, after, counts)
 
 
+def most_share(source: Path) -> float:
+    """The largest share of a model's parameters that can be cut; 0 where nothing is known to go."""
+    model = load_model(source, device="cpu").model
+    try:
+        groups = _groups(model, KINDS, source)
+    except (UsageError, CheckpointError):
+        return 0.0
+    return 1 - smallest(model, groups, floors(groups)) / model.num_parameters
+
+
 def said(standing: Standing) -> str:
     """A measured model in a line."""
     zeros = f", {100 * standing.zeros:.0f} % of the weights zero" if standing.zeros > 0.005 else ""

@@ -50,7 +50,14 @@ from firstwords.training.progress import Progress
 
 FREEZE_AT = 0.7  # of QAT: from here on the scales of inputs stay
 UTTERANCES = 32  # of dev, that harm is measured on
-_OWN = ("resume", "accuracy.json")  # of the original, not of what is made of it
+_OWN = (
+    "resume",
+    "rounds",
+    "tuning",
+    "attempts",
+    "report",
+    "accuracy.json",
+)  # of the original, not of what is made of it
 
 
 @dataclass(frozen=True)
