@@ -28,7 +28,7 @@ from typing import Literal, Protocol, get_args
 from firstwords.compression.history import FILE as HISTORY
 from firstwords.compression.target import METRICS, Broken, Measures, Target, shown
 from firstwords.errors import FirstwordsError, UsageError
-from firstwords.files import replace_folder, write_atomically
+from firstwords.files import staged, write_atomically
 from firstwords.model.checkpoint import WEIGHTS
 
 Keep = Literal["fp32", "bf16", "int8", "kmeans6", "mixed"]
@@ -282,24 +282,16 @@ def _measured(folder: Path, record: Path, steps: Steps) -> Measures:
     return measures
 
 
-def _copy(source: Path, folder: Path) -> None:
+def _copy(source: Path, folder: Path, *, gone: Sequence[str] = ()) -> None:
     """A model folder without what its making left there to resume from."""
-    new = folder.with_name(folder.name + ".new")
-    shutil.rmtree(new, ignore_errors=True)
-    shutil.copytree(source, new, ignore=lambda _, names: set(LEFTOVERS) & set(names))
-    replace_folder(new, folder)
+    with staged(folder, last=(WEIGHTS,), gone=gone) as new:
+        shutil.copytree(source, new, ignore=lambda _, names: set(LEFTOVERS) & set(names), dirs_exist_ok=True)
 
 
 def _take(best: Attempt, to: Path) -> None:
-    """The files of the best attempt into ``to``; the weights last, so that there is no half model."""
-    (to / WEIGHTS).unlink(missing_ok=True)
-    for path in sorted(best.folder.iterdir(), key=lambda p: p.name == WEIGHTS):
-        if path.name in LEFTOVERS:
-            continue
-        if path.is_dir():
-            shutil.copytree(path, to / path.name, dirs_exist_ok=True)
-        else:
-            write_atomically(to / path.name, path.read_bytes())
+    """The files of the best attempt into ``to``, in place of those of an earlier best one."""
+    old = [path.name for path in to.iterdir() if path.is_file()]
+    _copy(best.folder, to, gone=[name for name in old if not (best.folder / name).exists()])
 
 
 def _settle(source: Path, to: Path, target: Target, settings: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -62,11 +63,11 @@ class Toy:
         }
 
     @staticmethod
-    def _read(folder: Path) -> dict[str, object]:
+    def _read(folder: Path) -> dict[str, Any]:
         return json.loads((folder / "model.safetensors").read_text())
 
     @staticmethod
-    def _write(folder: Path, state: dict[str, object]) -> None:
+    def _write(folder: Path, state: dict[str, Any]) -> None:
         folder.mkdir(parents=True)
         (folder / "model.safetensors").write_text(json.dumps(state))
         (folder / "recipe.toml").write_text("a recipe")
@@ -82,7 +83,7 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def planned(model: Path, target: str, toy: Toy | None = None, **options: int) -> Planned:
+def planned(model: Path, target: str, toy: Toy | None = None, **options: Any) -> Planned:
     return compress_to_target(model, model.parent / "small", Target.parse(target), toy or Toy(), **options)
 
 
@@ -171,7 +172,6 @@ def test_what_a_step_refuses_is_asked_in_another_way(model: Path) -> None:
     class Choosy(Toy):
         def store(self, source: Path, to: Path, keep: Keep, budget: int | None) -> None:
             cut = self._read(source)["cut"]
-            assert isinstance(cut, float)
             if budget is not None and budget < 1e6 * (1 - cut):
                 raise UsageError("too few bytes", mend="more")
             super().store(source, to, keep, budget)
