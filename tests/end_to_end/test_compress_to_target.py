@@ -161,7 +161,18 @@ def test_a_model_that_learned_tones(tmp_path: Path) -> None:
     before = snapshot(tmp_path / "model")
 
     def command(to: str, target: str) -> list[str]:
-        options = ["--corpus", corpus, "--to", tmp_path / to, "--target", target, "--minutes", "0.4"]
+        options = [
+            "--corpus",
+            corpus,
+            "--to",
+            tmp_path / to,
+            "--target",
+            target,
+            "--minutes",
+            "0.4",
+            "--attempts",
+            "2",
+        ]
         return [*map(str, ("compress", tmp_path / "model", *options)), "--device", "cpu"]
 
     def run(to: str, target: str) -> subprocess.CompletedProcess[str]:

@@ -27,7 +27,7 @@ from typing import Literal, Protocol, get_args
 
 from firstwords.compression.history import FILE as HISTORY
 from firstwords.compression.target import METRICS, Broken, Measures, Target, shown
-from firstwords.errors import FirstwordsError, UsageError
+from firstwords.errors import CompressionError, FirstwordsError, UsageError
 from firstwords.files import staged, write_atomically
 from firstwords.model.checkpoint import WEIGHTS
 
@@ -142,6 +142,11 @@ def compress_to_target(
             break
         say(f"  Not yet: {'; '.join(map(str, done.broken))}.")
         way = next_way(attempts, original, target, most_cut=most_cut, refused=refused)
+    if not attempts:
+        raise CompressionError(
+            f"Nothing that was tried can be done with '{source}': {'; '.join(map(said, refused))}.",
+            mend="Take a smaller size of the model: firstwords compress distil.",
+        )
     best = min(attempts, key=lambda a: (a.excess, a.measures.get("cer", 0.0)))
     _take(best, to)
     return Planned(to, original, tuple(attempts), best)
@@ -214,7 +219,7 @@ def next_way(
 
 def said(way: Way) -> str:
     """A way in words."""
-    first = f"{way.cut:.0%} of the parameters cut and the rest trained again" if way.cut else ""
+    first = f"{way.cut:.0%} of the parameters cut" if way.cut else ""
     kept = {
         "fp32": "weights kept in 32 bits",
         "bf16": "weights kept in 16 bits",

@@ -19,7 +19,7 @@ from firstwords.compression.planner import (
     fitting,
 )
 from firstwords.compression.target import Measures, Target
-from firstwords.errors import UsageError
+from firstwords.errors import CompressionError, UsageError
 
 BYTES: dict[Keep, float] = {"fp32": 1.0, "bf16": 0.5, "int8": 0.26, "kmeans6": 0.21, "mixed": 0.0}
 HARM: dict[Keep, float] = {"fp32": 0.0, "bf16": 0.0, "int8": 0.1, "kmeans6": 0.4, "mixed": 2.0}
@@ -183,6 +183,16 @@ def test_what_a_step_refuses_is_asked_in_another_way(model: Path) -> None:
     assert hopeless.attempts[0].way.keep == "kmeans6"
     assert not hopeless.met
     assert "size is" in str(hopeless.best.broken[0])
+
+
+def test_where_nothing_can_be_done_it_is_said(model: Path) -> None:
+    class Broken(Toy):
+        def store(self, source: Path, to: Path, keep: Keep, budget: int | None) -> None:
+            raise UsageError("no", mend="never")
+
+    with pytest.raises(CompressionError, match="Nothing that was tried can be done"):
+        planned(model, "size<1MB", Broken(most=0.3))
+    assert not (model.parent / "small" / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize("stop_after", range(8))

@@ -219,7 +219,7 @@ def test_what_cannot_leave_early_is_told(tmp_path: Path, material: tuple[Path, P
     assert early_exit_of(tmp_path / "none", both, None, both.recipe.search) is None
 
 
-@pytest.mark.parametrize("kind", ["zipformer", "conformer"])
+@pytest.mark.parametrize("kind", [pytest.param("zipformer", marks=pytest.mark.slow), "conformer"])
 def test_layers_are_left_out_by_the_loss(material: tuple[Path, Path], tmp_path: Path, kind: str) -> None:
     corpus, _ = material
     values = recipe_of(kind).model_dump()
