@@ -192,7 +192,7 @@ def test_a_model_that_learned_tones(tmp_path: Path) -> None:
     # cut; killed while it is trained again; the same call goes on
     line = [sys.executable, "-c", MAIN, *command("cut", "parameters<85K, size<160KB, cer<=+5")]
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    tuned = tmp_path / "cut" / "attempts" / "cut30" / "rounds" / "1" / "tuned" / "recipe.toml"
+    tuned = tmp_path / "cut" / "attempts" / "cut30-fp32" / "rounds" / "1" / "tuned" / "recipe.toml"
     end = time.monotonic() + 300
     while not tuned.is_file() and process.poll() is None and time.monotonic() < end:
         time.sleep(0.05)

@@ -32,7 +32,7 @@ from firstwords.data.manifest import (
 from firstwords.files import staged, write_atomically
 from firstwords.inference.transcript import Segment, Transcript, Word
 from firstwords.model.checkpoint import load_model, save_model
-from firstwords.model.recipe import read_recipe, write_recipe
+from firstwords.model.recipe import Recipe, read_recipe, write_recipe
 from firstwords.model.speech_model import SpeechModel
 from firstwords.quickstart.page import build_page
 from firstwords.report.check_files import check_and_write
@@ -246,6 +246,15 @@ def prunes(home: Path, made: Path) -> None:
     orders = Orders(0.2, by="magnitude")
     quiet = Progress(quiet=True)
     prune_model(made / "model", made / "corpus", home / "small", orders, device="cpu", progress=quiet)
+
+
+def a_model_with_norms(folder: Path) -> Path:
+    values = tone_recipe().model_dump()
+    values["encoder"] = {"kind": "dnn", "hidden": 16, "layers": 2}
+    tokenizer = GraphemeTokenizer.train(["aeiou aeiou"] * 3)
+    model = SpeechModel(Recipe.model_validate(values), len(tokenizer.pieces)).eval()
+    save_model(folder / "model", model, tokenizer, card="")
+    return folder
 
 
 def folds(home: Path, made: Path) -> None:
@@ -536,7 +545,7 @@ WRITERS = [
     Writer("merge", two_models, merges, is_merged),
     Writer("quantize", a_model_and_speech, quantizes, is_small),
     Writer("prune", a_model_and_speech, prunes, is_small, may_stay=is_begun),
-    Writer("fold", a_model_and_speech, folds, is_small),
+    Writer("fold", a_model_with_norms, folds, is_small),
     Writer("compress to a target", a_file_called_model, plans, is_planned, may_stay=is_begun),
     Writer(
         "first checkpoint", nothing, lambda home, _: Checkpoints(home).save(4, some_state(4)), is_checkpoint
