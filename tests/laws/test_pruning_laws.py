@@ -22,6 +22,21 @@ from firstwords.model.structure import Structure, apply_structure
 from firstwords.tensors import Padded, pad
 from tone_corpus import tone_recipe
 
+# One of each kind, a small one; the others are slow.
+FAST = (
+    "zipformer",
+    "listener",
+    "quartznet",
+    "mobilenet, without gates",
+    "resnet",
+    "lstm",
+    "dnn, no context",
+    "transformer",
+    "conformer, batch norm",
+    "squeezeformer",
+    "e_branchformer",
+)
+EACH = [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in ENCODERS]
 EXACT = 1e-5  # relative to the largest value: other sizes take other kernels
 
 
@@ -58,7 +73,7 @@ def gates(groups: Iterable[Group], removed: dict[Group, list[int]]) -> dict[Grou
     return made
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", EACH)
 def test_a_cut_group_is_a_group_with_closed_gates(name: str) -> None:
     model = model_of(name)
     groups = groups_of(model)
@@ -88,7 +103,7 @@ def test_a_cut_group_is_a_group_with_closed_gates(name: str) -> None:
             raise AssertionError(f"{group.name}: {error}") from None
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", EACH)
 def test_everything_cut_at_once_and_then_again(name: str) -> None:
     model = model_of(name)
     for _ in range(2):
@@ -117,7 +132,7 @@ def test_everything_cut_at_once_and_then_again(name: str) -> None:
         same(together.values[i, :count], alone.values[0, :count])
 
 
-@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("name", EACH)
 def test_what_is_left_can_learn(name: str) -> None:
     """In training mode, with every regulariser; all that is left gets a gradient."""
     model = model_of(name)
@@ -141,6 +156,8 @@ def test_what_is_left_can_learn(name: str) -> None:
 def test_every_encoder_has_a_family() -> None:
     built = {entry.build for entry in kinds.ENCODERS.values()}
     assert built == set(FAMILIES)
+    assert {name.partition(",")[0] for name in FAST} == set(kinds.ENCODERS)
+    assert set(FAST) <= set(ENCODERS)
 
 
 def test_every_kind_of_group_is_met() -> None:

@@ -29,9 +29,10 @@ from firstwords.data.manifest import (
     write_manifest,
     write_quarantine,
 )
+from firstwords.files import staged, write_atomically
 from firstwords.inference.transcript import Segment, Transcript, Word
 from firstwords.model.checkpoint import load_model, save_model
-from firstwords.model.recipe import read_recipe, write_recipe
+from firstwords.model.recipe import Recipe, read_recipe, write_recipe
 from firstwords.model.speech_model import SpeechModel
 from firstwords.quickstart.page import build_page
 from firstwords.report.check_files import check_and_write
@@ -224,6 +225,96 @@ def merges(home: Path, ingredients: list[Any]) -> None:
 
 def is_merged(home: Path, _: Any) -> None:
     load_model(home / "merged", device="cpu", check=True)
+
+
+def a_model_and_speech(folder: Path) -> Path:
+    make_nonsense_model(folder / "model")
+    make_tone_corpus(folder / "corpus", train=2, dev=1, test=0)
+    return folder
+
+
+def quantizes(home: Path, made: Path) -> None:
+    from firstwords.compression.quantize import Order, quantize
+
+    quantize(made / "model", home / "small", Order())
+
+
+def prunes(home: Path, made: Path) -> None:
+    from firstwords.compression.prune import Orders, prune_model
+    from firstwords.training.progress import Progress
+
+    orders = Orders(0.2, by="magnitude")
+    quiet = Progress(quiet=True)
+    prune_model(made / "model", made / "corpus", home / "small", orders, device="cpu", progress=quiet)
+
+
+def a_model_with_norms(folder: Path) -> Path:
+    values = tone_recipe().model_dump()
+    values["encoder"] = {"kind": "dnn", "hidden": 16, "layers": 2}
+    tokenizer = GraphemeTokenizer.train(["aeiou aeiou"] * 3)
+    model = SpeechModel(Recipe.model_validate(values), len(tokenizer.pieces)).eval()
+    save_model(folder / "model", model, tokenizer, card="")
+    return folder
+
+
+def folds(home: Path, made: Path) -> None:
+    from firstwords.compression.steps import fold_model
+
+    fold_model(made / "model", home / "small")
+
+
+class _Copying:
+    """Steps of compression that copy, and figures that fall with each."""
+
+    def reach(self, source: Path) -> float:
+        del source
+        return 0.5
+
+    def prune(self, source: Path, to: Path, share: float) -> None:
+        self.store(source, to, "fp32", round(100 * share))
+
+    def store(self, source: Path, to: Path, keep: str, budget: int | None) -> None:
+        with staged(to, last=("compression.json",)) as new:
+            for path in source.iterdir():
+                if path.is_file():
+                    write_atomically(new / path.name, path.read_bytes())
+            write_atomically(new / "compression.json", json.dumps([keep, budget]))
+
+    def measure(self, folder: Path) -> dict[Any, float]:
+        return {"size": 1000.0 / len(str(folder)), "parameters": 500.0}
+
+
+def plans(home: Path, made: Path) -> None:
+    from firstwords.compression.planner import compress_to_target
+    from firstwords.compression.target import Target
+
+    target = Target.parse("size<2B, parameters<400")
+    compress_to_target(made / "model", home / "small", target, _Copying(), most=2)
+
+
+def a_file_called_model(folder: Path) -> Path:
+    (folder / "model").mkdir()
+    (folder / "model" / "model.safetensors").write_text("weights")
+    (folder / "model" / "card.md").write_text("card")
+    return folder
+
+
+def is_planned(home: Path, made: Path) -> None:
+    small = home / "small"
+    assert (small / "model.safetensors").read_bytes() == (made / "model" / "model.safetensors").read_bytes()
+    assert len(list((small / "attempts").glob("*.json"))) == 4
+
+
+def is_small(home: Path, _: Any) -> None:
+    from firstwords.compression.history import read_history
+
+    load_model(home / "small", device="cpu", check=True)
+    assert len(read_history(home / "small").steps) == 1
+
+
+def is_begun(path: Path, _: Any) -> bool:
+    """Whole files of rounds and attempts, from which the same call goes on."""
+    return bool({"rounds", "attempts"} & set(path.parts))
 
 
 def is_the_recipe(home: Path, _: None) -> None:
@@ -452,6 +543,10 @@ WRITERS = [
     Writer("model over an older one", a_model, saves_model, is_the_model, another_model),
     Writer("convert", an_icefall_checkpoint, converts, is_converted),
     Writer("merge", two_models, merges, is_merged),
+    Writer("quantize", a_model_and_speech, quantizes, is_small),
+    Writer("prune", a_model_and_speech, prunes, is_small, may_stay=is_begun),
+    Writer("fold", a_model_with_norms, folds, is_small),
+    Writer("compress to a target", a_file_called_model, plans, is_planned, may_stay=is_begun),
     Writer(
         "first checkpoint", nothing, lambda home, _: Checkpoints(home).save(4, some_state(4)), is_checkpoint
     ),

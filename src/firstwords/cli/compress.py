@@ -6,6 +6,9 @@ firstwords compress prune MODEL ...                                    one step
 
 from __future__ import annotations
 
+import difflib
+from pathlib import Path
+
 import typer
 from typer.core import TyperGroup
 
@@ -16,6 +19,7 @@ from firstwords.cli import (
     compress_quantize,
     compress_report,
 )
+from firstwords.errors import UsageError
 
 PLAN = "plan"
 
@@ -26,6 +30,12 @@ class _ModelFirst(TyperGroup):
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # pyright: ignore[reportIncompatibleMethodOverride]
         named = next((a for a in args if not a.startswith("-")), None)
         if named is not None and named not in self.commands and args[0] not in ctx.help_option_names:
+            near = difflib.get_close_matches(named, self.commands, n=1)
+            if near and not Path(named).exists():
+                raise UsageError(
+                    f"'{named}' is neither a model folder nor a step.",
+                    mend=f"Did you mean firstwords compress {near[0]}?",
+                )
             args = [PLAN, *args]
         return super().parse_args(ctx, args)
 

@@ -43,12 +43,16 @@ def run(
     from firstwords.compression.planner import compress_to_target
     from firstwords.compression.target import Target
     from firstwords.data.manifest import load_corpus
-    from firstwords.report.compression import compare_variants, save_comparison
+    from firstwords.report.compression import ROUNDS, compare_variants, save_comparison
+    from firstwords.report.evaluate_model import utterances_of
     from firstwords.training.progress import Progress
 
     limits = Target.parse(target)
     progress = Progress()
-    steps = _Steps(corpus, load_corpus(corpus), split, minutes, device, progress)
+    heard = load_corpus(corpus)
+    utterances_of(heard, split)  # refuses a split that is not there before anything is written
+    exact = any(limits.limit(metric) is not None for metric in ("rtf", "memory"))
+    steps = _Steps(corpus, heard, split, minutes, device, ROUNDS if exact else 1, progress)
     settings = f"{corpus.resolve()} {split} {minutes:g} {device}"
     done = compress_to_target(model, to, limits, steps, most=attempts, settings=settings, say=progress.say)
     folders = [model, *(attempt.folder for attempt in done.attempts)]
@@ -69,12 +73,13 @@ def choose(
     from firstwords.compression.planner import fitting
     from firstwords.compression.target import Target
     from firstwords.data.manifest import load_corpus
+    from firstwords.report.compression import ROUNDS
     from firstwords.training.progress import Progress
 
     limits = Target.parse(target)
     progress = Progress()
     heard = load_corpus(corpus)
-    best, why = fitting([(m, measured(m, heard, split)) for m in models], limits)
+    best, why = fitting([(m, measured(m, heard, split, rounds=ROUNDS)) for m in models], limits)
     for line in why:
         progress.say(f"Not {line}.")
     if best is None:
@@ -86,11 +91,11 @@ def choose(
     progress.say(f"Take {best}.")
 
 
-def measured(folder: Path, corpus: Corpus, split: str) -> Measures:
-    """A model folder -> what limits are set on."""
+def measured(folder: Path, corpus: Corpus, split: str, *, rounds: int) -> Measures:
+    """A model folder -> what limits are set on; time and memory from so many processes."""
     from firstwords.report.compression import compare_variants
 
-    (found,) = compare_variants([folder], corpus, split, lengths=(5.0,)).variants
+    (found,) = compare_variants([folder], corpus, split, rounds=rounds, lengths=(5.0,)).variants
     measures: dict[str, float | None] = {
         "size": found.weight_bytes,
         "parameters": found.parameters,
@@ -112,7 +117,13 @@ class _Steps:
     split: str
     minutes: float
     device: str
+    rounds: int
     progress: Progress
+
+    def reach(self, source: Path) -> float:
+        from firstwords.compression.prune import most_share
+
+        return most_share(source)
 
     def prune(self, source: Path, to: Path, share: float) -> None:
         from firstwords.compression.prune import Orders, prune_model
@@ -134,7 +145,7 @@ class _Steps:
         quantize(source, to, order, progress=self.progress)
 
     def measure(self, folder: Path) -> Measures:
-        return measured(folder, self.heard, self.split)
+        return measured(folder, self.heard, self.split, rounds=self.rounds)
 
 
 def _tell(done: Planned, progress: Progress, target: str) -> None:

@@ -35,6 +35,10 @@ def run(
         typer.Option("--minutes", help="Of training after the cuts, all together.", show_default=False),
     ] = None,
     no_tuning: Annotated[bool, typer.Option("--no-tuning", help="Do not train after the cuts.")] = False,
+    no_teacher: Annotated[
+        bool,
+        typer.Option("--no-teacher", help="Train on transcripts alone, not on the model's answers, too."),
+    ] = False,
     parts: Annotated[
         str,
         typer.Option("--parts", help="What may be cut."),
@@ -69,6 +73,7 @@ def run(
         by=by,
         rounds=rounds,
         minutes=minutes,
+        teacher=not no_teacher,
         kinds=tuple(cast("Kind", part.strip()) for part in parts.split(",") if part.strip()),
         per=per,
         unstructured=unstructured,

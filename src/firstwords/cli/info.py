@@ -89,6 +89,10 @@ def facts(model: Path) -> list[tuple[str, str]]:
         rows += _from_recipe(model)
     except FirstwordsError as error:
         rows.append(("recipe.toml", error.what))
+    try:
+        rows += _compressed(model)
+    except FirstwordsError as error:
+        rows.append(("compression.json", error.what))
     known = {name for name, _ in rows}
     rows += [(name, value) for name, value in _from_card(model / "card.md") if name not in known]
     return rows
@@ -158,6 +162,20 @@ def _cut(recipe: Recipe, pieces: int, structure: Structure) -> list[tuple[str, s
     said = ", ".join(f"{n} {names.get(kind, kind)}" for kind, n in counts.items())
     before = SpeechModel(recipe, pieces).num_parameters
     return [("cut since the recipe", f"{said}; before: {before / 1e6:.2f} M parameters")]
+
+
+def _compressed(model: Path) -> list[tuple[str, str]]:
+    """The steps since its training, and how each was trained."""
+    from firstwords.compression.history import read_history
+
+    said: list[str] = []
+    for step in read_history(model).steps:
+        minutes, teacher = step.settings.get("minutes"), step.settings.get("teacher")
+        how = f"{minutes:g} min of training" if isinstance(minutes, int | float) else ""
+        if how and teacher:
+            how += f", taught by {teacher if isinstance(teacher, str) else 'the model before'}"
+        said.append(f"{step.step} ({how})" if how else step.step)
+    return [("compressed by", "; ".join(said))] if said else []
 
 
 def _parameters(path: Path) -> tuple[int, dict[str, str]]:

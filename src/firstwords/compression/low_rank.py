@@ -26,7 +26,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from firstwords.compression.speech import encode_and_write
 from firstwords.data.batch import Batch
 from firstwords.errors import UsageError
 from firstwords.model.checkpoint import load_weights
@@ -106,7 +105,7 @@ def collect(model: SpeechModel, batches: Iterable[Batch]) -> dict[str, Moments]:
     model.eval()
     with _watched(model, found):
         for batch in batches:
-            encode_and_write(model, batch)
+            _encode_and_write(model, batch)
     return found
 
 
@@ -230,3 +229,10 @@ def factored(
     new = SpeechModel(model.recipe, model.vocabulary, model.structure.then(changes))
     load_weights(new, {name: copy.deepcopy(value) for name, value in weights.items()}, source="factors")
     return new.to(place).eval()
+
+
+def _encode_and_write(model: SpeechModel, batch: Batch) -> None:
+    """Run every part of a model that recognition runs: encoder, and heads on the transcript."""
+    encoded = model.encode(batch.audio)
+    for _, head in model.named_heads():
+        head.loss(encoded, batch.targets)

@@ -1,14 +1,11 @@
-"""A corpus as compression needs it: utterances to calibrate and judge by, and a few minutes of training.
+"""A corpus that a model is tried on: what its parts are judged by, and its error on dev.
 
-Judging is quick: the likelihood of the transcripts of some dev utterances, or the error rate of all of them
-as training measures it. Training is that of ``firstwords train`` (the same loop, feeding and task) at a tenth
-of the rate, with the regularisers as they were at the end of training.
+Everything is read as the model's own training read it. Judging is quick: the likelihood of some transcripts,
+or the error rate of all of dev as training measures it.
 """
 
 from __future__ import annotations
 
-import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,12 +16,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from firstwords.compression.pacing import PacedTask
 from firstwords.data.batch import Batch
 from firstwords.data.loader import ValidationLoader
 from firstwords.data.manifest import Corpus
 from firstwords.data.places import Item
 from firstwords.device import Compute, choose_compute
+from firstwords.errors import CorpusError
 from firstwords.features.specaugment import SpecAugment
 from firstwords.model.checkpoint import LoadedModel
 from firstwords.model.speech_model import SpeechModel
@@ -34,24 +31,19 @@ from firstwords.text.normalize import normalizer
 from firstwords.training.distributed import Processes
 from firstwords.training.feeding import Feeding
 from firstwords.training.gate import choose_gate
-from firstwords.training.log import MetricsLog
-from firstwords.training.measure import measure
-from firstwords.training.plan import REFERENCE_STEPS, make_plan
-from firstwords.training.prepare import Prepared, prepare
+from firstwords.training.prepare import Prepared, prepare, within
 from firstwords.training.progress import Progress
-from firstwords.training.schedule import CosineConfig
-from firstwords.training.session import Run
+from firstwords.training.soup import RENEWAL_SECONDS, batch_norms, renew_statistics
 from firstwords.training.tasks.recognition import RecognitionSettings, RecognitionTask
 from firstwords.training.tasks.task import Validation
-from firstwords.training.trainer import make_optimizer, train
 
-RATE_SHARE = 0.1  # of the recipe's learning rate
-_WARMUP = 0.05  # of the run
+BATCHES = 10  # that importance is measured on
+BATCH_SECONDS = 30.0  # of audio in each
 
 
 @dataclass
 class Material:
-    """A corpus, read as the model's own training read it.
+    """The train and dev splits of a corpus.
 
     Args:
         loaded: whose recipe, tokenizer and encoder decide what can be used.
@@ -67,15 +59,48 @@ class Material:
         self.compute: Compute = choose_compute(self.device, "fp32")
         self.prepared = prepare(self.corpus, recipe, self.loaded.tokenizer, self.loaded.model)
 
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of the corpus."""
+        return self.prepared.notes
+
+    @cached_property
+    def spoken(self) -> list[Item]:
+        """Training utterances with words; CorpusError where there are none."""
+        found = [item for item in self.prepared.train if item.audio is not None and item.text]
+        if not found:
+            raise CorpusError(
+                f"No training utterance of '{self.corpus.folder}' has a transcript.",
+                mend="Check the column or files that 'firstwords import' took the text from.",
+            )
+        return found
+
+    @cached_property
+    def spoken_dev(self) -> list[Item]:
+        """Dev utterances with words; CorpusError where there are none."""
+        found = [item for item in self.prepared.dev if item.text]
+        if not found:
+            raise CorpusError(
+                "No dev utterance has words in it.", mend="Run 'firstwords check' on the corpus."
+            )
+        return found
+
+    def one_by_one(self, items: Sequence[Item], *, seconds: float) -> Iterator[Batch]:
+        """A seeded choice of at most ``seconds`` of audio, each utterance a batch of its own (no padding)."""
+        recipe = self.loaded.recipe
+        alone = recipe.with_(training=recipe.training.with_(max_utterances=1))
+        chosen = within(list(items), seconds, recipe.seed)
+        for batch in Feeding(alone, Prepared([], chosen), self.compute, Processes(), Path()).dev():
+            yield batch._replace(audio=self._here(batch.audio), targets=self._here(batch.targets))
+
     def dev_batches(self, count: int) -> list[Batch]:
         """At most so many dev utterances with text, the same ones each time, in batches."""
         spoken = [item for item in self.prepared.dev if item.text]
-        return list(self._feeding(self._some(spoken, count)).dev())
+        return list(self.feeding(self._some(spoken, count)).dev())
 
     def calibration(self, count: int) -> Iterator[Padded]:
         """At most so many training utterances, one by one, on the device."""
-        heard = [item for item in self.prepared.train if item.audio is not None and item.text]
-        for batch in self._feeding(self._some(heard, count)).dev():
+        for batch in self.feeding(self._some(self.spoken, count)).dev():
             for samples, length in zip(batch.audio.values, batch.audio.lengths, strict=True):
                 one = samples[: int(length)].unsqueeze(0).to(self.compute.device)
                 yield Padded(one, length[None].to(self.compute.device))
@@ -91,10 +116,8 @@ class Material:
         model.eval()
         with torch.no_grad():
             for batch in batches:
-                place = self.compute.device
-                audio = Padded(batch.audio.values.to(place), batch.audio.lengths.to(place))
-                targets = Padded(batch.targets.values.to(place), batch.targets.lengths.to(place))
-                encoded = model.encode(audio)
+                targets = self._here(batch.targets)
+                encoded = model.encode(self._here(batch.audio))
                 total = torch.zeros(len(batch.ids))
                 for name, head in model.named_heads():
                     each: Tensor = head.loss(encoded, targets).cpu()
@@ -108,118 +131,70 @@ class Material:
         """-log P(transcript) in nats a token."""
         return float(self.losses(model, batches).mean())
 
-    def error(self, model: SpeechModel) -> tuple[Validation, SpeechGate]:
-        """Error rates on dev as training measures them, and the gate of this model (training/gate.py)."""
-        task = self._task(model, masked=False)
-        found = task.validate(self._dev)
-        noise = self._feeding([]).non_speech()
+    def gradients(
+        self, model: SpeechModel, *, batches: int = BATCHES, seed: int = 1
+    ) -> list[Callable[[], Tensor]]:
+        """The loss of so many batches of training speech, each with its graph when it is called.
+
+        The same batches each time; less where there is less.
+        """
+        order = np.random.default_rng([seed, 11]).permutation(len(self.spoken)).tolist()
+        chosen: list[Item] = []
+        seconds = 0.0
+        for place in order:
+            if seconds >= batches * BATCH_SECONDS:
+                break
+            chosen.append(self.spoken[place])
+            seconds += self.spoken[place].duration
+        task = self.task(model, masked=False)
+        return [_loss_of(task, batch) for batch in self.feeding(chosen, BATCH_SECONDS).dev()]
+
+    def error(self, model: SpeechModel) -> Validation:
+        """Error rates on dev, decoded as quickly as in training."""
+        return self.task(model, masked=False).validate(self.dev)
+
+    def measure(self, model: SpeechModel) -> tuple[Validation, SpeechGate]:
+        """Error on dev, and how sure this model must be of a text before it counts as speech."""
+        task = self.task(model, masked=False)
+        found = task.validate(self.dev)
+        noise = self.feeding([]).non_speech()
         return found, SpeechGate(choose_gate(task.heard, task.answers(noise)), self.loaded.speech_gate.words)
 
-    def tune(
-        self,
-        model: SpeechModel,
-        *,
-        minutes: float | None = None,
-        steps: int | None = None,
-        paced: Callable[[float], None] = lambda _: None,
-    ) -> Validation:
-        """Train a model in place for a while; it keeps the weights that were best on dev, or those it had.
-
-        Args:
-            steps: at most; what the recipe says of the length of a run counts for nothing.
-            paced: told before each step how far training is, 0 to 1.
-
-        Returns:
-            error rates of the weights it keeps.
-        """
-        began = time.monotonic()
-        recipe = self.loaded.recipe
-        settings = recipe.training
-        schedule = CosineConfig(lr=settings.schedule.lr * RATE_SHARE, warmup=_WARMUP)
-        changes = {"schedule": schedule, "early_stop": None, "sorted_first_epoch": False}
-        settings = settings.model_copy(update=changes)
-        recipe = recipe.model_copy(update={"training": settings})
+    def renew(self, model: SpeechModel) -> bool:
+        """Measure the statistics of batch normalization anew; False where there are none."""
+        if not batch_norms(model):
+            return False
+        items: list[Item] = []
+        seconds = 0.0
+        for item in self.spoken:
+            if seconds >= RENEWAL_SECONDS:
+                break
+            items.append(item)
+            seconds += item.duration
         model.to(self.compute.device)
-        task = self._task(model, masked=True)
-
-        def optimizer() -> torch.optim.Optimizer:
-            return make_optimizer(
-                model, settings.optimizer, rate=schedule.lr, weight_decay=settings.weight_decay
-            )
-
-        with tempfile.TemporaryDirectory(prefix="firstwords-") as scratch:
-            feeding = Feeding(recipe, self.prepared, self.compute, Processes(), Path(scratch))
-            with feeding.training(0) as loader:
-                dev = self._dev
-                before = task.validate(dev)
-                kept, best = _state(model), before
-                chosen = sorted({0, loader.batches_in_epoch // 2, loader.batches_in_epoch - 1})
-                batches = [b for n in chosen if (b := loader.batch(n)) is not None]
-                measured = measure(task, batches, optimizer, self.compute.device)
-                cost = sum(loader.sampler.planned(n).cost for n in range(loader.batches_in_epoch))
-                in_epoch = loader.batches_in_epoch / settings.accumulate
-                pace = measured.seconds_per_cost * cost / in_epoch
-                plan = make_plan(
-                    steps=steps,
-                    epochs=None,
-                    minutes=minutes,
-                    steps_in_epoch=in_epoch,
-                    seconds_per_step=max(pace, 1e-6),
-                    validation_seconds=dev.seconds,
-                    elapsed=time.monotonic() - began,
-                    batch_seconds=feeding.batch_seconds,
-                    step_seconds=feeding.prepared.epoch_seconds / in_epoch,
-                    schedule_scale=REFERENCE_STEPS,  # every regulariser as at the end of training
-                )
-
-                def publish(validation: Validation, step: int) -> None:
-                    nonlocal kept, best
-                    del step
-                    kept, best = _state(model), validation
-
-                log = MetricsLog(Path(scratch) / "log.jsonl", after=0)
-                run = Run(
-                    folder=Path(scratch),
-                    config=settings,
-                    seed=recipe.seed,
-                    plan=plan,
-                    log=log,
-                    progress=self.progress,
-                    processes=Processes(),
-                    steps_in_epoch=in_epoch,
-                    publish=publish,
-                )
-                run.counters.best = before.objective
-                run.counters.elapsed = time.monotonic() - began
-                self.progress.say(
-                    f"dev CER before tuning {100 * before.objective:.2f} %; {plan.steps} steps are planned."
-                )
-                try:
-                    self.progress.start()
-                    outcome = train(PacedTask(task, paced, run), loader, dev, optimizer(), run)
-                finally:
-                    self.progress.stop()
-                    log.close()
-        if outcome == "interrupted":
-            raise KeyboardInterrupt
-        model.load_state_dict(kept)
-        model.eval()
-        return best
+        renew_statistics(model, (batch.audio for batch in self.feeding(items).dev()))
+        return True
 
     @cached_property
-    def _dev(self) -> ValidationLoader:
-        return self._feeding(self.prepared.dev).dev()
+    def dev(self) -> ValidationLoader:
+        """All of dev."""
+        return self.feeding(self.prepared.dev).dev()
 
-    def _feeding(self, items: Sequence[Item]) -> Feeding:
+    def feeding(self, items: Sequence[Item], batch_seconds: float | None = None) -> Feeding:
+        """These items as dev."""
+        recipe = self.loaded.recipe
+        if batch_seconds is not None:
+            recipe = recipe.with_(training=recipe.training.with_(batch_seconds=batch_seconds))
         heard = Prepared([], list(items), self.prepared.negatives)
-        return Feeding(self.loaded.recipe, heard, self.compute, Processes(), Path())
+        return Feeding(recipe, heard, self.compute, Processes(), Path())
 
     def _some(self, items: Sequence[Item], count: int) -> list[Item]:
         """A seeded choice, in the order given."""
         chosen = np.random.default_rng([self.loaded.recipe.seed, 9]).permutation(len(items))[:count]
         return [items[place] for place in sorted(chosen.tolist())]
 
-    def _task(self, model: SpeechModel, *, masked: bool) -> RecognitionTask:
+    def task(self, model: SpeechModel, *, masked: bool) -> RecognitionTask:
+        """What the model was trained to do, with the masks of its recipe or without any."""
         training = self.loaded.recipe.training
         mask = masked and training.specaugment.probability > 0
         return RecognitionTask(
@@ -234,6 +209,12 @@ class Material:
             words=self.loaded.speech_gate.words,
         )
 
+    def _here(self, padded: Padded) -> Padded:
+        return Padded(padded.values.to(self.compute.device), padded.lengths.to(self.compute.device))
 
-def _state(model: SpeechModel) -> dict[str, Tensor]:
-    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+def _loss_of(task: RecognitionTask, batch: Batch) -> Callable[[], Tensor]:
+    def loss() -> Tensor:
+        return task.loss(batch).total / max(len(batch.ids), 1)
+
+    return loss

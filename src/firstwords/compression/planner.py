@@ -6,7 +6,8 @@ bytes it is counted with: fp32 100 %, bf16 52, int8 28, 6-bit k-means 22, mixed 
 The first way is the mildest that should do, by arithmetic: bytes, parameters and multiply-accumulates fall
 with what is cut, time roughly too. What was really reached is measured, and the next way makes good for what
 was missing: stronger where the model was too large or too slow, milder where it erred too much and had room
-left. No way is tried twice. The attempt that keeps to all limits, else the one nearest to them, becomes the
+left. No way is tried twice; one that a step refuses (a budget below the fewest bits) makes room for a
+stronger cut. The attempt that keeps to all limits, else the one nearest to them, becomes the
 model; the original is only read.
 
     TO/attempts/NAME/        the model of one way; NAME.json what was measured: a second call goes on there
@@ -15,6 +16,7 @@ model; the original is only read.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
@@ -23,16 +25,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, get_args
 
+from firstwords.compression.history import FILE as HISTORY
 from firstwords.compression.target import METRICS, Broken, Measures, Target, shown
-from firstwords.errors import FirstwordsError, UsageError
-from firstwords.files import replace_folder, write_atomically
+from firstwords.errors import CompressionError, FirstwordsError, UsageError
+from firstwords.files import staged, write_atomically
 from firstwords.model.checkpoint import WEIGHTS
 
 Keep = Literal["fp32", "bf16", "int8", "kmeans6", "mixed"]
 KEEPS: tuple[Keep, ...] = get_args(Keep)  # from mild to strong
 SHARE_OF_BYTES: dict[Keep, float] = {"fp32": 1.0, "bf16": 0.52, "int8": 0.28, "kmeans6": 0.22, "mixed": 0.15}
 ATTEMPTS, MEASURES, ORDER = "attempts", "measures.json", "order.json"
-LEFTOVERS = ("resume", "rounds", ATTEMPTS)  # of a training, a pruning, a search like this one
+LEFTOVERS = ("resume", "rounds", "tuning", ATTEMPTS)  # of a training, a pruning, a search like this one
 MOST_ATTEMPTS = 4
 MOST_CUT = 0.7
 _FINER = 0.05  # shares are multiples of it
@@ -63,6 +66,10 @@ class Way:
 
 class Steps(Protocol):
     """The steps of compression, folder in, folder out; each goes on where it was stopped."""
+
+    def reach(self, source: Path) -> float:
+        """The largest share of the parameters that can be cut at all."""
+        ...
 
     def prune(self, source: Path, to: Path, share: float) -> None: ...
 
@@ -117,29 +124,42 @@ def compress_to_target(
     original = _measured(source, to / ATTEMPTS / "original.json", steps)
     told = ", ".join(f"{m} {shown(m, original[m])}" for m in METRICS if m in original)
     say(f"The original has {told}. Wanted: {target}.")
+    most_cut = min(MOST_CUT, math.floor(100 * steps.reach(source)) / 100)
     attempts: list[Attempt] = []
-    way: Way | None = first_way(original, target)
+    refused: list[Way] = []
+    way: Way | None = first_way(original, target, most_cut=most_cut)
     while way is not None and len(attempts) < most:
         say(f"Attempt {len(attempts) + 1} of at most {most}: {said(way)}.")
-        attempts.append(_tried(way, source, to, target, original, steps))
+        try:
+            attempts.append(_tried(way, source, to, target, original, steps))
+        except UsageError as error:  # a step says that it cannot be done with this model
+            say(f"  Not possible: {error.what}")
+            refused.append(way)
+            way = _instead(way, (*refused, *(a.way for a in attempts)), most_cut)
+            continue
         done = attempts[-1]
         if not done.broken:
             break
         say(f"  Not yet: {'; '.join(map(str, done.broken))}.")
-        way = next_way(attempts, original, target)
+        way = next_way(attempts, original, target, most_cut=most_cut, refused=refused)
+    if not attempts:
+        raise CompressionError(
+            f"Nothing that was tried can be done with '{source}': {'; '.join(map(said, refused))}.",
+            mend="Take a smaller size of the model: firstwords compress distil.",
+        )
     best = min(attempts, key=lambda a: (a.excess, a.measures.get("cer", 0.0)))
     _take(best, to)
     return Planned(to, original, tuple(attempts), best)
 
 
-def first_way(original: Measures, target: Target) -> Way:
+def first_way(original: Measures, target: Target, *, most_cut: float = MOST_CUT) -> Way:
     """The mildest way that keeps the limits, if bytes and time fall as they should."""
     cut = 0.0
     for metric in ("parameters", "macs", "rtf"):
         cut = max(cut, _cut_for(original, target, metric))
     size = target.limit("size")
     if size is None or "size" not in original:
-        return Way(_rounded(cut))
+        return Way(_rounded(cut, most_cut))
     room = (1 - _MARGIN) * size.bound(original)
     for keep in KEEPS:
         if original["size"] * (1 - cut) * SHARE_OF_BYTES[keep] <= room:
@@ -147,31 +167,42 @@ def first_way(original: Measures, target: Target) -> Way:
     else:
         keep = "mixed"
         cut = max(cut, 1 - room / (original["size"] * SHARE_OF_BYTES["mixed"]))
-    return _way(_rounded(cut), keep, room)
+    return _way(_rounded(cut, most_cut), keep, room)
 
 
-def next_way(attempts: Sequence[Attempt], original: Measures, target: Target) -> Way | None:
+def next_way(
+    attempts: Sequence[Attempt],
+    original: Measures,
+    target: Target,
+    *,
+    most_cut: float = MOST_CUT,
+    refused: Sequence[Way] = (),
+) -> Way | None:
     """After attempts that broke limits: what makes good for the last one; None where nothing is left."""
     last = attempts[-1]
     broken = {b.limit.metric: b for b in last.broken}
     size = target.limit("size")
     room = (1 - _MARGIN) * size.bound(original) if size is not None else math.inf
-    tried = {a.way for a in attempts}
+    tried = {*refused, *(a.way for a in attempts)}
     wishes: list[Way] = []
     slow = [m for m in ("parameters", "macs", "rtf", "memory") if m in broken]
     if slow:
         known = [broken[m].value / broken[m].bound for m in slow if not math.isnan(broken[m].value)]
         cut = 1 - (1 - last.way.cut) / max(known, default=1.0) * (1 - _MARGIN)
-        wishes.append(_way(_rounded(max(cut, last.way.cut + _FINER)), last.way.keep, room))
+        wishes.append(_way(_rounded(max(cut, last.way.cut + _FINER), most_cut), last.way.keep, room))
     if "size" in broken:
         stronger = KEEPS[min(KEEPS.index(last.way.keep) + 1, len(KEEPS) - 1)]
         wishes.append(_way(last.way.cut, stronger, room))
         share = broken["size"].bound / broken["size"].value
-        wishes.append(_way(_rounded(1 - (1 - last.way.cut) * share * (1 - _MARGIN)), last.way.keep, room))
+        wishes.append(
+            _way(_rounded(1 - (1 - last.way.cut) * share * (1 - _MARGIN), most_cut), last.way.keep, room)
+        )
     if not slow and "size" not in broken:  # it errs too much: milder, as far as the other limits let it
         if last.way.cut:
             least = max((_cut_for(original, target, m) for m in ("parameters", "macs", "rtf")), default=0.0)
-            wishes.append(_way(_rounded(max(least, last.way.cut - 2 * _FINER)), last.way.keep, room))
+            wishes.append(
+                _way(_rounded(max(least, last.way.cut - 2 * _FINER), most_cut), last.way.keep, room)
+            )
         for keep in reversed(KEEPS[: KEEPS.index(last.way.keep)]):
             bytes_now = last.measures.get("size", math.nan)
             grown = bytes_now * SHARE_OF_BYTES[keep] / SHARE_OF_BYTES[last.way.keep]
@@ -179,7 +210,7 @@ def next_way(attempts: Sequence[Attempt], original: Measures, target: Target) ->
                 wishes.append(_way(last.way.cut, keep, room))
             elif last.way.keep == "mixed" and size is not None:
                 # fewer weights in more bits each
-                wishes.append(_way(_rounded(1 - (1 - last.way.cut) * room / grown), keep, room))
+                wishes.append(_way(_rounded(1 - (1 - last.way.cut) * room / grown, most_cut), keep, room))
     for way in wishes:
         if way not in tried:
             return way
@@ -188,7 +219,7 @@ def next_way(attempts: Sequence[Attempt], original: Measures, target: Target) ->
 
 def said(way: Way) -> str:
     """A way in words."""
-    first = f"{way.cut:.0%} of the parameters cut and the rest trained again" if way.cut else ""
+    first = f"{way.cut:.0%} of the parameters cut" if way.cut else ""
     kept = {
         "fp32": "weights kept in 32 bits",
         "bf16": "weights kept in 16 bits",
@@ -211,9 +242,16 @@ def _cut_for(original: Measures, target: Target, metric: Literal["parameters", "
     return 1 - (1 - _MARGIN) * limit.bound(original) / original[metric]
 
 
-def _rounded(cut: float) -> float:
+def _rounded(cut: float, most: float) -> float:
     """Up to the next multiple of ``_FINER``, and no more than may be cut at all."""
-    return 0.0 if cut <= 0 else min(MOST_CUT, round(math.ceil(round(cut / _FINER, 6)) * _FINER, 4))
+    return 0.0 if cut <= 0 else min(most, round(math.ceil(round(cut / _FINER, 6)) * _FINER, 4))
+
+
+def _instead(way: Way, tried: Sequence[Way], most_cut: float) -> Way | None:
+    """Of a way that a step refused: one that asks less of it."""
+    cut = _rounded(way.cut + 4 * _FINER, most_cut)
+    wishes = [Way(cut, way.keep, way.budget), Way(cut, "kmeans6"), Way(0.0, "kmeans6")]
+    return next((wish for wish in wishes if wish not in tried), None)
 
 
 def _tried(way: Way, source: Path, to: Path, target: Target, original: Measures, steps: Steps) -> Attempt:
@@ -223,7 +261,7 @@ def _tried(way: Way, source: Path, to: Path, target: Target, original: Measures,
         at = source
         if way.cut:
             pruned = to / ATTEMPTS / Way(way.cut).name
-            if not (pruned / WEIGHTS).is_file():
+            if not (pruned / HISTORY).is_file():  # what a step writes last
                 steps.prune(source, pruned, way.cut)
             at = pruned
         if way.keep != "fp32":
@@ -249,24 +287,16 @@ def _measured(folder: Path, record: Path, steps: Steps) -> Measures:
     return measures
 
 
-def _copy(source: Path, folder: Path) -> None:
+def _copy(source: Path, folder: Path, *, gone: Sequence[str] = ()) -> None:
     """A model folder without what its making left there to resume from."""
-    new = folder.with_name(folder.name + ".new")
-    shutil.rmtree(new, ignore_errors=True)
-    shutil.copytree(source, new, ignore=lambda _, names: set(LEFTOVERS) & set(names))
-    replace_folder(new, folder)
+    with staged(folder, last=(WEIGHTS,), gone=gone) as new:
+        shutil.copytree(source, new, ignore=lambda _, names: set(LEFTOVERS) & set(names), dirs_exist_ok=True)
 
 
 def _take(best: Attempt, to: Path) -> None:
-    """The files of the best attempt into ``to``; the weights last, so that there is no half model."""
-    (to / WEIGHTS).unlink(missing_ok=True)
-    for path in sorted(best.folder.iterdir(), key=lambda p: p.name == WEIGHTS):
-        if path.name in LEFTOVERS:
-            continue
-        if path.is_dir():
-            shutil.copytree(path, to / path.name, dirs_exist_ok=True)
-        else:
-            write_atomically(to / path.name, path.read_bytes())
+    """The files of the best attempt into ``to``, in place of those of an earlier best one."""
+    old = [path.name for path in to.iterdir() if path.is_file()]
+    _copy(best.folder, to, gone=[name for name in old if not (best.folder / name).exists()])
 
 
 def _settle(source: Path, to: Path, target: Target, settings: str) -> None:
@@ -276,7 +306,9 @@ def _settle(source: Path, to: Path, target: Target, settings: str) -> None:
         raise UsageError(
             f"--to {to}: the model itself is only read.", mend="Give --to a folder of its own, elsewhere."
         )
-    order = {"target": str(target), "settings": settings, "model": str(source.resolve())}
+    with (source / WEIGHTS).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    order = {"target": str(target), "settings": settings, "model": digest}
     path = to / ATTEMPTS / ORDER
     if path.is_file():
         try:
@@ -287,9 +319,8 @@ def _settle(source: Path, to: Path, target: Target, settings: str) -> None:
             raise UsageError(
                 f"'{to}' was begun with another model, target or settings.", mend="Give another --to folder."
             )
-    elif to.exists() and any(to.iterdir()):
+    elif to.exists() and (not to.is_dir() or any(p.name != ATTEMPTS for p in to.iterdir())):
         raise UsageError(f"'{to}' exists and is not empty.", mend="Give --to a new folder.")
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, json.dumps(order, indent=1) + "\n")
 
 

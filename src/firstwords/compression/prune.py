@@ -27,6 +27,7 @@ from firstwords.compression.history import FILE as HISTORY
 from firstwords.compression.history import note_step
 from firstwords.compression.importance import NEEDS_SPEECH, By, importance
 from firstwords.compression.masks import zero_weights
+from firstwords.compression.material import Material
 from firstwords.compression.selection import (
     FLOOR,
     floors,
@@ -36,11 +37,10 @@ from firstwords.compression.selection import (
     smallest,
     units_by_kind,
 )
-from firstwords.compression.trial import Trial
 from firstwords.compression.tuning import tune
 from firstwords.data.manifest import load_corpus
 from firstwords.errors import CheckpointError, UsageError
-from firstwords.files import write_atomically
+from firstwords.files import staged, write_atomically
 from firstwords.model.checkpoint import WEIGHTS, LoadedModel, load_model, save_model
 from firstwords.model.cost import model_cost
 from firstwords.model.speech_model import SpeechModel
@@ -62,6 +62,7 @@ class Orders:
         share: of the model's parameters that go.
         by: criterion of importance.
         minutes: of fine-tuning, over all rounds; None: none.
+        teacher: fine-tuning learns from the model before the cut, too (docs/distillation.md).
         kinds: of units that may go.
         per: what importance is divided by: "parameter" or "mac".
         floor: of each group's units that stay.
@@ -72,6 +73,7 @@ class Orders:
     by: By = "taylor"
     rounds: int = 1
     minutes: float | None = None
+    teacher: bool = True
     kinds: tuple[Kind, ...] = KINDS
     per: str = "parameter"
     floor: float = FLOOR
@@ -127,9 +129,10 @@ def prune_model(
         _check_reach(start.model, groups, least, orders, source)
     if start.recipe.post is not None and start.recipe.post.stages:
         progress.say("Formatting is left out: its files lie with the model that is pruned.")
-    trial = Trial(load_corpus(corpus_folder), start, device)
+    trial = Material(load_corpus(corpus_folder), start, device)
     for note in trial.notes:
         progress.say(note)
+    _ = trial.spoken  # raises where there is none, before anything is written
     write_atomically(to / ROUNDS / ORDERS, json.dumps(wanted, indent=1) + "\n")
     before = _standing(start.model, trial.error(start.model), source)
     progress.say(f"Before: {said(before)}.")
@@ -148,7 +151,7 @@ def prune_model(
                 at,
                 corpus_folder,
                 minutes=minutes,
-                teacher=source,
+                teacher=source if orders.teacher else None,
                 device=device,
                 progress=progress,
             )
@@ -170,6 +173,16 @@ def prune_model(
     for folder in (to / ROUNDS).glob(f"*/tuned/{RESUME}"):
         shutil.rmtree(folder, ignore_errors=True)
     return PruneResult(to, before, after, counts)
+
+
+def most_share(source: Path) -> float:
+    """The largest share of a model's parameters that can be cut; 0 where nothing is known to go."""
+    model = load_model(source, device="cpu").model
+    try:
+        groups = _groups(model, KINDS, source)
+    except (UsageError, CheckpointError):
+        return 0.0
+    return 1 - smallest(model, groups, floors(groups)) / model.num_parameters
 
 
 def said(standing: Standing) -> str:
@@ -277,7 +290,7 @@ def _check_folder(to: Path, source: Path, wanted: Mapping[str, Any]) -> None:
 def _round(
     place: Path,
     at: LoadedModel,
-    trial: Trial,
+    trial: Material,
     orders: Orders,
     number: int,
     target: int,
@@ -290,7 +303,7 @@ def _round(
         progress.say(f"Round {number} of {orders.rounds}: cut before.")
         return load_model(folder, device="cpu")
     model = copy.deepcopy(at.model)
-    losses = trial.losses(model, seed=orders.seed) if orders.by in NEEDS_SPEECH else []
+    losses = trial.gradients(model, seed=orders.seed) if orders.by in NEEDS_SPEECH else []
     if orders.unstructured:
         share = shares(orders.share, orders.rounds)[number - 1]
         zero_weights(model.eval(), orders.by, losses, share, seed=orders.seed)
@@ -353,18 +366,26 @@ def _write(
         ("language", start.recipe.language),
         ("model", f"{start.recipe.encoder.kind}, {after.parameters / 1e6:.2f} M parameters"),
         ("pruned", f"from {before.parameters / 1e6:.2f} M parameters, by {orders.by}"),
-        ("fine-tuned", "not" if orders.minutes is None else f"{orders.minutes:g} min"),
+        ("fine-tuned", _tuning_words(orders, start)),
         ("dev CER", f"{100 * after.cer:.1f} % (before: {100 * before.cer:.1f} %)"),
         ("dev WER", f"{100 * after.wer:.1f} %"),
         *((f"{kind} cut", f"{b - a} of {b}") for kind, (b, a) in counts.items() if a != b),
         ("date", datetime.now(UTC).date().isoformat()),
         ("firstwords", __version__),
     ]
-    save_model(to, model, start.tokenizer, card=_card(to.resolve().name, rows), speech_gate=gate)
-    after = Standing(**asdict(after) | {"file_bytes": (to / WEIGHTS).stat().st_size})
-    settings = asdict(orders) | {"kinds": list(orders.kinds)}
-    note_step(to, source, "prune", settings | {"before": asdict(before), "after": asdict(after)})
+    with staged(to, last=(WEIGHTS, HISTORY)) as new:
+        save_model(new, model, start.tokenizer, card=_card(to.resolve().name, rows), speech_gate=gate)
+        after = Standing(**asdict(after) | {"file_bytes": (new / WEIGHTS).stat().st_size})
+        settings = asdict(orders) | {"kinds": list(orders.kinds)}
+        note_step(new, source, "prune", settings | {"before": asdict(before), "after": asdict(after)})
     return after
+
+
+def _tuning_words(orders: Orders, start: LoadedModel) -> str:
+    if orders.minutes is None:
+        return "not"
+    how = f"by transcripts and by what {start.recipe.name} answers" if orders.teacher else "by transcripts"
+    return f"{orders.minutes:g} min, {how}"
 
 
 def _card(name: str, rows: Sequence[tuple[str, str]]) -> str:

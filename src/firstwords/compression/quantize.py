@@ -38,9 +38,10 @@ from firstwords.compression.history import note_step
 from firstwords.compression.learned import learned_state, round_layers, share_weights
 from firstwords.compression.material import Material
 from firstwords.compression.mixed import BITS, Option, block_plan, least_harm, sensitivities
+from firstwords.compression.tuning import tune_in_place
 from firstwords.data.manifest import load_corpus
 from firstwords.errors import UsageError
-from firstwords.files import replace_folder
+from firstwords.files import staged
 from firstwords.model.checkpoint import CARD, WEIGHTS, LoadedModel, load_model, save_model
 from firstwords.model.int8 import compute_in_int8, linear_layers
 from firstwords.model.speech_model import SpeechModel
@@ -50,7 +51,7 @@ from firstwords.training.progress import Progress
 
 FREEZE_AT = 0.7  # of QAT: from here on the scales of inputs stay
 UTTERANCES = 32  # of dev, that harm is measured on
-_OWN = ("resume", "accuracy.json")  # of the original, not of what is made of it
+_OWN = ("resume", "rounds", "tuning", "attempts", "report", "accuracy.json")  # of the original alone
 
 
 @dataclass(frozen=True)
@@ -296,7 +297,7 @@ class _Quantizer:
         model = deepcopy(self.loaded.model)
         model.load_state_dict(restored(model.state_dict(), plan))
         share_weights(model, plan)
-        self.material.tune(model, minutes=self.order.tune, steps=self.order.steps)
+        tune_in_place(self.material, model, minutes=self.order.tune, steps=self.order.steps)
         self.loaded.model.load_state_dict(learned_state(model, names))
 
     def _trained_rounded(self, scales: dict[str, float], names: Sequence[str]) -> dict[str, float]:
@@ -308,7 +309,7 @@ class _Quantizer:
             for rounded in inputs:
                 rounded.frozen = progress >= FREEZE_AT
 
-        self.material.tune(model, minutes=self.order.tune, steps=self.order.steps, paced=freeze)
+        tune_in_place(self.material, model, minutes=self.order.tune, steps=self.order.steps, paced=freeze)
         self.loaded.model.load_state_dict(learned_state(model, names))
         return {name: rounded.value for name, rounded in zip(scales, inputs, strict=True)}
 
@@ -327,7 +328,7 @@ class _Quantizer:
     ) -> Variant:
         if self.material is None:
             return Variant(name, size)
-        found, measured = self.material.error(model)
+        found, measured = self.material.measure(model)
         if gate:
             self.gate = measured
         variant = Variant(name, size, found.numbers["cer"])
@@ -337,14 +338,15 @@ class _Quantizer:
 
     def _write(self, result: Quantized, plan: Plan, scales: dict[str, float]) -> Quantized:
         to, loaded = result.folder, self.loaded
-        aside = to.with_name(to.name + ".writing")
-        shutil.rmtree(aside, ignore_errors=True)
-        try:
+        with staged(to, last=(WEIGHTS,)) as new:
             shutil.copytree(
-                loaded.folder, aside, ignore=lambda folder, names: _left(loaded.folder, folder, names)
+                loaded.folder,
+                new,
+                ignore=lambda folder, names: _left(loaded.folder, folder, names),
+                dirs_exist_ok=True,
             )
             save_model(
-                aside,
+                new,
                 loaded.model.cpu(),
                 loaded.tokenizer,
                 card=_card(loaded, result, plan),
@@ -352,12 +354,8 @@ class _Quantizer:
                 storage=plan,
                 input_scales=scales,
             )
-            note_step(aside, loaded.folder, "quantize", self._settings(result))
-            size = (aside / WEIGHTS).stat().st_size
-            replace_folder(aside, to)
-        except BaseException:
-            shutil.rmtree(aside, ignore_errors=True)
-            raise
+            note_step(new, loaded.folder, "quantize", self._settings(result))
+            size = (new / WEIGHTS).stat().st_size
         return replace(result, after=replace(result.after, bytes=size))
 
     def _settings(self, result: Quantized) -> dict[str, Any]:

@@ -31,14 +31,12 @@ from firstwords.compression.low_rank import (
     ranks_by_energy,
     ranks_by_share,
 )
+from firstwords.compression.material import Material
 from firstwords.compression.skipping import transcript_loss, without_layers
-from firstwords.compression.speech import one_by_one, speech
-from firstwords.compression.trial import Trial
 from firstwords.compression.tuning import tune
 from firstwords.data.manifest import load_corpus
-from firstwords.device import choose_compute
-from firstwords.errors import CorpusError, UsageError
-from firstwords.files import write_atomically
+from firstwords.errors import UsageError
+from firstwords.files import staged, write_atomically
 from firstwords.inference.early_exit import ExitSettings, Measure, check_taps, write_exit
 from firstwords.model.checkpoint import WEIGHTS, LoadedModel, load_model, save_model, weights_digest
 from firstwords.model.speech_model import SpeechModel
@@ -97,7 +95,8 @@ def low_rank_model(
     start = load_model(source, device="cpu")
     wanted = {"step": "low-rank", "corpus": str(corpus.resolve()), **_plain(orders)}
     _settle(source, start, to, wanted, tuned=orders.minutes is not None)
-    trial = Trial(load_corpus(corpus), start, device)
+    trial = Material(load_corpus(corpus), start, device)
+    _ = trial.spoken  # raises where there is none
     before = trial.error(start.model).numbers["cer"]
     start.model.cpu()
     begun = to / TUNING / "begun"
@@ -106,12 +105,13 @@ def low_rank_model(
         progress.say("The layers were factored before.")
         model = load_model(begun, device="cpu").model
     else:
-        model, said = _factored(start, corpus, orders, device)
+        model, said = _factored(start, trial, orders)
     if orders.minutes is not None:
         if not (begun / WEIGHTS).is_file():
             save_model(begun, model, start.tokenizer, card="", speech_gate=start.speech_gate)
         model = _tuned(to, source, corpus, orders.minutes, device, progress)
-    return _finish(source, to, start, model, trial, before, "low-rank", _plain(orders), said)
+    settings = _plain(orders) | ({"teacher": True} if orders.minutes is not None else {})
+    return _finish(source, to, start, model, trial, before, "low-rank", settings, said)
 
 
 def fold_model(source: Path, to: Path) -> StepResult:
@@ -146,12 +146,10 @@ def skip_layers(
             f"--most {most}, --limit {limit:g}: expected at least one layer and a limit above 0.",
             mend="For example --most 2 --limit 1.1.",
         )
-    found = load_corpus(corpus)
-    trial = Trial(found, start, device)
+    trial = Material(load_corpus(corpus), start, device)
     before = trial.error(start.model).numbers["cer"]
-    compute = choose_compute(device, "fp32")
-    batches = list(one_by_one(speech(found, start).dev, start, compute, seconds=DEV_SECONDS))
-    start.model.to(compute.device)
+    batches = list(trial.one_by_one(trial.spoken_dev, seconds=DEV_SECONDS))
+    start.model.to(trial.compute.device)
     model, _, skipped = without_layers(
         start.model, lambda one: transcript_loss(one, batches), most=most, limit=limit, say=say
     )
@@ -183,25 +181,24 @@ def early_exit_model(
     start = load_model(source, device="cpu")
     check_taps(start.model)
     _settle(source, start, to, {}, tuned=False)
-    found = load_corpus(corpus)
-    compute = choose_compute(device, "fp32")
-    heard = speech(found, start)
-    if not heard.dev:
-        raise CorpusError("No dev utterance has words in it.", mend="Run 'firstwords check' on the corpus.")
-    start.model.to(compute.device)
-    batches = one_by_one(heard.dev, start, compute, seconds=start.recipe.training.max_validation_seconds)
+    trial = Material(load_corpus(corpus), start, device)
+    start.model.to(trial.compute.device)
+    seconds = start.recipe.training.max_validation_seconds
+    batches = trial.one_by_one(trial.spoken_dev, seconds=seconds)
     settings = choose_exit(
         start,
         ways(start, batches, measure),
         measure=measure,
         most_loss=most_loss,
-        corpus=found.folder.resolve().name,
+        corpus=trial.corpus.folder.resolve().name,
         split=split,
     )
     card = (source / "card.md").read_text(encoding="utf-8") if (source / "card.md").is_file() else ""
-    note_step(to, source, "early-exit", {"most_loss": most_loss, "measure": measure, "above": settings.above})
-    write_exit(to, settings)
-    save_model(to, start.model.cpu(), start.tokenizer, card=card, speech_gate=start.speech_gate)
+    told = {"most_loss": most_loss, "measure": measure, "above": settings.above}
+    with staged(to, last=(WEIGHTS,)) as new:
+        save_model(new, start.model.cpu(), start.tokenizer, card=card, speech_gate=start.speech_gate)
+        note_step(new, source, "early-exit", told)
+        write_exit(new, settings)
     return settings
 
 
@@ -257,16 +254,10 @@ def _with_model(wanted: Mapping[str, Any], start: LoadedModel) -> dict[str, Any]
 
 
 def _factored(
-    start: LoadedModel, corpus: Path, orders: LowRankOrders, device: str
+    start: LoadedModel, trial: Material, orders: LowRankOrders
 ) -> tuple[SpeechModel, tuple[str, ...]]:
-    compute = choose_compute(device, "fp32")
-    heard = speech(load_corpus(corpus), start).train
-    if not heard:
-        raise CorpusError(
-            "No training utterance has words in it.", mend="Run 'firstwords check' on the corpus."
-        )
-    model = start.model.to(compute.device)
-    moments = collect(model, one_by_one(heard, start, compute, seconds=orders.seconds))
+    model = start.model.to(trial.compute.device)
+    moments = collect(model, trial.one_by_one(trial.spoken, seconds=orders.seconds))
     model.cpu()
     layers = candidates(model, moments, method=orders.method, only=orders.only)
     if orders.share is not None:
@@ -311,7 +302,7 @@ def _finish(
     to: Path,
     start: LoadedModel,
     model: SpeechModel,
-    trial: Trial | None,
+    trial: Material | None,
     cer_before: float | None,
     step: str,
     settings: dict[str, Any],
@@ -333,8 +324,9 @@ def _finish(
         rows.append(("dev WER", f"{100 * found.numbers['wer']:.1f} %"))
     rows += [("date", datetime.now(UTC).date().isoformat()), ("firstwords", __version__)]
     model.recipe = start.recipe.with_(name=to.resolve().name, post=None)
-    note_step(to, source, step, settings)
-    save_model(to, model, start.tokenizer, card=_card(to.resolve().name, rows, said), speech_gate=gate)
+    with staged(to, last=(WEIGHTS,)) as new:
+        save_model(new, model, start.tokenizer, card=_card(to.resolve().name, rows, said), speech_gate=gate)
+        note_step(new, source, step, settings)
     shutil.rmtree(to / TUNING / "tuned" / RESUME, ignore_errors=True)
     result = StepResult(to, (start.model.num_parameters, model.num_parameters), cer, tuple(said))
     if start.recipe.post is not None and start.recipe.post.stages:

@@ -1,32 +1,53 @@
-"""Training a cut model for a while, by the loop and the recipe that made it, into a folder that can resume.
+"""Training a compressed model for a while, by the loop, the feeding and the recipe that made it.
 
-A fifth of the recipe's rate, as a cosine; every regulariser as at the end of training; the tokenizer is the
-model's, whatever the corpus holds. The teacher, where recipes know one, is the model before it was cut.
+    tune            a cut model, in a folder that can resume; the teacher is the model before it was cut
+    tune_in_place   a quantized one, for a few minutes in memory: its weights are tied in ways no folder keeps
+
+A fifth of the recipe's rate, in place a tenth, as a cosine; every regulariser as at the end of training; the
+tokenizer is the model's, whatever the corpus holds.
 """
 
 from __future__ import annotations
 
+import tempfile
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
+from firstwords.compression.material import Material
+from firstwords.compression.pacing import PacedTask
 from firstwords.errors import TrainingError
 from firstwords.model.checkpoint import RECIPE, TOKENIZER, LoadedModel
 from firstwords.model.recipe import Recipe, write_recipe
+from firstwords.model.speech_model import SpeechModel
 from firstwords.model.structure import write_structure
-from firstwords.training.plan import REFERENCE_STEPS
+from firstwords.training.distributed import Processes
+from firstwords.training.feeding import Feeding
+from firstwords.training.log import MetricsLog
+from firstwords.training.measure import measure
+from firstwords.training.plan import REFERENCE_STEPS, make_plan
 from firstwords.training.progress import Progress
 from firstwords.training.run import train_corpus
 from firstwords.training.schedule import CosineConfig
+from firstwords.training.session import Run
 from firstwords.training.settle import RESUME
+from firstwords.training.tasks.task import Validation
+from firstwords.training.trainer import make_optimizer, train
 
 RATE_SHARE = 0.2  # of the recipe's rate
+SHORT_RATE_SHARE = 0.1
 _WARMUP = 0.05  # of the run
-_TEACHER = "distillation"  # section of a recipe that names a model to learn from
 
 
 def tuning_recipe(recipe: Recipe, *, minutes: float, teacher: Path | None) -> Recipe:
     """The recipe of a trained model -> that of its fine-tuning.
 
-    The hook for distillation: where recipes have a section for it, ``teacher`` is named there.
+    Args:
+        teacher: a model that it learns from beside the transcripts, hearing what it hears itself: audio is
+            varied, and a shorter way to the answers of clean audio would be of little use for so few steps.
     """
     training = recipe.training
     changes: dict[str, object] = {
@@ -42,8 +63,9 @@ def tuning_recipe(recipe: Recipe, *, minutes: float, teacher: Path | None) -> Re
     values = recipe.model_dump(mode="json", exclude_none=True)
     values["training"] = training.model_copy(update=changes).model_dump(mode="json", exclude_none=True)
     values.pop("post", None)
-    if teacher is not None and _TEACHER in Recipe.model_fields:
-        values[_TEACHER] = {"teacher": str(teacher.resolve()), "hears": "varied"}
+    values.pop("distillation", None)  # what the model itself once learned from
+    if teacher is not None:
+        values["distillation"] = {"teacher": str(teacher.resolve()), "hears": "varied"}
     return Recipe.model_validate(values)
 
 
@@ -76,3 +98,97 @@ def tune(
             mend="Give more --minutes, or --no-tuning.",
         )
     return folder
+
+
+def tune_in_place(
+    material: Material,
+    model: SpeechModel,
+    *,
+    minutes: float | None = None,
+    steps: int | None = None,
+    paced: Callable[[float], None] = lambda _: None,
+) -> Validation:
+    """Train a model in place for a while; it keeps the weights that were best on dev, or those it had.
+
+    Args:
+        steps: at most; what the recipe says of the length of a run counts for nothing.
+        paced: told before each step how far training is, 0 to 1.
+
+    Returns:
+        error rates of the weights it keeps.
+    """
+    began = time.monotonic()
+    recipe = material.loaded.recipe
+    settings = recipe.training
+    schedule = CosineConfig(lr=settings.schedule.lr * SHORT_RATE_SHARE, warmup=_WARMUP)
+    changes = {"schedule": schedule, "early_stop": None, "sorted_first_epoch": False}
+    settings = settings.model_copy(update=changes)
+    recipe = recipe.model_copy(update={"training": settings})
+    model.to(material.compute.device)
+    task = material.task(model, masked=True)
+
+    def optimizer() -> torch.optim.Optimizer:
+        return make_optimizer(model, settings.optimizer, rate=schedule.lr, weight_decay=settings.weight_decay)
+
+    with tempfile.TemporaryDirectory(prefix="firstwords-") as scratch:
+        feeding = Feeding(recipe, material.prepared, material.compute, Processes(), Path(scratch))
+        with feeding.training(0) as loader:
+            dev = material.dev
+            before = task.validate(dev)
+            kept, best = _state(model), before
+            chosen = sorted({0, loader.batches_in_epoch // 2, loader.batches_in_epoch - 1})
+            batches = [b for n in chosen if (b := loader.batch(n)) is not None]
+            measured = measure(task, batches, optimizer, material.compute.device)
+            cost = sum(loader.sampler.planned(n).cost for n in range(loader.batches_in_epoch))
+            in_epoch = loader.batches_in_epoch / settings.accumulate
+            pace = measured.seconds_per_cost * cost / in_epoch
+            plan = make_plan(
+                steps=steps,
+                epochs=None,
+                minutes=minutes,
+                steps_in_epoch=in_epoch,
+                seconds_per_step=max(pace, 1e-6),
+                validation_seconds=dev.seconds,
+                elapsed=time.monotonic() - began,
+                batch_seconds=feeding.batch_seconds,
+                step_seconds=feeding.prepared.epoch_seconds / in_epoch,
+                schedule_scale=REFERENCE_STEPS,  # every regulariser as at the end of training
+            )
+
+            def publish(validation: Validation, step: int) -> None:
+                nonlocal kept, best
+                del step
+                kept, best = _state(model), validation
+
+            log = MetricsLog(Path(scratch) / "log.jsonl", after=0)
+            run = Run(
+                folder=Path(scratch),
+                config=settings,
+                seed=recipe.seed,
+                plan=plan,
+                log=log,
+                progress=material.progress,
+                processes=Processes(),
+                steps_in_epoch=in_epoch,
+                publish=publish,
+            )
+            run.counters.best = before.objective
+            run.counters.elapsed = time.monotonic() - began
+            material.progress.say(
+                f"dev CER before tuning {100 * before.objective:.2f} %; {plan.steps} steps are planned."
+            )
+            try:
+                material.progress.start()
+                outcome = train(PacedTask(task, paced, run), loader, dev, optimizer(), run)
+            finally:
+                material.progress.stop()
+                log.close()
+    if outcome == "interrupted":
+        raise KeyboardInterrupt
+    model.load_state_dict(kept)
+    model.eval()
+    return best
+
+
+def _state(model: SpeechModel) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}

@@ -21,6 +21,7 @@ from firstwords.data.manifest import Utterance
 from firstwords.errors import UsageError
 from firstwords.inference.journal import Journal
 from firstwords.inference.transcript import Token
+from firstwords.search.hypothesis import Hypothesis
 
 SILENT_PEAK = 1e-4  # samples that never exceed it (-80 dB of full scale) hold no speech
 _BREAK_SECONDS = 0.2  # between two windows that agree in nothing, such a gap parts words
@@ -28,6 +29,8 @@ _MOST_SILENT = 16  # windows of one group: hours of silence are reported as they
 
 # Several stretches of samples -> the tokens of each, in seconds from its own first sample.
 Decode = Callable[[Sequence[Samples]], list[list[Token]]]
+# Several stretches of samples -> the readings of each, best first.
+Read = Callable[[Sequence[Samples]], list[list[Hypothesis]]]
 
 
 def is_silent(samples: Samples) -> bool:
@@ -153,6 +156,26 @@ def batches_by_length(lengths: Mapping[int, int], most: float) -> Iterator[list[
         batch.append(i)
     if batch:
         yield batch
+
+
+def read_by_length(stretches: Sequence[Samples], most: float, read: Read) -> list[list[Hypothesis]]:
+    """Stretches in any order -> the readings of each, read in batches of at most so many samples."""
+    readings: list[list[Hypothesis]] = [[] for _ in stretches]
+    lengths = {i: len(samples) for i, samples in enumerate(stretches)}
+    for batch in batches_by_length(lengths, most):
+        for i, found in zip(batch, read([stretches[i] for i in batch]), strict=True):
+            readings[i] = found
+    return readings
+
+
+def read_where_heard(stretches: Sequence[Samples], read: Read) -> list[list[Hypothesis]]:
+    """Stretches -> the readings of each; none where nothing can be heard, and nobody is asked."""
+    readings: list[list[Hypothesis]] = [[] for _ in stretches]
+    heard = [i for i, samples in enumerate(stretches) if not is_silent(samples)]
+    if heard:
+        for i, found in zip(heard, read([stretches[i] for i in heard]), strict=True):
+            readings[i] = found
+    return readings
 
 
 def window_config(seconds: float) -> WindowConfig:

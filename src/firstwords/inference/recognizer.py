@@ -38,7 +38,8 @@ from firstwords.inference.listener import Listener
 from firstwords.inference.loading import load_to_read
 from firstwords.inference.longform import (
     batches_by_length,
-    is_silent,
+    read_by_length,
+    read_where_heard,
     transcribe_blocks,
     utterance_groups,
     window_config,
@@ -370,11 +371,7 @@ class Recognizer:
 
     def _decode_by_length(self, stretches: Sequence[Samples]) -> list[list[Token]]:
         """Stretches in order of time -> the tokens of each; decoded in batches with little padding."""
-        readings: list[list[Hypothesis]] = [[] for _ in stretches]
-        lengths = {i: len(samples) for i, samples in enumerate(stretches)}
-        for batch in batches_by_length(lengths, self._together * self.sample_rate):
-            for i, found in zip(batch, self._read([stretches[i] for i in batch]), strict=True):
-                readings[i] = found
+        readings = read_by_length(stretches, self._together * self.sample_rate, self._read)
         if self.second_pass is not None:
             readings = self.second_pass.in_order(readings)
         return tokens_of(readings, [len(samples) / self.sample_rate for samples in stretches])
@@ -389,13 +386,7 @@ class Recognizer:
     @torch.inference_mode()
     def _read(self, batch: Sequence[Samples]) -> list[list[Hypothesis]]:
         """Stretches of samples -> the readings of each by the recipe's search; none where nobody speaks."""
-        heard = [i for i, samples in enumerate(batch) if not is_silent(samples)]
-        readings_of: list[list[Hypothesis]] = [[] for _ in batch]
-        if heard:
-            found = self.reader(self._encode([batch[i] for i in heard]))
-            for i, readings in zip(heard, found, strict=True):
-                readings_of[i] = readings
-        return readings_of
+        return read_where_heard(batch, lambda heard: self.reader(self._encode(heard)))
 
     def _encode(self, batch: Sequence[Samples]) -> Padded:
         """Stretches of samples -> (B, T, D) encoded frames."""

@@ -18,7 +18,7 @@ from firstwords.compression.low_rank import (
     ranks_by_energy,
     ranks_by_share,
 )
-from firstwords.compression.speech import one_by_one, speech
+from firstwords.compression.material import Material
 from firstwords.data.manifest import load_corpus
 from firstwords.device import Compute
 from firstwords.errors import CheckpointError, UsageError
@@ -142,8 +142,8 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, LoadedMode
 
 def test_a_factored_model_is_saved_and_loaded(tmp_path: Path, material: tuple[Path, LoadedModel]) -> None:
     folder, loaded = material
-    items = speech(load_corpus(folder), loaded).train
-    batches = list(one_by_one(items, loaded, CPU, seconds=4.0))
+    heard = Material(load_corpus(folder), loaded, "cpu")
+    batches = list(heard.one_by_one(heard.spoken, seconds=4.0))
     moments = collect(loaded.model, batches)
     assert any(path.startswith("heads.attention") for path in moments)
     assert not any(m._forward_pre_hooks for m in loaded.model.modules())
@@ -164,8 +164,8 @@ def test_a_factored_model_is_saved_and_loaded(tmp_path: Path, material: tuple[Pa
 
 def test_more_energy_is_nearer_to_the_model(material: tuple[Path, LoadedModel]) -> None:
     folder, loaded = material
-    items = speech(load_corpus(folder), loaded).train
-    batches = list(one_by_one(items, loaded, CPU, seconds=6.0))
+    heard = Material(load_corpus(folder), loaded, "cpu")
+    batches = list(heard.one_by_one(heard.spoken, seconds=6.0))
     moments = collect(loaded.model, batches)
     layers = candidates(loaded.model, moments, method="data", only=["encoder.*"])
     distances: list[float] = []

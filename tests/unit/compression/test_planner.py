@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from firstwords.compression.planner import (
     fitting,
 )
 from firstwords.compression.target import Measures, Target
-from firstwords.errors import UsageError
+from firstwords.errors import CompressionError, UsageError
 
 BYTES: dict[Keep, float] = {"fp32": 1.0, "bf16": 0.5, "int8": 0.26, "kmeans6": 0.21, "mixed": 0.0}
 HARM: dict[Keep, float] = {"fp32": 0.0, "bf16": 0.0, "int8": 0.1, "kmeans6": 0.4, "mixed": 2.0}
@@ -27,15 +28,18 @@ HARM: dict[Keep, float] = {"fp32": 0.0, "bf16": 0.0, "int8": 0.1, "kmeans6": 0.4
 class Toy:
     """Steps on files that say what was done; cutting a third costs 1.5 points, and saves less time."""
 
-    def __init__(self, *, speed_gain: float = 0.8, stop_after: int | None = None) -> None:
+    def __init__(self, *, speed_gain: float = 0.8, stop_after: int | None = None, most: float = 1.0) -> None:
         self.calls: list[str] = []
-        self.speed_gain = speed_gain
+        self.speed_gain, self.most = speed_gain, most
         self.stop_after = stop_after
 
     def _count(self, call: str) -> None:
         self.calls.append(call)
         if self.stop_after is not None and len(self.calls) > self.stop_after:
             raise KeyboardInterrupt
+
+    def reach(self, source: Path) -> float:
+        return self.most
 
     def prune(self, source: Path, to: Path, share: float) -> None:
         self._count(f"prune {share}")
@@ -59,14 +63,15 @@ class Toy:
         }
 
     @staticmethod
-    def _read(folder: Path) -> dict[str, object]:
+    def _read(folder: Path) -> dict[str, Any]:
         return json.loads((folder / "model.safetensors").read_text())
 
     @staticmethod
-    def _write(folder: Path, state: dict[str, object]) -> None:
+    def _write(folder: Path, state: dict[str, Any]) -> None:
         folder.mkdir(parents=True)
         (folder / "model.safetensors").write_text(json.dumps(state))
         (folder / "recipe.toml").write_text("a recipe")
+        (folder / "compression.json").write_text("{}")
         (folder / "check").mkdir()
         (folder / "check" / "clip.flac").write_text("sound")
         (folder / "resume").mkdir()
@@ -78,7 +83,7 @@ def model(tmp_path: Path) -> Path:
     return tmp_path / "model"
 
 
-def planned(model: Path, target: str, toy: Toy | None = None, **options: int) -> Planned:
+def planned(model: Path, target: str, toy: Toy | None = None, **options: Any) -> Planned:
     return compress_to_target(model, model.parent / "small", Target.parse(target), toy or Toy(), **options)
 
 
@@ -153,6 +158,41 @@ def test_ways_are_not_tried_twice_and_end(model: Path) -> None:
     ways = [a.way for a in done.attempts]
     assert len(set(ways)) == len(ways) < 50
     assert all(way.cut <= MOST_CUT for way in ways)
+
+
+def test_nothing_is_cut_beyond_what_can_go(model: Path) -> None:
+    done = planned(model, "parameters<0.5M", Toy(most=0.337))
+    assert [a.way.cut for a in done.attempts] == [0.33]
+    assert not done.met
+    none = compress_to_target(model, model.parent / "none", Target.parse("rtf<0.01"), Toy(most=0.0))
+    assert [a.way for a in none.attempts] == [Way()]
+
+
+def test_what_a_step_refuses_is_asked_in_another_way(model: Path) -> None:
+    class Choosy(Toy):
+        def store(self, source: Path, to: Path, keep: Keep, budget: int | None) -> None:
+            cut = self._read(source)["cut"]
+            if budget is not None and budget < 1e6 * (1 - cut):
+                raise UsageError("too few bytes", mend="more")
+            super().store(source, to, keep, budget)
+
+    done = planned(model, "size<600KB", Choosy())
+    assert done.met
+    assert done.best.way.cut > 0.4
+    hopeless = compress_to_target(model, model.parent / "no", Target.parse("size<1KB"), Choosy(most=0.1))
+    assert hopeless.attempts[0].way.keep == "kmeans6"
+    assert not hopeless.met
+    assert "size is" in str(hopeless.best.broken[0])
+
+
+def test_where_nothing_can_be_done_it_is_said(model: Path) -> None:
+    class Broken(Toy):
+        def store(self, source: Path, to: Path, keep: Keep, budget: int | None) -> None:
+            raise UsageError("no", mend="never")
+
+    with pytest.raises(CompressionError, match="Nothing that was tried can be done"):
+        planned(model, "size<1MB", Broken(most=0.3))
+    assert not (model.parent / "small" / "model.safetensors").exists()
 
 
 @pytest.mark.parametrize("stop_after", range(8))

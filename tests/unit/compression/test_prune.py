@@ -213,12 +213,38 @@ def test_a_model_without_groups_and_a_full_folder_are_refused(
         pruned_to(source, corpus, tmp_path / "small")
 
 
-def test_tuning_keeps_the_pieces_and_names_the_teacher_where_it_can(source: Path) -> None:
+def test_tuning_keeps_the_pieces_and_names_the_teacher(source: Path) -> None:
     recipe = load_model(source, device="cpu").recipe
     made = tuning.tuning_recipe(recipe, minutes=3, teacher=source)
     assert made.training.schedule.lr == pytest.approx(recipe.training.schedule.lr / 5)
     assert (made.training.minutes, made.training.steps, made.encoder) == (3, None, recipe.encoder)
-    assert (getattr(made, "distillation", None) is not None) == ("distillation" in type(recipe).model_fields)
+    assert made.distillation is not None
+    assert (made.distillation.teacher, made.distillation.hears) == (str(source.resolve()), "varied")
+    taught = recipe.with_(distillation=made.distillation)  # of a model that was a student itself
+    assert tuning.tuning_recipe(taught, minutes=3, teacher=None).distillation is None
+
+
+@pytest.mark.parametrize("teacher", [True, False])
+def test_the_model_before_the_cut_teaches_unless_it_shall_not(
+    source: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, teacher: bool
+) -> None:
+    asked: list[Path | None] = []
+
+    def tune(folder: Path, start: LoadedModel, *_: Any, **named: Any) -> Path:
+        asked.append(named["teacher"])
+        save_model(folder, start.model, start.tokenizer, card="")
+        return folder
+
+    monkeypatch.setattr(prune, "tune", tune)
+    to = tmp_path / "small"
+    line = ["compress", "prune", str(source), "--corpus", str(corpus), "--to", str(to), "--minutes", "3"]
+    line += ["--share", "0.2", "--by", "magnitude", *([] if teacher else ["--no-teacher"])]
+    result = CliRunner().invoke(entry.app, line)
+    assert result.exit_code == 0, result.output
+    assert asked == [source if teacher else None]
+    told = dict(facts(to))
+    assert told["compressed by"] == f"prune (3 min of training{', taught by the model before' * teacher})"
+    assert told["fine-tuned"] == "3 min, by transcripts" + " and by what tones answers" * teacher
 
 
 @pytest.mark.slow
@@ -241,7 +267,7 @@ def test_fine_tuning_that_does_not_help_is_not_kept(
         return Validation(float(marked(model) != helps), {"cer": 1.0, "wer": 1.0}, ())
 
     monkeypatch.setattr(prune, "tune", tune)
-    monkeypatch.setattr(prune.Trial, "error", error)
+    monkeypatch.setattr(prune.Material, "error", error)
     found = pruned_to(source, corpus, tmp_path / "small", minutes=1.0)
     assert marked(load_model(found.folder, device="cpu").model) == helps
 
@@ -255,6 +281,13 @@ def test_a_cut_model_is_tuned_by_the_training_loop(source: Path, corpus: Path, t
     assert tuned.tokenizer.piece_hash == cut.tokenizer.piece_hash
     assert weights_digest(tuned.model.state_dict()) != weights_digest(cut.model.state_dict())
     assert tuned.recipe.training == load_model(source, device="cpu").recipe.training
+    assert tuned.recipe.distillation is None
+    taught = load_model(found.folder / "rounds" / "1" / "tuned", device="cpu").recipe.distillation
+    assert taught is not None
+    assert taught.teacher == str(source.resolve())
+    told = dict(facts(found.folder))
+    assert told["compressed by"] == "prune (0.15 min of training, taught by the model before)"
+    assert "by what tones answers" in told["fine-tuned"]
     assert not list(found.folder.glob("rounds/*/tuned/resume"))
 
 

@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from firstwords.compression.early_exit import Way, choose_exit, point, ways
+from firstwords.compression.material import Material
 from firstwords.compression.skipping import transcript_loss, without_layers
-from firstwords.compression.speech import one_by_one, speech
+from firstwords.data.batch import Batch
 from firstwords.data.manifest import load_corpus
 from firstwords.device import Compute
 from firstwords.encoders.layers import Absent
@@ -172,7 +173,7 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_tuned_stored_and_used(tmp_path: Path, material: tuple[Path, Path]) -> None:
     corpus, folder = material
     loaded = load_model(folder, device="cpu")
-    batches = list(one_by_one(speech(load_corpus(corpus), loaded).dev, loaded, CPU, seconds=60))
+    batches = dev_batches(corpus, loaded)
     found = ways(loaded, batches, "certainty")
     assert len(found) == 3
     assert all(len(w.sure) == 3 and len(w.seconds) == len(w.errors) == 4 for w in found)
@@ -218,7 +219,7 @@ def test_what_cannot_leave_early_is_told(tmp_path: Path, material: tuple[Path, P
     assert early_exit_of(tmp_path / "none", both, None, both.recipe.search) is None
 
 
-@pytest.mark.parametrize("kind", ["zipformer", "conformer"])
+@pytest.mark.parametrize("kind", [pytest.param("zipformer", marks=pytest.mark.slow), "conformer"])
 def test_layers_are_left_out_by_the_loss(material: tuple[Path, Path], tmp_path: Path, kind: str) -> None:
     corpus, _ = material
     values = recipe_of(kind).model_dump()
@@ -228,7 +229,7 @@ def test_layers_are_left_out_by_the_loss(material: tuple[Path, Path], tmp_path: 
     torch.manual_seed(8)
     model = SpeechModel(Recipe.model_validate(values), len(TOKENIZER.pieces)).eval()
     loaded = LoadedModel(tmp_path, model.recipe, TOKENIZER, model)
-    batches = list(one_by_one(speech(load_corpus(corpus), loaded).dev, loaded, CPU, seconds=60))
+    batches = dev_batches(corpus, loaded)
 
     def loss(one: SpeechModel) -> float:
         return transcript_loss(one, batches)
@@ -245,3 +246,8 @@ def test_layers_are_left_out_by_the_loss(material: tuple[Path, Path], tmp_path: 
     same, _, none = without_layers(model, loss, most=2, limit=0.0)
     assert not none
     assert same.num_parameters == model.num_parameters
+
+
+def dev_batches(corpus: Path, loaded: LoadedModel) -> list[Batch]:
+    material = Material(load_corpus(corpus), loaded, "cpu")
+    return list(material.one_by_one(material.spoken_dev, seconds=60))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,36 @@ def test_both_views_of_a_student_are_held_against_one_answer() -> None:
     masked = distilled(two.speech.recipe, teacher, masking=masking)
     masked.model.eval()
     assert float(masked.loss(batch).parts["teacher_frames"]) != pytest.approx(one, rel=1e-5)
+
+
+@pytest.mark.parametrize("heads", [("ctc",), ("ctc", "attention")])
+def test_steps_of_one_view_before_two_begin(heads: tuple[str, ...]) -> None:
+    """As long as CR-CTC has one view, a student loses what one without CR-CTC loses; then two views count."""
+    teacher = loaded(recipe_of(*heads))
+    batch = batch_of("aei", "ou ae")
+    masking = SpecAugment(SpecAugmentConfig(time_warp=0, probability=1.0))
+    recipe = recipe_of(*heads)
+    own = {name: head.model_dump() for name, head in recipe.heads.items()}
+    twice = recipe_of(*heads, heads={**own, "ctc": own["ctc"] | {"consistency": 0.2}})
+    plain = distilled(recipe, teacher, masking=masking)
+    task = distilled(twice, teacher, masking=masking)
+    task.settings = replace(task.settings, consistency_start=100.0)
+    for one in (plain, task):
+        one.model.eval()  # no random layers
+    plain.set_step(1, 50.0)
+    task.set_step(1, 50.0)
+    expected, found = plain.loss(batch), task.loss(batch)
+    assert found.total.item() == pytest.approx(expected.total.item(), rel=1e-5)
+    for part in ("teacher_frames", *(("teacher_tokens",) if "attention" in heads else ())):
+        assert float(found.parts[part]) == pytest.approx(float(expected.parts[part]), rel=1e-5)
+    found.total.backward()
+    task.set_step(2, 150.0)
+    both = task.loss(batch)
+    assert torch.isfinite(both.total)
+    assert float(both.parts["teacher_frames"]) != pytest.approx(
+        float(expected.parts["teacher_frames"]), rel=1e-5
+    )
+    assert both.each.shape == (2,)
 
 
 def test_non_speech_is_left_to_the_transcript() -> None:
