@@ -47,15 +47,9 @@ def write_bundle_card(made: Made, engines: Sequence[str], heard: str, table: str
         alone = f"\nWith sherpa-onnx{untried}:\n\n    {_command(made)}\n"
     return (
         f"# {recipe.name}\n\n| | |\n|---|---|\n{listed}\n{alone}\n"
-        f"## Parity
-
-{heard}, each read by {', '.join(engines)}:
-
-{table}
-"
+        f"## Parity\n\n{heard}, each read by {', '.join(engines)}:\n\n{table}\n"
         "The graphs hold the model alone: no language model, closed vocabulary or formatting of the model "
-        "folder. The speech gate stands in bundle.json; firstwords obeys it, sherpa-onnx knows none.
-"
+        "folder. The speech gate stands in bundle.json; firstwords obeys it, sherpa-onnx knows none.\n"
     )
 
 
