@@ -65,3 +65,9 @@ def test_third_party_names_every_direct_dependency() -> None:
     }
     wanted |= {name_of(r) for r in PROJECT["dependencies"]}
     assert not sorted(n for n in wanted if n not in text)
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """Without packages, pytest takes two files of one name for one module and stops."""
+    names = [p.name for p in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(n for n in set(names) if names.count(n) > 1) == []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from firstwords.errors import CompressionError, quoted
+from firstwords.errors import CompressionError, UsageError, quoted
 
 if TYPE_CHECKING:
     from firstwords.compression.planner import Keep, Planned
@@ -47,6 +47,11 @@ def run(
     from firstwords.report.evaluate_model import utterances_of
     from firstwords.training.progress import Progress
 
+    if split == "test":
+        raise UsageError(
+            "--split test: attempts are chosen by their errors there, and test is for the last word.",
+            mend="Use dev, and 'firstwords evaluate' on test once.",
+        )
     limits = Target.parse(target)
     progress = Progress()
     heard = load_corpus(corpus)
@@ -56,9 +61,10 @@ def run(
     settings = f"{corpus.resolve()} {split} {minutes:g} {device}"
     done = compress_to_target(model, to, limits, steps, most=attempts, settings=settings, say=progress.say)
     folders = [model, *(attempt.folder for attempt in done.attempts)]
+    _tell(done, progress, split)  # first: the report measures everything once more, side by side
     page = save_comparison(compare_variants(folders, steps.heard, split, say=progress.say), to / "report")
     progress.say(f"Report: {page}")
-    _tell(done, progress, target)
+    _conclude(done, progress, target)
 
 
 def choose(
@@ -148,8 +154,7 @@ class _Steps:
         return measured(folder, self.heard, self.split, rounds=self.rounds)
 
 
-def _tell(done: Planned, progress: Progress, target: str) -> None:
-    from firstwords.compression.planner import said
+def _tell(done: Planned, progress: Progress, split: str) -> None:
     from firstwords.compression.target import METRICS, shown
 
     best = done.best
@@ -157,6 +162,13 @@ def _tell(done: Planned, progress: Progress, target: str) -> None:
         if metric in done.original and metric in best.measures:
             before, after = shown(metric, done.original[metric]), shown(metric, best.measures[metric])
             progress.say(f"  {metric}: {before} -> {after}")
+    progress.say(f"  (error rates of '{split}', by which this attempt was chosen)")
+
+
+def _conclude(done: Planned, progress: Progress, target: str) -> None:
+    from firstwords.compression.planner import said
+
+    best = done.best
     if not done.met:
         raise CompressionError(
             f'None of {len(done.attempts)} attempts keeps to "{target}". Nearest: {said(best.way)}; '

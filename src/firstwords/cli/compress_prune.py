@@ -48,7 +48,7 @@ def run(
     ] = "parameter",
     unstructured: Annotated[
         bool,
-        typer.Option("--unstructured", help="Zeros among the weights: smaller once packed, not faster."),
+        typer.Option("--unstructured", help="Zeros among the weights: a smaller file, no faster model."),
     ] = False,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
@@ -84,8 +84,5 @@ def run(
         if before != after:
             progress.say(f"{kind}: {before} -> {after}")
     if unstructured:
-        progress.say(
-            "Zeros make a model no faster, and its file smaller only once they are packed "
-            "('firstwords compress quantize')."
-        )
+        progress.say("Zeros make a model no faster; its file is smaller because they are not written.")
     progress.say(f"Wrote {to}.\nNext: firstwords evaluate {quoted(to)} CORPUS --split test")

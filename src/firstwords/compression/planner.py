@@ -124,6 +124,11 @@ def compress_to_target(
     original = _measured(source, to / ATTEMPTS / "original.json", steps)
     told = ", ".join(f"{m} {shown(m, original[m])}" for m in METRICS if m in original)
     say(f"The original has {told}. Wanted: {target}.")
+    for limit in target.limits:
+        if math.isnan(original.get(limit.metric, math.nan)):
+            raise UsageError(
+                f"--target: {limit.metric} cannot be measured on this machine.", mend=f"Leave '{limit}' away."
+            )
     most_cut = min(MOST_CUT, math.floor(100 * steps.reach(source)) / 100)
     attempts: list[Attempt] = []
     refused: list[Way] = []
@@ -157,17 +162,33 @@ def first_way(original: Measures, target: Target, *, most_cut: float = MOST_CUT)
     cut = 0.0
     for metric in ("parameters", "macs", "rtf"):
         cut = max(cut, _cut_for(original, target, metric))
-    size = target.limit("size")
+    size, whole = target.limit("size"), _as_fp32(original)
+    mildest = KEEPS[_kept_so_far(original) :]  # what was lost in fewer bits does not come back
     if size is None or "size" not in original:
-        return Way(_rounded(cut, most_cut))
+        return Way(_rounded(cut, most_cut), mildest[0]) if cut else Way()
     room = (1 - _MARGIN) * size.bound(original)
-    for keep in KEEPS:
-        if original["size"] * (1 - cut) * SHARE_OF_BYTES[keep] <= room:
+    if not cut and original["size"] <= room:
+        return Way()
+    for keep in mildest:
+        if whole * (1 - cut) * SHARE_OF_BYTES[keep] <= room:
             break
     else:
         keep = "mixed"
-        cut = max(cut, 1 - room / (original["size"] * SHARE_OF_BYTES["mixed"]))
+        cut = max(cut, 1 - room / (whole * SHARE_OF_BYTES["mixed"]))
     return _way(_rounded(cut, most_cut), keep, room)
+
+
+def _as_fp32(original: Measures) -> float:
+    """Bytes that the model would take in 32 bits."""
+    return max(original.get("size", 0.0), 4 * original.get("parameters", 0.0))
+
+
+def _kept_so_far(original: Measures) -> int:
+    """Index in KEEPS of the mildest way that takes no more bytes than the original does; never "mixed"."""
+    if "size" not in original:
+        return 0
+    room = 1.1 * original["size"] / _as_fp32(original)  # SHARE_OF_BYTES is a little too high
+    return next((n for n, keep in enumerate(KEEPS[:-1]) if SHARE_OF_BYTES[keep] <= room), len(KEEPS) - 2)
 
 
 def next_way(
@@ -203,7 +224,7 @@ def next_way(
             wishes.append(
                 _way(_rounded(max(least, last.way.cut - 2 * _FINER), most_cut), last.way.keep, room)
             )
-        for keep in reversed(KEEPS[: KEEPS.index(last.way.keep)]):
+        for keep in reversed(KEEPS[_kept_so_far(original) : KEEPS.index(last.way.keep)]):
             bytes_now = last.measures.get("size", math.nan)
             grown = bytes_now * SHARE_OF_BYTES[keep] / SHARE_OF_BYTES[last.way.keep]
             if math.isinf(room) or grown <= room:
@@ -219,6 +240,8 @@ def next_way(
 
 def said(way: Way) -> str:
     """A way in words."""
+    if way == Way():
+        return "the model as it is"
     first = f"{way.cut:.0%} of the parameters cut" if way.cut else ""
     kept = {
         "fp32": "weights kept in 32 bits",

@@ -44,6 +44,7 @@ from firstwords.files import staged, write_atomically
 from firstwords.model.checkpoint import WEIGHTS, LoadedModel, load_model, save_model
 from firstwords.model.cost import model_cost
 from firstwords.model.speech_model import SpeechModel
+from firstwords.model.storage import Storage
 from firstwords.model.structure import Drop
 from firstwords.search.speech_gate import SpeechGate
 from firstwords.training.progress import Progress
@@ -52,6 +53,7 @@ from firstwords.training.tasks.task import Validation
 
 ROUNDS, ORDERS = "rounds", "orders.json"
 MOST_ROUNDS = 20
+_PACKED = 1 / 16  # of zeros, from which on leaving them out saves more than the bit for each place costs
 
 
 @dataclass(frozen=True)
@@ -325,8 +327,24 @@ def _round(
             )
         cut(model, chosen.removed)
         progress.say(f"{model.num_parameters} parameters are left (wanted: {target}).")
-    save_model(folder, model.cpu(), at.tokenizer, card=_card(at.recipe.name, []), speech_gate=at.speech_gate)
+    save_model(
+        folder,
+        model.cpu(),
+        at.tokenizer,
+        card=_card(at.recipe.name, []),
+        speech_gate=at.speech_gate,
+        storage=_sparse(model) if orders.unstructured else None,
+    )
     return load_model(folder, device="cpu")
+
+
+def _sparse(model: SpeechModel) -> dict[str, Storage]:
+    """Tensors of many zeros as a bit for each place and the values that are left."""
+    return {
+        name: Storage(kind="sparse", values="fp32")
+        for name, value in model.state_dict().items()
+        if value.is_floating_point() and value.dim() > 1 and float((value == 0).float().mean()) > _PACKED
+    }
 
 
 def _standing(model: SpeechModel, found: Validation, folder: Path | None) -> Standing:
@@ -374,7 +392,14 @@ def _write(
         ("firstwords", __version__),
     ]
     with staged(to, last=(WEIGHTS, HISTORY)) as new:
-        save_model(new, model, start.tokenizer, card=_card(to.resolve().name, rows), speech_gate=gate)
+        save_model(
+            new,
+            model,
+            start.tokenizer,
+            card=_card(to.resolve().name, rows),
+            speech_gate=gate,
+            storage=_sparse(model) if orders.unstructured else None,
+        )
         after = Standing(**asdict(after) | {"file_bytes": (new / WEIGHTS).stat().st_size})
         settings = asdict(orders) | {"kinds": list(orders.kinds)}
         note_step(new, source, "prune", settings | {"before": asdict(before), "after": asdict(after)})

@@ -195,8 +195,17 @@ def early_exit_model(
     )
     card = (source / "card.md").read_text(encoding="utf-8") if (source / "card.md").is_file() else ""
     told = {"most_loss": most_loss, "measure": measure, "above": settings.above}
+    start.model.recipe = start.recipe.with_(post=None)  # its files stay behind
     with staged(to, last=(WEIGHTS,)) as new:
-        save_model(new, start.model.cpu(), start.tokenizer, card=card, speech_gate=start.speech_gate)
+        save_model(
+            new,
+            start.model.cpu(),
+            start.tokenizer,
+            card=card,
+            speech_gate=start.speech_gate,
+            storage=start.storage,
+            input_scales=start.input_scales,
+        )
         note_step(new, source, "early-exit", told)
         write_exit(new, settings)
     return settings
@@ -230,8 +239,10 @@ def _plain(orders: LowRankOrders) -> dict[str, Any]:
 
 def _settle(source: Path, start: LoadedModel, to: Path, wanted: Mapping[str, Any], *, tuned: bool) -> None:
     """A new folder, or one that was begun with these very orders."""
-    if to.resolve() == source.resolve():
-        raise UsageError("--to is the model itself.", mend="Give --to a new folder.")
+    if to.resolve().is_relative_to(source.resolve()):
+        raise UsageError(
+            f"--to {to} is the model itself or lies within it; it is only read.", mend="Give another folder."
+        )
     path = to / TUNING / ORDERS
     if not tuned or not path.is_file():
         if to.exists() and (not to.is_dir() or any(to.iterdir())):

@@ -104,6 +104,25 @@ def test_the_first_way_is_the_mildest_that_should_do(target: str, way: Way) -> N
     assert first_way(original, Target.parse(target)) == way
 
 
+@pytest.mark.parametrize(
+    ("target", "way"),
+    [
+        ("size<3MB", Way()),
+        ("parameters<1.5M", Way(0.3, "int8")),
+        ("size<1.9MB", Way(0, "kmeans6")),
+        ("size<1.3MB", Way(0, "mixed", 1_261_000)),
+    ],
+)
+def test_a_model_in_few_bits_is_not_kept_in_more(target: str, way: Way) -> None:
+    original: Measures = {"size": 2.1e6, "parameters": 2e6, "cer": 10.0}
+    assert first_way(original, Target.parse(target)) == way
+
+
+def test_a_limit_that_cannot_be_measured_is_refused_at_once(model: Path) -> None:
+    with pytest.raises(UsageError, match="memory cannot be measured"):
+        planned(model, "memory<1GB, size<5MB")
+
+
 def test_a_target_that_arithmetic_meets(model: Path) -> None:
     done = planned(model, "size<2.5MB, cer<=+0.5")
     assert done.met

@@ -150,6 +150,7 @@ def test_zeros_among_the_weights(source: Path, corpus: Path, tmp_path: Path) -> 
     total = sum(p.numel() for p in old.encoder.parameters() if p.dim() > 1)
     assert len(gone) == pytest.approx(0.4 * total, rel=0.01)
     assert 0.3 < found.after.zeros < 0.45
+    assert found.after.file_bytes < 0.8 * found.before.file_bytes
 
 
 BAD: dict[str, tuple[float, dict[str, Any], str]] = {
