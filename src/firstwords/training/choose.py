@@ -59,6 +59,9 @@ LIGHT_DROPOUT = (0.15, 0.1)  # of models this small, against 0.3 to 0.1
 NEGATIVE_SHARE = 0.25
 CONSISTENCY = 0.2  # weight, as published
 TAPPED_STACKS = (2, 3)  # the middle of a Zipformer: their predictions are fed back (heads/intermediate.py)
+# Seconds of the longest utterance below which bfloat16 is slow on a CPU: digits, 2 s at most, took 0.50 s a
+# step of 'tiny' and 0.08 in float32 (LOG.md, 2026-11-21). With nano it gains nothing at any length.
+SHORT = 3.0
 PASSES = 15.0  # over the data: fewer, and a smaller model learns more in the same time
 GREATEST_BATCH = {"cpu": 60.0, "cuda": 600.0}
 LEAST_BATCH = {"cpu": 15.0, "cuda": 60.0}
@@ -177,7 +180,7 @@ def choose_recipe(
             specaugment=masks,
             mask_warmup=MASK_WARMUP[views] if light else 0,
             consistency_start=CONSISTENCY_START if light and views == 2 else 0,
-            precision="fp32" if chosen == "nano" and not gpu else "auto",  # so small, bfloat16 gains nothing
+            precision="fp32" if not gpu and (chosen == "nano" or material.longest < SHORT) else "auto",
         ),
     )
     return Choice(recipe, tuple(reasons))

@@ -315,6 +315,17 @@ def test_a_run_begins_with_light_masks_and_one_view_unless_words_are_few() -> No
     assert chosen(60, words=10, rarest=1) == (20_000, 10_000)
 
 
+def test_short_utterances_and_tiny_models_are_trained_in_float32_on_a_processor() -> None:
+    def precision(device: str, size: str, longest: float) -> str:
+        material = Material(hours=0.84, cores=2, longest=longest)
+        found = choose_recipe(material, name="x", language="yo", minutes=60, device=device, size=size)
+        return found.recipe.training.precision
+
+    assert [precision("cpu", "tiny", longest) for longest in (2.0, 12.0)] == ["fp32", "auto"]
+    assert precision("cpu", "nano", 12.0) == "fp32"
+    assert precision("cuda", "tiny", 2.0) == "auto"
+
+
 def test_a_named_size_wins_and_a_wrong_one_is_refused() -> None:
     found = choose_recipe(Material(hours=0.1), name="x", language="tr", minutes=None, device="cpu", size="S")
     assert found.recipe.encoder == choose.ZipformerConfig.preset("S")
