@@ -51,15 +51,8 @@ from firstwords.training.progress import Progress
 
 FREEZE_AT = 0.7  # of QAT: from here on the scales of inputs stay
 UTTERANCES = 32  # of dev, that harm is measured on
-_OWN = (
-    "resume",
-    "rounds",
-    "tuning",
-    "attempts",
-    "report",
-    "accuracy.json",
-    "early_exit.toml",
-)  # of the original alone
+# What belongs to the original alone; the last is a threshold for its very weights.
+_OWN = ("resume", "rounds", "tuning", "attempts", "report", "accuracy.json", "early_exit.toml")
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,6 @@ class Engine:
         # thousand nodes; patterns keep the largest memory that each shape has ever needed.
         options.enable_mem_reuse = False
         options.enable_mem_pattern = False
-        options.add_session_config_entry("session.set_denormal_as_zero", "1")
         self._name = name
         self._session = self._attempt(
             lambda: library.InferenceSession(content, options, providers=["CPUExecutionProvider"]),

@@ -124,6 +124,12 @@ def test_graphs_for_several_threads_are_made_when_a_batch_is_alone(bundle: Path)
     assert {part for part, threads in made if threads == 2} == {"features", several._graphs.main}
 
 
+def test_numbers_of_the_host_stay_what_they_were(runtime: Runtime) -> None:
+    said(runtime, "a")
+    least = np.array([5e-324, 1e-310])
+    assert (least + 0.0 != 0).all(), "onnxruntime made this process flush small numbers to zero"
+
+
 def test_nothing_said_is_no_text(runtime: Runtime) -> None:
     for count in (0, 1, 399, 4000, 16000, 40 * RATE):
         assert runtime.transcribe(np.zeros(count, np.float32), RATE).text == ""
