@@ -281,14 +281,14 @@ class _Copying:
             write_atomically(new / "compression.json", json.dumps([keep, budget]))
 
     def measure(self, folder: Path) -> dict[Any, float]:
-        return {"size": 1000.0 / len(str(folder)), "parameters": 500.0}
+        return {"size": 2000.0 - len(str(folder)), "parameters": 500.0}
 
 
 def plans(home: Path, made: Path) -> None:
     from firstwords.compression.planner import compress_to_target
     from firstwords.compression.target import Target
 
-    target = Target.parse("size<2B, parameters<400")
+    target = Target.parse("size<1KB, parameters<400")
     compress_to_target(made / "model", home / "small", target, _Copying(), most=2)
 
 
