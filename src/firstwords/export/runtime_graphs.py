@@ -1,7 +1,9 @@
 """The graphs of a bundle at work: samples in, log-probabilities or encoded frames out, in batches.
 
 With several threads, batches run beside each other, each in one thread: small models gain far more by that
-than by threads inside of one run. Only a batch that is alone gets all threads.
+than by threads inside of one run. Only a batch that is alone gets all threads, and only of a large model:
+with 2.4 million parameters, 5 s of speech took 1.4 (int8: 2.3) times as long in two threads as in one
+(LOG.md, 2026-11-21).
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from firstwords.export.runtime_engine import Engine, value_of
 
 T = TypeVar("T")
 Frames = npt.NDArray[np.float32]
+WORTH_THREADS = 16_000_000  # bytes of a graph; S has 88 MB and 24 in 8 bits, tiny 10 and 3
 
 
 @final
@@ -36,7 +39,9 @@ class Graphs:
         self._engines: dict[tuple[str, int], Engine] = {}
 
     def engine(self, part: str, threads: int = 1) -> Engine:
-        """The graph of a part of the bundle."""
+        """The graph of a part of the bundle, for runs of so many threads at most."""
+        if len(self._bundle.contents[self.main]) < WORTH_THREADS:
+            threads = 1
         found = self._engines.get((part, threads))
         if found is None:
             found = Engine(self._bundle.contents[part], self._bundle.path(part), threads=threads)

@@ -12,6 +12,7 @@ import pytest
 from firstwords.audio.waveform import probe, resample, write
 from firstwords.data.manifest import Utterance
 from firstwords.errors import AudioError, SearchError, UsageError
+from firstwords.export import runtime_graphs
 from firstwords.export.runtime import Runtime
 from firstwords.inference.endpointing import EndpointConfig
 from firstwords.inference.transcript import Transcript
@@ -114,7 +115,13 @@ def test_one_that_cannot_be_computed_leaves_the_others(
     assert [heard(t.text) for t in found if isinstance(t, Transcript)] == ["aei", "a"]
 
 
-def test_graphs_for_several_threads_are_made_when_a_batch_is_alone(bundle: Path) -> None:
+def test_graphs_for_several_threads_are_made_when_a_batch_of_a_large_model_is_alone(
+    bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = Runtime.load(bundle, threads=2)
+    small._decode([sing("aei", np.random.default_rng(0))])
+    assert {threads for _, threads in small._graphs._engines} == {1}
+    monkeypatch.setattr(runtime_graphs, "WORTH_THREADS", 0)
     several = Runtime.load(bundle, threads=2)
     made = several._graphs._engines
     assert {threads for _, threads in made} == {1}
