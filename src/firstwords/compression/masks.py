@@ -11,6 +11,9 @@ import torch
 
 from firstwords.compression.importance import By, LossOf, weight_scores
 from firstwords.model.speech_model import SpeechModel
+from firstwords.model.storage import Storage
+
+_PACKED = 1 / 16  # of zeros, from which on leaving them out saves more than the bit for each place costs
 
 
 def zero_weights(
@@ -34,3 +37,12 @@ def zero_weights(
             weights[name].masked_fill_(own.to(weights[name].device), 0.0)
             begin += score.numel()
     return count / max(len(order), 1)
+
+
+def sparse_storage(model: SpeechModel) -> dict[str, Storage]:
+    """How matrices of many zeros are kept: a bit for each place, and the values that are left."""
+    return {
+        name: Storage(kind="sparse", values="fp32")
+        for name, value in model.state_dict().items()
+        if value.is_floating_point() and value.dim() > 1 and float((value == 0).float().mean()) > _PACKED
+    }

@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from firstwords import __version__
+from firstwords.compression.card import step_card, tuning_words
 from firstwords.compression.families import groups_of
 from firstwords.compression.groups import KINDS, Group, Kind, cut
 from firstwords.compression.history import FILE as HISTORY
 from firstwords.compression.history import note_step
 from firstwords.compression.importance import NEEDS_SPEECH, By, importance
-from firstwords.compression.masks import zero_weights
+from firstwords.compression.masks import sparse_storage, zero_weights
 from firstwords.compression.material import Material
 from firstwords.compression.selection import (
     FLOOR,
@@ -44,7 +45,6 @@ from firstwords.files import staged, write_atomically
 from firstwords.model.checkpoint import WEIGHTS, LoadedModel, load_model, save_model
 from firstwords.model.cost import model_cost
 from firstwords.model.speech_model import SpeechModel
-from firstwords.model.storage import Storage
 from firstwords.model.structure import Drop
 from firstwords.search.speech_gate import SpeechGate
 from firstwords.training.progress import Progress
@@ -53,7 +53,6 @@ from firstwords.training.tasks.task import Validation
 
 ROUNDS, ORDERS = "rounds", "orders.json"
 MOST_ROUNDS = 20
-_PACKED = 1 / 16  # of zeros, from which on leaving them out saves more than the bit for each place costs
 
 
 @dataclass(frozen=True)
@@ -331,20 +330,11 @@ def _round(
         folder,
         model.cpu(),
         at.tokenizer,
-        card=_card(at.recipe.name, []),
+        card=step_card(at.recipe.name, []),
         speech_gate=at.speech_gate,
-        storage=_sparse(model) if orders.unstructured else None,
+        storage=sparse_storage(model) if orders.unstructured else None,
     )
     return load_model(folder, device="cpu")
-
-
-def _sparse(model: SpeechModel) -> dict[str, Storage]:
-    """Tensors of many zeros as a bit for each place and the values that are left."""
-    return {
-        name: Storage(kind="sparse", values="fp32")
-        for name, value in model.state_dict().items()
-        if value.is_floating_point() and value.dim() > 1 and float((value == 0).float().mean()) > _PACKED
-    }
 
 
 def _standing(model: SpeechModel, found: Validation, folder: Path | None) -> Standing:
@@ -384,7 +374,7 @@ def _write(
         ("language", start.recipe.language),
         ("model", f"{start.recipe.encoder.kind}, {after.parameters / 1e6:.2f} M parameters"),
         ("pruned", f"from {before.parameters / 1e6:.2f} M parameters, by {orders.by}"),
-        ("fine-tuned", _tuning_words(orders, start)),
+        ("fine-tuned", tuning_words(orders.minutes, start.recipe.name if orders.teacher else None)),
         ("dev CER", f"{100 * after.cer:.1f} % (before: {100 * before.cer:.1f} %)"),
         ("dev WER", f"{100 * after.wer:.1f} %"),
         *((f"{kind} cut", f"{b - a} of {b}") for kind, (b, a) in counts.items() if a != b),
@@ -396,27 +386,11 @@ def _write(
             new,
             model,
             start.tokenizer,
-            card=_card(to.resolve().name, rows),
+            card=step_card(to.resolve().name, rows, ("The dev set chose among weights.",)),
             speech_gate=gate,
-            storage=_sparse(model) if orders.unstructured else None,
+            storage=sparse_storage(model) if orders.unstructured else None,
         )
         after = Standing(**asdict(after) | {"file_bytes": (new / WEIGHTS).stat().st_size})
         settings = asdict(orders) | {"kinds": list(orders.kinds)}
         note_step(new, source, "prune", settings | {"before": asdict(before), "after": asdict(after)})
     return after
-
-
-def _tuning_words(orders: Orders, start: LoadedModel) -> str:
-    if orders.minutes is None:
-        return "not"
-    how = f"by transcripts and by what {start.recipe.name} answers" if orders.teacher else "by transcripts"
-    return f"{orders.minutes:g} min, {how}"
-
-
-def _card(name: str, rows: Sequence[tuple[str, str]]) -> str:
-    table = "\n".join(f"| {key} | {value.replace('|', '/')} |" for key, value in rows)
-    return (
-        f"# {name}\n\n| | |\n|---|---|\n{table}\n\n"
-        "The dev set chose among weights. For the error rate with its interval on a test set run:\n\n"
-        "    firstwords evaluate MODEL CORPUS --split test\n"
-    )

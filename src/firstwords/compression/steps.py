@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from firstwords import __version__
+from firstwords.compression.card import step_card
 from firstwords.compression.early_exit import choose_exit, ways
 from firstwords.compression.folding import folded
 from firstwords.compression.history import FILE as HISTORY
@@ -336,20 +337,12 @@ def _finish(
     rows += [("date", datetime.now(UTC).date().isoformat()), ("firstwords", __version__)]
     model.recipe = start.recipe.with_(name=to.resolve().name, post=None)
     with staged(to, last=(WEIGHTS,)) as new:
-        save_model(new, model, start.tokenizer, card=_card(to.resolve().name, rows, said), speech_gate=gate)
+        save_model(
+            new, model, start.tokenizer, card=step_card(to.resolve().name, rows, said), speech_gate=gate
+        )
         note_step(new, source, step, settings)
     shutil.rmtree(to / TUNING / "tuned" / RESUME, ignore_errors=True)
     result = StepResult(to, (start.model.num_parameters, model.num_parameters), cer, tuple(said))
     if start.recipe.post is not None and start.recipe.post.stages:
         result = replace(result, said=(*said, "Formatting is left out: its files lie with the model."))
     return result
-
-
-def _card(name: str, rows: Sequence[tuple[str, str]], said: Sequence[str]) -> str:
-    table = "\n".join(f"| {key} | {value.replace('|', '/')} |" for key, value in rows)
-    notes = "".join(f"\n{line}\n" for line in said)
-    return (
-        f"# {name}\n\n| | |\n|---|---|\n{table}\n{notes}\n"
-        "For the error rate with its interval on a test set run:\n\n"
-        "    firstwords evaluate MODEL CORPUS --split test\n"
-    )
