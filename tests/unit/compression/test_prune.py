@@ -16,6 +16,7 @@ from firstwords.cli.info import facts
 from firstwords.compression import prune, tuning
 from firstwords.compression.families import FAMILIES
 from firstwords.compression.history import read_history
+from firstwords.compression.material import Material
 from firstwords.compression.prune import Orders, PruneResult, prune_model
 from firstwords.data.manifest import load_corpus, write_manifest
 from firstwords.encoders.zipformer import Zipformer
@@ -276,14 +277,20 @@ def test_fine_tuning_that_does_not_help_is_not_kept(
 @pytest.mark.slow
 def test_a_cut_model_is_tuned_by_the_training_loop(source: Path, corpus: Path, tmp_path: Path) -> None:
     found = pruned_to(source, corpus, tmp_path / "small", minutes=0.15)
-    tuned = load_model(found.folder, device="cpu", check=True)
-    cut = load_model(found.folder / "rounds" / "1" / "cut", device="cpu")
-    assert tuned.model.structure == cut.model.structure
-    assert tuned.tokenizer.piece_hash == cut.tokenizer.piece_hash
-    assert weights_digest(tuned.model.state_dict()) != weights_digest(cut.model.state_dict())
-    assert tuned.recipe.training == load_model(source, device="cpu").recipe.training
-    assert tuned.recipe.distillation is None
-    taught = load_model(found.folder / "rounds" / "1" / "tuned", device="cpu").recipe.distillation
+    round_one = found.folder / "rounds" / "1"
+    written = load_model(found.folder, device="cpu", check=True)
+    tuned, cut = (load_model(round_one / stage, device="cpu") for stage in ("tuned", "cut"))
+    assert written.model.structure == tuned.model.structure == cut.model.structure
+    assert written.tokenizer.piece_hash == cut.tokenizer.piece_hash
+    digests = [weights_digest(m.model.state_dict()) for m in (tuned, cut, written)]
+    assert digests[0] != digests[1]
+    # Steps in seconds of the clock, a dev split of two clips: either may be the better one, and is kept.
+    trial = Material(load_corpus(corpus), load_model(source, device="cpu"), "cpu")
+    worse = trial.error(cut.model).objective < trial.error(tuned.model).objective
+    assert digests[2] == digests[1 if worse else 0]
+    assert written.recipe.training == load_model(source, device="cpu").recipe.training
+    assert written.recipe.distillation is None
+    taught = tuned.recipe.distillation
     assert taught is not None
     assert taught.teacher == str(source.resolve())
     told = dict(facts(found.folder))
