@@ -1,15 +1,18 @@
 """Encoders and heads at about two million parameters, each after the same seconds of training audio.
 
     python benchmarks/architectures.py CORPUS [--epochs 20] [--minutes 20] [--size tiny] [--only NAME ...]
-        [--best 3] [--seeds 1 2 3] [--no-test] [--folder runs/architectures]
+        [--best 3] [--seeds 1 2 3] [--set training.mask_warmup=60000 ...] [--no-test]
+        [--folder runs/architectures]
 
 CORPUS is a folder that 'firstwords import' takes. Every variant of the table below is trained from scratch
 with the first seed, then the best ones by dev CER with the other seeds. All hear ``--epochs`` passes over the
-training split; ``--minutes`` is the most a run may take, and a run that it cut short is marked. Each run is a
-process of its own, with one training process and the loader inside, so that its peak memory is its own.
+training split; ``--minutes`` is the most a run may take, and a run that it cut short is marked. ``--set``
+gives all of them a setting of the recipe. Each run is a process of its own, with one training process and the
+loader inside, so that its peak memory is its own.
 
-Results are appended to FOLDER/results.jsonl; what is there is not run again, and a run that was interrupted
-goes on. Kinds that this version does not have are named as missing. At the end FOLDER/table.md holds:
+Results are appended to FOLDER/results.jsonl; what is there under the same conditions, ``--set`` included, is
+not run again, and a run that was interrupted goes on. Kinds that this version does not have are named as
+missing. At the end FOLDER/table.md holds:
 
     CER, WER     of the test split (``--no-test``: dev) with 95 % bootstrap intervals, greedy unless said
     MACs         of encoder and frame-wise heads per second of audio (model/cost.py)
@@ -22,6 +25,7 @@ goes on. Kinds that this version does not have are named as missing. At the end 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import statistics
 import subprocess
@@ -40,6 +44,15 @@ CTC = {"ctc": {"kind": "ctc"}}
 VARIANTS: dict[str, dict[str, Any]] = {
     "zipformer": {"encoder": {"kind": "zipformer", "dropout": [0.15, 0.1]}, "heads": CTC},
     "conformer": {"encoder": {"kind": "conformer"}, "heads": CTC},
+    # Fewer frames and smaller kernels: arXiv:2305.05084, there with 256 channels.
+    "fastconformer": {
+        "encoder": {
+            "kind": "conformer",
+            "kernel": 9,
+            "subsampling": {"factor": 8, "separable": True, "channels": 112},
+        },
+        "heads": CTC,
+    },
     "squeezeformer": {"encoder": {"kind": "squeezeformer"}, "heads": CTC},
     "e_branchformer": {"encoder": {"kind": "e_branchformer"}, "heads": CTC},
     "transformer": {"encoder": {"kind": "transformer"}, "heads": CTC},
@@ -70,6 +83,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "heads": {"transducer": {"kind": "transducer"}},
         "search": {"kind": "transducer_greedy"},
     },
+    "zipformer, TDT": {
+        "encoder": {"kind": "zipformer", "dropout": [0.15, 0.1]},
+        "heads": {"transducer": {"kind": "transducer", "loss": "full", "durations": [0, 1, 2, 3, 4]}},
+        "search": {"kind": "transducer_greedy"},
+    },
 }
 
 
@@ -84,6 +102,7 @@ def missing_kinds(variant: Mapping[str, Any]) -> list[str]:
 
 def recipe_of(name: str, options: argparse.Namespace) -> Recipe:
     """A variant's recipe; all differ in encoder, heads and search alone."""
+    from firstwords.config import override, parse_config
     from firstwords.data.manifest import load_corpus
     from firstwords.model import kinds
     from firstwords.model.recipe import Recipe
@@ -115,7 +134,16 @@ def recipe_of(name: str, options: argparse.Namespace) -> Recipe:
     }
     if "search" in variant:
         values["search"] = variant["search"]
-    return Recipe.model_validate(values)
+    values = override(values, options.set) | {"name": name, "seed": options.seed}
+    return parse_config(values, Recipe, name="recipe", source=name)
+
+
+def folder_name(name: str, options: argparse.Namespace) -> str:
+    """A model folder of its own for each variant, seed and choice of ``--set``."""
+    plain = f"{name.replace(', ', '-')}-{options.seed}"
+    if not options.set:
+        return plain
+    return f"{plain}-{hashlib.sha256(json.dumps(sorted(options.set)).encode()).hexdigest()[:8]}"
 
 
 def corpus_folder(options: argparse.Namespace) -> Path:
@@ -138,11 +166,12 @@ def run_one(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
     if missing := missing_kinds(VARIANTS[name]):
         return {"missing": missing}
-    folder = options.folder / f"{name.replace(', ', '-')}-{options.seed}"
+    folder = options.folder / folder_name(name, options)
+    recipe = recipe_of(name, options)
     result = train_corpus(
         corpus_folder(options),
         folder,
-        recipe=recipe_of(name, options),
+        recipe=recipe,
         workers=0,
         threads=options.threads,
     )
@@ -161,7 +190,7 @@ def run_one(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "parameters": cost.parameters,
         "macs_per_second": cost.macs_per_second,
         "hours_heard": audio / 3600,
-        "hours_wanted": options.epochs * train_seconds / 3600,
+        "hours_wanted": (recipe.training.epochs or 0.0) * train_seconds / 3600,
         "training_speed": audio / max(seconds, 1e-9),
         "inference_speed": inference_speed(model),
         "peak_bytes": peak,
@@ -266,6 +295,7 @@ def main() -> None:
     parser.add_argument("--best", type=int, default=3)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of every recipe")
     parser.add_argument("--no-test", action="store_true", help="tuning: leave the test split alone")
     parser.add_argument("--folder", type=Path, default=Path("runs/architectures"))
     parser.add_argument("--child", help=argparse.SUPPRESS)
@@ -296,6 +326,8 @@ def main() -> None:
             name: getattr(options, name) for name in ("epochs", "minutes", "batch_seconds", "size", "threads")
         },
     }
+    if options.set:  # results from before --set keep their key
+        key["set"] = sorted(options.set)
     first, *others = options.seeds
     for name in options.only:
         run_apart(name, first, options, key, path)
