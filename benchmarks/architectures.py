@@ -3,6 +3,8 @@
     python benchmarks/architectures.py CORPUS [--epochs 20] [--minutes 20] [--size tiny] [--only NAME ...]
         [--best 3] [--seeds 1 2 3] [--set training.mask_warmup=60000 ...] [--no-test]
         [--folder runs/architectures]
+    python benchmarks/architectures.py --speed [--size tiny] [--only NAME ...] [--rounds 5] [--cpu-time]
+        [--folder runs/architectures]
 
 CORPUS is a folder that 'firstwords import' takes. Every variant of the table below is trained from scratch
 with the first seed, then the best ones by dev CER with the other seeds. All hear ``--epochs`` passes over the
@@ -19,6 +21,10 @@ missing. At the end FOLDER/table.md holds:
     training     seconds of audio per second of training steps, validation not counted
     inference    of encoder and frame-wise heads in the training's precision, batches of 8 x 10 s, median of 5
     memory       largest resident set of the process while it trained
+
+Rates of trainings that ran one after the other are as good as the machine was idle. ``--speed`` compares them
+without training: random weights, all variants in turn in one run (architectures_speed.py), and writes
+FOLDER/speed-SIZE.md.
 """
 
 # The parent stays small: on Linux a child's ru_maxrss starts at what its parent used. So no torch up here.
@@ -91,6 +97,24 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
+# What makes other encoders as large as the Zipformer of that name (S: 22 M), where their presets do not.
+EQUAL: dict[str, dict[str, dict[str, Any]]] = {
+    "S": {
+        "conformer": {"dim": 256, "layers": 13, "feedforward": 1024, "subsampling": {"channels": 256}},
+        "squeezeformer": {
+            "dim": 256,
+            "layers": 12,
+            "feedforward": 1024,
+            "reduce_at": 5,
+            "recover_at": 11,
+            "subsampling": {"channels": 256, "separable": True},
+        },
+        "e_branchformer": {"layers": 10, "subsampling": {"channels": 256}},
+        "transformer": {"layers": 15, "feedforward": 2048, "subsampling": {"channels": 256}},
+    }
+}
+
+
 def missing_kinds(variant: Mapping[str, Any]) -> list[str]:
     """Words of a variant that model/kinds.py does not know."""
     from firstwords.model.kinds import ENCODERS, HEADS
@@ -110,9 +134,13 @@ def recipe_of(name: str, options: argparse.Namespace) -> Recipe:
 
     variant = VARIANTS[name]
     config: Any = kinds.ENCODERS[variant["encoder"]["kind"]].config
-    encoder = config.preset(options.size).model_dump() if hasattr(config, "preset") else {}
+    encoder = EQUAL.get(options.size, {}).get(variant["encoder"]["kind"])
+    if encoder is None:
+        encoder = config.preset(options.size).model_dump() if hasattr(config, "preset") else {}
     names = getattr(kinds, "HEAD_NAMES", {})
-    language = load_corpus(corpus_folder(options)).utterances[0].language or "und"
+    language = "und"
+    if not options.speed:
+        language = load_corpus(corpus_folder(options)).utterances[0].language or "und"
     training, scoring = normalizers_for(language)
     quiet = {"probability": 0.0}
     values: dict[str, Any] = {
@@ -286,7 +314,7 @@ def table(records: list[dict[str, Any]], wanted: list[str]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("corpus", type=Path)
+    parser.add_argument("corpus", type=Path, nargs="?")
     parser.add_argument("--epochs", type=float, default=20.0)
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--batch-seconds", type=float, default=40.0)
@@ -298,9 +326,22 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of every recipe")
     parser.add_argument("--no-test", action="store_true", help="tuning: leave the test split alone")
     parser.add_argument("--folder", type=Path, default=Path("runs/architectures"))
+    parser.add_argument("--speed", action="store_true", help="speed and memory of all, without training")
+    parser.add_argument("--rounds", type=int, default=5, help="of --speed")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="of --speed: processor time, on a busy machine"
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.speed:
+        from architectures_speed import speed_mode  # beside this file; it loads torch
+
+        options.seed = 1
+        speed_mode(options)
+        return
+    if options.corpus is None:
+        parser.error("CORPUS is missing (only --speed does without)")
     if options.child:
         report = run_one(options.child, options)
         (options.folder / "answer.json").write_text(json.dumps(report, ensure_ascii=False), encoding="utf-8")
