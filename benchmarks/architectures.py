@@ -1,28 +1,39 @@
 """Encoders and heads at about two million parameters, each after the same seconds of training audio.
 
     python benchmarks/architectures.py CORPUS [--epochs 20] [--minutes 20] [--size tiny] [--only NAME ...]
-        [--best 3] [--seeds 1 2 3] [--no-test] [--folder runs/architectures]
+        [--best 3] [--seeds 1 2 3] [--set training.mask_warmup=60000 ...] [--no-test]
+        [--folder runs/architectures]
+    python benchmarks/architectures.py --speed [--size tiny] [--only NAME ...] [--rounds 5] [--cpu-time]
+        [--folder runs/architectures]
 
 CORPUS is a folder that 'firstwords import' takes. Every variant of the table below is trained from scratch
 with the first seed, then the best ones by dev CER with the other seeds. All hear ``--epochs`` passes over the
-training split; ``--minutes`` is the most a run may take, and a run that it cut short is marked. Each run is a
-process of its own, with one training process and the loader inside, so that its peak memory is its own.
+training split; ``--minutes`` is the most a run may take, and a run that it cut short is marked. ``--set``
+gives all of them a setting of the recipe. Each run is a process of its own, with one training process and the
+loader inside, so that its peak memory is its own.
 
-Results are appended to FOLDER/results.jsonl; what is there is not run again, and a run that was interrupted
-goes on. Kinds that this version does not have are named as missing. At the end FOLDER/table.md holds:
+Results are appended to FOLDER/results.jsonl; what is there under the same conditions, ``--set`` included, is
+not run again, and a run that was interrupted goes on. Kinds that this version does not have are named as
+missing. At the end FOLDER/table.md holds:
 
     CER, WER     of the test split (``--no-test``: dev) with 95 % bootstrap intervals, greedy unless said
     MACs         of encoder and frame-wise heads per second of audio (model/cost.py)
     training     seconds of audio per second of training steps, validation not counted
     inference    of encoder and frame-wise heads in the training's precision, batches of 8 x 10 s, median of 5
     memory       largest resident set of the process while it trained
+
+Rates of trainings that ran one after the other are as good as the machine was idle. ``--speed`` compares them
+without training: random weights, all variants in turn in one run (architectures_speed.py), and writes
+FOLDER/speed-SIZE.md.
 """
 
 # The parent stays small: on Linux a child's ru_maxrss starts at what its parent used. So no torch up here.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -32,6 +43,9 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when a child loads torch; as the command line does
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
+
 if TYPE_CHECKING:
     from firstwords.model.recipe import Recipe
 
@@ -40,6 +54,15 @@ CTC = {"ctc": {"kind": "ctc"}}
 VARIANTS: dict[str, dict[str, Any]] = {
     "zipformer": {"encoder": {"kind": "zipformer", "dropout": [0.15, 0.1]}, "heads": CTC},
     "conformer": {"encoder": {"kind": "conformer"}, "heads": CTC},
+    # Fewer frames and smaller kernels: arXiv:2305.05084, there with 256 channels.
+    "fastconformer": {
+        "encoder": {
+            "kind": "conformer",
+            "kernel": 9,
+            "subsampling": {"factor": 8, "separable": True, "channels": 112},
+        },
+        "heads": CTC,
+    },
     "squeezeformer": {"encoder": {"kind": "squeezeformer"}, "heads": CTC},
     "e_branchformer": {"encoder": {"kind": "e_branchformer"}, "heads": CTC},
     "transformer": {"encoder": {"kind": "transformer"}, "heads": CTC},
@@ -70,6 +93,29 @@ VARIANTS: dict[str, dict[str, Any]] = {
         "heads": {"transducer": {"kind": "transducer"}},
         "search": {"kind": "transducer_greedy"},
     },
+    "zipformer, TDT": {
+        "encoder": {"kind": "zipformer", "dropout": [0.15, 0.1]},
+        "heads": {"transducer": {"kind": "transducer", "loss": "full", "durations": [0, 1, 2, 3, 4]}},
+        "search": {"kind": "transducer_greedy"},
+    },
+}
+
+
+# What makes other encoders as large as the Zipformer of that name (S: 22 M), where their presets do not.
+EQUAL: dict[str, dict[str, dict[str, Any]]] = {
+    "S": {
+        "conformer": {"dim": 256, "layers": 13, "feedforward": 1024, "subsampling": {"channels": 256}},
+        "squeezeformer": {
+            "dim": 256,
+            "layers": 12,
+            "feedforward": 1024,
+            "reduce_at": 5,
+            "recover_at": 11,
+            "subsampling": {"channels": 256, "separable": True},
+        },
+        "e_branchformer": {"layers": 10, "subsampling": {"channels": 256}},
+        "transformer": {"layers": 15, "feedforward": 2048, "subsampling": {"channels": 256}},
+    }
 }
 
 
@@ -84,6 +130,7 @@ def missing_kinds(variant: Mapping[str, Any]) -> list[str]:
 
 def recipe_of(name: str, options: argparse.Namespace) -> Recipe:
     """A variant's recipe; all differ in encoder, heads and search alone."""
+    from firstwords.config import override, parse_config
     from firstwords.data.manifest import load_corpus
     from firstwords.model import kinds
     from firstwords.model.recipe import Recipe
@@ -91,9 +138,13 @@ def recipe_of(name: str, options: argparse.Namespace) -> Recipe:
 
     variant = VARIANTS[name]
     config: Any = kinds.ENCODERS[variant["encoder"]["kind"]].config
-    encoder = config.preset(options.size).model_dump() if hasattr(config, "preset") else {}
+    encoder = EQUAL.get(options.size, {}).get(variant["encoder"]["kind"])
+    if encoder is None:
+        encoder = config.preset(options.size).model_dump() if hasattr(config, "preset") else {}
     names = getattr(kinds, "HEAD_NAMES", {})
-    language = load_corpus(corpus_folder(options)).utterances[0].language or "und"
+    language = "und"
+    if not options.speed:
+        language = load_corpus(corpus_folder(options)).utterances[0].language or "und"
     training, scoring = normalizers_for(language)
     quiet = {"probability": 0.0}
     values: dict[str, Any] = {
@@ -115,7 +166,16 @@ def recipe_of(name: str, options: argparse.Namespace) -> Recipe:
     }
     if "search" in variant:
         values["search"] = variant["search"]
-    return Recipe.model_validate(values)
+    values = override(values, options.set) | {"name": name, "seed": options.seed}
+    return parse_config(values, Recipe, name="recipe", source=name)
+
+
+def folder_name(name: str, options: argparse.Namespace) -> str:
+    """A model folder of its own for each variant, seed and choice of ``--set``."""
+    plain = f"{name.replace(', ', '-')}-{options.seed}"
+    if not options.set:
+        return plain
+    return f"{plain}-{hashlib.sha256(json.dumps(sorted(options.set)).encode()).hexdigest()[:8]}"
 
 
 def corpus_folder(options: argparse.Namespace) -> Path:
@@ -138,11 +198,12 @@ def run_one(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
     if missing := missing_kinds(VARIANTS[name]):
         return {"missing": missing}
-    folder = options.folder / f"{name.replace(', ', '-')}-{options.seed}"
+    folder = options.folder / folder_name(name, options)
+    recipe = recipe_of(name, options)
     result = train_corpus(
         corpus_folder(options),
         folder,
-        recipe=recipe_of(name, options),
+        recipe=recipe,
         workers=0,
         threads=options.threads,
     )
@@ -161,7 +222,7 @@ def run_one(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "parameters": cost.parameters,
         "macs_per_second": cost.macs_per_second,
         "hours_heard": audio / 3600,
-        "hours_wanted": options.epochs * train_seconds / 3600,
+        "hours_wanted": (recipe.training.epochs or 0.0) * train_seconds / 3600,
         "training_speed": audio / max(seconds, 1e-9),
         "inference_speed": inference_speed(model),
         "peak_bytes": peak,
@@ -257,7 +318,7 @@ def table(records: list[dict[str, Any]], wanted: list[str]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("corpus", type=Path)
+    parser.add_argument("corpus", type=Path, nargs="?")
     parser.add_argument("--epochs", type=float, default=20.0)
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--batch-seconds", type=float, default=40.0)
@@ -266,11 +327,25 @@ def main() -> None:
     parser.add_argument("--best", type=int, default=3)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of every recipe")
     parser.add_argument("--no-test", action="store_true", help="tuning: leave the test split alone")
     parser.add_argument("--folder", type=Path, default=Path("runs/architectures"))
+    parser.add_argument("--speed", action="store_true", help="speed and memory of all, without training")
+    parser.add_argument("--rounds", type=int, default=5, help="of --speed")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="of --speed: processor time, on a busy machine"
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.speed:
+        from architectures_speed import speed_mode  # beside this file; it loads torch
+
+        options.seed = 1
+        speed_mode(options)
+        return
+    if options.corpus is None:
+        parser.error("CORPUS is missing (only --speed does without)")
     if options.child:
         report = run_one(options.child, options)
         (options.folder / "answer.json").write_text(json.dumps(report, ensure_ascii=False), encoding="utf-8")
@@ -296,6 +371,8 @@ def main() -> None:
             name: getattr(options, name) for name in ("epochs", "minutes", "batch_seconds", "size", "threads")
         },
     }
+    if options.set:  # results from before --set keep their key
+        key["set"] = sorted(options.set)
     first, *others = options.seeds
     for name in options.only:
         run_apart(name, first, options, key, path)

@@ -25,7 +25,8 @@ import sys
 import time
 from collections.abc import Callable
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded; as the command line does
+os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 BATCH, FRAMES, TOKENS, VOCABULARY, DIM = 8, 250, 40, 500, 512
 KINDS = ("pruned", "full", "joint")

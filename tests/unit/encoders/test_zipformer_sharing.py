@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import pytest
@@ -87,6 +88,31 @@ def test_weights_nobody_uses_have_no_gradient() -> None:
     assert q.grad is not None
     assert q.grad[:, 0].any()
     assert not q.grad[:, 1:].any()  # only the first head was used
+
+
+@pytest.mark.parametrize(
+    ("swoosh", "shift", "offset"), [(swoosh_l, 4.0, 0.035), (swoosh_r, 1.0, 0.313261687)]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("largest", [30.0, 79.0, 81.0, 1e4])  # beyond 80 another way is taken
+def test_swoosh_equals_its_formula_in_float64(
+    swoosh: Callable[[Tensor], Tensor], shift: float, offset: float, dtype: torch.dtype, largest: float
+) -> None:
+    x = torch.cat((torch.linspace(-largest, largest, 4001), torch.linspace(-9, 9, 2000))).to(dtype)
+    exact = x.double()
+    expected = torch.logaddexp(exact - shift, torch.zeros(())) - 0.08 * exact - offset
+    rtol, atol = (1e-6, 2e-6) if dtype is torch.float32 else (0.004, 0.002)  # of one rounding at the end
+    if largest > 80 and dtype is torch.bfloat16:
+        rtol, atol = 0.012, 0.06  # of torch's steps, each rounded
+    torch.testing.assert_close(swoosh(x).double(), expected, rtol=rtol, atol=atol)
+
+
+def test_swoosh_of_what_is_no_number() -> None:
+    nothing, lowest, zero = swoosh_l(torch.tensor([float("nan"), -float("inf"), 0.0])).tolist()
+    assert math.isnan(nothing)
+    assert lowest == float("inf")
+    assert abs(zero - (math.log1p(math.exp(-4)) - 0.035)) < 1e-7
+    assert swoosh_l(torch.empty(0, 3)).shape == (0, 3)
 
 
 @pytest.mark.parametrize("swoosh", [swoosh_l, swoosh_r])

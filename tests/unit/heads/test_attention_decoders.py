@@ -10,12 +10,9 @@ import torch
 from firstwords.errors import SearchError
 from firstwords.heads.attention.mechanisms import LocationAttentionConfig
 from firstwords.heads.attention.speller import SpellerConfig, SpellerHead
-from firstwords.heads.attention.transformer import (
-    TransformerDecoderConfig,
-    TransformerDecoderHead,
-    sinusoids,
-)
+from firstwords.heads.attention.transformer import TransformerDecoderConfig, TransformerDecoderHead
 from firstwords.heads.head import TokenHead
+from firstwords.nn.positions import sinusoids
 from firstwords.tensors import Padded, pad
 
 DIM, VOCABULARY = 6, 5
@@ -129,7 +126,7 @@ def test_no_frames_and_no_tokens(name: str) -> None:
 
 def test_sinusoids_as_published() -> None:
     """PE(p, 2i) = sin(p / 10000^(2i / d)), PE(p, 2i + 1) = cos of the same; ours: sines, then cosines."""
-    table = sinusoids(3, 6, 8, torch.zeros(1, dtype=torch.float64))
+    table = sinusoids(torch.arange(3.0, 6.0), 8, halves=True)
     for row, position in enumerate((3, 4, 5)):
         for i in range(4):
             angle = torch.tensor(position / 10000 ** (2 * i / 8))

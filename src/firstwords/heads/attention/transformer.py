@@ -30,8 +30,8 @@ from firstwords.heads.attention.objective import (
     units_of,
 )
 from firstwords.heads.numeric import at_least_float32
-from firstwords.nn import positions
 from firstwords.nn.attention import CausalSelfAttention, KeysValues
+from firstwords.nn.positions import sinusoids
 from firstwords.nn.scorer import AttentionScorer
 from firstwords.tensors import Padded, real_frames
 
@@ -221,7 +221,8 @@ class TransformerDecoderHead(TaughtHead):
         x = self.embedding(units) * math.sqrt(self.config.width)
         end = start + units.shape[1]
         if self.positions is None:
-            table = sinusoids(start, end, self.config.width, x)
+            places = torch.arange(start, end, device=x.device, dtype=torch.float32)
+            table = sinusoids(places, self.config.width, halves=True).to(x.dtype)
         elif end <= self.config.most_tokens:
             table = self.positions.weight[start:end]
         else:
@@ -230,12 +231,6 @@ class TransformerDecoderHead(TaughtHead):
                 mend="Cut the recording, or train with a larger heads.<name>.most_tokens.",
             )
         return self.dropout(x + table)
-
-
-def sinusoids(start: int, end: int, width: int, like: Tensor) -> Float[Tensor, "tokens width"]:
-    """Encodings of the positions ``start`` to ``end`` - 1: all sines, then all cosines."""
-    places = torch.arange(start, end, device=like.device, dtype=torch.float32)
-    return positions.sinusoids(places, width, halves=True).to(like.dtype)
 
 
 @final
