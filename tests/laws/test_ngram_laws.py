@@ -32,7 +32,7 @@ SCORERS: dict[str, Callable[[], TokenScorer[Any]]] = {
     "ngram, piece": lambda: scorer("piece", 4),
     "ngram, order 1": lambda: scorer("char", 1),
     "ngram, cache of one row": lambda: scorer("char", 3, cache_bytes=1),
-    "ngram, cache of seven rows": lambda: scorer("char", 4, cache_bytes=7 * 12 * len(TOKENIZER.pieces)),
+    "ngram, cache of seven rows": lambda: scorer("char", 4, cache_bytes=7 * 12 * (len(TOKENIZER.pieces) + 8)),
 }
 
 
