@@ -148,8 +148,8 @@ class NgramModel:
         scores, nexts = scores + self.backoff[nodes, None], nexts.copy()
         start, stop = self._children[nodes], self._children[nodes + 1]
         counts = stop - start
-        into = np.repeat(np.arange(len(nodes)), counts)
-        children = np.arange(len(into)) + np.repeat(stop - np.cumsum(counts), counts)
+        into = np.arange(len(nodes)).repeat(counts)
+        children = np.arange(len(into)) + (stop - counts.cumsum()).repeat(counts)
         words = self.word[children]
         scores[into, words] = self.log_prob[children]
         nexts[into, words] = self.next_state[children]

@@ -24,6 +24,7 @@ from firstwords.nn.scorer import TokenScorer
 from firstwords.text.tokenizer import Tokenizer
 
 _CACHE_BYTES = 256 << 20
+_FIRST = 2048  # rows for which room is made at once
 
 Ints = NDArray[np.int64]
 Singles = NDArray[np.float32]
@@ -99,35 +100,48 @@ class NgramScorer(TokenScorer[Tensor]):
 
     def _keep(self, nodes: Ints) -> bool:
         """Keep these states and all to which they back off; False, and nothing done, if there is no room."""
-        longest_first = [np.unique(nodes)]
-        while len(longest_first[-1]):
-            below = np.unique(self.model.fail[longest_first[-1]])
-            longest_first.append(below[(self._slots[below] < 0) & (below != ROOT)])
-        end = self._used + 1 + sum(map(len, longest_first))
+        if self._used == 0:
+            self._make_room(1)
+            self._own[0], self._nexts[0] = self.model.root
+            self._scores[:1] = self._of_tokens(self._own[:1])
+            self._slots[ROOT], self._used = 0, 1
+        levels = self._missing(nodes)
+        first, end = self._used, self._used + sum(map(len, levels))
         if end > self._most:
             return False
-        first = self._used
         self._make_room(end)
-        if first == 0:
-            self._own[0], self._nexts[0] = self.model.root
-            self._slots[ROOT] = 0
-            self._used = 1
-        for level in reversed(longest_first):
-            new = level[self._slots[level] < 0]  # one state may back off to another of the same list
-            if len(new):
-                rows = slice(self._used, self._used + len(new))
-                below = self._slots[self.model.fail[new]]
-                self._own[rows], self._nexts[rows] = self.model.rows_above(
-                    new, self._own[below], self._nexts[below]
-                )
-                self._slots[new] = np.arange(rows.start, rows.stop)
-                self._used = rows.stop
-        self._scores[first : self._used] = self._of_tokens(self._own[first : self._used])
+        for level in levels:
+            new = np.array(level, dtype=np.int64)
+            rows = slice(self._used, self._used + len(new))
+            below = self._slots[self.model.fail[new]]
+            self._own[rows], self._nexts[rows] = self.model.rows_above(
+                new, self._own[below], self._nexts[below]
+            )
+            self._slots[new] = np.arange(rows.start, rows.stop)
+            self._used = rows.stop
+        self._scores[first:end] = self._of_tokens(self._own[first:end])
         return True
+
+    def _missing(self, nodes: Ints) -> list[list[int]]:
+        """States that are not kept, once each: first those that back off to kept ones, then those above."""
+        depth: dict[int, int] = {}
+        levels: list[list[int]] = []
+        for node in nodes.tolist():
+            chain: list[int] = []
+            while node not in depth and self._slots.item(node) < 0:
+                chain.append(node)
+                node = self.model.fail.item(node)
+            above = depth.get(node, -1) + 1
+            for level, missing in enumerate(reversed(chain), start=above):
+                depth[missing] = level
+                if level == len(levels):
+                    levels.append([])
+                levels[level].append(missing)
+        return levels
 
     def _make_room(self, end: int) -> None:
         if end > len(self._own):
-            size = min(self._most, max(end, 2 * len(self._own), 64))
+            size = min(self._most, max(end, 2 * len(self._own), _FIRST))
             self._own, self._nexts, self._scores = (
                 np.concatenate((kept, np.empty((size - len(kept), kept.shape[1]), dtype=kept.dtype)))
                 for kept in (self._own, self._nexts, self._scores)

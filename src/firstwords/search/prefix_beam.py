@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from firstwords.errors import SearchError
 from firstwords.search.ctc_common import BLANK
 from firstwords.search.interface import CtcBeamConfig
-from firstwords.search.prefix_narrow import Narrow, Prefix, Steps, impossible, side_by_side, steps
+from firstwords.search.prefix_narrow import Heard, Narrow, Prefix, Steps, impossible, side_by_side, steps
 from firstwords.search.prefix_tree import PrefixTree
 
 Floats = NDArray[np.float64]
@@ -97,14 +97,22 @@ def check_numbers(log_probs: Floats, name: str) -> None:
         )
 
 
+def _tried(log_probs: Floats, config: CtcBeamConfig) -> NDArray[np.bool_]:
+    """Which symbols may be tried at each frame, the blank among them."""
+    tried = np.ones(log_probs.shape, dtype=np.bool_)
+    if config.token_threshold > 0:
+        np.greater_equal(log_probs, np.log(config.token_threshold), out=tried)
+        tried[:, BLANK] = True
+    if config.tokens_per_frame is not None and config.tokens_per_frame < log_probs.shape[1]:
+        seen = np.where(tried, log_probs, -np.inf)
+        least = -np.partition(-seen, config.tokens_per_frame - 1, axis=1)[:, config.tokens_per_frame - 1]
+        tried &= seen >= least[:, None]
+    return tried
+
+
 def _prepare(log_probs: Floats, config: CtcBeamConfig) -> Floats:
     """The posteriors as the search sees them: what must not be tried is minus infinity."""
-    scores = log_probs.copy()
-    if config.token_threshold > 0:
-        scores[:, BLANK + 1 :][log_probs[:, BLANK + 1 :] < np.log(config.token_threshold)] = -np.inf
-    if config.tokens_per_frame is not None and config.tokens_per_frame < scores.shape[1]:
-        least = -np.partition(-scores, config.tokens_per_frame - 1, axis=1)[:, config.tokens_per_frame - 1]
-        scores[scores < least[:, None]] = -np.inf
+    scores = np.where(_tried(log_probs, config), log_probs, -np.inf)
     scores[:, BLANK] -= config.blank_penalty
     return scores
 
@@ -168,8 +176,12 @@ class PrefixBeam:
         """
         arrays = (self.nodes, self._last, self.blank, self.token, totals)
         parts = zip(*(array.tolist() for array in arrays), range(len(self.nodes)), strict=True)
+        tried = _tried(log_probs, self.config)
+        blanks = np.where(tried[:, BLANK], log_probs[:, BLANK] - self.config.blank_penalty, -np.inf)
+        tried[:, BLANK] = False
         how = Narrow(self.config.beam, self.config.margin or 0.0, self.config.settled_after)
-        return steps(self._tree, [Prefix(*part) for part in parts], _prepare(log_probs, self.config), how)
+        heard = Heard.of(log_probs, blanks, tried)
+        return steps(self._tree, [Prefix(*part) for part in parts], heard, how)
 
     def go_on_with(self, living: list[Prefix]) -> None:
         """What ``steps`` has ended with."""

@@ -19,13 +19,13 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Sequence
 from itertools import pairwise
+from operator import itemgetter
 from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from firstwords.errors import SearchError
-from firstwords.search.ctc_common import BLANK
 from firstwords.search.prefix_tree import PrefixTree
 
 Floats = NDArray[np.float64]
@@ -51,6 +51,23 @@ class Narrow(NamedTuple):
     beam: int
     margin: float
     settled_after: int | None
+
+
+class Heard(NamedTuple):
+    """The frames as lists: the tokens that are tried at frame t lie from bounds[t] to bounds[t + 1]."""
+
+    blanks: list[float]  # log-probability of the blank at each frame
+    bounds: list[int]
+    tokens: list[int]
+    scores: list[float]  # log-probabilities of these tokens
+
+    @classmethod
+    def of(cls, log_probs: Floats, blanks: Floats, tried: NDArray[np.bool_]) -> Heard:
+        """(T, V) log-probabilities, those of the blank (T,), and what shall be tried beside it."""
+        frames, tokens = np.nonzero(tried)
+        bounds = np.searchsorted(frames, np.arange(len(log_probs) + 1))
+        scores = log_probs[frames, tokens]
+        return cls(blanks.tolist(), bounds.tolist(), tokens.tolist(), scores.tolist())
 
 
 class Moves(NamedTuple):
@@ -119,96 +136,82 @@ def side_by_side(searches: Sequence[Steps], places: Sequence[int], companion: An
     return found
 
 
-def steps(tree: PrefixTree, living: list[Prefix], scores: Floats, narrow: Narrow) -> Steps:
-    """(T, V) scores, minus infinity where nothing is to be tried -> the prefixes after them, best first.
+def steps(tree: PrefixTree, living: list[Prefix], heard: Heard, narrow: Narrow) -> Steps:
+    """The next frames -> the prefixes after them, best first.
 
     ``living`` stand in the slots 0, 1, ... of the companion; so do those that are returned.
     """
-    frames, tried = np.nonzero(scores[:, BLANK + 1 :] > NEVER)
-    tried += BLANK + 1
-    bounds = np.searchsorted(frames, np.arange(len(scores) + 1)).tolist()
-    heard: list[float] = scores[frames, tried].tolist()
-    tokens: list[int] = tried.tolist()
-    blanks: list[float] = scores[:, BLANK].tolist()
+    tokens, said = heard.tokens, heard.scores
     answer: Floats | None = None
     places = len(living)
-    for silent, (begin, end) in zip(blanks, pairwise(bounds), strict=True):
+    for silent, (begin, end) in zip(heard.blanks, pairwise(heard.bounds), strict=True):
         if begin == end:
-            living = [p._replace(blank=_add(p.blank, p.token) + silent, token=NEVER) for p in living]
+            living = [
+                Prefix(node, last, _add(blank, token) + silent, NEVER, share, slot, grown)
+                for node, last, blank, token, share, slot, grown in living
+            ]
             if living[0].blank == NEVER:
                 raise impossible()
             continue
-        if answer is None or any(prefix.grown for prefix in living):
-            answer = yield Moves([p.slot for p in living], [p.grown for p in living])
-            living = [p._replace(slot=slot, grown=0) for slot, p in enumerate(living)]
-            places = len(living)
-        options = _options(tree, living, silent, tokens[begin:end], heard[begin:end], answer)
-        living = _kept(tree, options, narrow)
+        if end - begin == len(living) == 1:
+            node, last, blank, token, share, slot, grown = living[0]
+            if blank == NEVER and tokens[begin] == last:  # the token goes on, and nothing else can be
+                living = [Prefix(node, last, token + silent, token + said[begin], share, slot, grown)]
+                continue
+        number_of = {prefix.node: number for number, prefix in enumerate(living)}
+        staying = [NEVER] * len(living)  # paths that end in the last token
+        growing: list[_Option] = []
+        for number in range(len(living)):
+            node, last, blank, token, share, slot, grown = living[number]
+            total = _add(blank, token)
+            for place in range(begin, end):
+                symbol, paths = tokens[place], total + said[place]
+                if symbol == last:
+                    staying[number] = _add(staying[number], token + said[place])
+                    paths = blank + said[place]  # the same again needs a blank between
+                    if paths == NEVER:
+                        continue
+                same = number_of.get(tree.known_child(node, symbol))
+                if same is not None:  # alive already: the two are one
+                    staying[same] = _add(staying[same], paths)
+                    continue
+                if answer is None or grown:
+                    answer = yield Moves([p.slot for p in living], [p.grown for p in living])
+                    living = [p._replace(slot=slot, grown=0) for slot, p in enumerate(living)]
+                    places, slot, grown = len(living), number, 0
+                own = share + answer.item(slot, symbol)
+                growing.append((paths + own, symbol, NEVER, paths, own, node, symbol, number))
+        options: list[_Option] = []
+        for number, (node, last, blank, token, share, _, _) in enumerate(living):
+            silence, ends = _add(blank, token) + silent, staying[number]
+            options.append((_add(silence, ends) + share, last, silence, ends, share, node, 0, number))
+        living = _kept(tree, living, options + growing, narrow)
     if len(living) < places or any(p.grown or p.slot != slot for slot, p in enumerate(living)):
         yield Moves([p.slot for p in living], [p.grown for p in living])
     return living
 
 
-_Option: TypeAlias = tuple[float, int, float, float, float, Prefix]
-# all in all, the token by which it grows or 0, paths that end in a blank and in a token, share, where from
+_Option: TypeAlias = tuple[float, int, float, float, float, int, int, int]
+# All in all; last token; paths that end in a blank, in a token; share; node; token by which it grows now or
+# 0; number of the prefix.
 
 
-def _options(
-    tree: PrefixTree,
-    living: list[Prefix],
-    silent: float,
-    tokens: list[int],
-    heard: list[float],
-    answer: Floats,
-) -> list[_Option]:
-    """What the prefixes can be after one frame: those that stay in their order, then those that grow."""
-    number_of = {prefix.node: number for number, prefix in enumerate(living)}
-    blanks: list[float] = []
-    staying: list[float] = []
-    growing: list[_Option] = []
-    for prefix in living:
-        blanks.append(_add(prefix.blank, prefix.token) + silent)
-        staying.append(NEVER)
-    for number, prefix in enumerate(living):
-        node, last, blank, token, share, slot, _ = prefix
-        total = _add(blank, token)
-        for symbol, said in zip(tokens, heard, strict=True):
-            paths = total + said
-            if symbol == last:
-                staying[number] = _add(staying[number], token + said)
-                paths = blank + said  # the same again needs a blank between
-                if paths == NEVER:
-                    continue
-            same = number_of.get(tree.known_child(node, symbol))
-            if same is not None:  # alive already: the two are one
-                staying[same] = _add(staying[same], paths)
-                continue
-            own = share + answer.item(slot, symbol)
-            growing.append((paths + own, symbol, NEVER, paths, own, prefix))
-    stays: list[_Option] = [
-        (_add(blank, token) + prefix.share, 0, blank, token, prefix.share, prefix)
-        for blank, token, prefix in zip(blanks, staying, living, strict=True)
-    ]
-    return stays + growing
-
-
-def _kept(tree: PrefixTree, options: list[_Option], narrow: Narrow) -> list[Prefix]:
-    """The best of the options as prefixes, best first."""
-    best = max(option[0] for option in options)
+def _kept(tree: PrefixTree, living: list[Prefix], options: list[_Option], narrow: Narrow) -> list[Prefix]:
+    """The best of what the prefixes can be after one frame, best first."""
+    best = max(options)[0]
     if best == NEVER:
         raise impossible()
     least = max(best - narrow.margin, -1.7e308)
     options = [option for option in options if option[0] >= least]
     if len(options) > 1:
-        options.sort(key=lambda option: -option[0])
+        options.sort(key=_worth, reverse=True)  # keeps the order of equals
         options = _unlike(tree, options, narrow)
     kept: list[Prefix] = []
-    for _, token, blank, ends, share, prefix in options:
+    for _, last, blank, ends, share, node, token, number in options:
+        _, _, _, _, _, slot, grown = living[number]
         if token:
-            node = tree.child(prefix.node, token)
-            kept.append(Prefix(node, token, blank, ends, share, prefix.slot, token))
-        else:
-            kept.append(Prefix(prefix.node, prefix.last, blank, ends, share, prefix.slot))
+            node, grown = tree.child(node, token), token
+        kept.append(Prefix(node, last, blank, ends, share, slot, grown))
     return kept
 
 
@@ -220,13 +223,16 @@ def _unlike(tree: PrefixTree, options: list[_Option], narrow: Narrow) -> list[_O
     kept: list[_Option] = []
     endings: set[tuple[int, ...]] = set()
     for option in options:
-        ending = tree.ending(option[5].node, option[1], count)
+        ending = tree.ending(option[5], option[6], count)
         if ending not in endings:
             endings.add(ending)
             kept.append(option)
             if len(kept) == narrow.beam:
                 break
     return kept
+
+
+_worth = itemgetter(0)
 
 
 def impossible() -> SearchError:
