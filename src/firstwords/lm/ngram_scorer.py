@@ -10,7 +10,7 @@ longer context has seen written over it. The scores are those of the model over 
 
 from __future__ import annotations
 
-from typing import final
+from typing import TypeVar, final
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ _FIRST = 2048  # rows for which room is made at once
 
 Ints = NDArray[np.int64]
 Singles = NDArray[np.float32]
+Number = TypeVar("Number", np.float32, np.int64)
 
 
 @final
@@ -142,11 +143,17 @@ class NgramScorer(TokenScorer[Tensor]):
     def _make_room(self, end: int) -> None:
         if end > len(self._own):
             size = min(self._most, max(end, 2 * len(self._own), _FIRST))
-            self._own, self._nexts, self._scores = (
-                np.concatenate((kept, np.empty((size - len(kept), kept.shape[1]), dtype=kept.dtype)))
-                for kept in (self._own, self._nexts, self._scores)
-            )
+            self._own = _longer(self._own, size)
+            self._nexts = _longer(self._nexts, size)
+            self._scores = _longer(self._scores, size)
 
     def _of_tokens(self, own: Singles) -> Singles:
         """Rows over the model's words -> over the tokens."""
         return torch.from_numpy(own[:, self._columns] + self._share).log_softmax(dim=1).numpy()
+
+
+def _longer(kept: NDArray[Number], rows: int) -> NDArray[Number]:
+    """The same rows, and room for others."""
+    found = np.empty((rows, kept.shape[1]), dtype=kept.dtype)
+    found[: len(kept)] = kept
+    return found
