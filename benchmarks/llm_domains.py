@@ -220,8 +220,8 @@ def domain_prompts(language: Language, ear: Ear, llm: CausalLlm, draw: random.Ra
     tuned = tune_rescoring(options, "dev", length_powers=[0.0], word_bonuses=[0.0])
     print(
         f"dev, {len(dev)} sentences: first pass {100 * tuned.before.rate:.2f} % WER, second pass "
-        f"without a prompt {100 * tuned.errors.rate:.2f} % at weight {tuned.config.weight:g}, best of {READINGS} readings "
-        f"{100 * tuned.oracle.rate:.2f} %",
+        f"without a prompt {100 * tuned.errors.rate:.2f} % at weight {tuned.config.weight:g}, best of "
+        f"{READINGS} readings {100 * tuned.oracle.rate:.2f} %",
         flush=True,
     )
     prompts = [[language.sentence(domain, draw) for _ in range(3)] for domain in (0, 1)]

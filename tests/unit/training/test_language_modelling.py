@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
-import shutil
 import random
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
