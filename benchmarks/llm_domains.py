@@ -69,10 +69,10 @@ class Language:
     def words(self) -> list[str]:
         return sorted({*self.common, *self.paired[0], *self.paired[1], *self.own[0], *self.own[1]})
 
-    def sentence(self, domain: int, draw: random.Random, shares: tuple[float, float] = (0.4, 0.45)) -> str:
-        """Five to eight words; ``shares`` of common ones and of pairs, the rest of the domain alone."""
+    def sentence(self, domain: int, draw: random.Random, shares: tuple[float, float] = (0.45, 0.45)) -> str:
+        """Three to six words; ``shares`` of common ones and of pairs, the rest of the domain alone."""
         found: list[str] = []
-        for _ in range(draw.randint(5, 8)):
+        for _ in range(draw.randint(3, 6)):
             kind = draw.random()
             words = self.common if kind < shares[0] else self.own[domain]
             if shares[0] <= kind < sum(shares):
@@ -118,22 +118,23 @@ class Ear:
         self.partner = {ids[a]: ids[b] for a, b in ALIKE.items()}
 
     def readings(
-        self, text: str, *, ahead: float = 2.6, spread: float = 1.7, equal: str = ""
+        self, text: str, *, ahead: float = 2.6, spread: float = 1.7, equal: tuple[str, int] = ("", 0)
     ) -> list[Hypothesis]:
         """N-best readings.
 
         Args:
             ahead: nats by which a letter is likelier than the one that sounds like it, on average.
             spread: of that, standard deviation.
-            equal: a word whose letters are exactly as likely as those that sound like them.
+            equal: a word and the place of its letter that is just as likely as the one that sounds like it.
         """
         rows: list[np.ndarray] = []
         for number, word in enumerate(text.split()):
-            for token in self.tokenizer.encode((" " if number else "") + word):
+            tokens = self.tokenizer.encode((" " if number else "") + word)
+            for place, token in enumerate(tokens, start=len(word) - len(tokens)):
                 letter = self.noise.normal(0.0, 1.0, len(self.tokenizer.pieces))
                 letter[token] = 6.0
                 if token in self.partner:
-                    lead = 0.0 if word == equal else self.noise.normal(ahead, spread)
+                    lead = 0.0 if (word, place) == equal else self.noise.normal(ahead, spread)
                     letter[self.partner[token]] = 6.0 - lead
                 blank = self.noise.normal(0.0, 1.0, len(self.tokenizer.pieces))
                 blank[0] = 8.0
@@ -261,7 +262,9 @@ def carried_context(
     for number in range(RECORDINGS):
         domain = number % 2
         first = language.sentence(domain, draw, (0.3, 0.0))
-        word = draw.choice(language.paired[domain])
+        pair = draw.choice([*zip(*language.paired, strict=True)])
+        word = pair[domain]
+        differs = next(i for i, (a, b) in enumerate(zip(*pair, strict=True)) if a != b)
         others = [draw.choice(language.common) for _ in range(4)]
         second = " ".join((*others[:2], word, *others[2:]))
         clear = {"ahead": 8.0, "spread": 0.5}
@@ -271,7 +274,7 @@ def carried_context(
                 second,
                 ear.readings(first, **clear),
                 ear.readings(first, ahead=0.5, spread=1.0),
-                ear.readings(second, **clear, equal=word),
+                ear.readings(second, **clear, equal=(word, differs)),
             )
         )
     print(f"{len(recordings)} recordings of two sentences, the pair's word in the second read rightly:")

@@ -99,10 +99,8 @@ def check_numbers(log_probs: Floats, name: str) -> None:
 
 def _tried(log_probs: Floats, config: CtcBeamConfig) -> NDArray[np.bool_]:
     """Which symbols may be tried at each frame, the blank among them."""
-    tried = np.ones(log_probs.shape, dtype=np.bool_)
-    if config.token_threshold > 0:
-        np.greater_equal(log_probs, np.log(config.token_threshold), out=tried)
-        tried[:, BLANK] = True
+    tried = log_probs >= (np.log(config.token_threshold) if config.token_threshold > 0 else -np.inf)
+    tried[:, BLANK] = True
     if config.tokens_per_frame is not None and config.tokens_per_frame < log_probs.shape[1]:
         seen = np.where(tried, log_probs, -np.inf)
         least = -np.partition(-seen, config.tokens_per_frame - 1, axis=1)[:, config.tokens_per_frame - 1]

@@ -20,6 +20,7 @@ class PrefixTree:
         self.tokens: list[int] = [before[-1] if before else BLANK]  # node -> its last token
         self.parents: list[int] = [-1]  # node -> the node without that token
         self._children: dict[tuple[int, int], int] = {}
+        self._endings: dict[tuple[int, int], tuple[int, ...]] = {}
 
     def child(self, node: int, token: int) -> int:
         """The node of a grown prefix; a prefix that was dropped and comes back is the same node again."""
@@ -45,10 +46,12 @@ class PrefixTree:
 
     def ending(self, node: int, token: int, count: int) -> tuple[int, ...]:
         """The last ``count`` tokens, last first, of a prefix grown by a token unless that is below 1."""
-        tokens = [token] if token > 0 else []
-        while node > 0 and len(tokens) < count:
-            tokens.append(self.tokens[node])
-            node = self.parents[node]
-        if len(tokens) < count:
-            tokens += reversed(self.before[max(0, len(self.before) + len(tokens) - count) :])
-        return tuple(tokens)
+        found = self._endings.get((node, count))
+        if found is None:
+            tokens: list[int] = []
+            at = node
+            while at > 0 and len(tokens) < count:
+                tokens.append(self.tokens[at])
+                at = self.parents[at]
+            found = self._endings[node, count] = (*tokens, *reversed(self.before))[:count]
+        return (token, *found[: count - 1]) if token > 0 else found
