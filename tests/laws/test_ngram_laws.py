@@ -32,7 +32,7 @@ SCORERS: dict[str, Callable[[], TokenScorer[Any]]] = {
     "ngram, piece": lambda: scorer("piece", 4),
     "ngram, order 1": lambda: scorer("char", 1),
     "ngram, cache of one row": lambda: scorer("char", 3, cache_bytes=1),
-    "ngram, cache of seven rows": lambda: scorer("char", 4, cache_bytes=7 * 12 * len(TOKENIZER.pieces)),
+    "ngram, cache of seven rows": lambda: scorer("char", 4, cache_bytes=7 * 12 * (len(TOKENIZER.pieces) + 8)),
 }
 
 
@@ -106,3 +106,22 @@ def test_pieces_the_model_does_not_know_share_one_unknown() -> None:
     assert scores[0, x] == scores[0, y]
     row = lm.model.rows(torch.tensor([lm.model.begin]).numpy())[0][0]
     assert scores[0, missing].exp().sum().item() == pytest.approx(math.exp(row[0]), rel=1e-5)
+
+
+@pytest.mark.parametrize("cache_bytes", [1, 4000, 1 << 20])
+def test_kept_rows_are_those_of_the_model(cache_bytes: int) -> None:
+    """Made from the rows of shorter contexts, in any order and any number at once, with and without room."""
+    lm = train(TEXT, "char", 4)
+    own = NgramScorer(lm, TOKENIZER, cache_bytes=cache_bytes)
+    columns = lm.columns(TOKENIZER)
+    generator = torch.Generator().manual_seed(3)
+    for count in (1, 3, 40, 2, 200):
+        nodes = torch.randint(0, len(lm.model.parent), (count,), generator=generator)
+        last = torch.randint(1, len(TOKENIZER.pieces), (count,), generator=generator)
+        scores, after = own.score(last, nodes)
+        expected = lm.model.rows(nodes.numpy())[1][range(count), columns[last.numpy()]]
+        assert after.tolist() == expected.tolist()
+        rows = lm.model.rows(after.numpy())[0][:, columns]
+        missing = torch.from_numpy(columns == 0)
+        rows = torch.from_numpy(rows) - missing * math.log(max(1, int(missing.sum())))
+        torch.testing.assert_close(scores, rows.log_softmax(dim=1))

@@ -142,7 +142,7 @@ def _load(
 
     recognizer = Recognizer.load(model, device=device)
     search.apply(recognizer, notes.append, n_best=second.llm is not None)
-    second.apply(recognizer, device)
+    second.apply(recognizer, device, notes.append)
     if search.phrases is not None:  # what cannot be counted is said before minutes of transcribing
         read_phrases(search.phrases, normalizer(recognizer.recipe.text.scoring))
     if search.beam is not None and search.lm is None:

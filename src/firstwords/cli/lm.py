@@ -40,6 +40,21 @@ _Normalizer = Annotated[
     ),
 ]
 
+# Of every command that learns from text.
+Exclude = Annotated[
+    list[Path] | None,
+    typer.Option("--exclude", help="Corpus whose dev and test must not be read. May be repeated."),
+]
+DropLeaks = Annotated[bool, typer.Option("--drop-leaks", help="Leave out lines that stand in dev or test.")]
+AllowLeak = Annotated[bool, typer.Option("--allow-leak", help="Keep lines that stand in dev or test.")]
+
+
+def what_of_leaks(*, drop: bool, allow: bool) -> Literal["drop", "allow", "refuse"]:
+    """--drop-leaks and --allow-leak -> what becomes of lines that stand in dev or test."""
+    if drop and allow:
+        raise UsageError("--drop-leaks and --allow-leak exclude each other.", mend="Give one of them.")
+    return "drop" if drop else "allow" if allow else "refuse"
+
 
 @app.command("train")
 def train(
@@ -89,24 +104,15 @@ def train(
     device: Annotated[
         str | None, typer.Option("--device", help="auto, cpu, cuda or cuda:1.", show_default=False)
     ] = None,
-    exclude: Annotated[
-        list[Path] | None,
-        typer.Option("--exclude", help="Corpus whose dev and test must not be read. May be repeated."),
-    ] = None,
-    drop_leaks: Annotated[
-        bool, typer.Option("--drop-leaks", help="Leave out lines that stand in dev or test.")
-    ] = False,
-    allow_leak: Annotated[
-        bool, typer.Option("--allow-leak", help="Keep lines that stand in dev or test.")
-    ] = False,
+    exclude: Exclude = None,
+    drop_leaks: DropLeaks = False,
+    allow_leak: AllowLeak = False,
 ) -> None:
     """Estimate an n-gram model (modified Kneser-Ney) from text, or train an LSTM or a Transformer on it.
 
     A training saves when interrupted, and the same command goes on.
     """
-    if drop_leaks and allow_leak:
-        raise UsageError("--drop-leaks and --allow-leak exclude each other.", mend="Give one of them.")
-    leaks: Literal["drop", "allow", "refuse"] = "drop" if drop_leaks else "allow" if allow_leak else "refuse"
+    leaks = what_of_leaks(drop=drop_leaks, allow=allow_leak)
     neural = {"--size": size, "--minutes": minutes, "--recipe": recipe, "--set": set_, "--dev": dev}
     if kind in (None, "ngram") and recipe is None:
         _refuse(neural | {"--device": device}, "an n-gram model has none.", "Add --kind lstm or transformer.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from firstwords.cli.lm import AllowLeak, DropLeaks, Exclude, what_of_leaks
 from firstwords.cli.lm import _progress as reading_bar  # the same bar over the same files
 from firstwords.errors import quoted
 
@@ -42,21 +43,37 @@ def train(
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Of weights and batches.", min=0)] = 1,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "cpu",
+    exclude: Exclude = None,
+    drop_leaks: DropLeaks = False,
+    allow_leak: AllowLeak = False,
 ) -> None:
     """Train a model of marks and capitals; the same command goes on where it was stopped."""
     from rich.console import Console
 
-    from firstwords.lm.ngram_text import read_lines, text_files
+    from firstwords.lm.ngram_text import (
+        Leaks,
+        held_out,
+        leave_out,
+        measured_corpora,
+        read_lines,
+        text_files,
+    )
     from firstwords.text.normalize import normalizer as named
     from firstwords.training.punctuation import check_folder, train_punctuation
     from firstwords.training.tasks.punctuation import read_taught
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
+    leaks = what_of_leaks(drop=drop_leaks, allow=allow_leak)
     check_folder(to)  # before all the text is read
     files = text_files(text)
     normalize = named(normalizer)
+    held = held_out(measured_corpora(files, exclude or []), normalize)
+    found = Leaks()
     with reading_bar(console, "reading", files) as told:
-        taught = read_taught(((line.text, line.size) for line in read_lines(files)), normalize, progress=told)
+        lines = leave_out(read_lines(files), found, held=held, normalize=normalize, leaks=leaks)
+        taught = read_taught(((line.text, line.size) for line in lines), normalize, progress=told)
+    for line in found.told(leaks):
+        console.print(line)
     result = train_punctuation(
         taught,
         to,

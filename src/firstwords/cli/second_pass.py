@@ -40,19 +40,23 @@ class SecondPassOptions:
                 "--rescore needs whole utterances: it cannot be used with --stream.", mend="Leave one out."
             )
 
-    def apply(self, recognizer: Recognizer, device: str) -> None:
-        """Load the language model, if one was named, and have it choose."""
+    def apply(self, recognizer: Recognizer, device: str, say: Callable[[str], None]) -> None:
+        """Load the language model, if one was named, have it choose, and say what that changes."""
         if self.llm is None:
             return
+        from firstwords.inference.fused import closed_vocabulary_off
         from firstwords.inference.rescored import add_second_pass, read_prompt
         from firstwords.inference.second_pass import SecondPassConfig
         from firstwords.search.rescore import RescoreConfig
 
         rescore = RescoreConfig() if self.weight is None else RescoreConfig(weight=self.weight)
         prompt = read_prompt(self.prompt) if self.prompt is not None else ""
+        closed = recognizer.reader.closed_words
         add_second_pass(
             recognizer, self.llm, prompt=prompt, config=SecondPassConfig(rescore=rescore), device=device
         )
+        for line in closed_vocabulary_off(recognizer, closed):
+            say(line)
 
     @property
     def note(self) -> str:

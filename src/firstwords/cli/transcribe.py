@@ -192,7 +192,7 @@ def run(
 
         recognizer = _load(model, device, precision, int8)
         search.apply(recognizer, console.print, n_best=second.llm is not None)
-        second.apply(recognizer, device)
+        second.apply(recognizer, device, console.print)
         apply_post(recognizer, post, console.print)
         plain = plain_identity(recognizer)
         return Loaded(recognizer, plain, lambda: second.tell(recognizer, console.print))

@@ -22,7 +22,7 @@ from firstwords.inference.transcript import Token, timed_tokens
 from firstwords.search.ctc_common import BLANK, hypothesis_from_path
 from firstwords.search.ctc_timed import timed_readings
 from firstwords.search.hypothesis import Hypothesis
-from firstwords.search.interface import CtcBeamConfig, GreedyConfig
+from firstwords.search.interface import NARROW, CtcBeamConfig, GreedyConfig
 from firstwords.search.prefix_beam import Beside, Floats, PrefixBeam, check_numbers
 from firstwords.search.transducer_reading import Emission, reading
 
@@ -42,7 +42,7 @@ def read_ctc(
     if isinstance(config, GreedyConfig):
         if helped is None:
             return [[greedy_reading(values, frame_seconds)] for values in frames]
-        config = CtcBeamConfig(beam=1, n_best=1)
+        config = NARROW
     return [beam_readings(values.astype(np.float64), config, frame_seconds, helped) for values in frames]
 
 
@@ -61,8 +61,8 @@ def beam_readings(
 ) -> list[Hypothesis]:
     """(T, V) natural-log probabilities -> n-best readings of a prefix beam search."""
     check_numbers(log_probs, "A recording")
-    beam = PrefixBeam(config.beam, None if helped is None else helped(config.beam))
-    beam.read(log_probs, config)
+    beam = PrefixBeam(config, None if helped is None else helped(config.beam))
+    beam.read(log_probs)
     return timed_readings(beam.ended()[: config.n_best], log_probs, frame_seconds, helped=helped is not None)
 
 

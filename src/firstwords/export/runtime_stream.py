@@ -30,7 +30,7 @@ from firstwords.inference.listener import Listener
 from firstwords.inference.transcript import Word
 from firstwords.search.ctc_streams import CtcBeamStream, CtcGreedyStream, StreamingSearch
 from firstwords.search.hypothesis import Hypothesis
-from firstwords.search.interface import CtcBeamConfig, GreedyConfig
+from firstwords.search.interface import NARROW, CtcBeamConfig, GreedyConfig
 from firstwords.search.speech_gate import SpeechGate
 from firstwords.search.transducer_reading import reading
 from firstwords.text.tokenizer import Tokenizer
@@ -196,7 +196,7 @@ def _ctc_search(
     if isinstance(search, GreedyConfig):
         if helped is None:
             return CtcGreedyStream(_doubles, frame_seconds)
-        search = CtcBeamConfig(beam=1, n_best=1)
+        search = NARROW
     beam = search.beam
     return CtcBeamStream(search, _doubles, frame_seconds, None if helped is None else lambda _: helped(beam))
 

@@ -102,12 +102,19 @@ def add_help(
         facts = "\n".join(f"{text}\t{boost!r}" for text, boost in sorted(listed.items()))
         marks.append(f"phrases {hashlib.sha256(facts.encode(errors='surrogatepass')).hexdigest()[:16]}")
     recognizer.use(config, Scorers(language_model, source, phrases, " ".join(marks)))
-    if closed and not recognizer.reader.closed_words and not stream:  # a stream has none
-        told.append(
-            f"The closed vocabulary of this model ({len(closed)} words) is off: it belongs to the greedy "
-            "search without other help."
-        )
+    if not stream:  # a stream has none
+        told += closed_vocabulary_off(recognizer, closed)
     return told
+
+
+def closed_vocabulary_off(recognizer: Recognizer, before: frozenset[str]) -> list[str]:
+    """What a user must be told where the closed vocabulary that was in use before is so no more."""
+    if not before or recognizer.reader.closed_words:
+        return []
+    return [
+        f"The closed vocabulary of this model ({len(before)} words) is off: it belongs to the greedy "
+        "search without other help."
+    ]
 
 
 def speaks(recognizer: Recognizer) -> Speaks:

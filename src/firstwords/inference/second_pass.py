@@ -21,8 +21,10 @@ from firstwords.lm.llm_context import CarriedContext, ContextConfig
 from firstwords.lm.llm_score import TextScorer
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import (
+    AttentionBeamConfig,
     CtcBeamConfig,
     GreedyConfig,
+    RescoringConfig,
     SearchConfig,
     TransducerBeamConfig,
     TransducerGreedyConfig,
@@ -122,13 +124,21 @@ def _spread(chosen: Hypothesis, first: Hypothesis) -> Hypothesis:
 
 
 def n_best_search(config: SearchConfig) -> SearchConfig:
-    """A recipe's search -> one that finds several readings: a greedy one becomes a beam search."""
+    """A recipe's search -> one that finds several readings.
+
+    A greedy one becomes a beam search; one that gives a single reading gives all that its beam holds, and a
+    beam of one becomes the usual one.
+    """
     match config:
         case GreedyConfig():
             return CtcBeamConfig(language_model=config.language_model)
         case TransducerGreedyConfig():
             return TransducerBeamConfig(length_normalized=False, language_model=config.language_model)
-        case TransducerBeamConfig():  # its scores are sums, its order that of means: what is added to is sums
-            return config.with_(length_normalized=False)
-        case _:
+        case CtcBeamConfig() | TransducerBeamConfig() | AttentionBeamConfig() | RescoringConfig():
+            if config.n_best == 1 or config.beam == 1:
+                beam = config.beam if config.beam > 1 else type(config)().beam
+                config = config.with_(beam=beam, n_best=beam)
+            if isinstance(config, TransducerBeamConfig):
+                # Its scores are sums, its order that of means: what is added to is sums.
+                return config.with_(length_normalized=False)
             return config

@@ -28,6 +28,7 @@ from firstwords.search.ctc_common import find_runs
 from firstwords.search.fusion import NO_SCORERS
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import (
+    NARROW,
     AttentionBeamConfig,
     CtcBeamConfig,
     GreedyConfig,
@@ -327,8 +328,7 @@ def _reader(
     """
     match config:
         case GreedyConfig():
-            narrow = CtcBeamConfig(beam=1, n_best=1, language_model=config.language_model)
-            with_model = by_search(heard, scorer, narrow, text, is_speech=is_speech)
+            with_model = by_search(heard, scorer, NARROW, text, is_speech=is_speech)
 
             def read(setting: Setting) -> Sequence[str]:
                 if setting != Setting(0.0, 0.0):

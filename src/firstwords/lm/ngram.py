@@ -124,18 +124,35 @@ class NgramModel:
         chain = [states.astype(np.int64)]
         while (longer := chain[-1] != ROOT).any():
             chain.append(np.where(longer, self.fail[chain[-1]], ROOT))
-        everywhere = slice(1, 1 + len(self.words))
-        scores = np.repeat(self.log_prob[None, everywhere], len(states), axis=0)
-        nexts = np.repeat(self.next_state[None, everywhere], len(states), axis=0)
+        scores, nexts = (np.repeat(row[None], len(states), axis=0) for row in self.root)
         for nodes in reversed(chain):
             rows = np.flatnonzero(nodes != ROOT)
-            nodes = nodes[rows]
-            scores[rows] += self.backoff[nodes, None]
-            start, stop = self._children[nodes], self._children[nodes + 1]
-            into = np.repeat(rows, stop - start)
-            children = np.arange(len(into)) + np.repeat(stop - np.cumsum(stop - start), stop - start)
-            scores[into, self.word[children]] = self.log_prob[children]
-            nexts[into, self.word[children]] = self.next_state[children]
+            scores[rows], nexts[rows] = self.rows_above(nodes[rows], scores[rows], nexts[rows])
+        return scores, nexts
+
+    @property
+    def root(self) -> tuple[Float32[np.ndarray, " words"], Int64[np.ndarray, " words"]]:
+        """The rows (``rows``) of the state that knows nothing."""
+        everywhere = slice(1, 1 + len(self.words))
+        scores = self.log_prob[everywhere].copy()
+        scores[BEGIN] = -np.inf
+        return scores, self.next_state[everywhere].copy()
+
+    def rows_above(
+        self,
+        nodes: Int64[np.ndarray, " rows"],
+        scores: Float32[np.ndarray, "rows words"],
+        nexts: Int64[np.ndarray, "rows words"],
+    ) -> tuple[Float32[np.ndarray, "rows words"], Int64[np.ndarray, "rows words"]]:
+        """The rows of ``fail[nodes]`` -> those of the nodes: what they have seen is written over them."""
+        scores, nexts = scores + self.backoff[nodes, None], nexts.copy()
+        start, stop = self._children[nodes], self._children[nodes + 1]
+        counts = stop - start
+        into = np.arange(len(nodes)).repeat(counts)
+        children = np.arange(len(into)) + (stop - counts.cumsum()).repeat(counts)
+        words = self.word[children]
+        scores[into, words] = self.log_prob[children]
+        nexts[into, words] = self.next_state[children]
         scores[:, BEGIN] = -np.inf
         return scores, nexts
 

@@ -208,19 +208,8 @@ def gather(
     tokens = array("i")
     found = Leaks()
     sentences = empty = 0
-    for line in lines:
-        if progress is not None:
-            progress(line.size)
+    for line in leave_out(_told(lines, progress), found, held=held or {}, normalize=normalize, leaks=leaks):
         text = normalize(line.text)
-        whose = (
-            next((held[form] for form in scored(line.text, normalize) if form in held), "") if held else ""
-        )
-        if whose:
-            found.count += 1
-            if len(found.examples) < _SHOWN:
-                found.examples.append(f"{line.where}: '{text[:60]}' is {whose}")
-            if leaks != "allow":
-                continue
         units = split(text)
         if not units:
             empty += 1
@@ -235,8 +224,6 @@ def gather(
         tokens.append(BEGIN)
         tokens.extend(ids.setdefault(unit, len(ids) + len(SPECIAL)) for unit in units)
         tokens.append(END)
-    if found.count and leaks == "refuse":
-        raise _leaking(found)
     if not sentences:
         raise TextError(
             f"there is no text to make a language model from ({empty} empty lines).",
@@ -245,6 +232,41 @@ def gather(
     words, new = number_words(list(ids))
     renumbered = np.concatenate([np.arange(len(SPECIAL), dtype=np.int32), new])
     return TrainingText(renumbered[np.frombuffer(tokens, dtype=np.int32)], words, sentences, empty, found)
+
+
+def leave_out(
+    lines: Iterable[Line],
+    found: Leaks,
+    *,
+    held: dict[str, str],
+    normalize: Normalizer,
+    leaks: Literal["refuse", "drop", "allow"],
+) -> Iterator[Line]:
+    """The lines without those of dev and test, which are noted in ``found``; TextError at the end if refused.
+
+    Args:
+        held: what dev and test say (``held_out``).
+    """
+    for line in lines:
+        whose = (
+            next((held[form] for form in scored(line.text, normalize) if form in held), "") if held else ""
+        )
+        if whose:
+            found.count += 1
+            if len(found.examples) < _SHOWN:
+                found.examples.append(f"{line.where}: '{normalize(line.text)[:60]}' is {whose}")
+            if leaks != "allow":
+                continue
+        yield line
+    if found.count and leaks == "refuse":
+        raise _leaking(found)
+
+
+def _told(lines: Iterable[Line], progress: Callable[[int], None] | None) -> Iterator[Line]:
+    for line in lines:
+        if progress is not None:
+            progress(line.size)
+        yield line
 
 
 def _leaking(leaks: Leaks) -> TextError:

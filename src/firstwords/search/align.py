@@ -29,6 +29,8 @@ from firstwords.search.ctc_common import BLANK, Runs, confidences
 if TYPE_CHECKING:  # the runtime of bundles aligns without torch
     from torch import Tensor
 
+_BLOCK = 64  # frames whose scores of all states are looked up at once
+
 
 @dataclass(frozen=True)
 class Alignment:
@@ -105,19 +107,25 @@ def _viterbi(
     closed = np.full((rows, width), -np.inf)
     closed[:, 2:][(labels[:, 2:] != BLANK) & (labels[:, 2:] != labels[:, :-2])] = 0.0
 
-    score = np.full((rows, width + 2), -np.inf)  # two columns on the left, so that moves are slices
+    # Two columns on the left, so that moves are slices.
+    score, after = np.full((2, rows, width + 2), -np.inf)
     score[:, 2] = log_probs[0, BLANK]
     if width > 1:
         score[:, 3] = log_probs[0, labels[:, 1]]
     moves = np.zeros((frames, rows, width), dtype=np.int8)
-    for frame in range(1, frames):
-        best = score[:, 2:].copy()
-        move = moves[frame]
-        for step, arriving in ((1, score[:, 1:-1]), (2, score[:, :-2] + closed)):
-            better = arriving > best  # on a tie the path stays
-            move[better] = step
-            np.copyto(best, arriving, where=better)
-        score[:, 2:] = best + log_probs[frame, labels]
+    moved = moves.view(np.bool_)
+    best, skipping = np.empty((rows, width)), np.empty((rows, width))
+    for block in range(1, frames, _BLOCK):
+        heard = log_probs[block : block + _BLOCK, labels]
+        for frame, said in enumerate(heard, start=block):
+            staying, moving = score[:, 2:], score[:, 1:-1]
+            np.greater(moving, staying, out=moved[frame])  # on a tie the path stays
+            np.maximum(moving, staying, out=best)
+            np.add(score[:, :-2], closed, out=skipping)
+            np.putmask(moves[frame], skipping > best, 2)
+            np.maximum(skipping, best, out=best)
+            np.add(best, said, out=after[:, 2:])
+            score, after = after, score
 
     ends = np.array([2 * len(tokens) for tokens in sequences])
     every = np.arange(rows)
@@ -130,9 +138,11 @@ def _viterbi(
         )
     state = np.where(on_token > on_blank, ends - 1, ends)
     path = np.zeros((rows, frames), dtype=np.int64)
-    for frame in range(frames - 1, -1, -1):
-        path[:, frame] = state
-        state = state - moves[frame, every, state]
+    for row, at in enumerate(state.tolist()):
+        own = path[row]
+        for frame in range(frames - 1, -1, -1):
+            own[frame] = at
+            at -= moves.item(frame, row, at)
     return path
 
 

@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import final
 
+import numpy as np
+
 from firstwords.search.ctc_common import rows_of
 from firstwords.search.ctc_timed import timed_readings
 from firstwords.search.fusion import Companion, Weighted
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import CtcBeamConfig, Search
-from firstwords.search.prefix_beam import Floats, PrefixBeam, PrefixReading, check_numbers
+from firstwords.search.prefix_beam import (
+    Floats,
+    PrefixBeam,
+    PrefixReading,
+    Shares,
+    check_numbers,
+    is_narrow,
+)
+from firstwords.search.prefix_narrow import side_by_side
 from firstwords.tensors import Padded
 
 
@@ -28,24 +38,48 @@ class CtcBeamSearch(Search):
         self.scorers = tuple(scorers)
 
     def __call__(self, log_probs: Padded) -> list[list[Hypothesis]]:
-        return [self._search(values, row) for row, values in enumerate(rows_of(log_probs))]
+        rows = rows_of(log_probs)
+        for row, values in enumerate(rows):
+            check_numbers(values, f"Row {row} of the batch")
+        found = prefix_readings_of(rows, self.config, self.scorers)
+        return [
+            timed_readings(
+                readings[: self.config.n_best], values, self.frame_seconds, helped=bool(self.scorers)
+            )
+            for values, readings in zip(rows, found, strict=True)
+        ]
 
-    def _search(self, log_probs: Floats, row: int) -> list[Hypothesis]:
-        check_numbers(log_probs, f"Row {row} of the batch")
-        found = prefix_readings(log_probs, self.config, self.scorers)[: self.config.n_best]
-        return timed_readings(found, log_probs, self.frame_seconds, helped=bool(self.scorers))
+
+def prefix_readings_of(
+    batch: Sequence[Floats], config: CtcBeamConfig, scorers: Sequence[Weighted] = ()
+) -> list[list[PrefixReading]]:
+    """Natural-log probabilities (T, V) of utterances -> what each may read as, best first.
+
+    With a ``blank_penalty`` the share of CTC is that of the penalised posteriors.
+    """
+    if not (scorers and batch and is_narrow(config)):
+        return [prefix_readings(log_probs, config, scorers) for log_probs in batch]
+    companion = Companion(scorers, len(batch), len(batch) * config.beam, batch[0].shape[1])
+    beams = [PrefixBeam(config) for _ in batch]
+    empty = np.zeros(1)
+    searches = [beam.steps(log_probs, empty) for beam, log_probs in zip(beams, batch, strict=True)]
+    for beam, living in zip(beams, side_by_side(searches, [1] * len(beams), companion), strict=True):
+        beam.go_on_with(living)
+    values = companion.ended()
+    ends = np.cumsum([len(beam.nodes) for beam in beams]).tolist()
+    return [
+        beam.ended(Shares(companion.names, values[end - len(beam.nodes) : end]))
+        for beam, end in zip(beams, ends, strict=True)
+    ]
 
 
 def prefix_readings(
     log_probs: Floats, config: CtcBeamConfig, scorers: Sequence[Weighted] = ()
 ) -> list[PrefixReading]:
-    """(T, V) natural-log probabilities -> what they may read as, best first.
-
-    With a ``blank_penalty`` the share of CTC is that of the penalised posteriors.
-    """
+    """The same for one utterance."""
     companion = Companion(scorers, 1, config.beam, log_probs.shape[1]) if scorers else None
-    beam = PrefixBeam(config.beam, companion)
-    beam.read(log_probs, config)
+    beam = PrefixBeam(config, companion)
+    beam.read(log_probs)
     return beam.ended()
 
 

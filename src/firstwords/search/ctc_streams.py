@@ -139,7 +139,7 @@ class CtcBeamStream(StreamingSearch):
     ) -> None:
         self.frame_seconds, self.frames = frame_seconds, 0
         self._config, self._score, self._helped = config, score, helped
-        self._beam = PrefixBeam(config.beam)
+        self._beam = PrefixBeam(config)
         self._held: list[Floats] = []  # the last log-probabilities: those that the alignment still needs
         # The last committed token where frames that are held may still be its own; it has the first of them.
         self._lead: tuple[int, ...] = ()
@@ -152,7 +152,7 @@ class CtcBeamStream(StreamingSearch):
         check_numbers(log_probs, f"The stream from {self.seconds:.1f} s on")
         if self._helped is not None and self._beam.companion is None:  # only now is the vocabulary known
             self._beam.companion = self._helped(log_probs.shape[1])
-        self._beam.read(log_probs, self._config)
+        self._beam.read(log_probs)
         self._held.append(log_probs)
         self.frames += len(log_probs)
         self._found = None

@@ -16,7 +16,12 @@ their own, and one token is its last.
 
 With scorers (fusion.py) a prefix is worth the probability of its paths and the scorers' weighted shares,
 which are added once, when it grows; at the end come their shares of the end of the sentence. All tokens are
-then tried for every prefix. A beam of 1 follows one prefix; what greedy search with a language model means.
+then tried for every prefix.
+
+With a margin the beam is as wide as the doubt: prefixes far below the best are dropped. What is settled is
+settled: of prefixes that end in the same tokens a language model expects the same, so but for the best they
+only take places. Greedy search with a language model is such a beam (``NARROW``); where both hold and few
+tokens are tried, prefix_narrow.py does the work.
 """
 
 from __future__ import annotations
@@ -31,6 +36,8 @@ from numpy.typing import NDArray
 from firstwords.errors import SearchError
 from firstwords.search.ctc_common import BLANK
 from firstwords.search.interface import CtcBeamConfig
+from firstwords.search.prefix_narrow import Heard, Narrow, Prefix, Steps, impossible, side_by_side, steps
+from firstwords.search.prefix_tree import PrefixTree
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -66,6 +73,13 @@ class Beside(Protocol):
         ...
 
 
+class Shares(NamedTuple):
+    """Of the scorers, with the end behind each sentence."""
+
+    names: tuple[str, ...]
+    values: Floats  # (slots, names)
+
+
 class PrefixReading(NamedTuple):
     """A label sequence that has ended; ``score`` is the sum of ``parts``, natural log."""
 
@@ -83,14 +97,20 @@ def check_numbers(log_probs: Floats, name: str) -> None:
         )
 
 
+def _tried(log_probs: Floats, config: CtcBeamConfig) -> NDArray[np.bool_]:
+    """Which symbols may be tried at each frame, the blank among them."""
+    tried = log_probs >= (np.log(config.token_threshold) if config.token_threshold > 0 else -np.inf)
+    tried[:, BLANK] = True
+    if config.tokens_per_frame is not None and config.tokens_per_frame < log_probs.shape[1]:
+        seen = np.where(tried, log_probs, -np.inf)
+        least = -np.partition(-seen, config.tokens_per_frame - 1, axis=1)[:, config.tokens_per_frame - 1]
+        tried &= seen >= least[:, None]
+    return tried
+
+
 def _prepare(log_probs: Floats, config: CtcBeamConfig) -> Floats:
     """The posteriors as the search sees them: what must not be tried is minus infinity."""
-    scores = log_probs.copy()
-    if config.token_threshold > 0:
-        scores[:, BLANK + 1 :][log_probs[:, BLANK + 1 :] < np.log(config.token_threshold)] = -np.inf
-    if config.tokens_per_frame is not None and config.tokens_per_frame < scores.shape[1]:
-        least = -np.partition(-scores, config.tokens_per_frame - 1, axis=1)[:, config.tokens_per_frame - 1]
-        scores[scores < least[:, None]] = -np.inf
+    scores = np.where(_tried(log_probs, config), log_probs, -np.inf)
     scores[:, BLANK] -= config.blank_penalty
     return scores
 
@@ -104,36 +124,67 @@ def _choices(scores: Floats, count: int) -> Ints:
     return np.sort(best, axis=1)
 
 
+def is_narrow(config: CtcBeamConfig) -> bool:
+    """Whether few prefixes live and few tokens are tried, so that prefix_narrow.py is quicker."""
+    few = config.token_threshold > 0 or config.tokens_per_frame is not None
+    return config.margin is not None and few
+
+
 @final
 class PrefixBeam:
-    """The prefixes alive after some frames. Prefixes are nodes of a tree, so that none is ever copied.
+    """The prefixes alive after some frames, as nodes of a tree.
 
-    Node 0 is the empty prefix; the arrays hold one entry per living prefix, best first.
+    The arrays hold one entry per living prefix, best first.
     """
 
-    def __init__(self, width: int, companion: Beside | None = None) -> None:
-        self.width = width
+    def __init__(self, config: CtcBeamConfig, companion: Beside | None = None) -> None:
+        self.config = config
         self.companion = companion  # its slots are the living prefixes
-        self._tokens: list[int] = [BLANK]  # node -> its last token
-        self._parents: list[int] = [-1]  # node -> the node without that token
-        self._children: dict[tuple[int, int], int] = {}
+        self._tree = PrefixTree()
         self.nodes: Ints = np.zeros(1, dtype=np.int64)
         self.blank: Floats = np.zeros(1)
         self.token: Floats = np.full(1, -np.inf)
         self._last: Ints = np.zeros(1, dtype=np.int64)
         self._above: Ints = np.full(1, -1, dtype=np.int64)
 
-    def read(self, log_probs: Floats, config: CtcBeamConfig) -> None:
+    def read(self, log_probs: Floats) -> None:
         """The next frames (T, V), natural-log probabilities."""
-        scores = _prepare(log_probs, config)
-        if self.companion is None:
-            for frame, tokens in zip(scores, _choices(scores, 2 * config.beam + 1), strict=True):
-                self.advance(frame, tokens)
-        elif self.width == 1:
-            self._follow(scores, self.companion)
-        else:
+        if self.companion is not None and is_narrow(self.config):
+            (living,) = side_by_side(
+                [self.steps(log_probs, self.companion.totals())], [len(self.nodes)], self.companion
+            )
+            self.go_on_with(living)
+            return
+        scores = _prepare(log_probs, self.config)
+        if self.companion is not None:
             for frame in scores:
                 self.advance_together(frame, self.companion)
+            return
+        count = 2 * self.config.beam + 1
+        if self.config.settled_after is not None:  # any number of prefixes may have to make way
+            count = scores.shape[1]
+        for frame, tokens in zip(scores, _choices(scores, count), strict=True):
+            self.advance(frame, tokens)
+
+    def steps(self, log_probs: Floats, totals: Floats) -> Steps:
+        """The same as questions to a companion of several beams (``side_by_side``), then ``go_on_with``.
+
+        Args:
+            totals: (slots,) of the living prefixes.
+        """
+        arrays = (self.nodes, self._last, self.blank, self.token, totals)
+        parts = zip(*(array.tolist() for array in arrays), range(len(self.nodes)), strict=True)
+        tried = _tried(log_probs, self.config)
+        blanks = np.where(tried[:, BLANK], log_probs[:, BLANK] - self.config.blank_penalty, -np.inf)
+        tried[:, BLANK] = False
+        how = Narrow(self.config.beam, self.config.margin or 0.0, self.config.settled_after)
+        heard = Heard.of(log_probs, blanks, tried)
+        return steps(self._tree, [Prefix(*part) for part in parts], heard, how)
+
+    def go_on_with(self, living: list[Prefix]) -> None:
+        """What ``steps`` has ended with."""
+        blank, token = (np.array(part) for part in zip(*((p.blank, p.token) for p in living), strict=True))
+        self._place([prefix.node for prefix in living], blank, token)
 
     def advance(self, scores: Floats, choices: Ints) -> None:
         """One frame: log-probabilities of all symbols, and the tokens by which prefixes may grow."""
@@ -156,12 +207,10 @@ class PrefixBeam:
             growing[shorter[pair], column] = -np.inf
 
         candidates = np.concatenate((np.logaddexp(staying_blank, staying_token), growing.ravel()))
-        kept = np.argsort(-candidates, kind="stable")[: self.width]
-        kept = kept[candidates[kept] > -np.inf]
-        grown = kept >= living
-        origin = np.where(grown, (kept - living) // max(len(choices), 1), kept)
-        new_token = np.full(len(kept), -1, dtype=np.int64)
-        new_token[grown] = choices[(kept[grown] - living) % max(len(choices), 1)]
+        origin = np.concatenate((np.arange(living), np.repeat(np.arange(living), len(choices))))
+        new_token = np.concatenate((np.full(living, -1, dtype=np.int64), np.tile(choices, living)))
+        kept = self._choose(candidates, origin, new_token)
+        grown, origin, new_token = kept >= living, origin[kept], new_token[kept]
         self._keep(
             origin,
             new_token,
@@ -195,16 +244,17 @@ class PrefixBeam:
         # The best of staying and of each row are candidates: what is below their width-th is not among the
         # best, and hardly anything is left to sort.
         staying = np.logaddexp(staying_blank, staying_token) + so_far
-        least = -np.inf
-        if 2 * living >= self.width:
-            least = -np.sort(-np.concatenate((staying, growing.max(axis=1))))[self.width - 1]
+        tops = -np.sort(-np.concatenate((staying, growing.max(axis=1))))
+        least = tops[0] - (math.inf if self.config.margin is None else self.config.margin)
+        if 2 * living >= self.config.beam and self.config.settled_after is None:
+            least = max(least, tops[self.config.beam - 1])
         (flat,) = np.nonzero(growing.ravel() >= max(least, np.finfo(np.float64).min))
         candidates = np.concatenate((staying, growing.ravel()[flat]))
-        kept = np.argsort(-candidates, kind="stable")[: self.width]
-        kept = kept[candidates[kept] > -np.inf]
-        grown = kept >= living
-        origin, new_token = kept.copy(), np.full(len(kept), -1, dtype=np.int64)
-        origin[grown], new_token[grown] = np.divmod(flat[kept[grown] - living], vocabulary)
+        rows, columns = np.divmod(flat, vocabulary)
+        origin = np.concatenate((every, rows))
+        new_token = np.concatenate((np.full(living, -1, dtype=np.int64), columns))
+        kept = self._choose(candidates, origin, new_token)
+        grown, origin, new_token = kept >= living, origin[kept], new_token[kept]
         before = np.where(new_token == self._last[origin], self.blank[origin], total[origin])
         self._keep(
             origin,
@@ -214,70 +264,49 @@ class PrefixBeam:
         )
         companion.move(origin, np.maximum(new_token, BLANK))
 
-    def _follow(self, frames: Floats, companion: Beside) -> None:
-        """Frames of a beam of 1: the same as ``advance_together``, without looking where no token can win."""
-        peaks = frames[:, BLANK + 1 :].max(axis=1, initial=-np.inf).tolist()
-        node, last = int(self.nodes[0]), int(self._last[0])
-        blank, token = float(self.blank[0]), float(self.token[0])
-        ahead = companion.scores[0]
-        most = float(ahead[BLANK + 1 :].max(initial=-np.inf))
-        for scores, peak in zip(frames, peaks, strict=True):
-            total = _add(blank, token)
-            staying_blank, staying_token = total + float(scores[BLANK]), token + float(scores[last])
-            staying = _add(staying_blank, staying_token)
-            chosen, best = -1, staying
-            if total + peak + most > staying:
-                growing = ahead + scores
-                if last != BLANK:
-                    growing[last] += blank - total
-                found = int(growing[BLANK + 1 :].argmax()) + BLANK + 1
-                if total + growing[found] > staying:
-                    chosen, best = found, total + float(growing[found])
-            if best == -math.inf:
-                raise _impossible()
-            if chosen < 0:
-                blank, token = staying_blank, staying_token
-                continue
-            blank, token = -math.inf, (blank if chosen == last else total) + float(scores[chosen])
-            node, last = self._child(node, chosen), chosen
-            companion.move(np.zeros(1, dtype=np.int64), np.array([chosen]))
-            ahead = companion.scores[0]
-            most = float(ahead[BLANK + 1 :].max(initial=-np.inf))
-        self._place([node], np.array([blank]), np.array([token]))
+    def _choose(self, candidates: Floats, origin: Ints, new_token: Ints) -> Ints:
+        """Which candidates live on, best first: what is at ``origin``, grown by a token unless that is -1."""
+        count, margin = self.config.settled_after, self.config.margin
+        kept = np.argsort(-candidates, kind="stable")
+        if count is None:
+            kept = kept[: self.config.beam]
+        kept = kept[candidates[kept] > -np.inf]
+        if margin is not None and len(kept):
+            kept = kept[candidates[kept] >= candidates[kept[0]] - margin]
+        if count is None:
+            return kept
+        chosen: dict[tuple[int, ...], int] = {}
+        for place in kept.tolist():
+            chosen.setdefault(
+                self._tree.ending(int(self.nodes[origin[place]]), int(new_token[place]), count), place
+            )
+            if len(chosen) == self.config.beam:
+                break
+        return np.array([*chosen.values()], dtype=np.int64)
 
     def _keep(self, origin: Ints, grown_by: Ints, blank: Floats, token: Floats) -> None:
         """Living prefixes become those at ``origin``, each grown by a token unless that is -1."""
         if len(origin) == 0:
-            raise _impossible()
+            raise impossible()
         nodes = self.nodes[origin].tolist()
         for place, added in enumerate(grown_by.tolist()):
             if added >= 0:
-                nodes[place] = self._child(nodes[place], added)
+                nodes[place] = self._tree.child(nodes[place], added)
         self._place(nodes, blank, token)
 
     def _place(self, nodes: list[int], blank: Floats, token: Floats) -> None:
         """These nodes are the living prefixes."""
         self.nodes = np.array(nodes, dtype=np.int64)
         self.blank, self.token = blank, token
-        self._last = np.array([self._tokens[node] for node in nodes], dtype=np.int64)
-        self._above = np.array([self._parents[node] for node in nodes], dtype=np.int64)
-
-    def _child(self, node: int, token: int) -> int:
-        """The node of a grown prefix; a prefix that was dropped and comes back is the same node again."""
-        found = self._children.get((node, token))
-        if found is None:
-            found = len(self._tokens)
-            self._children[node, token] = found
-            self._tokens.append(token)
-            self._parents.append(node)
-        return found
+        self._last = np.array([self._tree.tokens[node] for node in nodes], dtype=np.int64)
+        self._above = np.array([self._tree.parents[node] for node in nodes], dtype=np.int64)
 
     def forget(self, count: int, fits: Callable[[tuple[int, ...]], bool]) -> None:
         """The best reading's first ``count`` tokens become the root; readings are then what follows them.
 
         Only those live on that begin with these tokens, and whose other tokens are such that ``fits``.
         """
-        spelled = [self._spell(int(node)) for node in self.nodes]
+        spelled = [self._tree.spell(int(node)) for node in self.nodes]
         total = np.logaddexp(self.blank, self.token)
         best = int(self._order()[0])
         root = spelled[best][:count]
@@ -285,32 +314,34 @@ class PrefixBeam:
         if self.companion is not None:
             self.companion.rebase(best)
             self.companion.move(np.array(kept, dtype=np.int64), np.zeros(len(kept), dtype=np.int64))
-        self._tokens = [root[-1] if root else self._tokens[0]]
-        self._parents, self._children = [-1], {}
+        self._tree = PrefixTree((*self._tree.before, *root)[-(self.config.settled_after or 1) :])
         nodes = [0] * len(kept)
         for place, k in enumerate(kept):
             for token in spelled[k][count:]:
-                nodes[place] = self._child(nodes[place], token)
+                nodes[place] = self._tree.child(nodes[place], token)
         self._place(nodes, self.blank[kept] - total[best], self.token[kept] - total[best])
 
     def readings(self) -> list[tuple[tuple[int, ...], float]]:
         """Label sequences of the living prefixes and their log-probabilities by CTC, best first."""
         total = np.logaddexp(self.blank, self.token)
-        return [(self._spell(int(self.nodes[k])), float(total[k])) for k in self._order().tolist()]
+        return [(self._tree.spell(int(self.nodes[k])), float(total[k])) for k in self._order().tolist()]
 
-    def ended(self) -> list[PrefixReading]:
-        """The living prefixes as whole sentences, best first."""
+    def ended(self, shares: Shares | None = None) -> list[PrefixReading]:
+        """The living prefixes as whole sentences, best first.
+
+        Args:
+            shares: of the living prefixes; None: those of the companion.
+        """
         total = np.logaddexp(self.blank, self.token)
-        names: tuple[str, ...] = ()
-        shares = np.zeros((len(total), 0))
-        if self.companion is not None:
-            names, shares = self.companion.names, self.companion.ended()
-        scores = total + shares.sum(axis=1)
+        if shares is None and self.companion is not None:
+            shares = Shares(self.companion.names, self.companion.ended())
+        names, values = shares or Shares((), np.zeros((len(total), 0)))
+        scores = total + values.sum(axis=1)
         return [
             PrefixReading(
-                self._spell(int(self.nodes[k])),
+                self._tree.spell(int(self.nodes[k])),
                 float(scores[k]),
-                {"ctc": float(total[k])} | dict(zip(names, shares[k].tolist(), strict=True)),
+                {"ctc": float(total[k])} | dict(zip(names, values[k].tolist(), strict=True)),
             )
             for k in np.argsort(-scores, kind="stable").tolist()
         ]
@@ -321,23 +352,3 @@ class PrefixBeam:
         if self.companion is not None:
             total = total + self.companion.totals()
         return np.argsort(-total, kind="stable")
-
-    def _spell(self, node: int) -> tuple[int, ...]:
-        tokens: list[int] = []
-        while node > 0:
-            tokens.append(self._tokens[node])
-            node = self._parents[node]
-        return tuple(reversed(tokens))
-
-
-def _add(a: float, b: float) -> float:
-    """log(exp(a) + exp(b))"""
-    high, low = (a, b) if a >= b else (b, a)
-    return high if low == -math.inf else high + math.log1p(math.exp(low - high))
-
-
-def _impossible() -> SearchError:
-    return SearchError(
-        "No symbol is possible at some frame: all log-probabilities there are minus infinity.",
-        mend="Lower token_threshold, or raise tokens_per_frame.",
-    )

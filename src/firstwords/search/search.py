@@ -13,6 +13,7 @@ from firstwords.search.fusion import NO_SCORERS, Scorers, Weighted, weigh
 from firstwords.search.greedy import GreedySearch
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import (
+    NARROW,
     AttentionBeamConfig,
     CtcBeamConfig,
     EncodedSearch,
@@ -94,13 +95,13 @@ def build_search(
 ) -> Search:
     """Settings, the seconds between two encoded frames and what helps -> a search over frame-wise scores.
 
-    Greedy search with scorers is prefix beam search with a beam of 1.
+    Greedy search with scorers is prefix beam search as narrow as ``NARROW``.
     """
     match config:
         case GreedyConfig():
             if not scorers:
                 return GreedySearch(frame_seconds)
-            return CtcBeamSearch(CtcBeamConfig(beam=1, n_best=1), frame_seconds, scorers)
+            return CtcBeamSearch(NARROW, frame_seconds, scorers)
         case CtcBeamConfig():
             return CtcBeamSearch(config, frame_seconds, scorers)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from firstwords.search.ctc_common import rows_of
 from firstwords.search.ctc_streams import CtcBeamStream, CtcGreedyStream, StreamingSearch
 from firstwords.search.fusion import Companion, Weighted
-from firstwords.search.interface import CtcBeamConfig, GreedyConfig
+from firstwords.search.interface import NARROW, CtcBeamConfig, GreedyConfig
 from firstwords.search.prefix_beam import Floats
 from firstwords.tensors import Padded
 
@@ -34,7 +34,7 @@ def build_streaming_search(
     if isinstance(config, GreedyConfig):
         if not scorers:
             return CtcGreedyStream(rows, frame_seconds)
-        config = CtcBeamConfig(beam=1, n_best=1)
+        config = NARROW
     beam = config.beam
     helped = (lambda vocabulary: Companion(scorers, 1, beam, vocabulary)) if scorers else None
     return CtcBeamStream(config, rows, frame_seconds, helped)

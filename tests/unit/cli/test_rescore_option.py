@@ -17,8 +17,10 @@ from firstwords.inference.recognizer import Recognizer
 from firstwords.inference.rescored import add_second_pass, read_prompt
 from firstwords.inference.second_pass import SecondPass, SecondPassConfig, n_best_search
 from firstwords.lm.llm_context import ContextConfig
+from firstwords.model.checkpoint import save_model
 from firstwords.search.ctc_beam import CtcBeamSearch
 from firstwords.search.interface import (
+    AttentionBeamConfig,
     CtcBeamConfig,
     GreedyConfig,
     RescoringConfig,
@@ -28,7 +30,8 @@ from firstwords.search.interface import (
 )
 from firstwords.search.rescore import RescoreConfig
 from firstwords.search.search import FrameWise
-from nonsense_model import make_nonsense_model
+from firstwords.search.speech_gate import SpeechGate
+from nonsense_model import CARD, make_nonsense_model
 from small_llm import save
 from tone_corpus import RATE, make_tone_corpus, random_text, sing
 
@@ -137,6 +140,24 @@ def test_a_killed_transcription_goes_on_with_its_context(
     monkeypatch.undo()
 
 
+def test_it_is_said_that_the_closed_vocabulary_goes_off(
+    model: Path, llm: Path, clip: Path, tmp_path: Path
+) -> None:
+    plain = Recognizer.load(model, device="cpu")
+    closed = tmp_path / "closed"
+    save_model(
+        closed, plain.model, plain.tokenizer, card=CARD, speech_gate=SpeechGate(0.0, frozenset({"aeiou"}))
+    )
+    off = "The closed vocabulary of this model (1 words) is off"
+    for folder, wanted in ((closed, 1), (model, 0)):
+        result = firstwords("transcribe", folder, clip, "--rescore", llm, "--device", "cpu")
+        assert result.exit_code == 0, result.output
+        assert result.output.count(off) == wanted
+    result = firstwords("transcribe", closed, clip, "--rescore", llm, "--beam", 3, "--device", "cpu")
+    assert result.output.count(off) == 1
+    assert off not in firstwords("transcribe", closed, clip, "--device", "cpu").output
+
+
 def test_an_evaluation_says_that_a_language_model_chose(
     model: Path, llm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,6 +181,11 @@ def test_an_evaluation_says_that_a_language_model_chose(
         (TransducerGreedyConfig(), TransducerBeamConfig(length_normalized=False)),
         (TransducerBeamConfig(beam=6), TransducerBeamConfig(beam=6, length_normalized=False)),
         (RescoringConfig(), RescoringConfig()),
+        (CtcBeamConfig(beam=7, n_best=1), CtcBeamConfig(beam=7, n_best=7)),
+        (CtcBeamConfig(beam=1, n_best=1, blank_penalty=1.0), CtcBeamConfig(blank_penalty=1.0)),
+        (RescoringConfig(beam=5, n_best=1), RescoringConfig(beam=5, n_best=5)),
+        (AttentionBeamConfig(beam=1), AttentionBeamConfig()),
+        (TransducerBeamConfig(n_best=1), TransducerBeamConfig(length_normalized=False)),
     ],
     ids=lambda config: config.kind,
 )

@@ -27,6 +27,7 @@ from firstwords.search.fusion import Scorers, weigh
 from firstwords.search.greedy import greedy_search
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import (
+    NARROW,
     CtcBeamConfig,
     GreedyConfig,
     LanguageModelConfig,
@@ -105,11 +106,11 @@ def test_beam_search_with_a_language_model_is_that_over_tensors(
             same(one, other)
 
 
-def test_greedy_search_with_a_language_model_follows_one_prefix(lm_folder: Path) -> None:
+def test_greedy_search_with_a_language_model_is_a_narrow_beam(lm_folder: Path) -> None:
     helped = open_help(lm_folder, TOKENIZER, "default", LanguageModelConfig(weight=0.5)).beside
     values = utterances(9)
     greedy = read_ctc(values, GreedyConfig(), FRAME, helped)
-    assert greedy == read_ctc(values, CtcBeamConfig(beam=1, n_best=1), FRAME, helped)
+    assert greedy == read_ctc(values, NARROW, FRAME, helped)
 
 
 def test_an_arpa_file_gives_what_the_folder_gives(lm_folder: Path, tmp_path: Path) -> None:

@@ -19,8 +19,9 @@ from firstwords.heads.transducer.rnnt import rnnt_loss
 from firstwords.nn.scorer import TokenScorer
 from firstwords.search.align import align
 from firstwords.search.ctc_beam import CtcBeamSearch, prefix_readings
-from firstwords.search.fusion import Companion, Scorers, TokenBonus, Weighted, WeightedSum, weigh
+from firstwords.search.fusion import Scorers, TokenBonus, Weighted, WeightedSum, weigh
 from firstwords.search.interface import (
+    NARROW,
     AttentionBeamConfig,
     CtcBeamConfig,
     GreedyConfig,
@@ -30,7 +31,6 @@ from firstwords.search.interface import (
     TransducerBeamConfig,
     TransducerGreedyConfig,
 )
-from firstwords.search.prefix_beam import PrefixBeam
 from firstwords.search.search import build_encoded_search, build_search
 from firstwords.search.streaming import build_streaming_search
 from firstwords.search.transducer_common import InternalModel
@@ -122,21 +122,6 @@ def test_a_narrow_ctc_beam_is_the_textbooks(width: int, seed: int) -> None:
     assert {r.tokens: r.score for r in found} == pytest.approx(slow_beam(log_probs, width, scorers))
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_following_one_prefix_is_a_beam_of_one(seed: int) -> None:
-    """The way of a beam of 1, which skips what cannot win, against the general one."""
-    peaks = posterior(60, 9, seed, spread=(0.5, 2.0, 5.0)[seed % 3])
-    peaks[:, 0] += (0.0, 2.0)[seed % 2]
-    _, _, scorers = two(9)
-    general = PrefixBeam(1, companion := Companion(scorers, 1, 1, 9))
-    for frame in peaks:
-        general.advance_together(frame, companion)
-    (expected,) = general.ended()
-    (found,) = prefix_readings(peaks, CtcBeamConfig(beam=1), scorers)
-    assert found.tokens == expected.tokens
-    assert found.parts == pytest.approx(expected.parts)
-
-
 def test_weight_zero_changes_nothing() -> None:
     frames = Padded(torch.from_numpy(posterior(20, 7, 5))[None], torch.tensor([20]))
     lm = TrigramScorer(7, 1)
@@ -168,23 +153,23 @@ def test_each_prefix_is_asked_for_once() -> None:
     assert lm.asked <= 1 + 4 + 4  # the start, and what one and two frames can bring
 
 
-def test_greedy_with_a_language_model_is_a_beam_of_one() -> None:
+def test_greedy_with_a_language_model_is_a_narrow_beam() -> None:
     frames = pad([torch.from_numpy(posterior(n, 6, n, spread=3.0)) for n in (30, 7)])
     scorers = [Weighted("lm", 0.5, TrigramScorer(6, 1))]
     greedy = build_search(GreedyConfig(), 0.04, scorers)(frames)
-    beam = build_search(CtcBeamConfig(beam=1, n_best=1), 0.04, scorers)(frames)
+    beam = build_search(NARROW, 0.04, scorers)(frames)
     assert greedy == beam
+    assert [len(readings) for readings in greedy] == [1, 1]
     assert build_search(GreedyConfig(), 0.04)(frames)[0][0].parts.keys() == {"ctc"}
 
 
-@pytest.mark.parametrize("beam", [1, 4])
-def test_a_stream_reads_as_the_whole(beam: int) -> None:
+@pytest.mark.parametrize("config", [CtcBeamConfig(beam=1), CtcBeamConfig(beam=4), NARROW])
+def test_a_stream_reads_as_the_whole(config: CtcBeamConfig) -> None:
     """However it is cut. The end of the sentence is not heard in a stream, so the model gives none."""
     log_probs = torch.from_numpy(posterior(40, 6, 7, spread=2.0))
     lm = TrigramScorer(6, 1)
     lm.table[..., 0] = 0.0
     scorers = [Weighted("lm", 0.5, lm), Weighted("bonus", 0.2, TokenBonus(6))]
-    config = CtcBeamConfig(beam=beam)
     (whole, *_) = CtcBeamSearch(config, 0.04, scorers)(Padded(log_probs[None], torch.tensor([40])))[0]
     for cuts in ([40], [7, 13, 20], [1] * 40):
         stream = build_streaming_search(config, lambda scored: scored, 0.04, scorers)

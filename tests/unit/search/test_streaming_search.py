@@ -118,7 +118,7 @@ def test_a_beam_holds_only_what_is_not_committed() -> None:
         search.commit(len(search.best().tokens))
     assert isinstance(search, CtcBeamStream)
     assert sum(map(len, search._held)) <= 1
-    assert len(search._beam._tokens) == len(search._beam.nodes) == 1
+    assert len(search._beam._tree.tokens) == len(search._beam.nodes) == 1
     assert search.frames == 2000
 
 

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import random
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -302,6 +303,13 @@ def test_another_experiment_is_refused(tmp_path: Path, text: Path) -> None:
     (tmp_path / "f").mkdir()
     write(tmp_path / "f" / "recipe.toml", ["seed = 1"])
     refused(TrainingError, "nothing to resume from", text, tmp_path / "f")
+    # A model that was handed on without its recipe is a finished one all the same.
+    alone = tmp_path / "alone"
+    shutil.copytree(tmp_path / "lm", alone, ignore=shutil.ignore_patterns("recipe.toml", "resume"))
+    before = {path.name: path.read_bytes() for path in alone.iterdir() if path.is_file()}
+    refused(TrainingError, "nothing to resume from", text, alone, "lstm", steps)
+    assert before == {path.name: path.read_bytes() for path in alone.iterdir() if path.is_file()}
+    assert "lm.toml" in before
     refused(ConfigError, "Did you mean 'dropout'", text, tmp_path / "x", "lstm", "network.dropuot=0.1")
     assert not (tmp_path / "x").exists()
 

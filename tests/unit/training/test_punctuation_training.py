@@ -289,6 +289,31 @@ def test_the_commands(tmp_path: Path) -> None:
     assert isinstance(firstwords("punctuation", "train", empty, "--to", folder).exception, TextError)
 
 
+def test_text_of_dev_and_test_is_not_learned(tmp_path: Path) -> None:
+    """However it is written: "Is kudu?" is what "is kudu" of dev says."""
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    rows = [
+        Utterance(id=split, text=said, audio=tmp_path / "a.wav", duration=1.0, split=split)
+        for split, said in (("train", "mani loso"), ("dev", "is kudu"))
+    ]
+    write_manifest(corpus / "manifest.jsonl", rows)
+    book = tmp_path / "book.txt"
+    lines = ["Is kudu?", *(line for line, _ in toy_lines(60))]
+    book.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    options = ("punctuation", "train", book, "--to", tmp_path / "model", "--steps", 2)
+    refused = firstwords(*options, "--exclude", corpus)
+    assert isinstance(refused.exception, TextError)
+    assert "1 line of the text stands in dev or test" in str(refused.exception)
+    assert not (tmp_path / "model").exists()
+    both = firstwords(*options, "--drop-leaks", "--allow-leak")
+    assert isinstance(both.exception, UsageError)
+    dropped = firstwords(*options, "--exclude", corpus, "--drop-leaks")
+    assert dropped.exit_code == 0, dropped.output
+    assert "left out" in dropped.output
+    assert "60 lines" in dropped.output
+
+
 def test_of_a_corpus_the_dev_split_is_measured(
     tmp_path: Path, learned: tuple[Path, PunctuationResult]
 ) -> None:

@@ -115,9 +115,13 @@ def _recipe(folder: Path, wanted: LmWanted) -> tuple[LmRecipe, bool]:
         raise UsageError(
             f"--to {folder}: a language model of kind '{kind}' is there.", mend="Give another --to folder."
         )
+    if (folder / HEADER).is_file() and not (folder / RESUME).is_dir():
+        raise TrainingError(
+            f"'{folder}' holds a finished language model and nothing to resume from.",
+            mend="Give another --to folder.",
+        )
     if not (folder / RECIPE).is_file():
-        ours = (folder / HEADER).is_file() or (folder / RESUME).is_dir()
-        if (folder / TOKENIZER).exists() and not ours:
+        if (folder / TOKENIZER).exists() and not (folder / RESUME).is_dir():
             raise UsageError(
                 f"--to {folder}: '{TOKENIZER}' in it is of something else, and would be replaced.",
                 mend="Give the language model a folder of its own.",
