@@ -105,9 +105,9 @@ def low_rank(
     energy: Annotated[
         float | None, typer.Option("--energy", help="Of each layer's output that stays, for example 0.95.")
     ] = None,
-    share: Annotated[
+    cut: Annotated[
         float | None,
-        typer.Option("--share", help="Of the model's parameters that are left, for example 0.7."),
+        typer.Option("--cut", help="Share of the parameters that goes, for example 0.3."),
     ] = None,
     plain: Annotated[
         bool, typer.Option("--plain", help="By the weights alone, not by what layers read: a control.")
@@ -123,11 +123,11 @@ def low_rank(
     """Linear layers as products of two thin ones, chosen by the speech of a corpus."""
     from firstwords.compression.steps import LowRankOrders, low_rank_model
 
-    if energy is None and share is None:
+    if energy is None and cut is None:
         energy = 0.95
     orders = LowRankOrders(
         energy=energy,
-        share=share,
+        cut=cut,
         method="plain" if plain else "data",
         only=tuple(only or ()),
         minutes=minutes,

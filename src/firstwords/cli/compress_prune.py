@@ -22,7 +22,7 @@ def run(
         Path,
         typer.Option("--to", help="Model folder to write; one that was begun goes on.", show_default=False),
     ],
-    share: Annotated[float, typer.Option("--share", help="Of the parameters that go: 0 to 1.")] = 0.3,
+    cut: Annotated[float, typer.Option("--cut", help="Share of the parameters that goes: 0 to 1.")] = 0.3,
     by: Annotated[
         str,
         typer.Option(
@@ -69,7 +69,7 @@ def run(
     if by not in CRITERIA:
         raise UsageError(f"--by {by}: no such criterion.", mend=f"Use one of {', '.join(CRITERIA)}.")
     orders = Orders(
-        share=share,
+        cut=cut,
         by=by,
         rounds=rounds,
         minutes=minutes,
