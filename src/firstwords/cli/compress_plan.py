@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import TypeAdapter
 
+from firstwords.cli.training_options import Device
 from firstwords.errors import CompressionError, UsageError, quoted
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def run(
     minutes: Annotated[float, typer.Option("--minutes", help="Of training after each cut.", min=0.0)] = 10.0,
     attempts: Annotated[int, typer.Option("--attempts", help="At most so many.", min=1, max=20)] = 4,
     split: Annotated[str, typer.Option("--split", help="Of the corpus, that errors are counted on.")] = "dev",
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Make a model smaller and faster until it keeps to limits; Ctrl-C saves, the same command goes on."""
     from firstwords.compression.planner import ATTEMPTS, compress_to_target
@@ -170,6 +170,8 @@ class _Steps:
 
     def compared(self, folder: Path) -> Comparison:
         """Everything that is known of a model; it is measured where that is not written down."""
+        from pydantic import TypeAdapter
+
         from firstwords.files import write_atomically
         from firstwords.report.compression import Comparison, compare_variants
 

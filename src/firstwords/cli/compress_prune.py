@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from firstwords.cli.training_options import Device
 from firstwords.errors import UsageError, quoted
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def run(
         bool,
         typer.Option("--unstructured", help="Zeros among the weights: a smaller file, no faster model."),
     ] = False,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Cut the parts of a model that matter least; Ctrl-C saves, and the same command goes on."""
     if (minutes is None) == (not no_tuning):
