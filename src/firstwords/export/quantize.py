@@ -3,7 +3,7 @@
     MatMul(x, W)    -> MatMulInteger(DynamicQuantizeLinear(x), int8) * scale of x * scale per output channel
     Conv, Gather    -> the same weights, computed with as floats: Cast(int8) * scale
     scales          -> a byte each: e^(first + step * byte), rounded up
-    other vectors   -> a byte a number, between the smallest and the largest of 32
+    other vectors   -> a byte a number, between the smallest and the largest of 16
 
 Inputs that several products share are measured once. Symmetric weights from -127 to 127 (Jacob et al., 2018,
 arXiv:1712.05877, section 2.1, without zero points). The eight-bit kernels of convolutions need unsigned
@@ -27,7 +27,7 @@ from firstwords.export.trace import IR_VERSION
 _LEAST_SAVED = 0.9  # a graph that shrinks by less stays as it is
 _LEVELS = 127
 _LEAST_OF_CHANNEL = 4  # weights; with fewer the scales would outweigh what is gained
-_LEAST_VECTOR, _BLOCK = 8, 32  # numbers
+_LEAST_VECTOR, _BLOCK = 8, 16  # numbers
 
 Floats = npt.NDArray[np.float32]
 

@@ -27,11 +27,11 @@ class Rows(Protocol):
         """Nothing said yet."""
         ...
 
-    def after(self, state: Any, token: int) -> Hashable:
+    def after(self, state: Any, token: int, /) -> Hashable:
         """One token more."""
         ...
 
-    def row(self, state: Any) -> Floats:
+    def row(self, state: Any, /) -> Floats:
         """(V,) natural-log probabilities of the next token; column 0 is the end."""
         ...
 

@@ -30,7 +30,8 @@ def fold_shifts(model: Any) -> None:
             and not graph.is_result(node.output[0])
             and (shift := graph.number(node.input[1])) is not None
         ):
-            _into_bias_before(graph, node, shift) or _into_bias_behind(graph, node, shift)
+            if not _into_bias_before(graph, node, shift):
+                _into_bias_behind(graph, node, shift)
     graph.write()
 
 

@@ -101,7 +101,7 @@ def test_a_constant_that_is_no_weight_alone_stays() -> None:
 
 
 def test_vectors_in_bytes() -> None:
-    """A step is 1/255 of the range of 32 numbers of one vector: as fine near -4 and beside large ones."""
+    """A step is 1/255 of the range of 16 numbers of one vector: as fine near -4 and beside large ones."""
     weights = {
         "low": (random(40) * 0.1 - 4).astype(np.float32),
         "scale": np.linspace(1, 2, 40, dtype=np.float32),
@@ -120,7 +120,7 @@ def test_vectors_in_bytes() -> None:
     pack_vectors(model)
     checker.check_model(model, full_check=True)
     floats = [list(t.dims) for t in model.graph.initializer if t.data_type == TensorProto.FLOAT]
-    assert sorted(floats) == [[1], [6, 1], [6, 1]]
+    assert sorted(floats) == [[1], [9, 1], [9, 1]]
     error = np.abs(result(model, x) - wanted)
     span = float(np.ptp(weights["low"]))
     assert 0 < error.max() < 0.51 / 255 * (2 * span + np.abs(x + weights["low"]).max())
