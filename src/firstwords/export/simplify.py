@@ -25,13 +25,12 @@ def fold_shifts(model: Any) -> None:
     """Numbers that are taken away before or behind a bias become part of the bias."""
     graph = _Graph(model.graph)
     for node in list(graph.nodes):
-        if (
-            node.op_type == "Sub"
-            and not graph.is_result(node.output[0])
-            and (shift := graph.number(node.input[1])) is not None
-        ):
-            if not _into_bias_before(graph, node, shift):
-                _into_bias_behind(graph, node, shift)
+        if node.op_type != "Sub" or graph.is_result(node.output[0]):
+            continue
+        shift = graph.number(node.input[1])
+        if shift is None or _into_bias_before(graph, node, shift):
+            continue
+        _into_bias_behind(graph, node, shift)
     graph.write()
 
 
@@ -165,19 +164,19 @@ def _into_bias_before(graph: _Graph, node: Any, shift: float) -> bool:
     return True
 
 
-def _into_bias_behind(graph: _Graph, node: Any, shift: float) -> bool:
+def _into_bias_behind(graph: _Graph, node: Any, shift: float) -> None:
     """W (x - shift) + bias."""
     reader = graph.reader(node.output[0])
     if reader is None or reader.input[0] != node.output[0]:
-        return False
+        return
     weight = graph.constant(reader.input[1]) if len(reader.input) > 1 else None
     if weight is None:
-        return False
+        return
     if reader.op_type == "Conv":
         pads = _attributes(reader).get("pads", ())
         bias = graph.constant(reader.input[2]) if len(reader.input) > 2 else None
         if bias is None or any(pads) or _attributes(reader).get("auto_pad", b"NOTSET") != b"NOTSET":
-            return False
+            return
         total = weight.astype(np.float64).sum(axis=tuple(range(1, weight.ndim)))
         graph.change(reader, 2, bias - shift * total)
     elif reader.op_type == "MatMul" and weight.ndim == 2:
@@ -185,12 +184,11 @@ def _into_bias_behind(graph: _Graph, node: Any, shift: float) -> bool:
         place = _bias_place(graph, adds) if adds is not None and adds.op_type == "Add" else None
         bias = None if adds is None or place is None else graph.constant(adds.input[place])
         if adds is None or place is None or bias is None or bias.shape != weight.shape[1:]:
-            return False
+            return
         graph.change(adds, place, bias - shift * weight.astype(np.float64).sum(axis=0))
     else:
-        return False
+        return
     graph.skip(node)
-    return True
 
 
 def _bias_place(graph: _Graph, node: Any) -> int | None:
