@@ -55,7 +55,7 @@ def main() -> None:
             for by in options.by:
                 name = f"{by} {share:.0%}"
                 folder = options.folder / f"{model.name}-{by}-{options.per}-{share}-{seed}"
-                orders = Orders(share=share, by=by, minutes=options.minutes, per=options.per, seed=seed)
+                orders = Orders(cut=share, by=by, minutes=options.minutes, per=options.per, seed=seed)
                 if not (folder / "compression.json").is_file():  # of a study that was stopped
                     prune_model(model, options.corpus, folder, orders)
                 scores.setdefault(name, {split: Scored()})[split].add(folder, options.corpus, split)

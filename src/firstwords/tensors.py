@@ -34,6 +34,11 @@ def is_traced() -> bool:
     return torch.jit.is_tracing()  # pyright: ignore[reportPrivateImportUsage]
 
 
+def split_evenly(x: Shaped[Tensor, "*rest width"], parts: int) -> tuple[Tensor, ...]:
+    """Equal parts of the last axis. (Of ``chunk``, tracing for ONNX writes a computation of the sizes.)"""
+    return x.split((int(x.shape[-1]) // parts,) * parts, dim=-1)
+
+
 def real_frames(lengths: Int[Tensor, " batch"], time: int | torch.SymInt) -> Bool[Tensor, "batch time"]:
     """True where a frame lies inside its sequence; ``time`` is symbolic while exporting."""
     frames = torch.arange(time, device=lengths.device)  # pyright: ignore[reportCallIssue, reportArgumentType]

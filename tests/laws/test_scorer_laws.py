@@ -17,10 +17,11 @@ from firstwords.lm.neural.config import LstmLmConfig, TransformerLmConfig
 from firstwords.lm.neural.folder import build_network
 from firstwords.lm.neural.scorer import NeuralScorer
 from firstwords.nn.scorer import TokenScorer
-from firstwords.search.biasing import Phrase, PhraseScorer
+from firstwords.search.biasing import PhraseScorer
 from firstwords.search.ctc_prefix import CtcPrefixScorer
 from firstwords.search.fusion import TokenBonus, Weighted, WeightedSum
 from firstwords.search.lexicon import LexiconScorer
+from firstwords.search.phrase_rows import Phrase
 from firstwords.search.transducer_common import InternalModel
 from firstwords.search.words import WordBoundaries
 from firstwords.tensors import Padded

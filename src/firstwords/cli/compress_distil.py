@@ -8,6 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from firstwords.cli.training_options import (
+    Device,
+    Minutes,
+    Precision,
+    RecipeFile,
+    RunFolder,
+    Settings,
+    Size,
+    Workers,
+    train_as_told,
+)
 from firstwords.errors import UsageError, quoted
 
 if TYPE_CHECKING:
@@ -17,73 +28,43 @@ if TYPE_CHECKING:
 Model = Annotated[Path, typer.Argument(help="Model folder; it is only read.", show_default=False)]
 Corpus = Annotated[Path, typer.Option("--corpus", help="Corpus folder.", show_default=False)]
 To = Annotated[Path, typer.Option("--to", help="Model folder to write; a new one.", show_default=False)]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 
 
 def distil(
     teacher: Annotated[Path, typer.Argument(help="Model folder to learn from.", show_default=False)],
     corpus: Corpus,
-    to: Annotated[
-        Path,
-        typer.Option(
-            "--to", help="Folder of the run and the model; an existing run goes on.", show_default=False
-        ),
-    ],
-    recipe: Annotated[
-        Path | None, typer.Option("--recipe", help="Of the student; without one, a recipe is chosen.")
-    ] = None,
-    size: Annotated[
-        str | None, typer.Option("--size", help="Of a Zipformer without a recipe: nano, tiny, S, M, L, kws.")
-    ] = None,
+    to: RunFolder,
+    recipe: RecipeFile = None,
+    size: Size = None,
     start: Annotated[
         Path | None, typer.Option("--from", help="Student to start from, for example a pruned model.")
     ] = None,
-    minutes: Annotated[
-        float | None, typer.Option("--minutes", min=0.1, help="Time the run may take.")
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Change a setting, for example distillation.temperature=2."),
-    ] = None,
+    minutes: Minutes = None,
+    set_: Settings = None,
     device: Device = "auto",
-    precision: Annotated[
-        str | None, typer.Option("--precision", help="auto, fp32 or bf16; default: the recipe's.")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option("--workers", min=0, help="Loader processes; default: the recipe's.")
-    ] = None,
+    precision: Precision = None,
+    workers: Workers = None,
 ) -> None:
     """Train a small model on a corpus and a large model's answers; Ctrl-C saves, the same command goes on."""
     from firstwords.compression.steps import note_distilled
-    from firstwords.device import read_precision
-    from firstwords.model.recipe import read_recipe
-    from firstwords.training.run import train_corpus
 
-    if recipe is not None and size is not None:
-        raise UsageError(
-            "--recipe and --size contradict each other.",
-            mend="A recipe names its own encoder; leave --size away.",
-        )
     known = (to / "recipe.toml").is_file()
     if not known and recipe is None and size is None and start is None:
         raise UsageError(
             "What shall the student be?", mend="Give --size nano, --recipe FILE or --from MODEL."
         )
-    result = train_corpus(
+    result = train_as_told(
         corpus,
         to,
-        recipe=read_recipe(recipe) if recipe is not None else None,
+        recipe=recipe,
         size=size,
         minutes=minutes,
-        start_from=start,
+        start=start,
         overrides=_settings(teacher, set_ or []),
         device=device,
-        precision=read_precision(precision) if precision is not None else None,
+        precision=precision,
         workers=workers,
     )
-    if not result.finished:
-        typer.echo(f"Saved after step {result.steps}. The same command goes on from there.")
-        raise typer.Exit(130)
     note_distilled(to, teacher, start, minutes=result.elapsed / 60, steps=result.steps)
     typer.echo(
         f"The student is in {to}. Next:\n"
@@ -105,9 +86,9 @@ def low_rank(
     energy: Annotated[
         float | None, typer.Option("--energy", help="Of each layer's output that stays, for example 0.95.")
     ] = None,
-    share: Annotated[
+    cut: Annotated[
         float | None,
-        typer.Option("--share", help="Of the model's parameters that are left, for example 0.7."),
+        typer.Option("--cut", help="Share of the parameters that goes, for example 0.3."),
     ] = None,
     plain: Annotated[
         bool, typer.Option("--plain", help="By the weights alone, not by what layers read: a control.")
@@ -123,11 +104,11 @@ def low_rank(
     """Linear layers as products of two thin ones, chosen by the speech of a corpus."""
     from firstwords.compression.steps import LowRankOrders, low_rank_model
 
-    if energy is None and share is None:
+    if energy is None and cut is None:
         energy = 0.95
     orders = LowRankOrders(
         energy=energy,
-        share=share,
+        cut=cut,
         method="plain" if plain else "data",
         only=tuple(only or ()),
         minutes=minutes,

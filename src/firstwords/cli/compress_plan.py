@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from firstwords.cli.training_options import Device
 from firstwords.errors import CompressionError, UsageError, quoted
 
 if TYPE_CHECKING:
     from firstwords.compression.planner import Keep, Planned
     from firstwords.compression.target import Measures
     from firstwords.data.manifest import Corpus
+    from firstwords.report.compression import Comparison, Variant
     from firstwords.training.progress import Progress
+
+MEASURED = "measured"  # folder
+RTF_SECONDS = 5.0  # of speech; one of the lengths of the report
 
 TARGET = typer.Option(
     "--target",
@@ -37,13 +43,13 @@ def run(
     minutes: Annotated[float, typer.Option("--minutes", help="Of training after each cut.", min=0.0)] = 10.0,
     attempts: Annotated[int, typer.Option("--attempts", help="At most so many.", min=1, max=20)] = 4,
     split: Annotated[str, typer.Option("--split", help="Of the corpus, that errors are counted on.")] = "dev",
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Make a model smaller and faster until it keeps to limits; Ctrl-C saves, the same command goes on."""
-    from firstwords.compression.planner import compress_to_target
+    from firstwords.compression.planner import ATTEMPTS, compress_to_target
     from firstwords.compression.target import Target
     from firstwords.data.manifest import load_corpus
-    from firstwords.report.compression import ROUNDS, compare_variants, save_comparison
+    from firstwords.report.compression import ROUNDS, joined, save_comparison
     from firstwords.report.evaluate_model import utterances_of
     from firstwords.training.progress import Progress
 
@@ -57,12 +63,13 @@ def run(
     heard = load_corpus(corpus)
     utterances_of(heard, split)  # refuses a split that is not there before anything is written
     exact = any(limits.limit(metric) is not None for metric in ("rtf", "memory"))
-    steps = _Steps(corpus, heard, split, minutes, device, ROUNDS if exact else 1, progress)
+    kept = to / ATTEMPTS / MEASURED
+    steps = _Steps(corpus, heard, split, minutes, device, ROUNDS if exact else 1, kept, model, progress)
     settings = f"{corpus.resolve()} {split} {minutes:g} {device}"
     done = compress_to_target(model, to, limits, steps, most=attempts, settings=settings, say=progress.say)
     folders = [model, *(attempt.folder for attempt in done.attempts)]
-    _tell(done, progress, split)  # first: the report measures everything once more, side by side
-    page = save_comparison(compare_variants(folders, steps.heard, split, say=progress.say), to / "report")
+    _tell(done, progress, split)
+    page = save_comparison(joined([steps.compared(folder) for folder in folders]), to / "report")
     progress.say(f"Report: {page}")
     _conclude(done, progress, target)
 
@@ -79,13 +86,13 @@ def choose(
     from firstwords.compression.planner import fitting
     from firstwords.compression.target import Target
     from firstwords.data.manifest import load_corpus
-    from firstwords.report.compression import ROUNDS
+    from firstwords.report.compression import compare_variants
     from firstwords.training.progress import Progress
 
     limits = Target.parse(target)
     progress = Progress()
-    heard = load_corpus(corpus)
-    best, why = fitting([(m, measured(m, heard, split, rounds=ROUNDS)) for m in models], limits)
+    found = compare_variants(models, load_corpus(corpus), split).variants
+    best, why = fitting([(one.folder, measures_of(one)) for one in found], limits)
     for line in why:
         progress.say(f"Not {line}.")
     if best is None:
@@ -97,17 +104,14 @@ def choose(
     progress.say(f"Take {best}.")
 
 
-def measured(folder: Path, corpus: Corpus, split: str, *, rounds: int) -> Measures:
-    """A model folder -> what limits are set on; time and memory from so many processes."""
-    from firstwords.report.compression import compare_variants
-
-    (found,) = compare_variants([folder], corpus, split, rounds=rounds, lengths=(5.0,)).variants
+def measures_of(found: Variant) -> Measures:
+    """A measured model -> what limits are set on."""
     measures: dict[str, float | None] = {
         "size": found.weight_bytes,
         "parameters": found.parameters,
         "macs": found.macs_per_second,
-        "memory": found.peak_bytes,
-        "rtf": found.real_time_factors[5.0],
+        "memory": found.model_bytes,
+        "rtf": found.real_time_factors[RTF_SECONDS],
         "cer": 100 * found.letters.rate,
         "wer": 100 * found.words.rate,
     }
@@ -116,7 +120,13 @@ def measured(folder: Path, corpus: Corpus, split: str, *, rounds: int) -> Measur
 
 @dataclass
 class _Steps:
-    """The steps of the product for the planner."""
+    """The steps of the product for the planner.
+
+    Args:
+        rounds: processes that time and memory are measured in.
+        kept: folder for what was measured of each model: the report shows these figures.
+        original: the model that is compressed.
+    """
 
     corpus: Path
     heard: Corpus
@@ -124,6 +134,8 @@ class _Steps:
     minutes: float
     device: str
     rounds: int
+    kept: Path
+    original: Path
     progress: Progress
 
     def reach(self, source: Path) -> float:
@@ -134,7 +146,7 @@ class _Steps:
     def prune(self, source: Path, to: Path, share: float) -> None:
         from firstwords.compression.prune import Orders, prune_model
 
-        orders = Orders(share=share, minutes=self.minutes or None)
+        orders = Orders(cut=share, minutes=self.minutes or None)
         prune_model(source, self.corpus, to, orders, device=self.device, progress=self.progress)
 
     def store(self, source: Path, to: Path, keep: Keep, budget: int | None) -> None:
@@ -151,7 +163,29 @@ class _Steps:
         quantize(source, to, order, progress=self.progress)
 
     def measure(self, folder: Path) -> Measures:
-        return measured(folder, self.heard, self.split, rounds=self.rounds)
+        path = self._path(folder)
+        path.unlink(missing_ok=True)  # of a model that stood there before
+        (found,) = self.compared(folder).variants
+        return measures_of(found)
+
+    def compared(self, folder: Path) -> Comparison:
+        """Everything that is known of a model; it is measured where that is not written down."""
+        from pydantic import TypeAdapter
+
+        from firstwords.files import write_atomically
+        from firstwords.report.compression import Comparison, compare_variants
+
+        path, form = self._path(folder), TypeAdapter(Comparison)
+        if path.is_file():
+            with contextlib.suppress(OSError, ValueError):
+                return form.validate_json(path.read_bytes())
+        found = compare_variants([folder], self.heard, self.split, rounds=self.rounds)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, form.dump_json(found, indent=1).decode() + "\n")
+        return found
+
+    def _path(self, folder: Path) -> Path:
+        return self.kept / f"{'original' if folder == self.original else folder.name}.json"
 
 
 def _tell(done: Planned, progress: Progress, split: str) -> None:

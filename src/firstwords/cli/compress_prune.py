@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from firstwords.cli.training_options import Device
 from firstwords.errors import UsageError, quoted
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ def run(
         Path,
         typer.Option("--to", help="Model folder to write; one that was begun goes on.", show_default=False),
     ],
-    share: Annotated[float, typer.Option("--share", help="Of the parameters that go: 0 to 1.")] = 0.3,
+    cut: Annotated[float, typer.Option("--cut", help="Share of the parameters that goes: 0 to 1.")] = 0.3,
     by: Annotated[
         str,
         typer.Option(
@@ -50,7 +51,7 @@ def run(
         bool,
         typer.Option("--unstructured", help="Zeros among the weights: a smaller file, no faster model."),
     ] = False,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Cut the parts of a model that matter least; Ctrl-C saves, and the same command goes on."""
     if (minutes is None) == (not no_tuning):
@@ -69,7 +70,7 @@ def run(
     if by not in CRITERIA:
         raise UsageError(f"--by {by}: no such criterion.", mend=f"Use one of {', '.join(CRITERIA)}.")
     orders = Orders(
-        share=share,
+        cut=cut,
         by=by,
         rounds=rounds,
         minutes=minutes,

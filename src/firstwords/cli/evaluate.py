@@ -136,7 +136,7 @@ def _load(
     if not search.given and second.llm is None:
         return None
     from firstwords.inference.recognizer import Recognizer
-    from firstwords.search.biasing import read_phrases
+    from firstwords.search.phrase_rows import read_phrases
     from firstwords.search.search import search_words
     from firstwords.text.normalize import normalizer
 

@@ -76,3 +76,5 @@ def _show(made: Made) -> None:
         console.print("For firstwords' own runtime only; sherpa-onnx cannot run this bundle:")
         for reason in made.plan.alone:
             console.print(f"  - {reason}")
+    for line in made.left_out:
+        console.print(line)

@@ -11,7 +11,7 @@ from firstwords.cli.search_options import SearchOptions
 from firstwords.cli.transcribe_files import Loaded
 from firstwords.errors import UsageError
 from firstwords.export.runtime import Runtime
-from firstwords.export.runtime_help import DEFAULT
+from firstwords.export.runtime_help import DEFAULT, NO_HELP
 
 if TYPE_CHECKING:
     from firstwords.cli.transcribe_stream import StreamOptions
@@ -24,14 +24,13 @@ _REFUSED = {
     "--chunk-ms": "the chunk of a streaming bundle is fixed when it is exported",
     "--left-ms": "the left context of a streaming bundle is fixed when it is exported",
     "--source-lm": "a bundle's search takes one language model",
-    "--phrases": "phrases are spelled with the tokenizer of the model folder",
 }
 _VARIANTS = {"auto": "fp32", "fp32": "fp32", "int8": "int8"}
 
 
 def refuse_options(given: Mapping[str, object], device: str, search: SearchOptions) -> None:
     """UsageError that names an option which a bundle cannot honour, and why."""
-    named = {**given, "--source-lm": search.source, "--phrases": search.phrases}
+    named = {**given, "--source-lm": search.source}
     for name, value in named.items():
         if value is not None:
             raise UsageError(f"{name} cannot be used with a bundle: {_REFUSED[name]}.", mend=_NEEDS_MODEL)
@@ -81,21 +80,33 @@ def _threads() -> int:
 
 def _help(runtime: Runtime, search: SearchOptions) -> list[str]:
     """Have the runtime search as wished -> what a user must be told."""
-    beam = search.beam or 1
-    if search.lm is None:
-        runtime.use(beam=beam)
-        return []
-    from firstwords.export.runtime_language_model import open_help
+    found, lines = NO_HELP, list[str]()
+    if search.phrases is not None:
+        from firstwords.export.runtime_words import open_phrases
 
-    weights = DEFAULT
-    if search.weight is not None:
-        weights = weights.with_(weight=search.weight)
-    if search.bonus is not None:
-        weights = weights.with_(bonus=search.bonus)
-    found = open_help(search.lm, runtime.tokenizer, runtime.facts.normalizer, weights)
-    runtime.use(beam=beam, help=found)
-    origin = "as given" if search.weight is not None else "not tuned for bundles"
-    return [f"Language model {search.lm}: weight {weights.weight:g}, bonus {weights.bonus:g} ({origin})."]
+        found = open_phrases(search.phrases, runtime.tokenizer, runtime.facts.normalizer)
+    if search.lm is not None:
+        from firstwords.export.runtime_language_model import open_help
+
+        weights = DEFAULT
+        if search.weight is not None:
+            weights = weights.with_(weight=search.weight)
+        if search.bonus is not None:
+            weights = weights.with_(bonus=search.bonus)
+        model = open_help(search.lm, runtime.tokenizer, runtime.facts.normalizer, weights)
+        found = found.joined(model)
+        origin = "as given" if search.weight is not None else "not tuned for bundles"
+        lines.append(
+            f"Language model {search.lm}: weight {weights.weight:g}, bonus {weights.bonus:g} ({origin})."
+        )
+    closed = runtime.closed_words
+    runtime.use(beam=search.beam or 1, help=found)
+    if closed and not runtime.closed_words:
+        lines.append(
+            f"The closed vocabulary of this bundle ({closed} words) is off: it belongs to the greedy search "
+            "without other help."
+        )
+    return lines
 
 
 class BundleHears:

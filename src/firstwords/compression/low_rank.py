@@ -185,21 +185,21 @@ def ranks_by_energy(layers: Sequence[Layer], energy: float) -> dict[str, int]:
     return {path: rank for path, rank in chosen.items() if rank is not None}
 
 
-def ranks_by_share(layers: Sequence[Layer], parameters: int, share: float) -> dict[str, int]:
-    """Equal energy kept in all layers, as much as leaves at most ``share`` of the model's parameters.
+def ranks_by_cut(layers: Sequence[Layer], parameters: int, cut: float) -> dict[str, int]:
+    """Equal energy kept in all layers, as much as lets at least ``cut`` of the model's parameters go.
 
     UsageError where ranks of one would not be enough.
     """
-    wanted = parameters * (1.0 - share)
+    wanted = parameters * cut
 
     def saved(energy: float) -> int:
         return sum(layer.saved(layer.rank(energy)) for layer in layers)
 
     if saved(0.0) < wanted:
-        least = 1.0 - saved(0.0) / parameters
+        most = saved(0.0) / parameters
         raise UsageError(
-            f"--share {share:g}: with ranks of 1 the model would still have {least:.0%} of its parameters.",
-            mend="Ask for a larger share, factor more layers (--only), or prune first.",
+            f"--cut {cut:g}: with ranks of 1 no more than {most:.0%} of the parameters would go.",
+            mend="Cut less, factor more layers (--only), or prune first.",
         )
     low, high = 0.0, 1.0
     for _ in range(_BISECTIONS):

@@ -38,7 +38,7 @@ from firstwords.compression.selection import (
     smallest,
     units_by_kind,
 )
-from firstwords.compression.tuning import tune
+from firstwords.compression.tuning import better_of
 from firstwords.data.manifest import load_corpus
 from firstwords.errors import CheckpointError, UsageError
 from firstwords.files import staged, write_atomically
@@ -60,7 +60,7 @@ class Orders:
     """What is asked for.
 
     Args:
-        share: of the model's parameters that go.
+        cut: share of the model's parameters that goes.
         by: criterion of importance.
         minutes: of fine-tuning, over all rounds; None: none.
         teacher: fine-tuning learns from the model before the cut, too (docs/distillation.md).
@@ -70,7 +70,7 @@ class Orders:
         unstructured: zeros among the encoder's weights instead of smaller tensors.
     """
 
-    share: float
+    cut: float
     by: By = "taylor"
     rounds: int = 1
     minutes: float | None = None
@@ -138,30 +138,23 @@ def prune_model(
     before = _standing(start.model, trial.error(start.model), source)
     progress.say(f"Before: {said(before)}.")
     at = start
-    for number, share in enumerate(shares(orders.share, orders.rounds), start=1):
+    for number, share in enumerate(shares(orders.cut, orders.rounds), start=1):
         place = to / ROUNDS / str(number)
         target = round(total * (1 - share))
         at = _round(place, at, trial, orders, number, target, least, progress)
         if orders.minutes is None:
             continue
-        if not (place / "tuned" / "finished").is_file():
-            progress.say(f"Round {number} of {orders.rounds}: fine-tuning.")
-            minutes = orders.minutes / orders.rounds
-            tune(
-                place / "tuned",
-                at,
-                corpus_folder,
-                minutes=minutes,
-                teacher=source if orders.teacher else None,
-                device=device,
-                progress=progress,
-            )
-            write_atomically(place / "tuned" / "finished", "")
-        tuned = load_model(place / "tuned", device="cpu")
-        if trial.error(at.model).objective < trial.error(tuned.model).objective:
-            progress.say("Fine-tuning made it worse on dev: the weights before it are kept.")
-        else:
-            at = tuned
+        progress.say(f"Round {number} of {orders.rounds}: fine-tuning.")
+        at = better_of(
+            place / "tuned",
+            at,
+            trial,
+            corpus_folder,
+            minutes=orders.minutes / orders.rounds,
+            teacher=source if orders.teacher else None,
+            device=device,
+            progress=progress,
+        )
     model = at.model
     if orders.minutes is None and trial.renew(model):
         progress.say("The statistics of batch normalization were measured anew.")
@@ -198,10 +191,10 @@ def said(standing: Standing) -> str:
 
 
 def _check(orders: Orders) -> None:
-    if not 0 < orders.share < 1:
+    if not 0 < orders.cut < 1:
         raise UsageError(
-            f"--share {orders.share:g}: expected a share of the parameters between 0 and 1.",
-            mend="For example --share 0.3.",
+            f"--cut {orders.cut:g}: expected a share of the parameters between 0 and 1.",
+            mend="For example --cut 0.3.",
         )
     if not 1 <= orders.rounds <= MOST_ROUNDS:
         raise UsageError(f"--rounds {orders.rounds}: expected 1 to {MOST_ROUNDS}.", mend="Mostly 1 or 3.")
@@ -247,12 +240,12 @@ def _check_reach(
     model: SpeechModel, groups: Sequence[Group], least: Mapping[str, int], orders: Orders, source: Path
 ) -> None:
     total, reached = model.num_parameters, smallest(model, groups, least)
-    if reached > round(total * (1 - orders.share)):
+    if reached > round(total * (1 - orders.cut)):
         most = 1 - reached / total
         raise UsageError(
-            f"--share {orders.share:g}: of the {total} parameters of '{source}' at most {100 * most:.1f} % "
+            f"--cut {orders.cut:g}: of the {total} parameters of '{source}' at most {100 * most:.1f} % "
             f"can go ({reached} are left).",
-            mend=f"Use --share {max(0.0, most - 0.005):.2f} or less, more --parts, or a smaller model.",
+            mend=f"Use --cut {max(0.0, most - 0.005):.2f} or less, more --parts, or a smaller model.",
         )
 
 
@@ -306,7 +299,7 @@ def _round(
     model = copy.deepcopy(at.model)
     losses = trial.gradients(model, seed=orders.seed) if orders.by in NEEDS_SPEECH else []
     if orders.unstructured:
-        share = shares(orders.share, orders.rounds)[number - 1]
+        share = shares(orders.cut, orders.rounds)[number - 1]
         zero_weights(model.eval(), orders.by, losses, share, seed=orders.seed)
     else:
         groups = [group for group in groups_of(model) if group.kind in orders.kinds]
@@ -322,7 +315,7 @@ def _round(
             raise UsageError(
                 f"--by {orders.by} judges too few units: {chosen.parameters} parameters are left, "
                 f"{target} were wanted.",
-                mend="Use another --by, more --parts, or a smaller --share.",
+                mend="Use another --by, more --parts, or a smaller --cut.",
             )
         cut(model, chosen.removed)
         progress.say(f"{model.num_parameters} parameters are left (wanted: {target}).")

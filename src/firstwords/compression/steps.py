@@ -29,12 +29,12 @@ from firstwords.compression.low_rank import (
     candidates,
     collect,
     factored,
+    ranks_by_cut,
     ranks_by_energy,
-    ranks_by_share,
 )
 from firstwords.compression.material import Material
 from firstwords.compression.skipping import transcript_loss, without_layers
-from firstwords.compression.tuning import tune
+from firstwords.compression.tuning import WORSE, better_of
 from firstwords.data.manifest import load_corpus
 from firstwords.errors import UsageError
 from firstwords.files import staged, write_atomically
@@ -56,15 +56,15 @@ class LowRankOrders:
     """What is asked for.
 
     Args:
-        energy: share of the outputs' variance that every layer keeps; None: ``share`` decides.
-        share: of the model's parameters that are left; None: ``energy`` decides.
+        energy: share of the outputs' variance that every layer keeps; None: ``cut`` decides.
+        cut: share of the model's parameters that goes; None: ``energy`` decides.
         method: "data", or "plain" as a control.
         only: patterns of the paths of layers; none: all.
         minutes: of fine-tuning with the model it came from as teacher; None: none.
     """
 
     energy: float | None = None
-    share: float | None = None
+    cut: float | None = None
     method: Method = "data"
     only: tuple[str, ...] = ()
     minutes: float | None = None
@@ -110,7 +110,18 @@ def low_rank_model(
     if orders.minutes is not None:
         if not (begun / WEIGHTS).is_file():
             save_model(begun, model, start.tokenizer, card="", speech_gate=start.speech_gate)
-        model = _tuned(to, source, corpus, orders.minutes, device, progress)
+        thin = load_model(begun, device="cpu")
+        kept = better_of(
+            to / TUNING / "tuned",
+            thin,
+            trial,
+            corpus,
+            minutes=orders.minutes,
+            teacher=source,
+            device=device,
+            progress=progress,
+        )
+        model, said = kept.model, (*said, *((WORSE,) if kept is thin else ()))
     settings = _plain(orders) | ({"teacher": True} if orders.minutes is not None else {})
     return _finish(source, to, start, model, trial, before, "low-rank", settings, said)
 
@@ -223,12 +234,13 @@ def note_distilled(to: Path, teacher: Path, start: Path | None, *, minutes: floa
 
 
 def _check(orders: LowRankOrders) -> None:
-    if (orders.energy is None) == (orders.share is None):
-        raise UsageError("Give one of --energy and --share.", mend="For example --energy 0.95.")
-    for name, value in (("energy", orders.energy), ("share", orders.share)):
+    if (orders.energy is None) == (orders.cut is None):
+        raise UsageError("Give one of --energy and --cut.", mend="For example --energy 0.95.")
+    for name, value, example in (("energy", orders.energy, 0.95), ("cut", orders.cut, 0.3)):
         if value is not None and not 0 < value < 1:
             raise UsageError(
-                f"--{name} {value:g}: expected a share between 0 and 1.", mend=f"For example --{name} 0.7."
+                f"--{name} {value:g}: expected a share between 0 and 1.",
+                mend=f"For example --{name} {example:g}.",
             )
     if orders.minutes is not None and not orders.minutes > 0:
         raise UsageError(f"--minutes {orders.minutes:g}: expected more than 0.", mend="Or leave it away.")
@@ -272,8 +284,8 @@ def _factored(
     moments = collect(model, trial.one_by_one(trial.spoken, seconds=orders.seconds))
     model.cpu()
     layers = candidates(model, moments, method=orders.method, only=orders.only)
-    if orders.share is not None:
-        ranks = ranks_by_share(layers, model.num_parameters, orders.share)
+    if orders.cut is not None:
+        ranks = ranks_by_cut(layers, model.num_parameters, orders.cut)
     else:
         assert orders.energy is not None  # checked
         ranks = ranks_by_energy(layers, orders.energy)
@@ -289,24 +301,6 @@ def _factored(
         f"to {max(ranks.values())}.",
     )
     return small, said
-
-
-def _tuned(
-    to: Path, source: Path, corpus: Path, minutes: float, device: str, progress: Progress
-) -> SpeechModel:
-    place = to / TUNING
-    if not (place / "finished").is_file():
-        tune(
-            place / "tuned",
-            load_model(place / "begun", device="cpu"),
-            corpus,
-            minutes=minutes,
-            teacher=source,
-            device=device,
-            progress=progress,
-        )
-        write_atomically(place / "finished", "")
-    return load_model(place / "tuned", device="cpu").model
 
 
 def _finish(

@@ -3,7 +3,7 @@
     size        bytes of model.safetensors: B, KB, MB (powers of ten), KiB, MiB
     parameters  weights: plain numbers, K, M
     macs        multiply-accumulates per second of audio: plain numbers, M, G
-    memory      peak of the process that transcribes, bytes as in size
+    memory      what the model adds to the program, at most, while it reads 15 s; bytes as in size
     rtf         seconds of computing per second of audio, one thread, 5 s of speech
     cer, wer    percent; with a sign, points more than the original has: cer<=+1.0
 

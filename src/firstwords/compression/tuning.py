@@ -1,6 +1,7 @@
 """Training a compressed model for a while, by the loop, the feeding and the recipe that made it.
 
     tune            a cut model, in a folder that can resume; the teacher is the model before it was cut
+    better_of       the same, and what errs less on dev: the tuned model, or the one before
     tune_in_place   a quantized one, for a few minutes in memory: its weights are tied in ways no folder keeps
 
 A fifth of the recipe's rate, in place a tenth, as a cosine; every regulariser as at the end of training; the
@@ -20,7 +21,8 @@ from torch import Tensor
 from firstwords.compression.material import Material
 from firstwords.compression.pacing import PacedTask
 from firstwords.errors import TrainingError
-from firstwords.model.checkpoint import RECIPE, TOKENIZER, LoadedModel
+from firstwords.files import write_atomically
+from firstwords.model.checkpoint import RECIPE, TOKENIZER, LoadedModel, load_model
 from firstwords.model.recipe import Recipe, write_recipe
 from firstwords.model.speech_model import SpeechModel
 from firstwords.model.structure import write_structure
@@ -39,7 +41,9 @@ from firstwords.training.trainer import make_optimizer, train
 
 RATE_SHARE = 0.2  # of the recipe's rate
 SHORT_RATE_SHARE = 0.1
+WORSE = "Fine-tuning made it worse on dev: the weights before it are kept."
 _WARMUP = 0.05  # of the run
+_FINISHED = "finished"  # a file: nothing is left to do in the folder of a tuning
 
 
 def tuning_recipe(recipe: Recipe, *, minutes: float, teacher: Path | None) -> Recipe:
@@ -98,6 +102,31 @@ def tune(
             mend="Give more --minutes, or --no-tuning.",
         )
     return folder
+
+
+def better_of(
+    folder: Path,
+    start: LoadedModel,
+    trial: Material,
+    corpus: Path,
+    *,
+    minutes: float,
+    teacher: Path | None,
+    device: str,
+    progress: Progress,
+) -> LoadedModel:
+    """Tune ``start`` in ``folder``, or go on there -> that model, or ``start`` where it errs less on dev.
+
+    A few minutes of training on little speech may do harm, and no step of compression shall keep harm.
+    """
+    if not (folder / _FINISHED).is_file():
+        tune(folder, start, corpus, minutes=minutes, teacher=teacher, device=device, progress=progress)
+        write_atomically(folder / _FINISHED, "")
+    tuned = load_model(folder, device="cpu")
+    if trial.error(start.model).objective < trial.error(tuned.model).objective:
+        progress.say(WORSE)
+        return start
+    return tuned
 
 
 def tune_in_place(

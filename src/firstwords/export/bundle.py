@@ -26,6 +26,7 @@ EXPORT_AGAIN = "Export the model again: 'firstwords export MODEL --to DIR'."
 _LARGEST = 4 << 20  # bytes of bundle.json
 _MOST_STATES, _MOST_FRAMES = 4096, 1 << 16
 _MOST_STATE = 1 << 26  # numbers of all states
+_MOST_WORDS = 1 << 16  # of a closed vocabulary
 _ROUNDING = 1e-6  # of decimal fractions
 
 
@@ -89,6 +90,7 @@ class BundleFacts(_Facts):
     chunk: ChunkFacts | None = None
     states: Annotated[tuple[StateFacts, ...], Field(max_length=_MOST_STATES)] = ()
     speech_gate: GateFacts = GateFacts()
+    known_words: Annotated[tuple[tuple[int, ...], ...], Field(max_length=_MOST_WORDS)] = ()
     variants: dict[str, dict[str, str]]
     files: dict[str, FileFacts]
     firstwords: str = ""
@@ -114,6 +116,9 @@ class BundleFacts(_Facts):
             )
         if (numbers := sum(math.prod(state.shape) for state in self.states)) > _MOST_STATE:
             raise ValueError(f"the states have {numbers} numbers, at most {_MOST_STATE} are believable")
+        for tokens in self.known_words:
+            if not tokens or not all(0 < token < self.vocabulary for token in tokens):
+                raise ValueError(f"a word of 'known_words' is {list(tokens)}, no pieces of this vocabulary")
         names = [state.name for state in self.states]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"the state '{twice[0]}' stands twice")

@@ -48,8 +48,9 @@ def write_bundle_card(made: Made, engines: Sequence[str], heard: str, table: str
     return (
         f"# {recipe.name}\n\n| | |\n|---|---|\n{listed}\n{alone}\n"
         f"## Parity\n\n{heard}, each read by {', '.join(engines)}:\n\n{table}\n"
-        "The graphs hold the model alone: no language model, closed vocabulary or formatting of the model "
-        "folder. The speech gate stands in bundle.json; firstwords obeys it, sherpa-onnx knows none.\n"
+        "The graphs hold the model alone. The speech gate and the closed vocabulary stand in bundle.json: "
+        "firstwords obeys them, sherpa-onnx knows neither. Language models and phrases are given when "
+        "recordings are transcribed.\n" + "".join(f"\n{line}\n" for line in made.left_out)
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from firstwords.export.left_out import left_out
 from firstwords.export.plan import CHUNK_MS, Kind, Plan, plan_bundle
 from firstwords.export.quantize import quantize_graphs
 from firstwords.export.trace import require_onnx
@@ -21,6 +22,7 @@ class Made:
     loaded: LoadedModel
     plan: Plan
     sizes: dict[str, int]  # file name -> bytes
+    left_out: tuple[str, ...] = ()  # of the model folder, in sentences
 
 
 def make_bundle(
@@ -52,4 +54,5 @@ def make_bundle(
         graphs |= small
     files = all_files(graphs, loaded.tokenizer)
     write_bundle(folder, describe(plan, loaded, files), files)
-    return Made(folder, loaded, plan, {name: len(content) for name, content in files.items()})
+    sizes = {name: len(content) for name, content in files.items()}
+    return Made(folder, loaded, plan, sizes, left_out(loaded, plan))

@@ -1,24 +1,35 @@
-"""A graph with weights in eight bits: matrix products with weights per output channel, dynamic activations.
+"""A graph with weights in eight bits: products in integers, the range of their inputs measured on the way.
 
-onnxruntime's dynamic quantization, as icefall exports it: weights are QInt8, one scale per output channel;
-each product measures its input's range as it runs. Weights of convolutions are stored in eight bits and
-computed with as floats (shrink.py): their eight-bit kernel needs unsigned weights on ARM and is slower for
-depthwise ones.
+    MatMul(x, W)    -> MatMulInteger(DynamicQuantizeLinear(x), int8) * scale of x * scale per output channel
+    Conv, Gather    -> the same weights, computed with as floats: Cast(int8) * scale
+    scales          -> a byte each: e^(first + step * byte), rounded up
+    other vectors   -> a byte a number, between the smallest and the largest of 16
+
+Inputs that several products share are measured once. Symmetric weights from -127 to 127 (Jacob et al., 2018,
+arXiv:1712.05877, section 2.1, without zero points). The eight-bit kernels of convolutions need unsigned
+weights on ARM and are slower for depthwise ones. What is computed of constants alone is computed once, when
+an engine loads the file.
 """
 
 from __future__ import annotations
 
-import io
-import logging
-import tempfile
+import math
 from collections.abc import Mapping
-from pathlib import Path
+from typing import Any, final
 
-from firstwords.export.shrink import shorten_names, shrink_weights
+import numpy as np
+import numpy.typing as npt
+
+from firstwords.export.shrink import compact, constants, drop_unused, replace, shorten_names
+from firstwords.export.simplify import log_of_sigmoid
 from firstwords.export.trace import IR_VERSION
 
-_OPERATIONS = {"decoder": ["MatMul", "Gather"]}  # a table of embeddings is a weight too
 _LEAST_SAVED = 0.9  # a graph that shrinks by less stays as it is
+_LEVELS = 127
+_LEAST_OF_CHANNEL = 4  # weights; with fewer the scales would outweigh what is gained
+_LEAST_VECTOR, _BLOCK = 8, 16  # numbers
+
+Floats = npt.NDArray[np.float32]
 
 
 def quantize_graphs(graphs: Mapping[str, bytes]) -> dict[str, bytes]:
@@ -28,36 +39,257 @@ def quantize_graphs(graphs: Mapping[str, bytes]) -> dict[str, bytes]:
         part = name.removesuffix(".onnx")
         if part == "features":
             continue
-        small = quantize_dynamic(content, _OPERATIONS.get(part, ["MatMul"]))
+        small = in_eight_bits(content)
         if len(small) < _LEAST_SAVED * len(content):
             found[f"{part}.int8.onnx"] = small
     return found
 
 
-def quantize_dynamic(content: bytes, operations: list[str]) -> bytes:
-    """ONNX file -> the same with eight-bit weights in these operations."""
+def in_eight_bits(content: bytes) -> bytes:
+    """ONNX file -> the same with weights in eight bits."""
     import onnx
-    from onnxruntime.quantization import QuantType
-    from onnxruntime.quantization import quantize_dynamic as quantize
 
-    logger = logging.getLogger()
-    before = logger.level
-    logger.setLevel(logging.ERROR)  # it advises on its own preprocessing, which is done
-    try:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "small.onnx"
-            quantize(
-                onnx.load(io.BytesIO(content)),
-                path,
-                op_types_to_quantize=operations,
-                per_channel=True,
-                weight_type=QuantType.QInt8,
-                extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
-            )
-            model = onnx.load(path)
-    finally:
-        logger.setLevel(before)
+    model = onnx.load_from_string(content)
     model.ir_version = IR_VERSION
-    shrink_weights(model)
+    log_of_sigmoid(model)
+    quantize_weights(model)
+    pack_vectors(model)
     shorten_names(model)
+    compact(model)
     return model.SerializeToString()
+
+
+def quantize_weights(model: Any) -> None:
+    """Weights of products, convolutions and tables of embeddings in eight bits."""
+    graph = model.graph
+    _matrices_upright(graph)
+    weights = _weights_of(graph)
+    if not weights:
+        return
+    scales = _Scales(weights)
+    nodes, given = scales.nodes()
+    for weight in weights.values():
+        tensors, more = weight.quantized(scales.of(weight))
+        given += tensors
+        nodes += more
+    body = _products(graph, weights)
+    del graph.node[:]
+    graph.node.extend(body)
+    replace(graph, nodes, given, set(weights))
+    drop_unused(graph)
+
+
+def pack_vectors(model: Any) -> None:
+    """Vectors of floats (biases, norms, mixing weights) -> one tensor of bytes, spread again at loading."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph = model.graph
+    uses = {name for node in graph.node for name in node.input}
+    vectors = {
+        tensor.name: numpy_helper.to_array(tensor)
+        for tensor in graph.initializer
+        if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) == 1 and tensor.name in uses
+    }
+    vectors = {n: v for n, v in vectors.items() if len(v) >= _LEAST_VECTOR and np.isfinite(v).all()}
+    if len(vectors) < 2:
+        return
+    parts = [np.pad(values, (0, -len(values) % _BLOCK), mode="edge") for values in vectors.values()]
+    blocks = np.concatenate(parts).reshape(-1, _BLOCK)
+    low = blocks.min(axis=1, keepdims=True)
+    step = (blocks.max(axis=1, keepdims=True) - low) / np.float32(255)
+    levels = np.rint((blocks - low) / np.where(step > 0, step, 1)).clip(0, 255).astype(np.uint8)
+    names, sizes = list[str](), list[int]()
+    for name, values in vectors.items():
+        names.append(name)
+        sizes.append(len(values))
+        if rest := -len(values) % _BLOCK:
+            names.append(f"{name}/rest")
+            sizes.append(rest)
+    given = {
+        "vectors/levels": levels,
+        "vectors/step": step,
+        "vectors/low": low,
+        "vectors/flat": np.array([-1], np.int64),
+        "vectors/sizes": np.array(sizes, np.int64),
+    }
+    make = helper.make_node
+    nodes = [
+        make("Cast", ["vectors/levels"], ["vectors/float"], to=TensorProto.FLOAT),
+        make("Mul", ["vectors/float", "vectors/step"], ["vectors/above"]),
+        make("Add", ["vectors/above", "vectors/low"], ["vectors/blocks"]),
+        make("Reshape", ["vectors/blocks", "vectors/flat"], ["vectors"]),
+        make("Split", ["vectors", "vectors/sizes"], names, axis=0),
+    ]
+    replace(graph, nodes, [numpy_helper.from_array(v, name) for name, v in given.items()], set(vectors))
+
+
+@final
+class _Weight:
+    """A constant with a scale for each place of its first axis (tables, kernels) or its last (matrices)."""
+
+    def __init__(self, name: str, values: Floats, axis: int) -> None:
+        self.name, self.values, self.axis = name, values, axis
+
+    @property
+    def channels(self) -> int:
+        return self.values.shape[self.axis]
+
+    @property
+    def peaks(self) -> Floats:
+        """(channels,) the largest size of each."""
+        return np.abs(np.moveaxis(self.values, self.axis, 0).reshape(self.channels, -1)).max(axis=1)
+
+    def quantized(self, scale: Floats) -> tuple[list[Any], list[Any]]:
+        """Scales (channels,) -> the weights as int8, and what makes floats of them where floats are read."""
+        from onnx import TensorProto, helper, numpy_helper
+
+        shape = [1] * self.values.ndim
+        shape[self.axis] = -1
+        steps = np.rint(self.values / scale.reshape(shape)).clip(-_LEVELS, _LEVELS).astype(np.int8)
+        tensor = numpy_helper.from_array(steps, f"{self.name}/steps")
+        if self.axis != 0:
+            return [tensor], []
+        ones = numpy_helper.from_array(np.array(shape, np.int64), f"{self.name}/shape")
+        return [tensor, ones], [
+            helper.make_node("Cast", [f"{self.name}/steps"], [f"{self.name}/float"], to=TensorProto.FLOAT),
+            helper.make_node("Reshape", [f"{self.name}/scale", f"{self.name}/shape"], [f"{self.name}/size"]),
+            helper.make_node("Mul", [f"{self.name}/float", f"{self.name}/size"], [self.name]),
+        ]
+
+
+@final
+class _Scales:
+    """Scales of all weights: bytes on a logarithmic grid, the next above 1/127 of a channel's largest."""
+
+    def __init__(self, weights: Mapping[str, _Weight]) -> None:
+        self._weights = weights
+        wanted = {name: weight.peaks.astype(np.float64) / _LEVELS for name, weight in weights.items()}
+        every = np.concatenate(list(wanted.values()))
+        some = every[every > 0]
+        self._low = np.float32(math.log(some.min()) if len(some) else 0.0)
+        high = math.log(some.max()) if len(some) else 0.0
+        self._step = np.float32(max((high - float(self._low)) / 254, 1e-6))
+        self._codes = {name: self._code(scale) for name, scale in wanted.items()}
+
+    def _code(self, scale: npt.NDArray[np.float64]) -> npt.NDArray[np.uint8]:
+        logs = np.log(np.where(scale > 0, scale, np.exp(float(self._low))))
+        return np.ceil((logs - self._low) / self._step - 1e-6).clip(0, 255).astype(np.uint8)
+
+    def of(self, weight: _Weight) -> Floats:
+        return np.exp(self._codes[weight.name].astype(np.float32) * self._step + self._low)
+
+    def nodes(self) -> tuple[list[Any], list[Any]]:
+        """Nodes that make ``name/scale`` of all weights, and their constants."""
+        from onnx import TensorProto, helper, numpy_helper
+
+        given = {
+            "scales/codes": np.concatenate([self._codes[name] for name in self._weights]),
+            "scales/step": np.array(self._step),
+            "scales/low": np.array(self._low),
+            "scales/sizes": np.array([weight.channels for weight in self._weights.values()], np.int64),
+        }
+        make = helper.make_node
+        nodes = [
+            make("Cast", ["scales/codes"], ["scales/float"], to=TensorProto.FLOAT),
+            make("Mul", ["scales/float", "scales/step"], ["scales/above"]),
+            make("Add", ["scales/above", "scales/low"], ["scales/log"]),
+            make("Exp", ["scales/log"], ["scales"]),
+            make("Split", ["scales", "scales/sizes"], [f"{n}/scale" for n in self._weights], axis=0),
+        ]
+        return nodes, [numpy_helper.from_array(value, name) for name, value in given.items()]
+
+
+def _weights_of(graph: Any) -> dict[str, _Weight]:
+    """Constants that are read as weights only, each in one way."""
+    from onnx import TensorProto, numpy_helper
+
+    roles: dict[str, set[int | None]] = {}
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            roles.setdefault(name, set()).add(_axis(node, place))
+    found: dict[str, _Weight] = {}
+    for name, tensor in constants(graph).items():
+        axes = roles.get(name, {None})
+        if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2 or len(axes) != 1:
+            continue
+        (axis,) = axes
+        values = numpy_helper.to_array(tensor)
+        if axis is None or (axis == 1 and values.ndim != 2) or not np.isfinite(values).all():
+            continue
+        weight = _Weight(name, values, axis)
+        if values.size >= _LEAST_OF_CHANNEL * weight.channels:
+            found[name] = weight
+    return found
+
+
+def _matrices_upright(graph: Any) -> None:
+    """Gemm(x, W, b) -> Add(MatMul(x, W), b), W turned where it lies."""
+    from onnx import helper, numpy_helper
+
+    known = constants(graph)
+    body: list[Any] = []
+    for node in graph.node:
+        plain = all(_attribute(node, name, wanted) == wanted for name, wanted in _PLAIN.items())
+        if node.op_type != "Gemm" or not plain or node.input[1] not in known:
+            body.append(node)
+            continue
+        x, weight, *bias = node.input
+        (name,) = node.output
+        if _attribute(node, "transB", 0):
+            turned = np.ascontiguousarray(numpy_helper.to_array(known[weight]).T)
+            weight = f"{weight}/turned"
+            if weight not in known:
+                known[weight] = numpy_helper.from_array(turned, weight)
+                graph.initializer.append(known[weight])
+        body.append(helper.make_node("MatMul", [x, weight], [f"{name}/plain" if bias else name]))
+        if bias:
+            body.append(helper.make_node("Add", [f"{name}/plain", *bias], [name]))
+    del graph.node[:]
+    graph.node.extend(body)
+
+
+_PLAIN = {"alpha": 1.0, "beta": 1.0, "transA": 0}  # of Gemm
+
+
+def _axis(node: Any, place: int) -> int | None:
+    """The axis of the channels of a weight at this input of a node; None where it is none."""
+    match (node.op_type, place):
+        case ("Conv", 1):
+            return 0
+        case ("Gather", 0):
+            return 0 if _attribute(node, "axis", 0) == 0 else None
+        case ("MatMul", 1):
+            return 1
+        case _:
+            return None
+
+
+def _attribute(node: Any, name: str, default: float) -> Any:
+    from onnx import helper
+
+    found = [a for a in node.attribute if a.name == name]
+    return helper.get_attribute_value(found[0]) if found else default
+
+
+def _products(graph: Any, weights: Mapping[str, _Weight]) -> list[Any]:
+    """The nodes of a graph, its products with quantized weights in integers."""
+    from onnx import TensorProto, helper
+
+    make = helper.make_node
+    measured: set[str] = set()
+    body: list[Any] = []
+    for node in graph.node:
+        if node.op_type != "MatMul" or node.input[1] not in weights:
+            body.append(node)
+            continue
+        x, weight, name = node.input[0], node.input[1], node.output[0]
+        if x not in measured:
+            measured.add(x)
+            body.append(make("DynamicQuantizeLinear", [x], [f"{x}/q", f"{x}/range", f"{x}/zero"]))
+        body += [
+            make("MatMulInteger", [f"{x}/q", f"{weight}/steps", f"{x}/zero"], [f"{name}/whole"]),
+            make("Cast", [f"{name}/whole"], [f"{name}/float"], to=TensorProto.FLOAT),
+            make("Mul", [f"{x}/range", f"{weight}/scale"], [f"{name}/size"]),
+            make("Mul", [f"{name}/float", f"{name}/size"], [name]),
+        ]
+    return body

@@ -38,6 +38,7 @@ from firstwords.export.runtime_audio import Loaded, attempt_each, load_short, on
 from firstwords.export.runtime_graphs import Frames, Graphs
 from firstwords.export.runtime_help import NO_HELP, Help
 from firstwords.export.runtime_search import TransducerSteps, read_ctc, read_transducer, spoken_tokens
+from firstwords.export.runtime_words import Judge
 from firstwords.inference.journal import Journal, recording_fingerprint
 from firstwords.inference.longform import (
     batches_by_length,
@@ -49,7 +50,6 @@ from firstwords.inference.longform import (
 from firstwords.inference.transcript import Token, Transcript, build_transcript
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import CtcBeamConfig, GreedyConfig
-from firstwords.search.speech_gate import SpeechGate
 from firstwords.text.given import GivenTokenizer
 
 if TYPE_CHECKING:  # who transcribes recordings needs none of it
@@ -77,7 +77,7 @@ class Runtime:
         self.bundle, self.facts = bundle, bundle.facts
         self.sample_rate = bundle.facts.sample_rate
         self.tokenizer = GivenTokenizer(bundle.pieces)
-        self._gate = SpeechGate(bundle.facts.speech_gate.threshold, frozenset(bundle.facts.speech_gate.words))
+        self._judge = Judge(self.facts, self.tokenizer)
         self._graphs = Graphs(bundle, threads)
         self._graphs.warm()
         self._hop = round(self.facts.frame_seconds * self.sample_rate)  # samples from frame to frame
@@ -93,6 +93,11 @@ class Runtime:
             threads: of the processor.
         """
         return cls(check_bundle(folder, variant), threads)
+
+    @property
+    def closed_words(self) -> int:
+        """Words of the closed vocabulary that near misses are read as; 0 where it is not used."""
+        return len(self._judge.known) if self.search is GREEDY and self.help.beside is None else 0
 
     def use(self, *, beam: int = 1, help: Help = NO_HELP) -> None:
         """Search with a beam, with a language model, or both, from now on; CTC bundles alone can."""
@@ -221,7 +226,7 @@ class Runtime:
             search=self.search,
             helped=self.help.beside,
             steps=self._steps if self.facts.kind == "transducer" else None,
-            gate=self._gate,
+            gate=self._judge.gate,
             sample_rate=sample_rate or self.sample_rate,
             endpoints=endpoints,
             partials=partials,
@@ -310,9 +315,8 @@ class Runtime:
         found: list[list[Hypothesis]] = [[] for _ in batch]
         if heard:
             frames = self._encode([batch[i] for i in heard], threads)
-            for i, readings in zip(heard, self._search(frames), strict=True):
-                if self._gate.is_speech(readings[0], self.tokenizer):
-                    found[i] = readings
+            for i, own, readings in zip(heard, frames, self._search(frames), strict=True):
+                found[i] = self._judge.shown(own, readings, closed=self.closed_words > 0)
         return found
 
     def _encode(self, batch: Sequence[Samples], threads: int) -> list[Frames]:
@@ -355,9 +359,7 @@ class Runtime:
         )
 
     def _short(
-        self,
-        group: Sequence[Utterance],
-        loaded: dict[int, Loaded],
+        self, group: Sequence[Utterance], loaded: dict[int, Loaded]
     ) -> dict[int, Transcript | FirstwordsError]:
         """Recordings that fit a window, decoded in batches of similar length."""
         done: dict[int, Transcript | FirstwordsError] = {}

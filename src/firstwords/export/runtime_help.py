@@ -1,22 +1,22 @@
-"""What helps the runtime's CTC searches beside the audio: a language model, in numpy.
+"""What helps the runtime's CTC searches beside the audio: language models, phrases, known words, in numpy.
 
-The weights are those of the searches over tensors (search/fusion.py): log P(reading | audio) + weight times
-log P(reading) + bonus times tokens.
+The weights are those of the searches over tensors (search/fusion.py): log P(reading | audio) + the sum over
+all parts of weight times log P(reading) + bonus times tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, final
+from typing import Any, NamedTuple, Protocol, final
 
 import numpy as np
 
 from firstwords.search.ctc_common import BLANK
 from firstwords.search.interface import LanguageModelConfig
 from firstwords.search.prefix_beam import Beside, Floats, Ints
+from firstwords.search.words import END
 
-END = 0  # column of the end of a sentence
 DEFAULT = LanguageModelConfig()
 
 
@@ -27,32 +27,61 @@ class Rows(Protocol):
         """Nothing said yet."""
         ...
 
-    def after(self, state: Any, token: int) -> Hashable:
+    def after(self, state: Any, token: int, /) -> Hashable:
         """One token more."""
         ...
 
-    def row(self, state: Any) -> Floats:
+    def row(self, state: Any, /) -> Floats:
         """(V,) natural-log probabilities of the next token; column 0 is the end."""
         ...
 
 
+class Part(NamedTuple):
+    """Rows, their share of the score, not 0, and the name under which a reading shows it."""
+
+    name: str
+    weight: float
+    rows: Rows
+
+
+@final
+class BonusRows(Rows):
+    """1 for every token and 0 for the end: what a weight makes of the number of tokens."""
+
+    def __init__(self, vocabulary: int) -> None:
+        self._row = np.ones(vocabulary)
+        self._row[END] = 0.0
+
+    def start(self) -> int:
+        return 0
+
+    def after(self, state: int, token: int) -> int:
+        return state
+
+    def row(self, state: int) -> Floats:
+        return self._row
+
+
 @final
 class RowCompanion:
-    """What a language model knows of the living prefixes of a beam (``prefix_beam.Beside``)."""
+    """What rows know of the living prefixes of a beam (``prefix_beam.Beside``)."""
 
-    def __init__(self, rows: Rows, weight: float, bonus: float, slots: int = 1) -> None:
-        self._rows, self._weight, self._bonus = rows, weight, bonus
-        self.names = (*(("language_model",) if weight else ()), *(("bonus",) if bonus else ()))
-        self._states: list[Any] = [rows.start()] * slots
+    def __init__(self, parts: Sequence[Part], slots: int = 1) -> None:
+        self._parts = tuple(parts)
+        self.names = tuple(part.name for part in parts)
+        self._states: list[tuple[Any, ...]] = [tuple(part.rows.start() for part in parts)] * slots
         self.shares: Floats = np.zeros((slots, len(self.names)))
 
     @property
     def scores(self) -> Floats:
         """(slots, V) weighted scores of the next token; column 0 is the end."""
-        found = np.stack([self._weighted(state) for state in self._states])
-        if self._bonus:
-            found[:, END + 1 :] += self._bonus
-        return found
+        return sum(
+            (
+                part.weight * np.stack([part.rows.row(states[place]) for states in self._states])
+                for place, part in enumerate(self._parts)
+            ),
+            start=np.zeros((len(self._states), 1)),
+        )
 
     def totals(self) -> Floats:
         """(slots,) weighted scores of the sentences so far, without an end."""
@@ -69,40 +98,37 @@ class RowCompanion:
         for slot, token in enumerate(tokens.tolist()):
             if token != BLANK:
                 shares[slot] += self._share(states[slot], token)
-                states[slot] = self._rows.after(states[slot], token)
+                states[slot] = tuple(
+                    part.rows.after(state, token)
+                    for part, state in zip(self._parts, states[slot], strict=True)
+                )
         self._states, self.shares = states, shares
 
     def rebase(self, slot: int) -> None:
         """Count the shares of all slots from those of this one on."""
         self.shares = self.shares - self.shares[slot]
 
-    def _weighted(self, state: Any) -> Floats:
-        row = self._rows.row(state)
-        return self._weight * row if self._weight else np.zeros(len(row))
-
-    def _share(self, state: Any, token: int) -> Floats:
-        parts = [self._weight * float(self._rows.row(state)[token])] if self._weight else []
-        if self._bonus:
-            parts.append(self._bonus if token != END else 0.0)
-        return np.array(parts)
+    def _share(self, states: tuple[Any, ...], token: int) -> Floats:
+        pairs = zip(self._parts, states, strict=True)
+        return np.array([part.weight * float(part.rows.row(state)[token]) for part, state in pairs])
 
 
 @dataclass(frozen=True)
 class Help:
-    """A language model and its weights; ``identity`` changes with any of them."""
+    """What helps; ``identity`` changes with any of it."""
 
-    rows: Rows | None = None
-    weights: LanguageModelConfig = DEFAULT
+    parts: tuple[Part, ...] = ()
     identity: str = ""
 
     @property
     def beside(self) -> Callable[[int], Beside] | None:
         """Beam -> a companion of one empty prefix; None where nothing helps."""
-        weight, bonus = self.weights.weight, self.weights.bonus
-        rows = self.rows
-        if rows is None or not (weight or bonus):
-            return None
-        return lambda _: RowCompanion(rows, weight, bonus)
+        return (lambda _: RowCompanion(self.parts)) if self.parts else None
+
+    def joined(self, other: Help) -> Help:
+        """Both together."""
+        identity = " ".join(one for one in (self.identity, other.identity) if one)
+        return Help(self.parts + other.parts, identity)
 
 
 NO_HELP = Help()

@@ -10,13 +10,16 @@ from typing import final
 
 import numpy as np
 
-from firstwords.errors import CheckpointError, UsageError
-from firstwords.export.runtime_help import DEFAULT, Help, Rows
+from firstwords.errors import CheckpointError
+from firstwords.export.runtime_help import DEFAULT, BonusRows, Help, Part, Rows
+from firstwords.export.runtime_words import check_letters
 from firstwords.lm.language_model import HEADER, WEIGHTS, WORDS, read_ngram
 from firstwords.lm.ngram import SPECIAL, UNKNOWN, NgramModel
 from firstwords.lm.ngram_arpa import read_arpa
 from firstwords.search.interface import LanguageModelConfig
+from firstwords.search.lexicon_rows import LexiconRows
 from firstwords.search.prefix_beam import Floats, Ints
+from firstwords.search.word_ngram import word_lexicon
 from firstwords.text.pieces import BYTES
 from firstwords.text.tokenizer import Tokenizer
 
@@ -80,12 +83,16 @@ def open_help(
             )
         model, unit, name = lm.model, lm.header.unit, lm.name
     if unit == "word" or (unit is None and _is_of_words(model, tokenizer)):
-        raise UsageError(
-            f"{name} knows whole words; a bundle's search asks letter by letter, or piece by piece.",
-            mend="Make one: 'firstwords lm train TEXT --to LM --unit char', or use the model folder.",
-        )
-    rows = NgramRows(model, _columns(model, tokenizer, name))
-    return Help(rows, weights, f"{_fingerprint(path)} {weights.model_dump_json()}")
+        check_letters(tokenizer, f"The words of {name}")
+        rows: Rows = LexiconRows(*word_lexicon(model, tokenizer, name))
+    else:
+        rows = NgramRows(model, _columns(model, tokenizer, name))
+    identity = f"{_fingerprint(path)} {weights.model_dump_json()}"
+    parts = (
+        Part("language_model", weights.weight, rows),
+        Part("bonus", weights.bonus, BonusRows(len(tokenizer.pieces))),
+    )
+    return Help(tuple(part for part in parts if part.weight), identity)
 
 
 def _columns(model: NgramModel, tokenizer: Tokenizer, name: str) -> Ints:

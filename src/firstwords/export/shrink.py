@@ -1,11 +1,9 @@
 """Fewer nodes and fewer bytes in an ONNX file, in standard operators that every engine knows.
 
-    shrink_weights  Conv(x, W)                        -> Conv(x, Cast(int8) * scale per output channel)
-                    biases and scales of weights      -> one tensor of float16: Cast, Split
-                    zero points of weights that are 0 -> left out, which says the same
     shrink_tables   window * cos(2 pi k t / n)        -> window * Gather(one turn of the cosine, k t mod n)
                     a table that is mostly zeros      -> ScatterElements of the others
     shorten_names   of nodes none, of values a few letters
+    compact         attributes that say what is so without them, whole numbers in eight bytes each
 
 What is computed of constants alone is computed once, when an engine loads the file.
 """
@@ -21,9 +19,6 @@ import numpy as np
 import numpy.typing as npt
 
 _LETTERS = string.ascii_letters + string.digits
-_HALF = 2.0**-10  # relative error of float16 that is taken
-_LEAST_VECTOR = 8  # numbers; shorter ones gain nothing
-_LEVELS = 127
 _LARGE = 4096  # numbers of a table
 _SAME = 2e-7  # of a table's largest number: the last bit of float32
 
@@ -50,13 +45,40 @@ def shorten_names(model: Any) -> None:
     del graph.value_info[:]
 
 
-def shrink_weights(model: Any) -> None:
-    """Weights of convolutions in eight bits, vectors in sixteen; for graphs whose products have eight."""
+def compact(model: Any) -> None:
+    """The same graph in fewer bytes: no attribute that only says the default, no constant twice, and whole
+    numbers in as many bytes as they need."""
+    from onnx import TensorProto, defs, numpy_helper
+
     graph = model.graph
-    _small_convolutions(graph)
-    _no_zero_points(graph)
-    _one_tensor_of_vectors(graph)
-    _drop_unused(graph)
+    for node in graph.node:
+        schema = defs.get_schema(node.op_type, model.opset_import[0].version, "")
+        said = [a for a in node.attribute if not _is_default(node, a, schema.attributes[a.name])]
+        del node.attribute[:]
+        node.attribute.extend(said)
+    first: dict[tuple[int, tuple[int, ...], bytes], str] = {}
+    same: dict[str, str] = {}
+    for tensor in graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        key = tensor.data_type, tuple(tensor.dims), values.tobytes()
+        same[tensor.name] = first.setdefault(key, tensor.name)
+        if tensor.data_type == TensorProto.INT64 and tensor.raw_data:
+            tensor.ClearField("raw_data")
+            tensor.int64_data.extend(values.reshape(-1).tolist())
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            node.input[place] = same.get(name, name)
+    drop_unused(graph)
+
+
+def _is_default(node: Any, attribute: Any, known: Any) -> bool:
+    """Whether an attribute says what holds without it."""
+    if node.op_type == "Conv" and attribute.name in ("dilations", "strides"):
+        return set(attribute.ints) == {1}
+    default = known.default_value
+    if not default.name:
+        return False
+    return all(getattr(attribute, kind) == getattr(default, kind) for kind in ("i", "f", "s"))
 
 
 def shrink_tables(model: Any, transforms: Mapping[int, Sequence[npt.NDArray[np.float32]]]) -> None:
@@ -75,7 +97,7 @@ def shrink_tables(model: Any, transforms: Mapping[int, Sequence[npt.NDArray[np.f
             if found is None and any(np.array_equal(values, table) for table in tables):
                 found = _turned(tensor.name, values, size)
         if found is not None:
-            _replace(graph, *found, {tensor.name})
+            replace(graph, *found, {tensor.name})
 
 
 def _names(count: int, kept: set[str]) -> list[str]:
@@ -95,7 +117,7 @@ def _names(count: int, kept: set[str]) -> list[str]:
     return found
 
 
-def _constants(graph: Any) -> dict[str, Any]:
+def constants(graph: Any) -> dict[str, Any]:
     return {tensor.name: tensor for tensor in graph.initializer}
 
 
@@ -105,7 +127,7 @@ def _array(tensor: Any) -> npt.NDArray[Any]:
     return numpy_helper.to_array(tensor)
 
 
-def _drop_unused(graph: Any) -> None:
+def drop_unused(graph: Any) -> None:
     used = {port.name for port in graph.output}
     nodes: list[Any] = []
     for node in reversed(list(graph.node)):
@@ -119,7 +141,7 @@ def _drop_unused(graph: Any) -> None:
     graph.initializer.extend(weights)
 
 
-def _replace(graph: Any, nodes: list[Any], weights: list[Any], gone: set[str]) -> None:
+def replace(graph: Any, nodes: list[Any], weights: list[Any], gone: set[str]) -> None:
     """``nodes`` before all others, ``weights`` in place of those that are ``gone``."""
     body = [*nodes, *graph.node]
     kept = [*(tensor for tensor in graph.initializer if tensor.name not in gone), *weights]
@@ -179,83 +201,3 @@ def _turned(name: str, values: npt.NDArray[np.float32], size: int) -> tuple[list
             ]
             return nodes, [numpy_helper.from_array(value, f"{name}/{part}") for part, value in given.items()]
     return None
-
-
-def _small_convolutions(graph: Any) -> None:
-    from onnx import TensorProto, helper, numpy_helper
-
-    known = _constants(graph)
-    wanted = {node.input[1] for node in graph.node if node.op_type == "Conv"}
-    nodes: list[Any] = []
-    weights: list[Any] = []
-    gone: set[str] = set()
-    for name in sorted(wanted & known.keys()):
-        if known[name].data_type != TensorProto.FLOAT:
-            continue
-        values = _array(known[name])
-        if values.size < 16 * len(values) // 2:
-            continue  # the scales would outweigh what is gained
-        peaks = np.abs(values).max(axis=tuple(range(1, values.ndim)), keepdims=True)
-        scale = (np.where(peaks > 0, peaks, 1.0) / _LEVELS).astype(np.float16)
-        if not _fits_half(scale.astype(np.float32)):
-            continue
-        steps = np.rint(values / scale.astype(np.float32)).clip(-_LEVELS, _LEVELS).astype(np.int8)
-        gone.add(name)
-        weights += [
-            numpy_helper.from_array(steps, f"{name}/steps"),
-            numpy_helper.from_array(scale, f"{name}/scale"),
-        ]
-        nodes += [
-            helper.make_node("Cast", [f"{name}/steps"], [f"{name}/float"], to=TensorProto.FLOAT),
-            helper.make_node("Cast", [f"{name}/scale"], [f"{name}/size"], to=TensorProto.FLOAT),
-            helper.make_node("Mul", [f"{name}/float", f"{name}/size"], [name]),
-        ]
-    _replace(graph, nodes, weights, gone)
-
-
-def _no_zero_points(graph: Any) -> None:
-    known = _constants(graph)
-    for node in graph.node:
-        if node.op_type == "MatMulInteger" and len(node.input) == 4:
-            point = known.get(node.input[3])
-            if point is not None and not _array(point).any():
-                del node.input[3]
-
-
-def _one_tensor_of_vectors(graph: Any) -> None:
-    from onnx import TensorProto, helper, numpy_helper
-
-    uses = {name for node in graph.node for name in node.input}
-    vectors: list[tuple[str, npt.NDArray[np.float32]]] = []
-    for tensor in graph.initializer:
-        if (
-            tensor.data_type == TensorProto.FLOAT
-            and len(tensor.dims) == 1
-            and tensor.dims[0] >= _LEAST_VECTOR
-        ):
-            values = _array(tensor)
-            if tensor.name in uses and _fits_half(values):
-                vectors.append((tensor.name, values))
-    if len(vectors) < 2:
-        return
-    names = [name for name, _ in vectors]
-    joined = np.concatenate([values for _, values in vectors]).astype(np.float16)
-    sizes = np.array([len(values) for _, values in vectors], dtype=np.int64)
-    weights = [
-        numpy_helper.from_array(joined, "vectors/half"),
-        numpy_helper.from_array(sizes, "vectors/sizes"),
-    ]
-    nodes = [
-        helper.make_node("Cast", ["vectors/half"], ["vectors"], to=TensorProto.FLOAT),
-        helper.make_node("Split", ["vectors", "vectors/sizes"], names, axis=0),
-    ]
-    _replace(graph, nodes, weights, set(names))
-
-
-def _fits_half(values: npt.NDArray[np.float32]) -> bool:
-    """Whether float16 keeps every number, but for what is nothing beside the largest."""
-    size = np.abs(values)
-    if not np.isfinite(values).all() or size.max(initial=0) > np.finfo(np.float16).max:
-        return False
-    error = np.abs(values.astype(np.float16).astype(np.float32) - values)
-    return bool((error <= _HALF * size + 1e-6 * size.max(initial=0)).all())

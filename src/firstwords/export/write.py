@@ -18,6 +18,7 @@ from firstwords.export.tokens import tokens_txt
 from firstwords.export.trace import require_onnx, to_onnx
 from firstwords.files import staged
 from firstwords.model.checkpoint import LoadedModel
+from firstwords.search.known_words import spelled_once
 from firstwords.search.speech_gate import OPEN
 from firstwords.text.tokenizer import Tokenizer
 
@@ -67,6 +68,7 @@ def describe(plan: Plan, loaded: LoadedModel, files: Mapping[str, bytes]) -> dic
         "blank": 0,
         "normalizer": recipe.text.normalizer,
         "pieces_join": JOINED,
+        "known_words": spelled_once(gate.words, loaded.tokenizer) if plan.kind == "ctc" else [],
         "speech_gate": {"threshold": gate.threshold, "words": sorted(gate.words)},
         **plan.facts,
         "variants": variants_of({name: b for name, b in files.items() if name.endswith(".onnx")}),

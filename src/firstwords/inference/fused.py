@@ -17,7 +17,7 @@ from firstwords.errors import UsageError, quoted
 from firstwords.inference.recognizer import Recognizer
 from firstwords.inference.second_pass import n_best_search
 from firstwords.inference.streaming import streamed_search
-from firstwords.search.biasing import phrase_scorer, read_phrases
+from firstwords.search.biasing import phrase_scorer
 from firstwords.search.fusion import Scorers
 from firstwords.search.interface import (
     CtcBeamConfig,
@@ -33,6 +33,7 @@ from firstwords.search.language_models import (
     language_model_fingerprint,
     open_language_model,
 )
+from firstwords.search.phrase_rows import read_phrases
 from firstwords.search.search import search_words
 from firstwords.search.tuned import TunedSetting, find_tuned, read_tuned
 from firstwords.text.normalize import normalizer

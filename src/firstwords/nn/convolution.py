@@ -30,7 +30,7 @@ def convolve_over_time(
     y = F.conv2d(
         image, weight.unsqueeze(-1), bias, (stride, 1), (padding, 0), (dilation, 1), groups=x.shape[2]
     )
-    return y.permute(0, 2, 3, 1).flatten(2)
+    return y.permute(0, 2, 3, 1).squeeze(2)
 
 
 def convolve(

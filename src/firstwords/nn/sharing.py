@@ -45,7 +45,8 @@ def attend(
     """Weighted sums of ``values`` with as many of the first heads as the values have."""
     if isinstance(weights, SharedWeights):
         return cast("Tensor", _Attend.apply(weights.token, values, weights.weights, weights.factors))
-    return _times_thin(weights[:, : values.shape[1]], values)
+    heads = int(values.shape[1])
+    return _times_thin(weights if int(weights.shape[1]) == heads else weights[:, :heads], values)
 
 
 def _times_thin(square: Tensor, thin: Tensor) -> Tensor:
@@ -213,6 +214,12 @@ def split_heads(x: Float[Tensor, "batch time width"], heads: int) -> Float[Tenso
     return x.reshape(x.shape[0], x.shape[1], heads, int(x.shape[2]) // heads).transpose(1, 2)
 
 
+def join_heads(x: Float[Tensor, "batch heads time head"]) -> Float[Tensor, "batch time width"]:
+    """The inverse of ``split_heads``."""
+    x = x.transpose(1, 2)
+    return x.reshape(x.shape[0], x.shape[1], int(x.shape[2]) * int(x.shape[3]))
+
+
 def split_offsets(
     positions: Float[Tensor, "offsets width"], heads: int
 ) -> Float[Tensor, "heads offsets head"]:
@@ -240,7 +247,7 @@ def align_offsets(scores: Float[Tensor, "batch heads rows offsets"], sources: in
     """Column j of row i of the result is column rows-1-i+j: a view (B, H, rows, sources), no copy."""
     rows, offsets = scores.shape[2], scores.shape[3]
     if is_captured():  # no runtime knows strides; with one column more, each row begins one place later
-        flat = torch.nn.functional.pad(scores, (0, 1)).flatten(2)
+        flat = torch.nn.functional.pad(scores, (0, 1)).reshape(*scores.shape[:2], -1)
         return flat[:, :, rows - 1 : rows - 1 + rows * offsets].reshape(scores.shape)[..., :sources]
     strides = (scores.stride(0), scores.stride(1), offsets - 1, 1)
     shape = (scores.shape[0], scores.shape[1], rows, sources)

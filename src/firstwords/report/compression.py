@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -53,7 +53,8 @@ class Variant:
         weight_bytes: of model.safetensors; ``bytes`` of all that transcribing needs.
         macs_per_second: of audio.
         seconds: length of the audio -> median wall clock.
-        peak_bytes: resident memory of the whole process; ``model_bytes`` above that without a model.
+        peak_bytes: resident memory of the whole process.
+        model_bytes: what of it came with the model: its weights, and what it computes with at a time.
         minutes: of training that its compression took.
     """
 
@@ -165,6 +166,14 @@ def compare_variants(
         )
     name = corpus.folder.resolve().name
     return Comparison(tuple(variants), name, split, scoring, counted, machine_name())
+
+
+def joined(parts: Sequence[Comparison]) -> Comparison:
+    """Comparisons of one split with the same normalizer, made one by one -> all variants side by side."""
+    variants = [variant for part in parts for variant in part.variants]
+    names = _names([variant.folder for variant in variants])
+    renamed = tuple(replace(one, name=name) for one, name in zip(variants, names, strict=True))
+    return replace(parts[0], variants=renamed)
 
 
 def _minutes(settings: dict[str, Any]) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from firstwords.report.evaluation import Evaluation
 from firstwords.scoring.phrases import PhraseCounts, count_phrases
-from firstwords.search.biasing import read_phrases
+from firstwords.search.phrase_rows import read_phrases
 from firstwords.text.normalize import normalizer
 
 

@@ -17,61 +17,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from firstwords.heads.head import FrameHead
 from firstwords.search.ctc_beam import CtcBeamSearch
 from firstwords.search.fusion import Weighted
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import CtcBeamConfig
-from firstwords.search.lexicon import LexiconScorer, spell_words
+from firstwords.search.known_words import BEAM, KNOWN_WORDS, PENALTY, KnownWords, numbered, spelled_once
+from firstwords.search.lexicon import LexiconScorer
 from firstwords.search.words import WordBoundaries
 from firstwords.tensors import Padded
 from firstwords.text.tokenizer import Tokenizer
 
-PENALTY = 6.0  # nats
-BEAM = 8
-
-
-@final
-class KnownWords:
-    """A ``WordModel`` that asks nothing of known words and a penalty of all others."""
-
-    def __init__(self, words: int, penalty: float = PENALTY) -> None:
-        self._free = np.zeros(words + 1)
-        self._penalty = penalty
-
-    def start(self) -> int:
-        """No word depends on those before."""
-        return 0
-
-    def scores(self, history: int) -> NDArray[np.float64]:
-        """(words + 1,) nats of each known word, that of the end first."""
-        return self._free
-
-    def oov(self, history: int) -> float:
-        """Nats of a word that is not known."""
-        return -self._penalty
-
-    def advance(self, history: int, word: int) -> int:
-        """The same again."""
-        return history
-
 
 def known_words(words: Iterable[str], tokenizer: Tokenizer, penalty: float = PENALTY) -> Weighted:
-    """The words of a closed vocabulary -> what a search adds to its scores.
-
-    Words that the tokenizer spells alike count once; one that it cannot spell is left out.
-    """
-    spelled: dict[tuple[int, ...], int] = {}
-    for tokens, _ in spell_words(sorted(words), tokenizer):
-        if tokens:
-            spelled.setdefault(tokens, len(spelled) + 1)
-    model = KnownWords(len(spelled), penalty)
+    """The words of a closed vocabulary -> what a search adds to its scores."""
+    spelled = spelled_once(words, tokenizer)
     boundaries = WordBoundaries.of(tokenizer.pieces)
-    scorer = LexiconScorer(model, list(spelled.items()), boundaries, letter=0.0)
-    return Weighted("known_words", 1.0, scorer, hears=False)
+    scorer = LexiconScorer(KnownWords(len(spelled), penalty), numbered(spelled), boundaries, letter=0.0)
+    return Weighted(KNOWN_WORDS, 1.0, scorer, hears=False)
 
 
 @final

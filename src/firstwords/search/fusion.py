@@ -28,10 +28,9 @@ from torch import Tensor
 from firstwords.errors import SearchError
 from firstwords.nn.scorer import TokenScorer
 from firstwords.search.interface import LanguageModelConfig
+from firstwords.search.words import END, NEVER
 
 LANGUAGE_MODEL = "language_model"  # name of that scorer
-END = 0  # column of the scores, and the token that starts a sentence
-NEVER = float("-inf")
 _FIRST: NDArray[np.int64] = np.zeros(1, dtype=np.int64)
 _SPARE = 4  # rows kept for each living sentence before those of the dead are cleared away
 

@@ -21,7 +21,8 @@ from firstwords.lm.neural.folder import load_neural
 from firstwords.lm.neural.scorer import neural_scorer
 from firstwords.lm.ngram_scorer import NgramScorer
 from firstwords.nn.scorer import TokenScorer
-from firstwords.search.word_ngram import word_scorer
+from firstwords.search.lexicon import LexiconScorer
+from firstwords.search.word_ngram import word_lexicon
 from firstwords.text.tokenizer import Tokenizer
 
 TUNED = "tuned.toml"  # weights chosen for this language model (tuned.py); no part of it
@@ -40,7 +41,7 @@ def _open_ngram(folder: Path, speaks: Speaks) -> TokenScorer[Any]:
     lm = load_language_model(folder)
     lm.check_normalizer(speaks.normalizer)
     if lm.header.unit == "word":
-        return word_scorer(lm, speaks.tokenizer)
+        return LexiconScorer(*word_lexicon(lm.model, speaks.tokenizer, lm.name))
     return NgramScorer(lm, speaks.tokenizer)
 
 

@@ -28,8 +28,9 @@ from torch import Tensor
 
 from firstwords.errors import SearchError
 from firstwords.nn.scorer import AttentionScorer
-from firstwords.search.fusion import END, NEVER, Weighted, check_vocabulary, weighted
+from firstwords.search.fusion import Weighted, check_vocabulary, weighted
 from firstwords.search.interface import AttentionBeamConfig
+from firstwords.search.words import END, NEVER
 
 PATIENCE = 3  # tokens without a good end before an utterance is done
 

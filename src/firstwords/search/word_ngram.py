@@ -1,4 +1,4 @@
-"""An n-gram model over words as what ``LexiconScorer`` asks, and the words that a tokenizer can spell."""
+"""An n-gram model over words as what a lexicon asks (lexicon_rows.py), and the words that can be spelled."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from firstwords.errors import CheckpointError, TextError
-from firstwords.lm.language_model import NgramLanguageModel
 from firstwords.lm.ngram import END, SPECIAL, UNKNOWN, NgramModel
-from firstwords.search.lexicon import LexiconScorer, WordModel
+from firstwords.search.lexicon_rows import WordModel
 from firstwords.search.words import WordBoundaries
 from firstwords.text.tokenizer import Tokenizer
 
@@ -40,24 +39,27 @@ class WordNgram(WordModel[int]):
         return int(self.model.advance(np.array([history]), np.array([known]))[1][0])
 
 
-def word_scorer(lm: NgramLanguageModel, tokenizer: Tokenizer) -> LexiconScorer:
-    """A word model -> scores of a recogniser's next tokens.
+Spellings = list[tuple[tuple[int, ...], int]]
+
+
+def word_lexicon(
+    model: NgramModel, tokenizer: Tokenizer, name: str
+) -> tuple[WordNgram, Spellings, WordBoundaries]:
+    """A word model -> the first arguments of ``LexiconRows`` and ``LexiconScorer``; ``name`` is for errors.
 
     Words that the tokenizer cannot spell, or spells as an earlier one, are unknown ones to the search.
     """
     boundaries = WordBoundaries.of(tokenizer.pieces)
-    spellings = _spellings(lm.model.words[_SPECIALS:], tokenizer, boundaries)
+    spellings = _spellings(model.words[_SPECIALS:], tokenizer, boundaries)
     if not spellings:
         raise CheckpointError(
-            f"{lm.name} holds no word that this recogniser's tokenizer can spell.",
+            f"{name} holds no word that this recogniser's tokenizer can spell.",
             mend="Make it from text of the language that the recogniser was trained on.",
         )
-    return LexiconScorer(WordNgram(lm.model), spellings, boundaries)
+    return WordNgram(model), spellings, boundaries
 
 
-def _spellings(
-    words: Sequence[str], tokenizer: Tokenizer, boundaries: WordBoundaries
-) -> list[tuple[tuple[int, ...], int]]:
+def _spellings(words: Sequence[str], tokenizer: Tokenizer, boundaries: WordBoundaries) -> Spellings:
     found: dict[tuple[int, ...], int] = {}
     for number, word in enumerate(words, start=1):
         try:

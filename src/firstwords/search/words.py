@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 
 from firstwords.text.pieces import SPACE
 
+END = 0  # column of scores of next tokens, and the token that starts a sentence
+NEVER = float("-inf")
+
 
 @dataclass(frozen=True)
 class WordBoundaries:

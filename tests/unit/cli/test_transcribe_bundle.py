@@ -94,10 +94,19 @@ def test_a_language_model_helps(home: Path) -> None:
     assert isinstance(refused.exception, SearchError)
 
 
+def test_phrases_help(home: Path, tmp_path: Path) -> None:
+    talk, names = home / "talks" / "one.wav", tmp_path / "names.txt"
+    names.write_text("aei\t0.5\n", encoding="utf-8")
+    assert firstwords("transcribe", home / "offline", talk, "--phrases", names).stdout.strip() == "aei"
+    names.write_text("ouo\t60\n", encoding="utf-8")  # so much that it is heard in anything
+    assert "ouo" in firstwords("transcribe", home / "offline", talk, "--phrases", names).stdout
+    refused = firstwords("transcribe", home / "streaming", talk, "--phrases", names)
+    assert isinstance(refused.exception, SearchError)
+
+
 REFUSED = {
     "--rescore": ("--rescore", "llm"),
     "--post": ("--post", "numbers"),
-    "--phrases": ("--phrases", "names.txt"),
     "--source-lm": ("--lm", "lm.arpa", "--source-lm", "lm.arpa"),
     "--device": ("--device", "cuda"),
     "--precision": ("--precision", "bf16"),

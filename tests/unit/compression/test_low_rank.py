@@ -1,4 +1,4 @@
-"""Low rank: the optimum in closed form, ranks by energy and by share, a factored model saved and loaded."""
+"""Low rank: the optimum in closed form, ranks by energy and by cut, a factored model saved and loaded."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from firstwords.compression.low_rank import (
     collect,
     factored,
     factors,
+    ranks_by_cut,
     ranks_by_energy,
-    ranks_by_share,
 )
 from firstwords.compression.material import Material
 from firstwords.data.manifest import load_corpus
@@ -122,9 +122,9 @@ def test_ranks_by_hand() -> None:
     assert ranks_by_energy([steep, flat], 0.95) == {"steep": 2}  # flat: 8 of 8, and 3 would save
     assert steep.saved(2) == 64 - 32
     # Of 128 numbers at most 100: 28 fewer. Rank 2 of steep saves 32; more energy would save 16.
-    assert ranks_by_share([steep, flat], 128, 100 / 128) == {"steep": 2}
-    with pytest.raises(UsageError, match="25%"):
-        ranks_by_share([steep, flat], 128, 0.1)
+    assert ranks_by_cut([steep, flat], 128, 28 / 128) == {"steep": 2}
+    with pytest.raises(UsageError, match="75%"):
+        ranks_by_cut([steep, flat], 128, 0.9)
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +148,7 @@ def test_a_factored_model_is_saved_and_loaded(tmp_path: Path, material: tuple[Pa
     assert any(path.startswith("heads.attention") for path in moments)
     assert not any(m._forward_pre_hooks for m in loaded.model.modules())
     layers = candidates(loaded.model, moments, method="data")
-    ranks = ranks_by_share(layers, loaded.model.num_parameters, 0.8)
+    ranks = ranks_by_cut(layers, loaded.model.num_parameters, 0.2)
     small = factored(loaded.model, moments, ranks, method="data")
     assert small.num_parameters <= 0.8 * loaded.model.num_parameters
     assert sum(isinstance(m, LowRankLinear) for m in small.modules()) == len(ranks)

@@ -83,7 +83,7 @@ def test_loaded_it_writes_what_it_wrote(pruned: PruneResult, corpus: Path) -> No
 def test_what_was_done_is_written_down(source: Path, pruned: PruneResult) -> None:
     (step,) = read_history(pruned.folder).steps
     assert step.step == "prune"
-    assert (step.settings["share"], step.settings["by"], step.settings["rounds"]) == (0.3, "taylor", 2)
+    assert (step.settings["cut"], step.settings["by"], step.settings["rounds"]) == (0.3, "taylor", 2)
     assert step.settings["after"]["parameters"] == pruned.after.parameters
     assert step.settings["after"]["file_bytes"] == (pruned.folder / "model.safetensors").stat().st_size
     rows = dict(facts(pruned.folder))
@@ -125,7 +125,7 @@ def test_a_killed_call_goes_on_where_it_was(
     assert not (to / "model.safetensors").exists()
     first = load_model(to / "rounds" / "1" / "cut", device="cpu", check=True)
     assert first.model.num_parameters < pruned.before.parameters
-    with pytest.raises(UsageError, match="begun with another share"):
+    with pytest.raises(UsageError, match="begun with another cut"):
         pruned_to(source, corpus, to, 0.2, rounds=2)
     pruned_to(source, corpus, to, rounds=2)
     assert cuts == 3
@@ -183,7 +183,7 @@ def test_a_target_out_of_reach_can_be_asked_for_again_within_it(
 ) -> None:
     with pytest.raises(UsageError, match="can go") as caught:
         pruned_to(source, corpus, tmp_path / "small", 0.97)
-    share = float(caught.value.mend.split("--share ")[1].split()[0])
+    share = float(caught.value.mend.split("--cut ")[1].split()[0])
     assert pruned_to(source, corpus, tmp_path / "small", share, by="magnitude").after.parameters > 0
 
 
@@ -237,10 +237,10 @@ def test_the_model_before_the_cut_teaches_unless_it_shall_not(
         save_model(folder, start.model, start.tokenizer, card="")
         return folder
 
-    monkeypatch.setattr(prune, "tune", tune)
+    monkeypatch.setattr(tuning, "tune", tune)
     to = tmp_path / "small"
     line = ["compress", "prune", str(source), "--corpus", str(corpus), "--to", str(to), "--minutes", "3"]
-    line += ["--share", "0.2", "--by", "magnitude", *([] if teacher else ["--no-teacher"])]
+    line += ["--cut", "0.2", "--by", "magnitude", *([] if teacher else ["--no-teacher"])]
     result = CliRunner().invoke(entry.app, line)
     assert result.exit_code == 0, result.output
     assert asked == [source if teacher else None]
@@ -268,7 +268,7 @@ def test_fine_tuning_that_does_not_help_is_not_kept(
     def error(_: object, model: SpeechModel) -> Validation:
         return Validation(float(marked(model) != helps), {"cer": 1.0, "wer": 1.0}, ())
 
-    monkeypatch.setattr(prune, "tune", tune)
+    monkeypatch.setattr(tuning, "tune", tune)
     monkeypatch.setattr(prune.Material, "error", error)
     found = pruned_to(source, corpus, tmp_path / "small", minutes=1.0)
     assert marked(load_model(found.folder, device="cpu").model) == helps
@@ -301,7 +301,7 @@ def test_a_cut_model_is_tuned_by_the_training_loop(source: Path, corpus: Path, t
 
 def test_the_command(source: Path, corpus: Path, tmp_path: Path) -> None:
     runner, to = CliRunner(), tmp_path / "small"
-    common = ["compress", "prune", str(source), "--corpus", str(corpus), "--to", str(to), "--share", "0.2"]
+    common = ["compress", "prune", str(source), "--corpus", str(corpus), "--to", str(to), "--cut", "0.2"]
     for wrong in ([], ["--minutes", "1", "--no-tuning"], ["--no-tuning", "--by", "luck"]):
         assert isinstance(runner.invoke(entry.app, [*common, *wrong]).exception, UsageError)
     assert isinstance(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from typer.testing import CliRunner
 
 from firstwords.cli.main import app
+from firstwords.compression import tuning
 from firstwords.compression.history import read_history
 from firstwords.compression.steps import (
     LowRankOrders,
@@ -23,11 +25,12 @@ from firstwords.compression.steps import (
 from firstwords.errors import UsageError
 from firstwords.inference.early_exit import read_exit
 from firstwords.inference.recognizer import Recognizer
-from firstwords.model.checkpoint import load_model, save_model
+from firstwords.model.checkpoint import LoadedModel, load_model, save_model
 from firstwords.model.recipe import Recipe, write_recipe
 from firstwords.model.speech_model import SpeechModel
 from firstwords.text.characters import GraphemeTokenizer
 from firstwords.training.progress import Progress
+from firstwords.training.tasks.task import Validation
 from tone_corpus import make_tone_corpus, tone_recipe
 
 TOKENIZER = GraphemeTokenizer.train(["aeiou aeiou"] * 3)
@@ -65,7 +68,7 @@ def contents(folder: Path) -> dict[str, str]:
 def test_each_step_writes_a_folder_that_transcribes(tmp_path: Path, material: tuple[Path, Path]) -> None:
     corpus, source = material
     before = contents(source)
-    low = low_rank_model(source, corpus, tmp_path / "low", LowRankOrders(share=0.8), progress=QUIET)
+    low = low_rank_model(source, corpus, tmp_path / "low", LowRankOrders(cut=0.2), progress=QUIET)
     assert low.parameters[1] <= 0.8 * low.parameters[0]
     assert low.cer is not None
     fold = fold_model(tmp_path / "low", tmp_path / "fold")
@@ -75,7 +78,7 @@ def test_each_step_writes_a_folder_that_transcribes(tmp_path: Path, material: tu
     assert [s.step for s in read_history(tmp_path / "short").steps] == ["low-rank", "fold", "skip-layers"]
     first = read_history(tmp_path / "low").steps[0]
     assert first.from_hash == before["model.safetensors"]
-    assert first.settings["share"] == 0.8
+    assert first.settings["cut"] == 0.2
     recognizer = Recognizer.load(tmp_path / "short", device="cpu", check=True)
     recognizer.transcribe(next(iter((corpus / "audio").glob("dev-*.wav"))))
     assert "dev CER" in (tmp_path / "short" / "card.md").read_text()
@@ -97,10 +100,10 @@ def test_early_exit_is_tuned_on_a_copy(tmp_path: Path, material: tuple[Path, Pat
 def test_bad_orders_are_refused_and_leave_nothing(tmp_path: Path, material: tuple[Path, Path]) -> None:
     corpus, source = material
     bad: list[tuple[LowRankOrders, str]] = [
-        (LowRankOrders(), "one of --energy and --share"),
+        (LowRankOrders(), "one of --energy and --cut"),
         (LowRankOrders(energy=1.5), "energy 1.5"),
-        (LowRankOrders(share=0.0), "share 0"),
-        (LowRankOrders(share=0.01), "would still have"),
+        (LowRankOrders(cut=0.0), "cut 0"),
+        (LowRankOrders(cut=0.99), "of the parameters would go"),
         (LowRankOrders(energy=0.9, minutes=-1.0), "minutes -1"),
         (LowRankOrders(energy=0.9, only=("nothing",)), "No linear layer"),
         (LowRankOrders(energy=0.9999999, only=("*feed_in.in_proj",)), "nothing would become smaller"),
@@ -158,20 +161,18 @@ def test_distil_by_the_command_line(tmp_path: Path, material: tuple[Path, Path])
 def test_low_rank_with_fine_tuning_goes_on_where_it_was(
     tmp_path: Path, material: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from firstwords.compression import steps
-
     corpus, source = material
-    orders = LowRankOrders(share=0.8, minutes=0.1)
-    real = steps.tune
+    orders = LowRankOrders(cut=0.2, minutes=0.1)
+    real = tuning.tune
 
     def stopped(*given: Any, **named: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(steps, "tune", stopped)
+    monkeypatch.setattr(tuning, "tune", stopped)
     with pytest.raises(KeyboardInterrupt):
         low_rank_model(source, corpus, tmp_path / "to", orders, progress=QUIET)
-    monkeypatch.setattr(steps, "tune", real)
-    other = LowRankOrders(share=0.7, minutes=0.1)
+    monkeypatch.setattr(tuning, "tune", real)
+    other = LowRankOrders(cut=0.3, minutes=0.1)
     with pytest.raises(UsageError, match="other orders"):
         low_rank_model(source, corpus, tmp_path / "to", other, progress=QUIET)
     found = low_rank_model(source, corpus, tmp_path / "to", orders, progress=QUIET)
@@ -181,3 +182,32 @@ def test_low_rank_with_fine_tuning_goes_on_where_it_was(
     assert load_model(tmp_path / "to", device="cpu").recipe.distillation is None
     with pytest.raises(UsageError, match="finished"):
         low_rank_model(source, corpus, tmp_path / "to", orders, progress=QUIET)
+
+
+@pytest.mark.parametrize("helps", [True, False])
+def test_low_rank_keeps_what_errs_less(
+    helps: bool, tmp_path: Path, material: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rule of pruning: fine-tuning that made it worse on dev is left out, and the card says so."""
+    corpus, source = material
+
+    def marked(model: SpeechModel) -> bool:
+        return bool((next(model.encoder.parameters()) == 7).all())
+
+    def tune(folder: Path, start: LoadedModel, *_: Any, **__: Any) -> Path:
+        other = copy.deepcopy(start.model)
+        with torch.no_grad():
+            next(other.encoder.parameters()).fill_(7)
+        save_model(folder, other, start.tokenizer, card="")
+        return folder
+
+    def error(_: object, model: SpeechModel) -> Validation:
+        return Validation(float(marked(model) != helps), {"cer": 1.0, "wer": 1.0}, ())
+
+    monkeypatch.setattr(tuning, "tune", tune)
+    monkeypatch.setattr(tuning.Material, "error", error)
+    orders = LowRankOrders(cut=0.2, minutes=1.0)
+    found = low_rank_model(source, corpus, tmp_path / "to", orders, progress=QUIET)
+    assert marked(load_model(tmp_path / "to", device="cpu").model) == helps
+    card = (tmp_path / "to" / "card.md").read_text()
+    assert ("worse on dev" in card) == ("worse on dev" in " ".join(found.said)) == (not helps)

@@ -9,13 +9,19 @@ import numpy as np
 import pytest
 from test_graphs import facts_of
 
+from firstwords.errors import CheckpointError
+from firstwords.export.card import write_bundle_card
+from firstwords.export.left_out import left_out
 from firstwords.export.make import Made, make_bundle
 from firstwords.export.runtime import Runtime
 from firstwords.export.write import describe
+from firstwords.formatting.settings import PostConfig
 from firstwords.inference.recognizer import Recognizer
 from firstwords.model.checkpoint import save_model
+from firstwords.search.interface import CtcBeamConfig
 from firstwords.search.speech_gate import SpeechGate
 from streaming_model import talk
+from tone_bundle import read_facts, write_facts
 
 RATE = 16000
 SILENCE = np.zeros(3 * RATE, np.float32)
@@ -66,3 +72,49 @@ def test_words_travel_and_a_gate_of_ctc_does_not_judge_the_transducer(
     assert describe(made.plan, gated, files)["speech_gate"] == {"threshold": 0.5, "words": ["aei", "ou"]}
     other = bundles["transducer"].plan
     assert describe(other, gated, files)["speech_gate"] == {"threshold": 0.0, "words": []}
+    pieces = made.loaded.tokenizer
+    assert [pieces.decode(w) for w in describe(made.plan, gated, files)["known_words"]] == ["aei", "ou"]
+    assert describe(other, gated, files)["known_words"] == []
+
+
+def test_near_misses_of_known_words_are_read_as_the_recognizer_does(
+    bundles: dict[str, Made], tmp_path: Path
+) -> None:
+    first = bundles["ctc"]
+    plain = Runtime.load(first.folder).transcribe(TALK, RATE).text
+    words = frozenset(word[1:] for word in plain.split() if len(word) > 2) or frozenset({plain[1:]})
+    gate = SpeechGate(0.0, words)
+    save_model(tmp_path / "model", first.loaded.model, first.loaded.tokenizer, card="", speech_gate=gate)
+    made = make_bundle(tmp_path / "model", tmp_path / "b", kind="ctc")
+    runtime, recognizer = Runtime.load(made.folder), Recognizer.load(tmp_path / "model", device="cpu")
+    assert runtime.closed_words == len(words)
+    found = runtime.transcribe(TALK, RATE).text
+    assert found == recognizer.transcribe_samples(TALK, RATE).text
+    assert found != plain
+    runtime.use(beam=2)
+    assert runtime.closed_words == 0
+    facts = read_facts(made.folder)
+    facts["known_words"][0].append(999)
+    write_facts(made.folder, facts)
+    with pytest.raises(CheckpointError, match="known_words"):
+        Runtime.load(made.folder)
+
+
+def test_what_stays_behind_is_named(bundles: dict[str, Made]) -> None:
+    made = bundles["ctc"]
+    assert left_out(made.loaded, made.plan) == ()
+    recipe = made.loaded.recipe.with_(post=PostConfig(stages=("numbers",)), search=CtcBeamConfig(beam=4))
+    loaded = replace(made.loaded, recipe=recipe, speech_gate=SpeechGate(0.1, frozenset({"a", "o"})))
+    formatting, search, closed = left_out(loaded, made.plan)
+    assert "formatting" in formatting
+    assert "numbers" in formatting
+    assert "ctc_beam" in search
+    assert "--beam" in search
+    assert "2 words" in closed
+    assert ("sherpa-onnx" in closed) == (not made.plan.alone)
+    _, _, lost = left_out(loaded, bundles["transducer"].plan)
+    assert "not in the bundle" in lost
+    told = replace(made, left_out=(formatting, closed))
+    card = write_bundle_card(told, ["PyTorch"], "20 utterances", "| |")
+    assert formatting in card
+    assert closed in card

@@ -5,22 +5,29 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 
 from firstwords.errors import CheckpointError, SearchError, UsageError
+from firstwords.export.bundle import BundleFacts, GateFacts
 from firstwords.export.graphs import JoinerGraph, TokenReader
-from firstwords.export.runtime_help import RowCompanion
+from firstwords.export.runtime_help import BonusRows, Part, RowCompanion
 from firstwords.export.runtime_language_model import open_help
 from firstwords.export.runtime_search import TransducerSteps, greedy_reading, read_ctc, read_transducer
 from firstwords.export.runtime_stream import TransducerStream
+from firstwords.export.runtime_words import Judge, open_phrases
+from firstwords.heads.head import FrameHead
 from firstwords.heads.transducer.head import TransducerConfig, TransducerHead
-from firstwords.lm.language_model import save_language_model
+from firstwords.lm.language_model import load_language_model, save_language_model
 from firstwords.lm.ngram_arpa import write_arpa
 from firstwords.lm.ngram_scorer import NgramScorer
 from firstwords.lm.tensors_file import parse_tensors
+from firstwords.search.biasing import phrase_scorer
+from firstwords.search.closed import ClosedVocabulary
 from firstwords.search.ctc_beam import CtcBeamSearch
 from firstwords.search.ctc_streams import CtcGreedyStream
 from firstwords.search.fusion import Scorers, weigh
@@ -33,6 +40,8 @@ from firstwords.search.interface import (
     LanguageModelConfig,
     TransducerGreedyConfig,
 )
+from firstwords.search.known_words import spelled_once
+from firstwords.search.language_models import Speaks, open_language_model
 from firstwords.search.transducer_greedy import TransducerGreedySearch
 from firstwords.tensors import Padded, pad
 from firstwords.text.given import GivenTokenizer
@@ -89,8 +98,6 @@ def lm_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_beam_search_with_a_language_model_is_that_over_tensors(
     beam: int, weight: float, bonus: float, lm_folder: Path
 ) -> None:
-    from firstwords.lm.language_model import load_language_model
-
     weights = LanguageModelConfig(weight=weight, bonus=bonus)
     config = CtcBeamConfig(beam=beam, n_best=min(4, beam), language_model=weights)
     scorer = NgramScorer(load_language_model(lm_folder), TOKENIZER)
@@ -117,23 +124,87 @@ def test_an_arpa_file_gives_what_the_folder_gives(lm_folder: Path, tmp_path: Pat
     model = train(TEXTS, "char").model
     for name in ("lm.arpa", "lm.arpa.gz"):
         write_arpa(tmp_path / name, model)
-        rows = open_help(tmp_path / name, TOKENIZER, "default").rows
-        folder = open_help(lm_folder, TOKENIZER, "default").rows
-        assert rows is not None
-        assert folder is not None
+        rows = open_help(tmp_path / name, TOKENIZER, "default").parts[0].rows
+        folder = open_help(lm_folder, TOKENIZER, "default").parts[0].rows
         a, b = rows.start(), folder.start()
         for token in (2, 3, 1, 6, 4, 7):
             np.testing.assert_allclose(rows.row(a), folder.row(b), atol=1e-5)
             a, b = rows.after(a, token), folder.after(b, token)
 
 
-def test_language_models_that_cannot_help_say_why(tmp_path: Path) -> None:
+def test_words_are_searched_letter_by_letter(tmp_path: Path) -> None:
+    lm = train(TEXTS, "word")
+    save_language_model(tmp_path / "words", lm)
+    write_arpa(tmp_path / "words.arpa", lm.model)
+    weights = LanguageModelConfig(weight=0.6)
+    scorer = open_language_model(tmp_path / "words", Speaks(TOKENIZER, "default"))
+    config = CtcBeamConfig(beam=6, n_best=3, language_model=weights)
+    values = utterances(3)
+    wanted = CtcBeamSearch(config, FRAME, weigh(Scorers(language_model=scorer), weights, V))(batch(values))
+    for name in ("words", "words.arpa"):
+        found = read_ctc(
+            values, config, FRAME, open_help(tmp_path / name, TOKENIZER, "default", weights).beside
+        )
+        for mine, theirs in zip(found, wanted, strict=True):
+            for one, other in zip(mine, theirs, strict=True):
+                same(one, other)
+
+
+def test_phrases_are_those_over_tensors(tmp_path: Path, lm_folder: Path) -> None:
+    path = tmp_path / "phrases.txt"
+    path.write_text("Bad Cab\t2\nabba\n", encoding="utf-8")
+    phrases = open_phrases(path, TOKENIZER, "default")
+    scorer = phrase_scorer({"bad cab": 2.0, "abba": 1.5}, TOKENIZER)
+    config = CtcBeamConfig(beam=6, n_best=3, language_model=LanguageModelConfig(weight=0.4))
+    values = utterances(4)
+    plain = read_ctc(values, config, FRAME, None)
+    for scorers, helped in (
+        (Scorers(phrases=scorer), phrases),
+        (
+            Scorers(NgramScorer(load_language_model(lm_folder), TOKENIZER), phrases=scorer),
+            phrases.joined(open_help(lm_folder, TOKENIZER, "default", config.language_model)),
+        ),
+    ):
+        wanted = CtcBeamSearch(config, FRAME, weigh(scorers, config.language_model, V))(batch(values))
+        found = read_ctc(values, config, FRAME, helped.beside)
+        assert [r[0].tokens for r in found] != [r[0].tokens for r in plain]
+        for mine, theirs in zip(found, wanted, strict=True):
+            for one, other in zip(mine, theirs, strict=True):
+                same(one, other)
+
+
+def test_pieces_of_several_letters_are_not_guessed(tmp_path: Path) -> None:
+    pieces = GivenTokenizer(["<blank>", "▁ab", *"abcd"])
+    (tmp_path / "phrases.txt").write_text("bad\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="several letters \\('▁ab'\\)"):
+        open_phrases(tmp_path / "phrases.txt", pieces, "default")
     save_language_model(tmp_path / "words", train(TEXTS, "word"))
-    with pytest.raises(UsageError, match="whole words"):
-        open_help(tmp_path / "words", TOKENIZER, "default")
-    write_arpa(tmp_path / "words.arpa", train(TEXTS, "word").model)
-    with pytest.raises(UsageError, match="whole words"):
-        open_help(tmp_path / "words.arpa", TOKENIZER, "default")
+    with pytest.raises(UsageError, match="several letters"):
+        open_help(tmp_path / "words", pieces, "default")
+
+
+@pytest.mark.parametrize("words", [["abba", "cab", "bad"], ["é", "dé", "ab"]])
+def test_a_closed_vocabulary_is_that_over_tensors(words: list[str]) -> None:
+    facts = BundleFacts(
+        format=1, kind="ctc", streaming=False, name="m", sample_rate=16000, mels=80, subsampling=4,
+        frame_shift_ms=10.0, vocabulary=V, variants={"fp32": {"model": "model.onnx"}}, files={},
+        speech_gate=GateFacts(threshold=0.0, words=tuple(words)), known_words=spelled_once(words, TOKENIZER),
+    )  # fmt: skip
+    judge = Judge(facts, TOKENIZER)
+    values = utterances(6)
+    first = read_ctc(values, GreedyConfig(), FRAME, None)
+    head = cast("FrameHead", SimpleNamespace(log_probs=lambda encoded: encoded))
+    wanted = ClosedVocabulary(head, words, TOKENIZER, FRAME).mend(batch(values), first)
+    found = [judge.shown(v, list(r), closed=True) for v, r in zip(values, first, strict=True)]
+    assert any(len(readings) == 2 for readings in found)  # some were replaced
+    for mine, theirs in zip(found, wanted, strict=True):
+        assert len(mine) == len(theirs)
+        for one, other in zip(mine, theirs, strict=True):
+            same(one, other)
+    assert [judge.shown(v, list(r), closed=False) for v, r in zip(values, first, strict=True)] == first
+
+
+def test_language_models_that_cannot_help_say_why(tmp_path: Path) -> None:
     save_language_model(tmp_path / "strange", train(["xyz zyx"], "char"))
     with pytest.raises(CheckpointError, match="another vocabulary"):
         open_help(tmp_path / "strange", GivenTokenizer(["<blank>", "a", "b"]), "default")
@@ -145,9 +216,8 @@ def test_language_models_that_cannot_help_say_why(tmp_path: Path) -> None:
 
 
 def test_a_companion_counts_from_a_slot_on(lm_folder: Path) -> None:
-    rows = open_help(lm_folder, TOKENIZER, "default").rows
-    assert rows is not None
-    companion = RowCompanion(rows, 0.5, 1.0)
+    rows = open_help(lm_folder, TOKENIZER, "default").parts[0].rows
+    companion = RowCompanion([Part("language_model", 0.5, rows), Part("bonus", 1.0, BonusRows(V))])
     zero = np.zeros(1, np.int64)
     companion.move(np.zeros(2, np.int64), np.array([2, 3]))
     before = companion.totals()

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 from test_graphs import session
 
 from firstwords.export.graphs import frontend_graph
-from firstwords.export.shrink import shorten_names, shrink_tables, shrink_weights
+from firstwords.export.shrink import shorten_names, shrink_tables
 from firstwords.export.trace import to_onnx
 from firstwords.features.fbank import Fbank, FbankConfig
 
@@ -30,43 +30,6 @@ def model_of(nodes: list[Any], weights: dict[str, np.ndarray], x: tuple[int, ...
 
 def result(model: Any, x: np.ndarray) -> np.ndarray:
     return session(model.SerializeToString()).run(None, {"x": x})[0]
-
-
-def test_convolutions_and_vectors() -> None:
-    weight = GENERATOR.standard_normal((6, 1, 15)).astype(np.float32) * np.logspace(-3, 1, 6)[:, None, None]
-    weights = {
-        "w": weight.astype(np.float32),
-        "b": GENERATOR.standard_normal(6).astype(np.float32),
-        "s": GENERATOR.standard_normal(40).astype(np.float32),
-        "t": np.linspace(-1, 1, 40, dtype=np.float32),
-        "huge": np.full(40, 1e6, np.float32),
-    }
-    nodes = [
-        helper.make_node("Conv", ["x", "w", "b"], ["c"], group=6, pads=[7, 7]),
-        helper.make_node("Mul", ["c", "s"], ["d"]),
-        helper.make_node("Add", ["d", "t"], ["e"]),
-        helper.make_node("Min", ["e", "huge"], ["y"]),
-    ]
-    model = model_of(nodes, weights, (1, 6, 40))
-    x = GENERATOR.standard_normal((1, 6, 40)).astype(np.float32)
-    wanted, before = result(model, x), model.ByteSize()
-    shrink_weights(model)
-    shorten_names(model)
-    onnx.checker.check_model(model, full_check=True)
-    kinds = {t.data_type for t in model.graph.initializer if len(t.dims) == 1 and t.dims[0] == 80}
-    assert kinds == {TensorProto.FLOAT16}  # s and t; numbers that float16 has not stay as they are
-    assert [t.dims for t in model.graph.initializer if t.data_type == TensorProto.FLOAT] == [[6], [40]]
-    assert [t.dims for t in model.graph.initializer if t.data_type == TensorProto.INT8] == [[6, 1, 15]]
-    assert model.ByteSize() < before
-    got = result(model, x)
-    for channel in range(
-        6
-    ):  # each has steps of its own: 1/127 of its largest weight, at most half a step off
-        step = np.abs(weight[channel]).max() / 127
-        limit = (
-            0.5 * step * np.abs(x[0, channel]).sum() * np.abs(weights["s"]).max() + 0.01
-        )  # float16 of the vectors
-        assert np.abs(got - wanted)[0, channel].max() < limit
 
 
 def test_names_are_all_different_and_ports_keep_theirs() -> None:

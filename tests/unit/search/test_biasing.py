@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from firstwords.errors import SearchError
-from firstwords.search.biasing import Phrase, PhraseScorer, phrase_scorer, read_phrases
+from firstwords.search.biasing import PhraseScorer, phrase_scorer
 from firstwords.search.ctc_beam import prefix_readings
 from firstwords.search.fusion import Weighted
 from firstwords.search.interface import CtcBeamConfig
+from firstwords.search.phrase_rows import Phrase, read_phrases
 from firstwords.search.words import WordBoundaries
 from firstwords.text.characters import GraphemeTokenizer
 from toy_scorers import sentence_score, sentences

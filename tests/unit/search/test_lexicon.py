@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from firstwords.errors import SearchError
-from firstwords.search import lexicon
+from firstwords.search import lexicon_rows
 from firstwords.search.ctc_beam import prefix_readings
 from firstwords.search.fusion import Weighted
 from firstwords.search.interface import CtcBeamConfig
-from firstwords.search.lexicon import UNKNOWN, LexiconScorer, spell_words
+from firstwords.search.lexicon import LexiconScorer
+from firstwords.search.lexicon_rows import UNKNOWN, spell_words
 from firstwords.search.words import WordBoundaries
 from firstwords.text.characters import GraphemeTokenizer
 from toy_scorers import sentence_score, sentences
@@ -61,13 +62,13 @@ def test_many_words_are_kept_of_few_histories(monkeypatch: pytest.MonkeyPatch) -
     spelled = spell_words(words, LETTERS)
     boundaries = WordBoundaries.of(LETTERS.pieces)
     whole = LexiconScorer(model, spelled, boundaries)
-    monkeypatch.setattr(lexicon, "_FEWEST", 2)
-    monkeypatch.setattr(lexicon, "_KEPT_BYTES", 1)
-    monkeypatch.setattr(lexicon, "_KEPT", 3)
+    monkeypatch.setattr(lexicon_rows, "_FEWEST", 2)
+    monkeypatch.setattr(lexicon_rows, "_KEPT_BYTES", 1)
+    monkeypatch.setattr(lexicon_rows, "_KEPT", 3)
     small = LexiconScorer(model, spelled, boundaries)
     for tokens in sentences(5, 4)[::7]:
         assert sentence_score(small, tokens) == sentence_score(whole, tokens)
-        assert len(small._numbers) <= 2
+        assert len(small.rows._numbers) <= 2
 
 
 @pytest.mark.parametrize("look_ahead", ["best", "sum"])

@@ -23,13 +23,14 @@ from firstwords.nn.sharing import (
     SharedWeights,
     attend,
     attention_scores,
+    join_heads,
     punish_large,
     share,
     split_heads,
     split_offsets,
     weights_of,
 )
-from firstwords.tensors import is_captured
+from firstwords.tensors import is_captured, split_evenly
 
 
 class RelativePositions(nn.Module):
@@ -68,8 +69,7 @@ def encode_offsets(first: int, last: int, dim: int, device: torch.device) -> Flo
     squashed = root * offsets.sign() * ((offsets.abs() + root).log() - math.log(root))
     angles = (squashed * (2 * math.pi / dim)).atan()[:, None] * torch.arange(1, dim // 2 + 1, device=device)
     table = torch.stack((angles.cos(), angles.sin()), dim=2).flatten(1)
-    table[:, -1] = 1.0
-    return table
+    return torch.cat((table[:, :-1], torch.ones_like(table[:, :1])), dim=1)
 
 
 class AttentionWeights(Scheduled):
@@ -187,7 +187,7 @@ class SelfAttention(nn.Module):
 
     def _attend(self, values: Tensor, weights: Tensor | SharedWeights) -> Tensor:
         sums = attend(weights, split_heads(values, self.heads))
-        return self.out_proj(sums.transpose(1, 2).flatten(2))
+        return self.out_proj(join_heads(sums))
 
 
 class NonlinAttention(nn.Module):
@@ -210,9 +210,9 @@ class NonlinAttention(nn.Module):
         x: Float[Tensor, "batch time dim"],
         weights: Float[Tensor, "batch heads time sources"] | SharedWeights,
     ) -> Float[Tensor, "batch time dim"]:
-        s, x, y = self.in_proj(x).chunk(3, dim=-1)
+        s, x, y = split_evenly(self.in_proj(x), 3)
         x = self.whiten1(x) * self.balancer(s).tanh()
-        return self.whiten2(self.out_proj(attend(weights, x.unsqueeze(1)).flatten(1, 2) * y))
+        return self.whiten2(self.out_proj(attend(weights, x.unsqueeze(1)).squeeze(1) * y))
 
     def step(
         self,
@@ -221,6 +221,6 @@ class NonlinAttention(nn.Module):
         cache: Float[Tensor, "batch left hidden"],
     ) -> tuple[Float[Tensor, "batch time dim"], Float[Tensor, "batch left hidden"]]:
         """One chunk and the gated frames before it -> output and the next cache."""
-        s, x, y = self.in_proj(x).chunk(3, dim=-1)
+        s, x, y = split_evenly(self.in_proj(x), 3)
         x = torch.cat((cache, x * s.tanh()), dim=1)
         return self.out_proj((weights[:, 0] @ x) * y), x[:, x.shape[1] - cache.shape[1] :]

@@ -17,7 +17,7 @@ from firstwords.encoders.zipformer.activations import initialize_scaled, swoosh_
 from firstwords.encoders.zipformer.constraints import Balancer, Whiten
 from firstwords.encoders.zipformer.schedules import Schedule
 from firstwords.nn.convolution import convolve_over_time
-from firstwords.tensors import is_captured
+from firstwords.tensors import is_captured, split_evenly
 
 
 class ChunkCausalDepthwiseConv(nn.Module):
@@ -183,7 +183,7 @@ class ConvolutionModule(nn.Module):
     def _gate(
         self, x: Float[Tensor, "batch time dim"], real: Bool[Tensor, "batch time"] | None
     ) -> Float[Tensor, "batch time channels"]:
-        x, s = self.in_proj(x).chunk(2, dim=-1)
+        x, s = split_evenly(self.in_proj(x), 2)
         if is_captured():
             y = x * self.balancer1(s).sigmoid()
             return y if real is None else y.masked_fill(~real.unsqueeze(-1), 0.0)

@@ -211,4 +211,5 @@ class ConvEmbed(Scheduled):
     def _project(self, x: Tensor) -> Tensor:
         # The weight's columns run channel by channel, x bin by bin: turning the weight is the smaller copy.
         weight = self.out.weight.unflatten(1, (self.channels, self.bins)).transpose(1, 2).flatten(1)
-        return F.linear(x.flatten(2), weight, self.out.bias)
+        wide = x.reshape(x.shape[0], x.shape[1], self.bins * self.channels)
+        return F.linear(wide, weight, self.out.bias)

@@ -73,6 +73,8 @@ class Bypass(Scheduled):
             kept = keep_utterances(before, self.now(self.skip))
             scale = scale if kept is None else scale * kept
         scale = scale.to(before.dtype)
+        if is_captured():  # lerp is written as both of its formulas there, and a choice between them
+            return before + (after - before) * scale
         if not torch.is_grad_enabled():
             return torch.lerp(before, after, scale)
         return cast("Tensor", _Mix.apply(before, after, scale))
