@@ -38,6 +38,7 @@ def run(
     from rich.table import Table
 
     from firstwords.errors import CheckpointError
+    from firstwords.folders import MODEL, kind_of_folder
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
     if not model.is_dir():
@@ -47,6 +48,10 @@ def run(
 
         show_bundle(model, console, check=check)
         return
+    if (kind := kind_of_folder(model)) not in (None, MODEL):
+        raise CheckpointError(
+            f"'{model}' is {kind}, not a model.", mend="Give a model folder or an exported bundle."
+        )
     table = Table(box=None, show_header=False, pad_edge=False)
     rows = facts(model)
     for name, value in rows:

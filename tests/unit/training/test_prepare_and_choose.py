@@ -27,6 +27,7 @@ from firstwords.training.prepare import (
     split_corpus,
     training_texts,
 )
+from firstwords.training.progress import Progress
 from firstwords.training.settle import Wanted, is_crowded, usual_language, usual_rate
 from firstwords.training.trainer import make_optimizer
 from tone_corpus import make_tone_corpus, tone_recipe
@@ -403,3 +404,19 @@ def test_few_words_leave_room_for_negatives(
     material = Material(hours=0.3, words=words, rarest=rarest, negatives=negatives, cores=2)
     recipe = choose_recipe(material, name="x", language="en", minutes=8, device="cpu").recipe
     assert recipe.data.negative_share == share
+
+
+def test_a_run_replaces_nothing_of_somebody_else(corpus: Corpus, tmp_path: Path) -> None:
+    wanted = Wanted(tone_recipe(), None, None, (), None)
+    talks = tmp_path / "talks"
+    (talks / "tokenizer").mkdir(parents=True)
+    (talks / "tokenizer" / "notes.txt").write_text("years of work", encoding="utf-8")
+    (talks / "card.md").write_text("mine", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"something else is there already \(found: card.md, tokenizer\)"):
+        settle.settle(corpus, talks, wanted, "cpu", Progress(quiet=True))
+    assert (talks / "tokenizer" / "notes.txt").read_text(encoding="utf-8") == "years of work"
+    assert sorted(p.name for p in talks.iterdir()) == ["card.md", "tokenizer"]
+    (talks / "resume").mkdir()  # of a start that was cut between tokenizer and recipe
+    settle.settle(corpus, talks, wanted, "cpu", Progress(quiet=True))
+    assert (talks / "recipe.toml").is_file()
+    assert not (talks / "tokenizer" / "notes.txt").exists()
