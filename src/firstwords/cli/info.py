@@ -38,6 +38,7 @@ def run(
     from rich.table import Table
 
     from firstwords.errors import CheckpointError
+    from firstwords.files import readable_size
     from firstwords.folders import MODEL, kind_of_folder
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
@@ -65,7 +66,9 @@ def run(
         path = model / name
         size = _size(path)
         there = "" if path.exists() else ("MISSING: cannot transcribe" if needed else "not there")
-        files.add_row(name + ("/" if path.is_dir() else ""), _readable(size) if path.exists() else "", there)
+        files.add_row(
+            name + ("/" if path.is_dir() else ""), readable_size(size) if path.exists() else "", there
+        )
     console.print(files)
     missing = [name for name, needed in PARTS if needed and not (model / name).exists()]
     if missing:
@@ -218,11 +221,3 @@ def _size(path: Path) -> int:
     if path.is_dir():
         return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
     return path.stat().st_size if path.exists() else 0
-
-
-def _readable(size: float) -> str:
-    for unit in ("B", "KB", "MB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} GB"

@@ -220,7 +220,8 @@ def perplexity(lm: _Lm, text: _Text) -> None:
     with _progress(console, "measuring", files) as told:
         found = measure_perplexity(model, read_lines(files), progress=told)
     name = _UNIT_NAMES[model.header.unit]
-    console.print(f"{found.sentences:,} sentences, {found.units:,} {name}, {found.letters:,} letters.")
+    letters = "" if model.header.unit == "char" else f", {found.letters:,} letters"
+    console.print(f"{found.sentences:,} sentences, {found.units:,} {name}{letters}.")
     console.print(f"unknown {name}: {found.unknown:,} ({100 * found.unknown_rate:.2f} %)")
     console.print(f"perplexity per {_ONE[model.header.unit]} and end: {found.perplexity:.4f}")
     console.print(f"  without the unknown: {found.perplexity_known:.4f}")

@@ -22,6 +22,7 @@ from firstwords.model.checkpoint import RECIPE, TOKENIZER, LoadedModel, bare_dig
 from firstwords.model.recipe import Recipe, read_recipe, write_recipe
 from firstwords.model.structure import FILE as STRUCTURE
 from firstwords.model.structure import UNCHANGED, write_structure
+from firstwords.search.interface import check_internal_weight
 from firstwords.text.graphemes import graphemes
 from firstwords.text.load import train_tokenizer
 from firstwords.text.normalize import normalizer, normalizers_for
@@ -96,6 +97,7 @@ def settle(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress: 
             if wanted.recipe is None:
                 recipe = gentle(recipe, wanted.start)
         recipe = wanted.applied_to(recipe)
+        check_internal_weight(recipe.search)
         if (teacher := load_teacher(recipe)) is not None:
             recipe = taught_recipe(recipe, teacher, chosen=wanted.recipe is None)
         recipe = _with_processes(with_sizes(recipe), device)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from firstwords.errors import CheckpointError, DependencyError, UsageError
-from firstwords.lm.llm_folder import load_llm
+from firstwords.lm.llm_folder import llm_fingerprint, load_llm
 from small_llm import save
 
 
@@ -134,3 +134,24 @@ def test_without_the_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(DependencyError, match="need the package 'transformers'") as caught:
         load_llm(folder, "causal")
     assert caught.value.mend == 'pip install "firstwords[llm]"'
+
+
+def test_another_state_of_a_folder_has_another_fingerprint(tmp_path: Path) -> None:
+    def save(folder: Path, size: int, change: int | None = None) -> Path:
+        folder.mkdir()
+        weights = bytearray(size)
+        if change is not None:
+            weights[change] = 1
+        (folder / "model.safetensors").write_bytes(weights)
+        (folder / "config.json").write_text("{}")
+        return folder
+
+    for name, size in (("small", 9000), ("large", (64 << 20) + 9)):
+        mark = llm_fingerprint(save(tmp_path / name, size))
+        assert llm_fingerprint(save(tmp_path / f"{name}-copy", size)) == mark  # whatever it is called
+        (tmp_path / f"{name}-copy" / "notes.md").write_text("mine")
+        assert llm_fingerprint(tmp_path / f"{name}-copy") == mark
+        for change in (0, size - 1):
+            assert llm_fingerprint(save(tmp_path / f"{name}-{change}", size, change)) != mark
+    (tmp_path / "small" / "tokenizer.json").write_text("{}")
+    assert llm_fingerprint(tmp_path / "small") != llm_fingerprint(tmp_path / "small-copy")

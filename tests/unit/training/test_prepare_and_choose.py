@@ -13,6 +13,14 @@ from test_recognition import batch_of, recognition_task
 from firstwords.data.examples import ExampleSource, LoadedExample
 from firstwords.data.manifest import Corpus, Utterance, load_corpus, write_quarantine
 from firstwords.errors import ConfigError, CorpusError, UsageError
+from firstwords.search.interface import (
+    AttentionBeamConfig,
+    LanguageModelConfig,
+    RescoringConfig,
+    TransducerBeamConfig,
+    TransducerGreedyConfig,
+    check_internal_weight,
+)
 from firstwords.tensors import Padded
 from firstwords.text.load import train_tokenizer
 from firstwords.text.subwords import SubwordConfig
@@ -420,3 +428,26 @@ def test_a_run_replaces_nothing_of_somebody_else(corpus: Corpus, tmp_path: Path)
     settle.settle(corpus, talks, wanted, "cpu", Progress(quiet=True))
     assert (talks / "recipe.toml").is_file()
     assert not (talks / "tokenizer" / "notes.txt").exists()
+
+
+@pytest.mark.parametrize("kind", ["greedy", "ctc_beam"])
+def test_an_internal_weight_without_an_internal_model_is_refused(
+    corpus: Corpus, tmp_path: Path, kind: str
+) -> None:
+    own = ("search.language_model.internal_weight=0.2", f"search.kind={kind}")
+    with pytest.raises(ConfigError, match=f"internal_weight = 0.2 does nothing: search.kind = '{kind}'"):
+        settle.settle(
+            corpus,
+            tmp_path / "run",
+            Wanted(tone_recipe(), None, None, own, None),
+            "cpu",
+            Progress(quiet=True),
+        )
+    assert not (tmp_path / "run" / "recipe.toml").exists()
+
+
+def test_a_decoder_takes_an_internal_weight() -> None:
+    for config in (AttentionBeamConfig, TransducerGreedyConfig, TransducerBeamConfig):
+        check_internal_weight(config(language_model=LanguageModelConfig(internal_weight=0.2)))
+    with pytest.raises(ConfigError, match="rescoring"):
+        check_internal_weight(RescoringConfig(language_model=LanguageModelConfig(internal_weight=0.2)))
