@@ -10,12 +10,12 @@ from pathlib import Path
 
 from firstwords.errors import UsageError
 
-MODEL = "a model"
+LANGUAGE_MODEL, MODEL = "a language model", "a model"
 # The first one that is there tells.
 _MARKS = (
     ("bundle.json", "an exported bundle"),
     ("manifest.jsonl", "a corpus"),
-    ("lm.toml", "a language model"),
+    ("lm.toml", LANGUAGE_MODEL),
     ("punctuation.toml", "a model of marks and capitals"),
     ("model.safetensors", MODEL),
 )

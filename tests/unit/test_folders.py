@@ -33,9 +33,9 @@ def test_a_folder_of_another_kind_is_called_what_it_is(tmp_path: Path) -> None:
     network = marked(tmp_path / "lm", "lm.toml", "model.safetensors", "recipe.toml")
     corpus = marked(tmp_path / "corpus", "manifest.jsonl")
     for wanted, folder, said in (
-        (require_files, bundle, "is an exported bundle, not a model"),
-        (require_files, network, "is a language model, not a model"),
-        (require_files, corpus, "is a corpus, not a model"),
+        (require_files, bundle, "is an exported bundle, not the folder of a recogniser"),
+        (require_files, network, "is a language model, not the folder of a recogniser"),
+        (require_files, corpus, "is a corpus, not the folder of a recogniser"),
         (load_corpus, bundle, "is an exported bundle, not a corpus"),
         (kind_of, corpus, "is a corpus, not a language model"),
         (kind_of, corpus / "manifest.jsonl", "is a file; a language model is a folder"),

@@ -51,7 +51,8 @@ def run(
         return
     if (kind := kind_of_folder(model)) not in (None, MODEL):
         raise CheckpointError(
-            f"'{model}' is {kind}, not a model.", mend="Give a model folder or an exported bundle."
+            f"'{model}' is {kind}, not the folder of a recogniser.",
+            mend="Give a model folder or an exported bundle.",
         )
     table = Table(box=None, show_header=False, pad_edge=False)
     rows = facts(model)

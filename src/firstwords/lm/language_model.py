@@ -235,7 +235,11 @@ def header_values(folder: Path) -> dict[str, Any]:
             )
         if (kind := kind_of_folder(folder)) not in (None, MODEL):  # a network has weights of that name, too
             raise CheckpointError(f"'{folder}' is {kind}, not a language model.", mend=_MAKE_ONE)
-        found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) if folder.is_dir() else ""
+        if not folder.is_dir():
+            raise CheckpointError(
+                f"'{folder}' is no language model: there is no such folder.", mend="Check the path."
+            )
+        found = ", ".join(sorted(p.name for p in folder.iterdir())[:8])
         raise CheckpointError(
             f"'{folder}' is no language model: {HEADER} is missing (found: {found or 'nothing'}).",
             mend="Its training has not reached a first validation: run the same 'firstwords lm train' again."

@@ -24,6 +24,7 @@ import torch
 
 from firstwords.device import choose_device
 from firstwords.errors import CheckpointError, DependencyError, UsageError
+from firstwords.folders import LANGUAGE_MODEL, MODEL, kind_of_folder
 
 HUB = "hub:"
 Kind = Literal["causal", "masked"]
@@ -159,9 +160,15 @@ def _check(folder: Path, kind: Kind) -> str:
     found = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "") or "nothing"
     weights = [name for name in names if name.endswith(".safetensors")]
     mend = "A language model folder holds config.json, *.safetensors and a tokenizer (tokenizer.json)."
-    if "recipe.toml" in names:
+    if (own := kind_of_folder(folder)) == LANGUAGE_MODEL:
         raise CheckpointError(
-            f"'{folder}' is a speech recogniser, no language model.",
+            f"'{folder}' is a language model of 'firstwords lm', not one in Hugging Face format.",
+            mend="It takes part in the search: give it with --lm in place of --rescore.",
+        )
+    if own not in (None, MODEL) or "recipe.toml" in names:
+        what = own if own not in (None, MODEL) else "a speech recogniser"
+        raise CheckpointError(
+            f"'{folder}' is {what}, no language model.",
             mend="Give the folder of a language model in Hugging Face format.",
         )
     if "config.json" not in names:

@@ -286,7 +286,8 @@ def require_files(folder: Path) -> None:
         )
     if (kind := kind_of_folder(folder)) not in (None, MODEL):
         raise CheckpointError(
-            f"'{folder}' is {kind}, not a model.", mend="Give the folder that 'firstwords train' wrote."
+            f"'{folder}' is {kind}, not the folder of a recogniser.",
+            mend="Give the folder that 'firstwords train' wrote.",
         )
     missing = [name for name in (RECIPE, WEIGHTS, TOKENIZER) if not (folder / name).exists()]
     if missing:

@@ -86,6 +86,13 @@ def test_foreign_folders(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "asr").mkdir()
     (tmp_path / "asr" / "recipe.toml").write_text("")
     assert "is a speech recogniser" in refusal(tmp_path / "asr")
+    (tmp_path / "ngram").mkdir()
+    (tmp_path / "ngram" / "lm.toml").write_text("")
+    assert "give it with --lm in place of --rescore" in refusal(tmp_path / "ngram")
+    (tmp_path / "network").mkdir()
+    for name in ("lm.toml", "recipe.toml", "model.safetensors"):
+        (tmp_path / "network" / name).write_text("")
+    assert "a language model of 'firstwords lm'" in refusal(tmp_path / "network")
     assert "a masked one was asked for" in refusal(folder, "masked")
     assert "a causal one was asked for" in refusal(save(tmp_path / "bert", "bert"))
 
