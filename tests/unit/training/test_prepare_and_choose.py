@@ -434,7 +434,7 @@ def test_a_run_replaces_nothing_of_somebody_else(corpus: Corpus, tmp_path: Path)
 def test_an_internal_weight_without_an_internal_model_is_refused(
     corpus: Corpus, tmp_path: Path, kind: str
 ) -> None:
-    own = ("search.language_model.internal_weight=0.2", f"search.kind={kind}")
+    own = (f"search.kind={kind}", "search.language_model.internal_weight=0.2")
     with pytest.raises(ConfigError, match=f"internal_weight = 0.2 does nothing: search.kind = '{kind}'"):
         settle.settle(
             corpus,
