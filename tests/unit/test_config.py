@@ -10,7 +10,7 @@ from firstwords.config import override
 
 
 @pytest.mark.parametrize(
-    "given", permutations(("search.kind=ctc_beam", "search.beam=3", "search.language_model.bonus=0.5"))
+    "given", tuple(permutations(("search.kind=ctc_beam", "search.beam=3", "search.language_model.bonus=0.5")))
 )
 def test_a_kind_keeps_what_was_said_before_it(given: tuple[str, ...]) -> None:
     values = {"search": {"kind": "greedy", "width": 1}}
