@@ -145,9 +145,12 @@ def _models_in(annotation: Any) -> list[type[BaseModel]]:
 
 
 def override(values: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
-    """Apply ``a.b=1`` assignments (right side is TOML; a bare word is a string) to a nested dict."""
+    """Apply ``a.b=1`` assignments (right side is TOML; a bare word is a string) to a nested dict.
+
+    They may stand in any order: a new ``kind`` drops the settings of the old one, not those given with it.
+    """
     changed = dict(values)
-    for assignment in assignments:
+    for assignment in _kinds_first(assignments):
         try:
             assignment.encode()
         except UnicodeEncodeError:
@@ -165,6 +168,20 @@ def override(values: Mapping[str, Any], assignments: Iterable[str]) -> dict[str,
         at[last] = _toml_value(right.strip())
         changed = merge(changed, nested)
     return changed
+
+
+def _kinds_first(assignments: Iterable[str]) -> list[str]:
+    """``a.kind=x`` before the first assignment to another ``a.b``."""
+    ordered: list[str] = []
+    for assignment in assignments:
+        section, dot, last = assignment.partition("=")[0].strip().rpartition(".")
+        at = len(ordered)
+        if last == "kind" and dot:
+            names = [other.partition("=")[0].strip() for other in ordered]
+            inside = (name.startswith(f"{section}.") and name != f"{section}.kind" for name in names)
+            at = next((n for n, is_inside in enumerate(inside) if is_inside), at)
+        ordered.insert(at, assignment)
+    return ordered
 
 
 def _toml_value(text: str) -> Any:

@@ -215,3 +215,12 @@ def _unmake(folders: Sequence[Path]) -> None:
     for folder in folders:
         with contextlib.suppress(OSError):  # another one put something into it
             folder.rmdir()
+
+
+def readable_size(size: float) -> str:
+    """Bytes -> "9.66 MB": three digits and the unit, powers of ten."""
+    for unit in ("B", "KB", "MB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.3g} GB"

@@ -29,13 +29,14 @@ def run(
         typer.Option("--check", help="Compare at four sample rates, not the model's own alone."),
     ] = False,
     corpus: Annotated[
-        Path | None, typer.Option("--corpus", help="Corpus folder whose dev utterances are compared.")
+        Path | None,
+        typer.Option("--corpus", help="Corpus folder to compare utterances of; dev first."),
     ] = None,
 ) -> None:
     """Write a bundle: ONNX graphs, tokens.txt, bundle.json; a card once all engines read the same."""
     from rich.console import Console
 
-    from firstwords.errors import UsageError
+    from firstwords.errors import UsageError, quoted
     from firstwords.export.make import make_bundle
     from firstwords.export.parity import check_bundle_of, material
     from firstwords.model.checkpoint import RECIPE, require_files
@@ -64,14 +65,17 @@ def run(
     )
     _show(made)
     check_bundle_of(made, clips, long=check or corpus is not None, report=console.print)
+    console.print(f"Next: firstwords transcribe {quoted(to)} RECORDINGS")
 
 
 def _show(made: Made) -> None:
     from rich.console import Console
 
+    from firstwords.files import readable_size
+
     console = Console(highlight=False, markup=False, soft_wrap=True)
     for name, size in made.sizes.items():
-        console.print(f"{size / 1e6:9.2f} MB  {made.folder / name}")
+        console.print(f"{readable_size(size):>9}  {made.folder / name}")
     if made.plan.alone:
         console.print("For firstwords' own runtime only; sherpa-onnx cannot run this bundle:")
         for reason in made.plan.alone:

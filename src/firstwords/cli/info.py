@@ -38,6 +38,8 @@ def run(
     from rich.table import Table
 
     from firstwords.errors import CheckpointError
+    from firstwords.files import readable_size
+    from firstwords.folders import MODEL, kind_of_folder
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
     if not model.is_dir():
@@ -47,6 +49,11 @@ def run(
 
         show_bundle(model, console, check=check)
         return
+    if (kind := kind_of_folder(model)) not in (None, MODEL):
+        raise CheckpointError(
+            f"'{model}' is {kind}, not the folder of a recogniser.",
+            mend="Give a model folder or an exported bundle.",
+        )
     table = Table(box=None, show_header=False, pad_edge=False)
     rows = facts(model)
     for name, value in rows:
@@ -60,7 +67,9 @@ def run(
         path = model / name
         size = _size(path)
         there = "" if path.exists() else ("MISSING: cannot transcribe" if needed else "not there")
-        files.add_row(name + ("/" if path.is_dir() else ""), _readable(size) if path.exists() else "", there)
+        files.add_row(
+            name + ("/" if path.is_dir() else ""), readable_size(size) if path.exists() else "", there
+        )
     console.print(files)
     missing = [name for name, needed in PARTS if needed and not (model / name).exists()]
     if missing:
@@ -213,11 +222,3 @@ def _size(path: Path) -> int:
     if path.is_dir():
         return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
     return path.stat().st_size if path.exists() else 0
-
-
-def _readable(size: float) -> str:
-    for unit in ("B", "KB", "MB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.3g} GB"

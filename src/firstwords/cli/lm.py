@@ -167,14 +167,14 @@ def _train_ngram(
 ) -> None:
     from rich.console import Console
 
-    from firstwords.lm.language_model import NgramLanguageModel, refuse_neural, save_language_model
+    from firstwords.lm.language_model import NgramLanguageModel, refuse_others, save_language_model
     from firstwords.lm.ngram_estimate import check_thresholds, estimate_ngram
     from firstwords.lm.ngram_text import gather, held_out, measured_corpora, read_lines, splitter, text_files
     from firstwords.text.normalize import normalizer as named
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
     thresholds = _thresholds(prune)
-    refuse_neural(to)
+    refuse_others(to)
     check_thresholds(order, thresholds)
     header, pieces = _header(unit, order, tokenizer, normalizer)
     files = text_files(text)
@@ -226,7 +226,8 @@ def perplexity(lm: _Lm, text: _Text) -> None:
     with _progress(console, "measuring", files) as told:
         found = measure_perplexity(model, read_lines(files), progress=told)
     name = _UNIT_NAMES[model.header.unit]
-    console.print(f"{found.sentences:,} sentences, {found.units:,} {name}, {found.letters:,} letters.")
+    letters = "" if model.header.unit == "char" else f", {found.letters:,} letters"
+    console.print(f"{found.sentences:,} sentences, {found.units:,} {name}{letters}.")
     console.print(f"unknown {name}: {found.unknown:,} ({100 * found.unknown_rate:.2f} %)")
     console.print(f"perplexity per {_ONE[model.header.unit]} and end: {found.perplexity:.4f}")
     console.print(f"  without the unknown: {found.perplexity_known:.4f}")
@@ -265,14 +266,14 @@ def import_arpa(
 
     from firstwords.lm.language_model import (
         NgramLanguageModel,
-        refuse_neural,
+        refuse_others,
         save_language_model,
         word_check,
     )
     from firstwords.lm.ngram_arpa import read_arpa
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    refuse_neural(to)
+    refuse_others(to)
     header, pieces = _header(unit, 1, tokenizer, normalizer)
     model = read_arpa(arpa, check_word=word_check(header, pieces))
     found = NgramLanguageModel(header.with_(order=model.order), model, pieces)

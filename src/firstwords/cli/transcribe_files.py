@@ -12,6 +12,7 @@ from firstwords.audio.waveform import probe
 from firstwords.data.manifest import Utterance
 from firstwords.errors import AudioError, FirstwordsError, UsageError, WriteError
 from firstwords.files import staged, write_atomically
+from firstwords.folders import kind_of_folder
 from firstwords.inference.formats import WRITERS
 from firstwords.inference.journal import Journal, journal_path
 from firstwords.inference.made import RECORD, changed, made_with
@@ -125,9 +126,12 @@ def _recordings(inputs: Iterable[Path]) -> list[tuple[Path, Path]]:
                 p for p in inside if not any(part.startswith(".") for part in p.relative_to(given).parts)
             ]
             if not inside:
+                kind = kind_of_folder(given)
                 raise AudioError(
                     f"'{given}' holds no recordings (nothing named *.wav, *.mp3, *.m4a, ...).",
-                    mend="Name the files themselves if they are called otherwise.",
+                    mend="Name the files themselves if they are called otherwise."
+                    if kind is None
+                    else f"It is {kind}. Give the recordings, or the folder where they lie.",
                 )
             pairs = [(p, p.relative_to(given)) for p in inside]
         else:

@@ -25,7 +25,16 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from firstwords.compression.choices import Plan, fitting, of_bits
+from firstwords.compression.choices import (
+    INT8,
+    Plan,
+    blocks,
+    file_bytes,
+    fitting,
+    of_bits,
+    plan_bytes,
+    uniform,
+)
 from firstwords.errors import UsageError
 from firstwords.model.speech_model import SpeechModel
 from firstwords.model.storage import restored, stored_bytes
@@ -138,6 +147,25 @@ def never_less(options: Sequence[Option]) -> list[Option]:
 def block_plan(tensors: Mapping[str, Tensor], bits: int, *, rows: int) -> Plan:
     """How the tensors of a block are kept in so many bits."""
     return {name: fitting(tensor, of_bits(bits, rows=rows)) for name, tensor in tensors.items()}
+
+
+def require_room(state: Mapping[str, Tensor], budget: int, *, words: int, rows: int) -> None:
+    """UsageError for a budget below the file with the fewest bits everywhere; before anything is measured.
+
+    Args:
+        words: bytes of its header beside names and shapes.
+    """
+    plan = uniform(state, INT8)
+    for names in blocks(state).values():
+        tensors = {name: state[name] for name in names}
+        tried = [block_plan(tensors, bits, rows=rows) for bits in BITS]
+        plan |= min(tried, key=lambda found: plan_bytes(tensors, found))
+    if (least := file_bytes(state, plan) + words) > budget:
+        raise UsageError(
+            f"The budget of {budget} bytes cannot be met: with the fewest bits everywhere the file takes "
+            f"{least}.",
+            mend="Raise --budget, or prune the model first.",
+        )
 
 
 @torch.no_grad()

@@ -29,7 +29,7 @@ from firstwords.compression.history import FILE as HISTORY
 from firstwords.compression.target import METRICS, Broken, Measures, Target, shown
 from firstwords.errors import CompressionError, FirstwordsError, UsageError
 from firstwords.files import staged, write_atomically
-from firstwords.model.checkpoint import WEIGHTS
+from firstwords.model.checkpoint import WEIGHTS, require_files
 
 Keep = Literal["fp32", "bf16", "int8", "kmeans6", "mixed"]
 KEEPS: tuple[Keep, ...] = get_args(Keep)  # from mild to strong
@@ -323,8 +323,7 @@ def _take(best: Attempt, to: Path) -> None:
 
 
 def _settle(source: Path, to: Path, target: Target, settings: str) -> None:
-    if not (source / WEIGHTS).is_file():
-        raise UsageError(f"'{source}' is no model folder: it has no {WEIGHTS}.", mend="Train one first.")
+    require_files(source)
     if to.resolve().is_relative_to(source.resolve()) or source.resolve().is_relative_to(to.resolve()):
         raise UsageError(
             f"--to {to}: the model itself is only read.", mend="Give --to a folder of its own, elsewhere."

@@ -37,7 +37,7 @@ from firstwords.compression.choices import (
 from firstwords.compression.history import note_step
 from firstwords.compression.learned import learned_state, round_layers, share_weights
 from firstwords.compression.material import Material
-from firstwords.compression.mixed import BITS, Option, block_plan, least_harm, sensitivities
+from firstwords.compression.mixed import BITS, Option, block_plan, least_harm, require_room, sensitivities
 from firstwords.compression.tuning import tune_in_place
 from firstwords.data.manifest import load_corpus
 from firstwords.errors import UsageError
@@ -180,6 +180,8 @@ class _Quantizer:
         """Choose, train, measure, write."""
         order, model = self.order, self.loaded.model
         names = list(model.state_dict())
+        if order.budget is not None:
+            require_room(model.state_dict(), order.budget, words=self._words, rows=order.rows)
         before = self._judged("before", (self.loaded.folder / WEIGHTS).stat().st_size, model)
         others: tuple[Variant, ...] = ()
         bits: dict[str, int] = {}

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from firstwords.errors import ManifestError, quoted
 from firstwords.files import write_atomically
+from firstwords.folders import kind_of_folder
 
 MANIFEST = "manifest.jsonl"
 QUARANTINE = "quarantine.jsonl"
@@ -216,6 +217,10 @@ def load_corpus(folder: Path) -> Corpus:
     """Corpus folder (or the manifest inside it) -> Corpus; other lines than utterances are its ``broken``."""
     manifest = folder / MANIFEST if folder.is_dir() else folder
     if not manifest.is_file():
+        if kind := kind_of_folder(folder):
+            raise ManifestError(
+                f"'{folder}' is {kind}, not a corpus.", mend="Give the folder that 'firstwords import' wrote."
+            )
         found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) if folder.is_dir() else "nothing"
         raise ManifestError(
             f"'{folder}' is no corpus: {MANIFEST} is missing (found: {found or 'nothing'}).",

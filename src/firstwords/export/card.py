@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 from firstwords import __version__
 from firstwords.export.make import Made
+from firstwords.files import readable_size
 
 _SHERPA = "sherpa-onnx"
 
@@ -32,7 +33,7 @@ def write_bundle_card(made: Made, engines: Sequence[str], heard: str, table: str
         ("read alike by", ", ".join(engines)),
         ("date", datetime.now(UTC).date().isoformat()),
         ("firstwords", __version__),
-        *((f"`{name}`", f"{size / 1e6:.2f} MB") for name, size in made.sizes.items()),
+        *((f"`{name}`", readable_size(size)) for name, size in made.sizes.items()),
     ]
     if plan.streaming:
         chunk = plan.facts["chunk"]

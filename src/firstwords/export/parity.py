@@ -2,7 +2,7 @@
 
     engines     PyTorch, onnxruntime, firstwords' own runtime, sherpa-onnx where it is installed
     variants    fp32, int8 where there is one
-    rates       the model's own; with --check also 8, 16, 44.1 and 48 kHz, from the same recordings
+    rates       the model's own; with --check or --corpus 8, 16, 44.1 and 48 kHz, too, from the same sounds
 
 Passed if all engines give PyTorch's tokens at the model's own rate in fp32, and eight bits cost at most one
 point of CER (against the transcripts of a corpus; without one, against PyTorch's reading). Other rates are

@@ -11,7 +11,7 @@
     ones            words that count one before a scale: "a" in "a hundred and five"
     scale_joiners   may stand between a scale and what is below a hundred: "two hundred and five"
     zeros           words for 0 in sequences of digits alone: "oh"
-    point, decimal_sign, minus, group, group_from
+    point, point_is_noun_after, decimal_sign, minus, group, group_from
                     group stands between thousands, from group_from on
     smallest        whole numbers below stay words where nothing but the number is said ("one of them")
     leave_before    words before which numbers stay words where no pattern takes them (nineteen "sixties")
@@ -129,6 +129,7 @@ class NumberTable(Config):
     scale_joiners: tuple[str, ...] = ()
     zeros: tuple[str, ...] = ()
     point: tuple[str, ...] = ()
+    point_is_noun_after: tuple[str, ...] = ()
     decimal_sign: str = "."
     minus: tuple[str, ...] = ()
     group: str = ","

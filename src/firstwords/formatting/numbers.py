@@ -50,6 +50,7 @@ class Numbers(Stage):
         self.grammar = NumberWords(table)
         self.table = table
         self._digest = hashlib.sha256(table.model_dump_json().encode()).hexdigest()
+        self._noun_after = frozenset(folded(word) for word in table.point_is_noun_after)
         self._leave = frozenset(folded(word) for word in table.leave_before)
         self._patterns = [
             ([folded(word) for word in say.split()], pattern.write)
@@ -93,7 +94,9 @@ class Numbers(Stage):
         if before < run:
             return False
         grammar, words = self.grammar, heard.words
-        if grammar.is_value(heard, before) or words[before] in grammar.point:
+        if words[before] in grammar.point:  # at this point / five percent
+            return before == 0 or words[before - 1] not in self._noun_after
+        if grammar.is_value(heard, before):
             return True
         if words[before] in grammar.zeros:  # one oh / five
             while before > run and words[before] in grammar.zeros:

@@ -44,7 +44,8 @@ class Final:
     Args:
         transcript: with times in seconds of the stream.
         reason: the rule that ended it (endpointing.py), "end" at the end of the stream.
-        start, end: of its words; without words, of the time it covers.
+        start: of its words; without words, of the time it covers.
+        end: likewise.
     """
 
     transcript: Transcript

@@ -13,7 +13,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from firstwords.errors import UsageError, quoted
+from firstwords.errors import ConfigError, UsageError, quoted
 from firstwords.inference.recognizer import Recognizer
 from firstwords.inference.second_pass import n_best_search
 from firstwords.inference.streaming import streamed_search
@@ -26,6 +26,7 @@ from firstwords.search.interface import (
     SearchConfig,
     TransducerBeamConfig,
     TransducerGreedyConfig,
+    check_internal_weight,
 )
 from firstwords.search.language_models import (
     TUNED,
@@ -86,6 +87,10 @@ def add_help(
         kind = streamed_search(config) if stream else config
         settings, why = _weights(config.language_model, kind, recognizer, wanted, mark)
         config = with_weights(config, settings)
+        try:
+            check_internal_weight(kind)
+        except ConfigError as error:  # of a recipe that was settled before
+            told.append(error.what)
         told.append(
             f"Language model {wanted.language_model} in {search_words(kind)}: weight {settings.weight:g}, "
             f"bonus {settings.bonus:g} ({why})."
@@ -103,8 +108,7 @@ def add_help(
         facts = "\n".join(f"{text}\t{boost!r}" for text, boost in sorted(listed.items()))
         marks.append(f"phrases {hashlib.sha256(facts.encode(errors='surrogatepass')).hexdigest()[:16]}")
     recognizer.use(config, Scorers(language_model, source, phrases, " ".join(marks)))
-    if not stream:  # a stream has none
-        told += closed_vocabulary_off(recognizer, closed)
+    told += closed_vocabulary_off(recognizer, closed)
     return told
 
 

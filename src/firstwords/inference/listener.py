@@ -54,6 +54,12 @@ class Encoding(Protocol):
         ...
 
 
+class Mend(Protocol):
+    """Final readings -> what is shown of them (search/closed.py)."""
+
+    def __call__(self, reading: Hypothesis, until: float, *, is_speech: bool) -> Hypothesis: ...
+
+
 @final
 class Listener:
     """One stream. ``accept`` blocks as they come, ``finish`` once; both give events in order of time.
@@ -66,6 +72,8 @@ class Listener:
         sample_rate: of the blocks, in hertz.
         speech_gate: final text that does not pass is none.
         partials: give partial text too.
+        mend: a final reading, and the second where what follows it begins -> what to show in its place; it is
+            asked of every one, speech or not.
         clock: seconds that only grow, for the latency report.
     """
 
@@ -82,11 +90,13 @@ class Listener:
         endpoints: EndpointConfig | None = None,
         speech_gate: SpeechGate = OPEN,
         partials: bool = True,
+        mend: Mend | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._tokenizer, self._search = tokenizer, search
         self._endpoints, self._partials = endpoints or EndpointConfig(), partials
         self._speech_gate, self._clock = speech_gate, clock
+        self._mend = mend
         self._language, self._rate = language, rate
         self._intake = Intake(sample_rate, rate)
         self._encoding = encoding
@@ -184,7 +194,9 @@ class Listener:
     def _partial(self, reading: Hypothesis) -> Partial:
         tokens = _tokens(reading)
         text = self._tokenizer.decode(reading.tokens).strip()
-        stable = self._tokenizer.decode(reading.tokens[: self._search.stable()]).strip()
+        # What is mended when it becomes final may change in any letter.
+        count = 0 if self._mend is not None else self._search.stable()
+        stable = self._tokenizer.decode(reading.tokens[:count]).strip()
         # A piece that is stable may be half a character: what the two texts share is.
         shared = next((i for i, (a, b) in enumerate(zip(text, stable, strict=False)) if a != b), len(stable))
         return Partial(text, text[:shared], tokens, self._taken / self._rate)
@@ -194,7 +206,12 @@ class Listener:
         appeared, self._appeared = self._appeared[:count], self._appeared[count:]
         is_speech = self._peak > SILENT_PEAK and self._speech_gate.is_speech(reading, self._tokenizer)
         heard = self._taken / self._rate
-        tokens = _tokens(reading) if is_speech else ()
+        shown = reading
+        if self._mend is not None:
+            going_on = self._search.best()
+            until = going_on.times[0] if going_on.times else self._search.seconds
+            shown = self._mend(reading, until, is_speech=is_speech)
+        tokens = _tokens(shown) if is_speech else ()
         transcript = build_transcript(
             tokens, self._tokenizer, language=self._language, duration=heard, audio=""
         )
@@ -214,12 +231,12 @@ class Listener:
         appeared: list[tuple[int, float]],
         now: float,
     ) -> None:
-        """A word has appeared when its last token has."""
+        """A word has appeared when its last token has; a mended one may have more tokens than were heard."""
         at = 0
         for word in words:
             while at + 1 < len(tokens) and tokens[at + 1].start < word.end:
                 at += 1
-            self._latency.word(word.end, appeared[at][1], now)
+            self._latency.word(word.end, appeared[min(at, len(appeared) - 1)][1], now)
 
 
 def _tokens(reading: Hypothesis) -> tuple[Token, ...]:

@@ -8,7 +8,7 @@ from firstwords.errors import UsageError
 from firstwords.heads.transducer.head import TransducerConfig
 from firstwords.inference.recognizer import Recognizer
 from firstwords.inference.second_pass import SecondPass, SecondPassConfig, n_best_search
-from firstwords.lm.llm_folder import Dtype
+from firstwords.lm.llm_folder import Dtype, find_llm, llm_fingerprint
 from firstwords.lm.llm_load import load_scorer
 from firstwords.lm.llm_score import LlmConfig
 
@@ -40,10 +40,11 @@ def add_second_pass(
         )
     config = config or SecondPassConfig()
     in_lines = bool(prompt.strip()) or config.context.tokens > 0
+    folder = find_llm(llm)
     scorer = load_scorer(
-        llm, device=device, dtype=dtype, config=LlmConfig(ending="separator" if in_lines else "eos")
+        folder, device=device, dtype=dtype, config=LlmConfig(ending="separator" if in_lines else "eos")
     )
-    made = SecondPass(scorer, recognizer.tokenizer, config, prompt=prompt, name=str(llm))
+    made = SecondPass(scorer, recognizer.tokenizer, config, prompt=prompt, name=llm_fingerprint(folder))
     recognizer.use(n_best_search(recognizer.search_config), recognizer.scorers)
     recognizer.second_pass = made
     return made

@@ -48,7 +48,7 @@ class SecondPass:
 
     Args:
         prompt: domain text before everything else.
-        name: what stands for the scorer where results are compared, such as its path.
+        name: what stands for the scorer where results are compared, such as the fingerprint of its folder.
     """
 
     def __init__(

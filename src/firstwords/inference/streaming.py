@@ -14,6 +14,7 @@ from firstwords.inference.encoding_stream import EncodingStream, choose_context
 from firstwords.inference.endpointing import EndpointConfig
 from firstwords.inference.listener import SHORTEST, Listener
 from firstwords.model.speech_model import SpeechModel
+from firstwords.search.closed import ClosedStream, ClosedVocabulary
 from firstwords.search.ctc_streams import StreamingSearch
 from firstwords.search.fusion import NO_SCORERS, Scorers, weigh
 from firstwords.search.interface import CtcBeamConfig, GreedyConfig, SearchConfig
@@ -60,7 +61,7 @@ def open_listener(
     """
     recipe = model.recipe
     rate = recipe.data.sample_rate
-    found = _search(model, search or recipe.search, scorers)
+    found, closed = _search(model, tokenizer, search or recipe.search, scorers, speech_gate.words)
     context = choose_context(model, chunk_ms=chunk_ms, left_ms=left_ms)
     return Listener(
         EncodingStream(model, context, device=device, least=round(SHORTEST * rate)),
@@ -73,6 +74,7 @@ def open_listener(
         endpoints=endpoints,
         speech_gate=speech_gate,
         partials=partials,
+        mend=None if closed is None else closed.mend,
     )
 
 
@@ -83,7 +85,14 @@ def streamed_search(config: SearchConfig) -> GreedyConfig | CtcBeamConfig:
     return GreedyConfig(language_model=config.language_model)
 
 
-def _search(model: SpeechModel, config: SearchConfig, scorers: Scorers) -> StreamingSearch:
+def _search(
+    model: SpeechModel,
+    tokenizer: Tokenizer,
+    config: SearchConfig,
+    scorers: Scorers,
+    words: frozenset[str],
+) -> tuple[StreamingSearch, ClosedStream | None]:
+    """The search of a stream, and its closed vocabulary where one is used (as in reading.py)."""
     if model.ctc is None:
         raise SearchError(
             f"This model cannot stream: search.kind = '{config.kind}' reads whole utterances, "
@@ -91,4 +100,9 @@ def _search(model: SpeechModel, config: SearchConfig, scorers: Scorers) -> Strea
             mend="Transcribe whole recordings (without --stream), or train with [heads.ctc] in the recipe.",
         )
     weighed = weigh(scorers, config.language_model, model.ctc.vocabulary)
-    return build_streaming_search(streamed_search(config), model.ctc.log_probs, model.frame_seconds, weighed)
+    score, closed = model.ctc.log_probs, None
+    if words and isinstance(config, GreedyConfig) and not weighed:
+        known = ClosedVocabulary(model.ctc, words, tokenizer, model.frame_seconds)
+        closed = ClosedStream(known, model.frame_seconds)
+        score = closed.score
+    return build_streaming_search(streamed_search(config), score, model.frame_seconds, weighed), closed

@@ -23,8 +23,9 @@ import numpy as np
 from pydantic import Field
 
 from firstwords.config import Config, ConfigT, dump_config, read_config, read_toml
-from firstwords.errors import CheckpointError, ConfigError, DependencyError, TextError, UsageError
+from firstwords.errors import CheckpointError, ConfigError, DependencyError, TextError, UsageError, quoted
 from firstwords.files import staged, write_atomically
+from firstwords.folders import MODEL, kind_of_folder, refuse_occupied
 from firstwords.lm.ngram import SPECIAL, UNKNOWN, Level, NgramModel
 from firstwords.lm.ngram_text import Unit, splitter
 from firstwords.lm.perplexity import score_sentences
@@ -38,6 +39,7 @@ from firstwords.text.tokenizer import Tokenizer
 if TYPE_CHECKING:  # models are queried without it, too
     from jaxtyping import Bool, Float64, Int64
 
+_MAKE_ONE = "Make one: 'firstwords lm train TEXT --to LM', or 'firstwords lm import ARPA --to LM'."
 HEADER, WORDS, WEIGHTS, TOKENIZER = "lm.toml", "words.txt", "ngrams.safetensors", "tokenizer"
 KINDS = ("ngram", "lstm", "transformer")  # the last two: neural/folder.py
 COPY_AGAIN = "Was the copy interrupted, or a file edited? Copy the whole folder again."
@@ -209,8 +211,8 @@ def kind_of(folder: Path | str) -> str:
     return str(kind)
 
 
-def refuse_neural(folder: Path) -> None:
-    """Refuse to write an n-gram model into a folder that holds, or is to hold, a network."""
+def refuse_others(folder: Path) -> None:
+    """Refuse to write an n-gram model where anything else is: a network, a model, somebody's files."""
     if (folder / "resume").is_dir():
         raise UsageError(
             f"--to {folder}: an LSTM or a Transformer is being trained there, or was.",
@@ -220,17 +222,29 @@ def refuse_neural(folder: Path) -> None:
         raise UsageError(
             f"--to {folder}: a language model of kind '{kind}' is there.", mend="Give another --to folder."
         )
+    refuse_occupied(folder, (HEADER,))
 
 
 def header_values(folder: Path) -> dict[str, Any]:
     """``lm.toml`` of a folder as it stands there, its format checked."""
     if not (folder / HEADER).is_file():
-        found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) if folder.is_dir() else ""
+        if folder.is_file():
+            raise CheckpointError(
+                f"'{folder}' is a file; a language model is a folder.",
+                mend=_MAKE_ONE.replace("ARPA", quoted(folder)),
+            )
+        if (kind := kind_of_folder(folder)) not in (None, MODEL):  # a network has weights of that name, too
+            raise CheckpointError(f"'{folder}' is {kind}, not a language model.", mend=_MAKE_ONE)
+        if not folder.is_dir():
+            raise CheckpointError(
+                f"'{folder}' is no language model: there is no such folder.", mend="Check the path."
+            )
+        found = ", ".join(sorted(p.name for p in folder.iterdir())[:8])
         raise CheckpointError(
             f"'{folder}' is no language model: {HEADER} is missing (found: {found or 'nothing'}).",
             mend="Its training has not reached a first validation: run the same 'firstwords lm train' again."
             if (folder / "resume").is_dir()
-            else "Make one: 'firstwords lm train TEXT --to LM', or 'firstwords lm import ARPA --to LM'.",
+            else _MAKE_ONE,
         )
     try:
         values = read_toml(folder / HEADER)

@@ -10,6 +10,7 @@ that does not exist is an error, not a name to look for elsewhere.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import re
@@ -23,6 +24,7 @@ import torch
 
 from firstwords.device import choose_device
 from firstwords.errors import CheckpointError, DependencyError, UsageError
+from firstwords.folders import LANGUAGE_MODEL, MODEL, kind_of_folder
 
 HUB = "hub:"
 Kind = Literal["causal", "masked"]
@@ -33,6 +35,7 @@ _CLASSES: dict[Kind, str] = {"causal": "AutoModelForCausalLM", "masked": "AutoMo
 _TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 _WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+_READ_WHOLE, _PLACES, _BLOCK = 64 << 20, 1024, 4096  # bytes, places and bytes that a fingerprint reads
 _LIMITS = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
 
 
@@ -117,6 +120,27 @@ def find_llm(where: Path | str) -> Path:
     raise CheckpointError(f"'{folder}' does not exist; nothing was downloaded.", mend=mend)
 
 
+def llm_fingerprint(folder: Path) -> str:
+    """What tells two states of a model folder apart: names and sizes of its files, and what they hold.
+
+    Of files above 64 MB the beginning and 1,024 places spread evenly are read: training moves
+    all weights, and reading gigabytes would take longer than many a recording.
+    """
+    digest = hashlib.sha256()
+    for path in sorted({path for pattern in _WANTED for path in folder.glob(pattern) if path.is_file()}):
+        size = path.stat().st_size
+        digest.update(f"{path.name}\0{size}\0".encode(errors="surrogatepass"))
+        with path.open("rb") as file:
+            if size <= _READ_WHOLE:
+                digest.update(file.read())
+                continue
+            digest.update(file.read(1 << 20))
+            for place in range(_PLACES):
+                file.seek(place * (size - _BLOCK) // (_PLACES - 1))
+                digest.update(file.read(_BLOCK))
+    return digest.hexdigest()[:16]
+
+
 def _download(name: str) -> Path:
     import_transformers()
     hub = importlib.import_module("huggingface_hub")
@@ -136,9 +160,15 @@ def _check(folder: Path, kind: Kind) -> str:
     found = ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "") or "nothing"
     weights = [name for name in names if name.endswith(".safetensors")]
     mend = "A language model folder holds config.json, *.safetensors and a tokenizer (tokenizer.json)."
-    if "recipe.toml" in names:
+    if (own := kind_of_folder(folder)) == LANGUAGE_MODEL:
         raise CheckpointError(
-            f"'{folder}' is a speech recogniser, no language model.",
+            f"'{folder}' is a language model of 'firstwords lm', not one in Hugging Face format.",
+            mend="It takes part in the search: give it with --lm in place of --rescore.",
+        )
+    if own not in (None, MODEL) or "recipe.toml" in names:
+        what = own if own not in (None, MODEL) else "a speech recogniser"
+        raise CheckpointError(
+            f"'{folder}' is {what}, no language model.",
             mend="Give the folder of a language model in Hugging Face format.",
         )
     if "config.json" not in names:

@@ -39,6 +39,7 @@ from firstwords.config import read_toml
 from firstwords.device import choose_device
 from firstwords.errors import CheckpointError, ConfigError
 from firstwords.files import staged, unwritable, write_atomically, written_aside
+from firstwords.folders import MODEL, kind_of_folder
 from firstwords.model.recipe import FORMAT, Recipe, read_recipe, write_recipe
 from firstwords.model.selfcheck import run_check, write_check
 from firstwords.model.speech_model import SpeechModel
@@ -282,6 +283,11 @@ def require_files(folder: Path) -> None:
     if not folder.is_dir():
         raise CheckpointError(
             f"'{folder}' is not a folder.", mend="Give the folder that 'firstwords train' wrote."
+        )
+    if (kind := kind_of_folder(folder)) not in (None, MODEL):
+        raise CheckpointError(
+            f"'{folder}' is {kind}, not the folder of a recogniser.",
+            mend="Give the folder that 'firstwords train' wrote.",
         )
     missing = [name for name in (RECIPE, WEIGHTS, TOKENIZER) if not (folder / name).exists()]
     if missing:

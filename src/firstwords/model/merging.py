@@ -39,6 +39,7 @@ from firstwords.model.checkpoint import (
     load_weights,
     require_files,
     stranger,
+    weights_digest,
 )
 from firstwords.model.recipe import Recipe, read_recipe
 from firstwords.model.speech_model import SpeechModel
@@ -57,9 +58,11 @@ TRAINING_ONLY: Mapping[str, frozenset[str]] = {
         {
             *("weight", "dropout", "label_smoothing", "blank_bias", "consistency", "intermediate_weight"),
             *("simple_weight", "lm_scale", "am_scale", "warmup", "sampling", "guided"),
+            "folder",  # where a fused language model was; what it says is compared itself
         }
     ),
 }
+_FUSED = ".fusion.language_model."  # in names of tensors: heads/attention/fusion.py
 _MEAN_OF = {"running_var": "running_mean", "variance": "mean"}
 _COUNTERS = ("num_batches_tracked", "count")
 _SHOWN = 5  # differences named in an error
@@ -84,6 +87,7 @@ class Parent:
     fingerprint: str  # SHA-256 of model.safetensors
     words: frozenset[str] = frozenset()  # of a closed vocabulary
     structure: Structure = UNCHANGED
+    fused: str = ""  # SHA-256 of the weights of a language model inside the decoder
 
     @property
     def name(self) -> str:
@@ -111,6 +115,7 @@ def read_parent(folder: Path) -> Parent:
             header: dict[str, str] = dict(file.metadata() or {})
             slices = {str(name): file.get_slice(name) for name in file.keys()}  # noqa: SIM118
             shapes = {name: Shape(tuple(s.get_shape()), str(s.get_dtype())) for name, s in slices.items()}
+            inside = {name: file.get_tensor(name) for name in shapes if _FUSED in name}
         with path.open("rb") as raw:
             fingerprint = hashlib.file_digest(raw, "sha256").hexdigest()
     except (SafetensorError, OSError) as error:
@@ -129,7 +134,8 @@ def read_parent(folder: Path) -> Parent:
             mend="Was the file edited, or the copy interrupted? Copy the whole folder again.",
         )
     words = closed_words(header, folder)
-    return Parent(folder, recipe, tokenizer, shapes, fingerprint, words, read_structure(folder))
+    fused = weights_digest(inside) if inside else ""
+    return Parent(folder, recipe, tokenizer, shapes, fingerprint, words, read_structure(folder), fused)
 
 
 def average(parents: Sequence[Parent], weights: Sequence[float] | None = None) -> list[Ingredient]:
@@ -174,6 +180,8 @@ def check_alike(parents: Sequence[Parent]) -> list[str]:
             faults.insert(0, _other_pieces(first.tokenizer, other.tokenizer))
         if other.structure != first.structure:
             faults.insert(0, "other parts were cut from it (structure.json)")
+        if other.fused != first.fused:
+            faults.insert(0, "the language model inside its decoder is another one")
         if faults:
             more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
             raise CheckpointError(

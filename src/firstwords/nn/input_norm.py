@@ -35,6 +35,11 @@ class InputNorm(nn.Module):
         self.register_buffer("count", torch.zeros(()))  # frames
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("variance", torch.ones(dim))
+        self.held = False
+
+    def train(self, mode: bool = True) -> InputNorm:
+        """``held``, its statistics stay in training, too."""
+        return super().train(mode and not self.held)
 
     def forward(self, frames: Padded) -> Float[Tensor, "batch time features"]:
         if self.training:

@@ -40,6 +40,11 @@ class MaskedBatchNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(dim))
         self.register_buffer("running_var", torch.ones(dim))
         self.register_buffer("num_batches_tracked", torch.tensor(0))
+        self.held = False
+
+    def train(self, mode: bool = True) -> MaskedBatchNorm:
+        """``held``, it computes as in use in training, too, and its statistics stay."""
+        return super().train(mode and not self.held)
 
     def forward(
         self,

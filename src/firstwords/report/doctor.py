@@ -338,6 +338,9 @@ def _optional() -> Iterator[Part]:
     for name, use, extra in (
         ("tensorboard", "curves in TensorBoard beside log.jsonl", "tensorboard"),
         ("lhotse", "exchange of corpora with lhotse", "lhotse"),
+        ("sounddevice", "a microphone for 'firstwords transcribe --stream'", "microphone"),
+        ("onnx", "'firstwords export'; transcribing a bundle needs it not", "export"),
+        ("transformers", "language models that choose among readings (--rescore)", "llm"),
         ("espeakng-loader", "the synthetic voices of 'firstwords quickstart' (GPL-3.0)", "quickstart"),
     ):
         version = _version(name)

@@ -30,7 +30,7 @@ from firstwords.search.ctc_prefix import CtcPrefixScorer
 from firstwords.search.fusion import LANGUAGE_MODEL, Weighted
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import AttentionBeamConfig, EncodedSearch
-from firstwords.search.token_beam import Reading, TokenBeam
+from firstwords.search.token_beam import Reading, TokenBeam, divisor
 from firstwords.tensors import Padded, pad
 
 
@@ -78,7 +78,9 @@ class AttentionBeamSearch(EncodedSearch):
         most = self.decoder.longest
         found = TokenBeam(all_scorers, encoded.lengths.to("cpu"), self.config, most=most).run()
         if log_probs is None:
-            return self._looked(encoded, [[_untimed(reading) for reading in readings] for readings in found])
+            return self._looked(
+                encoded, [[self._untimed(reading) for reading in readings] for readings in found]
+            )
         timed = [
             self._timed(readings, values) for readings, values in zip(found, rows_of(log_probs), strict=True)
         ]
@@ -125,7 +127,7 @@ class AttentionBeamSearch(EncodedSearch):
         )
         timed: list[Hypothesis] = []
         for reading, fit in zip(readings, fits, strict=True):
-            found = _untimed(reading)
+            found = self._untimed(reading)
             if fit:
                 alignment = next(aligned)
                 found = replace(
@@ -136,6 +138,11 @@ class AttentionBeamSearch(EncodedSearch):
             timed.append(found)
         return timed
 
-
-def _untimed(reading: Reading) -> Hypothesis:
-    return Hypothesis(reading.tokens, reading.score, reading.parts, confidences=reading.confidences)
+    def _untimed(self, reading: Reading) -> Hypothesis:
+        return Hypothesis(
+            reading.tokens,
+            reading.score,
+            reading.parts,
+            confidences=reading.confidences,
+            divisor=divisor(len(reading.tokens), self.config.length_power),
+        )

@@ -11,7 +11,8 @@ class Hypothesis:
     """One reading of one utterance. ``score`` is the weighted sum of ``parts``, natural log.
 
     ``times`` are the seconds at which each token is spoken (its first frame), ``ends`` the seconds after
-    its last frame, ``confidences`` in 0..1; each None where the search does not know them.
+    its last frame, ``confidences`` in 0..1; each None where the search does not know them. ``divisor`` is
+    what the search has divided its sums by (1: nothing); what is added to the score later is divided, too.
     """
 
     tokens: tuple[int, ...]
@@ -20,6 +21,7 @@ class Hypothesis:
     times: tuple[float, ...] | None = None
     ends: tuple[float, ...] | None = None
     confidences: tuple[float, ...] | None = None
+    divisor: float = 1.0
 
     @property
     def confidence(self) -> float | None:

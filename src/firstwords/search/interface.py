@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 from pydantic import Field, FiniteFloat, NonNegativeFloat, PositiveInt, model_validator
 
 from firstwords.config import Config
+from firstwords.errors import ConfigError
 from firstwords.search.hypothesis import Hypothesis
 
 if TYPE_CHECKING:  # settings are read without torch, too
@@ -120,6 +121,18 @@ class TransducerBeamConfig(Config):
     length_normalized: bool = True  # order them by score per token, those of the start counted; icefall: true
     blank_penalty: NonNegativeFloat = 0.0  # taken off the blank's log-prob; lowers deletions, in nats
     language_model: LanguageModelConfig = LanguageModelConfig()
+
+
+def check_internal_weight(config: SearchConfig) -> None:
+    """ConfigError where an internal model shall be taken off by a search that knows of none."""
+    weight = config.language_model.internal_weight
+    if weight and isinstance(config, GreedyConfig | CtcBeamConfig | RescoringConfig):
+        raise ConfigError(
+            f"recipe.search.language_model.internal_weight = {weight:g} does nothing: search.kind = "
+            f"'{config.kind}' asks nothing that knows of text by itself.",
+            mend="Set it to 0, or search with transducer_greedy, transducer_beam or attention_beam. For CTC, "
+            "source_weight takes off a model of the training transcripts.",
+        )
 
 
 SearchConfig: TypeAlias = Annotated[

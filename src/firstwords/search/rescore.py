@@ -1,6 +1,9 @@
 """Readings put in a new order by a language model: pure functions, and the search for their weights.
 
-    score = first pass + weight * log P_lm(text) / tokens ^ length_power + word_bonus * words
+    score = first pass + (weight * log P_lm(text) / tokens ^ length_power + word_bonus * words) / divisor
+
+A search that divides its own sums by a power of the length (attention_beam) says so (``Hypothesis.divisor``);
+otherwise 1. A sum beside a quotient would count the more, the longer a reading is.
 
 The language model chooses among the readings that the recogniser found; it never writes one. Its part of the
 score stands beside the others in ``Hypothesis.parts``, so ``score`` stays their sum.
@@ -47,6 +50,7 @@ class Candidate:
     score: TextScore
     words: int
     errors: ErrorRate
+    divisor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -70,9 +74,9 @@ def rescore(
         raise ValueError(f"{len(readings)} readings, {len(texts)} texts, {len(scores)} scores")
     scored: list[Hypothesis] = []
     for reading, text, score in zip(readings, texts, scores, strict=True):
-        added = {LM: config.weight * _normalized(score, config.length_power)}
+        added = {LM: config.weight * _normalized(score, config.length_power) / reading.divisor}
         if config.word_bonus:
-            added[WORDS] = config.word_bonus * len(text.split())
+            added[WORDS] = config.word_bonus * len(text.split()) / reading.divisor
         total = reading.score + sum(added.values())
         scored.append(replace(reading, score=total, parts={**reading.parts, **added}))
     return sorted(scored, key=lambda reading: -reading.score)
@@ -101,7 +105,7 @@ def candidates(
 ) -> list[Candidate]:
     """The readings of one utterance and what was said, normalized alike -> what ``tune_rescoring`` needs."""
     return [
-        Candidate(reading.score, score, len(text.split()), errors(reference, text))
+        Candidate(reading.score, score, len(text.split()), errors(reference, text), reading.divisor)
         for reading, text, score in zip(readings, texts, scores, strict=True)
     ]
 
@@ -150,8 +154,8 @@ def _best(found: Sequence[Candidate], config: RescoreConfig) -> Candidate:
         found,
         key=lambda c: (
             c.acoustic
-            + config.weight * _normalized(c.score, config.length_power)
-            + config.word_bonus * c.words
+            + (config.weight * _normalized(c.score, config.length_power) + config.word_bonus * c.words)
+            / c.divisor
         ),
     )
 

@@ -201,5 +201,9 @@ class TokenBeam:
         return sentences, (above + rows * living.tokens.shape[1]).flatten()
 
     def _divisor(self, length: int) -> float:
-        """Tokens and the end, to the power of the settings."""
-        return math.pow(length + 1, self.config.length_power)
+        return divisor(length, self.config.length_power)
+
+
+def divisor(length: int, power: float) -> float:
+    """What the sums of a reading with so many tokens are divided by: tokens and the end, to that power."""
+    return math.pow(length + 1, power)

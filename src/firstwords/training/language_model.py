@@ -17,6 +17,8 @@ from firstwords.lm.neural.folder import load_neural
 from firstwords.model.checkpoint import LoadedModel
 from firstwords.model.recipe import Recipe
 from firstwords.model.speech_model import SpeechModel
+from firstwords.nn.input_norm import InputNorm
+from firstwords.nn.norms import MaskedBatchNorm
 from firstwords.text.tokenizer import Tokenizer
 from firstwords.training.fine_tune import keeps_head
 
@@ -74,7 +76,10 @@ def move_in(model: SpeechModel, tokenizer: Tokenizer, start: LoadedModel | None)
 
 
 def freeze_for_deep_fusion(model: SpeechModel) -> bool:
-    """Deep fusion teaches its gate and the output layer alone (Gulcehre et al., section 4.2.1)."""
+    """Deep fusion teaches its gate and the output layer alone (Gulcehre et al., section 4.2.1).
+
+    Statistics that follow training are held as well: the frozen weights were trained with those they have.
+    """
     fusion = fusion_of(model)
     if not isinstance(fusion, DeepFusion):
         return False
@@ -83,6 +88,10 @@ def freeze_for_deep_fusion(model: SpeechModel) -> bool:
     assert isinstance(decoder, SpellerHead | TransformerDecoderHead)
     for part in (fusion.gate, fusion.beside, decoder.output):
         part.requires_grad_(True)
+    for module in model.modules():
+        if isinstance(module, InputNorm | MaskedBatchNorm):
+            module.held = True
+            module.eval()
     return True
 
 

@@ -17,10 +17,12 @@ from firstwords.audio.containers import open_source
 from firstwords.config import override, parse_config
 from firstwords.data.manifest import MANIFEST, Corpus, Utterance
 from firstwords.errors import AudioError, TrainingError, UsageError
+from firstwords.folders import refuse_occupied
 from firstwords.model.checkpoint import RECIPE, TOKENIZER, LoadedModel, bare_digest, recipe_digests
 from firstwords.model.recipe import Recipe, read_recipe, write_recipe
 from firstwords.model.structure import FILE as STRUCTURE
 from firstwords.model.structure import UNCHANGED, write_structure
+from firstwords.search.interface import check_internal_weight
 from firstwords.text.graphemes import graphemes
 from firstwords.text.load import train_tokenizer
 from firstwords.text.normalize import normalizer, normalizers_for
@@ -69,6 +71,7 @@ def settle(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress: 
     stored = read_recipe(folder / RECIPE) if (folder / RECIPE).is_file() else None
     begun = bool(list((folder / RESUME).glob("step-*")))
     if stored is None and not begun:
+        refuse_occupied(folder, (RESUME,))
         (folder / RESUME / IDENTITY).unlink(missing_ok=True)  # of a start that never came to a first step
     if stored is not None and not (folder / RESUME).is_dir():
         raise TrainingError(
@@ -94,6 +97,7 @@ def settle(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress: 
             if wanted.recipe is None:
                 recipe = gentle(recipe, wanted.start)
         recipe = wanted.applied_to(recipe)
+        check_internal_weight(recipe.search)
         if (teacher := load_teacher(recipe)) is not None:
             recipe = taught_recipe(recipe, teacher, chosen=wanted.recipe is None)
         recipe = _with_processes(with_sizes(recipe), device)

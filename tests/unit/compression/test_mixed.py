@@ -12,7 +12,7 @@ from torch import nn
 
 from firstwords.compression import mixed
 from firstwords.compression.choices import blocks, file_bytes, fitting, plan_bytes, uniform
-from firstwords.compression.mixed import Option, harm, least_harm, never_less, sensitivities
+from firstwords.compression.mixed import Option, harm, least_harm, never_less, require_room, sensitivities
 from firstwords.errors import UsageError
 from firstwords.model.storage import Storage, restored, stored_bytes
 
@@ -133,3 +133,17 @@ def test_harm_is_never_less_than_that_of_more_bits() -> None:
     assert [option.harm for option in never_less(options)] == [0.1, 0.1, 0.05, 0.0]
     assert harm(torch.tensor([2.0])) == 2.0
     assert harm(torch.tensor([1.0, 3.0])) == pytest.approx(2.0 + math.sqrt(2) / math.sqrt(2))
+
+
+def test_an_impossible_budget_is_refused_before_anything_is_measured() -> None:
+    torch.manual_seed(1)
+    state = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 32)).state_dict()
+    # 2-bit indices: a quarter of a byte each, a codebook of four 16-bit floats every 64 rows; biases in fp16
+    bare = (64 * 64 + 64 * 32) // 4 + 2 * 8 + 2 * (64 + 32)
+    with pytest.raises(UsageError, match=r"of 1000 bytes cannot be met.* the file takes (\d+)") as refusal:
+        require_room(state, 1000, words=100, rows=64)
+    least = int(refusal.value.what.rsplit(maxsplit=1)[-1].rstrip("."))
+    assert bare + 100 < least < bare + 100 + 300 * len(state)  # the header
+    require_room(state, least, words=100, rows=64)
+    with pytest.raises(UsageError):
+        require_room(state, least - 1, words=100, rows=64)

@@ -333,3 +333,22 @@ def test_an_hour_in_flat_memory(kind: str, recognizer: Recognizer, beam: Recogni
     assert finals > 180
     assert grown < 8_000_000
     assert traced < 200_000  # the utterance under way: 152,275 bytes were seen with a beam
+
+
+def test_a_closed_vocabulary_mends_what_is_final(recognizer: Recognizer, folder: Path) -> None:
+    rules = EndpointConfig(trailing_silence=0.12, trailing_blank=0.2, longest=2.0)
+    heard = finals(run(recognizer, SOUND, [], endpoints=rules))
+    words = sorted({word for event in heard for word in event.text.split()}, key=len)[:3]
+    closed = Recognizer.load(folder, device="cpu")
+    closed._speech_gate = SpeechGate(0.0, frozenset(words))
+    events = run(closed, SOUND, [], endpoints=rules)
+    mended = finals(events)
+    assert [event.end <= event.heard for event in mended] == [True] * len(heard)
+    assert [event.reason for event in mended] == [event.reason for event in heard]
+    changed = [(a.text, b.text) for a, b in zip(heard, mended, strict=True) if a.text != b.text]
+    assert changed
+    known = [sum(word in words for event in own for word in event.text.split()) for own in (heard, mended)]
+    assert known[1] > known[0]
+    assert all(event.stable == "" for event in events if isinstance(event, Partial))  # any letter may change
+    again = run(closed, SOUND, list(range(0, len(SOUND), 3000)), endpoints=rules)
+    assert [event.text for event in finals(again)] == [event.text for event in mended]

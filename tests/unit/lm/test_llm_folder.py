@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from firstwords.errors import CheckpointError, DependencyError, UsageError
-from firstwords.lm.llm_folder import load_llm
+from firstwords.lm.llm_folder import llm_fingerprint, load_llm
 from small_llm import save
 
 
@@ -86,6 +86,13 @@ def test_foreign_folders(tmp_path: Path, folder: Path) -> None:
     (tmp_path / "asr").mkdir()
     (tmp_path / "asr" / "recipe.toml").write_text("")
     assert "is a speech recogniser" in refusal(tmp_path / "asr")
+    (tmp_path / "ngram").mkdir()
+    (tmp_path / "ngram" / "lm.toml").write_text("")
+    assert "give it with --lm in place of --rescore" in refusal(tmp_path / "ngram")
+    (tmp_path / "network").mkdir()
+    for name in ("lm.toml", "recipe.toml", "model.safetensors"):
+        (tmp_path / "network" / name).write_text("")
+    assert "a language model of 'firstwords lm'" in refusal(tmp_path / "network")
     assert "a masked one was asked for" in refusal(folder, "masked")
     assert "a causal one was asked for" in refusal(save(tmp_path / "bert", "bert"))
 
@@ -134,3 +141,28 @@ def test_without_the_package(folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(DependencyError, match="need the package 'transformers'") as caught:
         load_llm(folder, "causal")
     assert caught.value.mend == 'pip install "firstwords[llm]"'
+
+
+def test_another_state_of_a_folder_has_another_fingerprint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("firstwords.lm.llm_folder._READ_WHOLE", 1 << 20)
+
+    def save(folder: Path, size: int, change: int | None = None) -> Path:
+        folder.mkdir()
+        weights = bytearray(size)
+        if change is not None:
+            weights[change] = 1
+        (folder / "model.safetensors").write_bytes(weights)
+        (folder / "config.json").write_text("{}")
+        return folder
+
+    for name, size in (("small", 9000), ("large", (3 << 20) + 9)):
+        mark = llm_fingerprint(save(tmp_path / name, size))
+        assert llm_fingerprint(save(tmp_path / f"{name}-copy", size)) == mark  # whatever it is called
+        (tmp_path / f"{name}-copy" / "notes.md").write_text("mine")
+        assert llm_fingerprint(tmp_path / f"{name}-copy") == mark
+        for change in (0, size - 1):
+            assert llm_fingerprint(save(tmp_path / f"{name}-{change}", size, change)) != mark
+    (tmp_path / "small" / "tokenizer.json").write_text("{}")
+    assert llm_fingerprint(tmp_path / "small") != llm_fingerprint(tmp_path / "small-copy")

@@ -234,3 +234,11 @@ def test_built_by_kind_and_fed_half_precision() -> None:
 def test_lengths_out_of_order_are_refused() -> None:
     with pytest.raises(ValueError, match="above max_length"):
         AttentionBeamConfig(min_length=2.0)
+
+
+def test_readings_know_what_their_sums_were_divided_by() -> None:
+    decoder, ctc = make("speller")
+    search = AttentionBeamSearch(AttentionBeamConfig(beam=4, n_best=4, length_power=0.6), decoder, ctc, SHIFT)
+    for found in search(utterances(6, 9)):
+        for reading in found:
+            assert reading.divisor == pytest.approx((len(reading.tokens) + 1) ** 0.6)

@@ -11,8 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from firstwords.search.closed import ClosedVocabulary, known_words
+from firstwords.search.closed import ClosedStream, ClosedVocabulary, known_words
 from firstwords.search.greedy import greedy_search
+from firstwords.search.interface import GreedyConfig
+from firstwords.search.streaming import build_streaming_search
 from firstwords.tensors import Padded
 from firstwords.text.characters import GraphemeTokenizer
 
@@ -147,3 +149,52 @@ def test_scores_of_the_words() -> None:
 def test_words_spelled_alike_count_once() -> None:
     assert known_words(("on", "on", "up"), TOKENIZER).weight == 1.0
     assert np.isfinite(float(known_words((), TOKENIZER).weight))
+
+
+def in_a_stream(*chunks: Tensor, speech: tuple[bool, ...] = ()) -> list[tuple[str, tuple[float, ...]]]:
+    """Chunks, each final when it is read, as a listener asks for them."""
+    stream = ClosedStream(closed(), FRAME)
+    search = build_streaming_search(GreedyConfig(), stream.score, FRAME)
+    shown: list[tuple[str, tuple[float, ...]]] = []
+    for place, chunk in enumerate(chunks):
+        search.advance(chunk)
+        reading = search.commit(len(search.best().tokens))
+        is_speech = speech[place] if speech else True
+        found = stream.mend(reading, search.seconds, is_speech=is_speech)
+        assert found.times is not None
+        shown.append((TOKENIZER.decode(found.tokens).strip(), found.times))
+    return shown
+
+
+def test_a_stream_reads_near_misses_as_words_when_they_are_final() -> None:
+    almost, other = heard("off on", {2: ("", 0.7)}), heard("fop")
+    shown = in_a_stream(almost, other, almost)
+    assert [text for text, _ in shown] == ["off on", "fop", "off on"]
+    second = (len(almost) + len(other)) * FRAME
+    assert [time - second for time in shown[2][1]] == pytest.approx(list(shown[0][1]))
+    assert [text for text, _ in in_a_stream(almost, almost, speech=(False, True))] == ["of on", "off on"]
+
+
+def test_what_goes_on_is_not_searched_with_what_is_final() -> None:
+    stream = ClosedStream(closed(), FRAME)
+    search = build_streaming_search(GreedyConfig(), stream.score, FRAME)
+    search.advance(heard("off on", {2: ("", 0.7)}))
+    first = search.commit(2)  # "of", its second f hardly heard
+    going_on = search.best().times
+    assert going_on is not None
+    assert TOKENIZER.decode(stream.mend(first, going_on[0], is_speech=True).tokens) == "off"
+    rest = search.commit(len(search.best().tokens))
+    assert TOKENIZER.decode(stream.mend(rest, search.seconds, is_speech=True).tokens).strip() == "on"
+
+
+def test_a_letter_that_goes_on_is_not_heard_twice() -> None:
+    frames = heard("of")[:-1]  # ends with the letter, without a blank
+    stream = ClosedStream(closed(), FRAME)
+    search = build_streaming_search(GreedyConfig(), stream.score, FRAME)
+    search.advance(frames)
+    first = search.commit(2)
+    stream.mend(first, search.seconds, is_speech=False)
+    search.advance(torch.cat([frames[-1:], heard(" up", {1: ("", 0.6)})]))
+    rest = search.commit(len(search.best().tokens))
+    assert TOKENIZER.decode(rest.tokens).strip() == "p"
+    assert TOKENIZER.decode(stream.mend(rest, search.seconds, is_speech=True).tokens).strip() == "up"

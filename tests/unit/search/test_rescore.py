@@ -143,3 +143,18 @@ def test_candidates_count_words_and_errors() -> None:
         (-1.0, 2, word_errors("a b c", "a b")),
         (-3.0, 3, word_errors("a b c", "a c d")),
     ]
+
+
+def test_what_a_search_has_divided_the_language_model_is_divided_by() -> None:
+    # sums -8 and -6, divided by 4 and 2; the language model says -10 and -8 with a weight of 0.5
+    long = Hypothesis((1, 2, 3), -2.0, {"attention": -2.0}, divisor=4.0)
+    short = Hypothesis((1,), -3.0, {"attention": -3.0}, divisor=2.0)
+    scores = [TextScore(-10.0, 3, 9), TextScore(-8.0, 1, 3)]
+    config = RescoreConfig(weight=0.5, word_bonus=0.2)
+    ordered = rescore([long, short], ["a b c", "a"], scores, config)
+    assert [h.tokens for h in ordered] == [(1, 2, 3), (1,)]
+    assert [h.score for h in ordered] == pytest.approx([(-8 - 5 + 0.6) / 4, (-6 - 4 + 0.2) / 2])
+    assert ordered[0].parts == pytest.approx({"attention": -2.0, "llm": -1.25, "words": 0.15})
+    # undivided, the long reading would lose: -2 - 5 < -3 - 4 + ...
+    candidate = candidates([long], ["a b c"], scores[:1], "a b c")[0]
+    assert (candidate.acoustic, candidate.divisor) == (-2.0, 4.0)

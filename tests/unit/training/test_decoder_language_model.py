@@ -18,6 +18,7 @@ from firstwords.lm.neural.config import LstmLmConfig
 from firstwords.lm.neural.folder import NeuralHeader, NeuralLanguageModel, save_neural
 from firstwords.lm.neural.lstm import LstmLm
 from firstwords.model.checkpoint import load_model
+from firstwords.model.merging import check_alike, read_parent
 from firstwords.model.recipe import Recipe, read_recipe
 from firstwords.model.speech_model import SpeechModel
 from firstwords.text.characters import GraphemeConfig
@@ -189,3 +190,39 @@ def test_sizes_are_read_once(lm: Path) -> None:
     assert with_sizes(gone, stored).heads == stored.heads  # of a run that has begun
     with pytest.raises(CheckpointError):
         with_sizes(gone)
+
+
+def test_deep_fusion_holds_running_statistics(corpus: Path, lm: Path, tmp_path: Path) -> None:
+    """A Conformer with batch norm: neither its statistics nor those of its input move."""
+
+    def with_norms(fusion: dict[str, Any] | None) -> Recipe:
+        values = recipe_with(fusion).model_dump(mode="json", exclude_none=True)
+        values["encoder"] = {"kind": "conformer", "dim": 16, "layers": 1, "heads": 2, "feedforward": 16}
+        values["encoder"] |= {"kernel": 3, "convolution_norm": "batch"}
+        return Recipe.model_validate(values)
+
+    plain = run(corpus, tmp_path / "plain", with_norms(None))
+    folder = run(corpus, tmp_path / "deep", with_norms({"kind": "deep", "folder": str(lm)}), start=plain)
+    before, after = weights(plain), weights(folder)
+    moving = [n for n in before if n.endswith(("running_mean", "running_var", "num_batches_tracked"))]
+    moving += [n for n in before if n.endswith(("norm.mean", "norm.variance", "norm.count"))]
+    assert len(moving) > 3
+    changed = [name for name in moving if not torch.equal(before[name], after[name])]
+    assert not changed
+
+
+def test_cold_fused_models_merge_whatever_the_folder_was_called(
+    corpus: Path, lm: Path, tmp_path: Path
+) -> None:
+    other = Path(shutil.copytree(lm, tmp_path / "copy"))
+    one, two = (
+        read_parent(run(corpus, tmp_path / name, recipe_with({"folder": str(folder)})))
+        for name, folder in (("one", lm), ("two", other))
+    )
+    (note,) = [note for note in check_alike([one, two]) if "folder" in note]
+    assert str(lm) in note
+    assert str(other) in note
+    foreign = save_lm(tmp_path / "foreign", one.tokenizer, seed=2)
+    three = read_parent(run(corpus, tmp_path / "three", recipe_with({"folder": str(foreign)})))
+    with pytest.raises(CheckpointError, match="the language model inside its decoder is another one"):
+        check_alike([one, three])

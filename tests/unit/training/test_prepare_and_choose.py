@@ -13,6 +13,14 @@ from test_recognition import batch_of, recognition_task
 from firstwords.data.examples import ExampleSource, LoadedExample
 from firstwords.data.manifest import Corpus, Utterance, load_corpus, write_quarantine
 from firstwords.errors import ConfigError, CorpusError, UsageError
+from firstwords.search.interface import (
+    AttentionBeamConfig,
+    LanguageModelConfig,
+    RescoringConfig,
+    TransducerBeamConfig,
+    TransducerGreedyConfig,
+    check_internal_weight,
+)
 from firstwords.tensors import Padded
 from firstwords.text.load import train_tokenizer
 from firstwords.text.subwords import SubwordConfig
@@ -27,6 +35,7 @@ from firstwords.training.prepare import (
     split_corpus,
     training_texts,
 )
+from firstwords.training.progress import Progress
 from firstwords.training.settle import Wanted, is_crowded, usual_language, usual_rate
 from firstwords.training.trainer import make_optimizer
 from tone_corpus import make_tone_corpus, tone_recipe
@@ -403,3 +412,42 @@ def test_few_words_leave_room_for_negatives(
     material = Material(hours=0.3, words=words, rarest=rarest, negatives=negatives, cores=2)
     recipe = choose_recipe(material, name="x", language="en", minutes=8, device="cpu").recipe
     assert recipe.data.negative_share == share
+
+
+def test_a_run_replaces_nothing_of_somebody_else(corpus: Corpus, tmp_path: Path) -> None:
+    wanted = Wanted(tone_recipe(), None, None, (), None)
+    talks = tmp_path / "talks"
+    (talks / "tokenizer").mkdir(parents=True)
+    (talks / "tokenizer" / "notes.txt").write_text("years of work", encoding="utf-8")
+    (talks / "card.md").write_text("mine", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"something else is there already \(found: card.md, tokenizer\)"):
+        settle.settle(corpus, talks, wanted, "cpu", Progress(quiet=True))
+    assert (talks / "tokenizer" / "notes.txt").read_text(encoding="utf-8") == "years of work"
+    assert sorted(p.name for p in talks.iterdir()) == ["card.md", "tokenizer"]
+    (talks / "resume").mkdir()  # of a start that was cut between tokenizer and recipe
+    settle.settle(corpus, talks, wanted, "cpu", Progress(quiet=True))
+    assert (talks / "recipe.toml").is_file()
+    assert not (talks / "tokenizer" / "notes.txt").exists()
+
+
+@pytest.mark.parametrize("kind", ["greedy", "ctc_beam"])
+def test_an_internal_weight_without_an_internal_model_is_refused(
+    corpus: Corpus, tmp_path: Path, kind: str
+) -> None:
+    own = (f"search.kind={kind}", "search.language_model.internal_weight=0.2")
+    with pytest.raises(ConfigError, match=f"internal_weight = 0.2 does nothing: search.kind = '{kind}'"):
+        settle.settle(
+            corpus,
+            tmp_path / "run",
+            Wanted(tone_recipe(), None, None, own, None),
+            "cpu",
+            Progress(quiet=True),
+        )
+    assert not (tmp_path / "run" / "recipe.toml").exists()
+
+
+def test_a_decoder_takes_an_internal_weight() -> None:
+    for config in (AttentionBeamConfig, TransducerGreedyConfig, TransducerBeamConfig):
+        check_internal_weight(config(language_model=LanguageModelConfig(internal_weight=0.2)))
+    with pytest.raises(ConfigError, match="rescoring"):
+        check_internal_weight(RescoringConfig(language_model=LanguageModelConfig(internal_weight=0.2)))

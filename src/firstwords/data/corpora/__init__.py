@@ -120,4 +120,6 @@ def _unknown(source: Source) -> CorpusError:
             mend="Put a text file beside each recording (001.wav, 001.txt), or a table with the columns "
             f"file and text. Known layouts: {known}.",
         )
+    if source.audio:
+        return CorpusError(here, mend="Give the folder in which recordings and transcripts lie.")
     return CorpusError(here, mend=f"Known layouts: {known}.")

@@ -1,0 +1,60 @@
+"""A folder that is something else is named for what it is, and nothing is written into it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from firstwords.data.manifest import load_corpus
+from firstwords.errors import FirstwordsError, UsageError
+from firstwords.folders import kind_of_folder, refuse_occupied
+from firstwords.lm.language_model import kind_of, refuse_others
+from firstwords.model.checkpoint import require_files
+
+
+def marked(folder: Path, *names: str) -> Path:
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_text("{}", encoding="utf-8")
+    return folder
+
+
+def test_each_kind_is_known_by_its_mark(tmp_path: Path) -> None:
+    assert kind_of_folder(tmp_path / "nowhere") is None
+    assert kind_of_folder(marked(tmp_path / "texts", "a.txt")) is None
+    assert kind_of_folder(marked(tmp_path / "bundle", "bundle.json", "tokens.txt")) == "an exported bundle"
+    # a network's weights have the name of a recogniser's
+    assert kind_of_folder(marked(tmp_path / "lm", "model.safetensors", "lm.toml")) == "a language model"
+
+
+def test_a_folder_of_another_kind_is_called_what_it_is(tmp_path: Path) -> None:
+    bundle = marked(tmp_path / "bundle", "bundle.json")
+    network = marked(tmp_path / "lm", "lm.toml", "model.safetensors", "recipe.toml")
+    corpus = marked(tmp_path / "corpus", "manifest.jsonl")
+    for wanted, folder, said in (
+        (require_files, bundle, "is an exported bundle, not the folder of a recogniser"),
+        (require_files, network, "is a language model, not the folder of a recogniser"),
+        (require_files, corpus, "is a corpus, not the folder of a recogniser"),
+        (load_corpus, bundle, "is an exported bundle, not a corpus"),
+        (kind_of, corpus, "is a corpus, not a language model"),
+        (kind_of, corpus / "manifest.jsonl", "is a file; a language model is a folder"),
+    ):
+        with pytest.raises(FirstwordsError, match=said) as refusal:
+            wanted(folder)
+        assert refusal.value.mend
+
+
+def test_results_go_into_folders_of_their_own(tmp_path: Path) -> None:
+    refuse_occupied(tmp_path / "nowhere", ())
+    refuse_occupied(marked(tmp_path / "empty", ".DS_Store"), ())
+    mine = marked(tmp_path / "mine", "card.md", "words.txt")
+    with pytest.raises(UsageError, match=r"something else is there already \(found: card.md, words.txt\)"):
+        refuse_occupied(mine, ("lm.toml",))
+    with pytest.raises(UsageError, match=r"found: card.md"):
+        refuse_others(mine)
+    (mine / "lm.toml").write_text('format = 1\nkind = "ngram"', encoding="utf-8")
+    refuse_occupied(mine, ("lm.toml",))
+    refuse_others(mine)
+    with pytest.raises(UsageError, match="this is a file"):
+        refuse_occupied(mine / "card.md", ("lm.toml",))
