@@ -18,9 +18,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import final
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from firstwords.heads.head import FrameHead
