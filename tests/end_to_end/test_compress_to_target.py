@@ -138,7 +138,7 @@ def test_what_cannot_begin_is_said_before_anything_is_written(nonsense: Path, tm
     assert "not empty" in refused(to=tmp_path / "file")
     (tmp_path / "model").mkdir()
     (tmp_path / "corpus").symlink_to(nonsense / "corpus")
-    assert "no model folder" in refused(home=tmp_path)
+    assert "is not a model" in refused(home=tmp_path)
     alone = tmp_path / "alone"
     (alone / "corpus").mkdir(parents=True)
     (alone / "model").symlink_to(nonsense / "model")

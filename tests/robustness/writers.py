@@ -293,8 +293,9 @@ def plans(home: Path, made: Path) -> None:
 
 
 def a_file_called_model(folder: Path) -> Path:
-    (folder / "model").mkdir()
+    (folder / "model" / "tokenizer").mkdir(parents=True)
     (folder / "model" / "model.safetensors").write_text("weights")
+    (folder / "model" / "recipe.toml").write_text("a recipe")
     (folder / "model" / "card.md").write_text("card")
     return folder
 

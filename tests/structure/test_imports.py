@@ -16,7 +16,8 @@ FILES = sorted(SOURCE.rglob("*.py"))
 # Low to high; rooms on one line may not import each other unless they are the same room.
 LAYERS: list[tuple[str, ...]] = [
     ("errors",),
-    ("files", "folders"),  # whole or not at all; what a folder is
+    ("files",),  # whole or not at all
+    ("folders",),  # what a folder is
     ("config",),
     ("text",),  # letters: what scoring counts
     ("scoring", "audio"),

@@ -8,7 +8,7 @@ import pytest
 
 from firstwords.data.manifest import load_corpus
 from firstwords.errors import FirstwordsError, UsageError
-from firstwords.folders import kind_of_folder, refuse_occupied
+from firstwords.folders import LANGUAGE_MODEL, MODEL, PUNCTUATION, kind_of_folder, refuse_occupied
 from firstwords.lm.language_model import kind_of, refuse_others
 from firstwords.model.checkpoint import require_files
 
@@ -45,16 +45,43 @@ def test_a_folder_of_another_kind_is_called_what_it_is(tmp_path: Path) -> None:
         assert refusal.value.mend
 
 
+def test_a_recogniser_is_one_whatever_lies_beside(tmp_path: Path) -> None:
+    model = marked(tmp_path / "model", "model.safetensors", "lm.toml", "manifest.jsonl")
+    assert kind_of_folder(model) != MODEL
+    (model / "recipe.toml").write_text('[encoder]\nkind = "zipformer"\n', encoding="utf-8")
+    assert kind_of_folder(model) == MODEL
+    (model / "recipe.toml").write_text("[encoder", encoding="utf-8")  # torn: the marks tell
+    assert kind_of_folder(model) != MODEL
+
+
 def test_results_go_into_folders_of_their_own(tmp_path: Path) -> None:
-    refuse_occupied(tmp_path / "nowhere", ())
-    refuse_occupied(marked(tmp_path / "empty", ".DS_Store"), ())
+    refuse_occupied(tmp_path / "nowhere", (), kind=MODEL)
+    refuse_occupied(marked(tmp_path / "empty", ".DS_Store"), (), kind=MODEL)
     mine = marked(tmp_path / "mine", "card.md", "words.txt")
     with pytest.raises(UsageError, match=r"something else is there already \(found: card.md, words.txt\)"):
-        refuse_occupied(mine, ("lm.toml",))
+        refuse_occupied(mine, ("lm.toml",), kind=LANGUAGE_MODEL)
     with pytest.raises(UsageError, match=r"found: card.md"):
         refuse_others(mine)
     (mine / "lm.toml").write_text('format = 1\nkind = "ngram"', encoding="utf-8")
-    refuse_occupied(mine, ("lm.toml",))
+    refuse_occupied(mine, ("lm.toml",), kind=LANGUAGE_MODEL)
     refuse_others(mine)
     with pytest.raises(UsageError, match="this is a file"):
-        refuse_occupied(mine / "card.md", ("lm.toml",))
+        refuse_occupied(mine / "card.md", ("lm.toml",), kind=LANGUAGE_MODEL)
+
+
+def test_logs_and_what_a_kill_left_are_in_nobodys_way(tmp_path: Path) -> None:
+    killed = marked(tmp_path / "lm", "train.log", "slurm-7.out", "desktop.ini")
+    (killed / "staged.writing").mkdir()  # of files.staged
+    refuse_occupied(killed, ("lm.toml",), kind=LANGUAGE_MODEL)
+    refuse_others(killed)
+    (killed / "notes.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"found: notes.txt\)"):
+        refuse_occupied(killed, ("lm.toml",), kind=LANGUAGE_MODEL)
+
+
+def test_what_another_command_began_is_not_gone_on_with(tmp_path: Path) -> None:
+    marks = marked(tmp_path / "marks", "punctuation.toml")
+    (marks / "resume").mkdir()
+    refuse_occupied(marks, ("punctuation.toml", "resume"), kind=PUNCTUATION)
+    with pytest.raises(UsageError, match="a model of marks and capitals is there already"):
+        refuse_occupied(marks, ("resume",), kind=MODEL)

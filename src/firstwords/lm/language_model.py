@@ -25,7 +25,7 @@ from pydantic import Field
 from firstwords.config import Config, ConfigT, dump_config, read_config, read_toml
 from firstwords.errors import CheckpointError, ConfigError, DependencyError, TextError, UsageError, quoted
 from firstwords.files import staged, write_atomically
-from firstwords.folders import MODEL, kind_of_folder, refuse_occupied
+from firstwords.folders import LANGUAGE_MODEL, MODEL, kind_of_folder, refuse_occupied
 from firstwords.lm.ngram import SPECIAL, UNKNOWN, Level, NgramModel
 from firstwords.lm.ngram_text import Unit, splitter
 from firstwords.lm.perplexity import score_sentences
@@ -222,7 +222,7 @@ def refuse_others(folder: Path) -> None:
         raise UsageError(
             f"--to {folder}: a language model of kind '{kind}' is there.", mend="Give another --to folder."
         )
-    refuse_occupied(folder, (HEADER,))
+    refuse_occupied(folder, (HEADER,), kind=LANGUAGE_MODEL)
 
 
 def header_values(folder: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from firstwords.config import dump_config, read_toml
 from firstwords.data.manifest import MANIFEST
 from firstwords.device import choose_device, set_threads
 from firstwords.errors import TrainingError, UsageError
-from firstwords.folders import refuse_occupied
+from firstwords.folders import PUNCTUATION, refuse_occupied
 from firstwords.formatting.punctuation_model import (
     HEADER,
     LoadedPunctuator,
@@ -182,7 +182,7 @@ def check_folder(folder: Path) -> None:
             f"--to {folder}: this folder is a {holds}.",
             mend="Give the punctuation model a folder of its own.",
         )
-    refuse_occupied(folder, (HEADER, RESUME))
+    refuse_occupied(folder, (HEADER, RESUME), kind=PUNCTUATION)
     if (folder / HEADER).is_file() and not (folder / RESUME).is_dir():
         raise TrainingError(
             f"'{folder}' holds a finished punctuation model and nothing to resume from.",

@@ -17,7 +17,7 @@ from firstwords.audio.containers import open_source
 from firstwords.config import override, parse_config
 from firstwords.data.manifest import MANIFEST, Corpus, Utterance
 from firstwords.errors import AudioError, TrainingError, UsageError
-from firstwords.folders import refuse_occupied
+from firstwords.folders import MODEL, refuse_occupied
 from firstwords.model.checkpoint import RECIPE, TOKENIZER, LoadedModel, bare_digest, recipe_digests
 from firstwords.model.recipe import Recipe, read_recipe, write_recipe
 from firstwords.model.structure import FILE as STRUCTURE
@@ -70,8 +70,9 @@ def settle(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress: 
         )
     stored = read_recipe(folder / RECIPE) if (folder / RECIPE).is_file() else None
     begun = bool(list((folder / RESUME).glob("step-*")))
+    if stored is None:
+        refuse_occupied(folder, (RESUME,), kind=MODEL)
     if stored is None and not begun:
-        refuse_occupied(folder, (RESUME,))
         (folder / RESUME / IDENTITY).unlink(missing_ok=True)  # of a start that never came to a first step
     if stored is not None and not (folder / RESUME).is_dir():
         raise TrainingError(

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from typer.main import get_command
 
+from firstwords import __version__
 from firstwords.cli import main as entry
 from firstwords.errors import AudioError
 
@@ -133,3 +134,10 @@ def test_faults_become_words_and_codes(
 
 def test_options_are_typed_with_help() -> None:
     assert inspect.signature(entry.quickstart.run).parameters.keys() == {"to", "corpus", "minutes", "device"}
+
+
+def test_the_package_is_a_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "firstwords", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == f"firstwords {__version__}"

@@ -131,7 +131,7 @@ def test_places_that_are_taken_are_refused(home: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError, match=said):
             run(home / "model", "--to", to)
-    with pytest.raises(FirstwordsError, match="not a model"):
+    with pytest.raises(FirstwordsError, match="is a corpus, not the folder of a recogniser"):
         run(home / "corpus", "--to", tmp_path / "other")
 
 

@@ -99,7 +99,8 @@ def test_phrases_help(home: Path, tmp_path: Path) -> None:
     names.write_text("aei\t0.5\n", encoding="utf-8")
     assert firstwords("transcribe", home / "offline", talk, "--phrases", names).stdout.strip() == "aei"
     names.write_text("ouo\t60\n", encoding="utf-8")  # so much that it is heard in anything
-    assert "ouo" in firstwords("transcribe", home / "offline", talk, "--phrases", names).stdout
+    wide = firstwords("transcribe", home / "offline", talk, "--phrases", names, "--beam", "4")
+    assert "ouo" in wide.stdout
     refused = firstwords("transcribe", home / "streaming", talk, "--phrases", names)
     assert isinstance(refused.exception, SearchError)
 

@@ -19,7 +19,7 @@ from firstwords.compression.planner import (
     fitting,
 )
 from firstwords.compression.target import Measures, Target
-from firstwords.errors import CompressionError, UsageError
+from firstwords.errors import CheckpointError, CompressionError, UsageError
 
 BYTES: dict[Keep, float] = {"fp32": 1.0, "bf16": 0.5, "int8": 0.26, "kmeans6": 0.21, "mixed": 0.0}
 HARM: dict[Keep, float] = {"fp32": 0.0, "bf16": 0.0, "int8": 0.1, "kmeans6": 0.4, "mixed": 2.0}
@@ -72,6 +72,7 @@ class Toy:
         (folder / "model.safetensors").write_text(json.dumps(state))
         (folder / "recipe.toml").write_text("a recipe")
         (folder / "compression.json").write_text("{}")
+        (folder / "tokenizer").mkdir()
         (folder / "check").mkdir()
         (folder / "check" / "clip.flac").write_text("sound")
         (folder / "resume").mkdir()
@@ -240,7 +241,7 @@ def test_other_orders_are_refused(model: Path) -> None:
     (full / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match="not empty"):
         compress_to_target(model, full, Target.parse("size<5MB"), Toy())
-    with pytest.raises(UsageError, match="no model folder"):
+    with pytest.raises(CheckpointError, match="is not a model"):
         compress_to_target(full, model.parent / "other", Target.parse("size<5MB"), Toy())
 
 

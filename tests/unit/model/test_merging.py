@@ -307,7 +307,7 @@ def test_settings_of_losses_change_no_answer_of_a_head(kind: str) -> None:
         **{"intermediate_weight": 0.5, "simple_weight": 0.2, "lm_scale": 0.1, "am_scale": 0.1},
         **{"warmup": 7.0, "sampling": {"share": 0.9}, "guided": {"weight": 0.0}},
     }
-    assert values.keys() == TRAINING_ONLY["heads"]
+    assert values.keys() == TRAINING_ONLY["heads"] - {"folder"}  # of a fused model: what it says is compared
     changes = {name: value for name, value in values.items() if name in config.model_fields}
     assert changes, kind
     torch.manual_seed(2)

@@ -118,7 +118,7 @@ def test_what_cannot_be_reported_is_said(material: tuple[Path, Path, Path]) -> N
         compare_variants([whole, whole], loaded, "dev")
     with pytest.raises(CorpusError, match="split 'none'"):
         compare_variants([whole], loaded, "none")
-    with pytest.raises(CheckpointError, match="is not a model"):
+    with pytest.raises(CheckpointError, match="is a corpus, not the folder of a recogniser"):
         compare_variants([corpus], loaded, "dev")
 
 

@@ -424,10 +424,11 @@ def test_a_run_replaces_nothing_of_somebody_else(corpus: Corpus, tmp_path: Path)
         settle.settle(corpus, talks, wanted, "cpu", Progress(quiet=True))
     assert (talks / "tokenizer" / "notes.txt").read_text(encoding="utf-8") == "years of work"
     assert sorted(p.name for p in talks.iterdir()) == ["card.md", "tokenizer"]
-    (talks / "resume").mkdir()  # of a start that was cut between tokenizer and recipe
-    settle.settle(corpus, talks, wanted, "cpu", Progress(quiet=True))
-    assert (talks / "recipe.toml").is_file()
-    assert not (talks / "tokenizer" / "notes.txt").exists()
+    cut = tmp_path / "cut"  # between tokenizer and recipe
+    (cut / "resume").mkdir(parents=True)
+    (cut / "tokenizer").mkdir()
+    settle.settle(corpus, cut, wanted, "cpu", Progress(quiet=True))
+    assert (cut / "recipe.toml").is_file()
 
 
 @pytest.mark.parametrize("kind", ["greedy", "ctc_beam"])

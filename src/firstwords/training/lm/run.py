@@ -19,7 +19,7 @@ from firstwords.config import read_toml
 from firstwords.data.manifest import MANIFEST
 from firstwords.device import Compute, choose_compute, choose_device, keep_machine_code, set_threads
 from firstwords.errors import TrainingError, UsageError
-from firstwords.folders import refuse_occupied
+from firstwords.folders import LANGUAGE_MODEL, refuse_occupied
 from firstwords.lm.language_model import HEADER, TOKENIZER, kind_of
 from firstwords.lm.neural.folder import (
     LONGEST,
@@ -122,7 +122,7 @@ def _recipe(folder: Path, wanted: LmWanted) -> tuple[LmRecipe, bool]:
             mend="Give another --to folder.",
         )
     if not (folder / RECIPE).is_file():
-        refuse_occupied(folder, (HEADER, RESUME))
+        refuse_occupied(folder, (HEADER, RESUME), kind=LANGUAGE_MODEL)
         recipe = wanted.fresh()
         normalizer(recipe.normalizer)
         return recipe, False
