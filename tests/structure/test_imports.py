@@ -39,6 +39,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("report",),
     ("quickstart",),
     ("cli",),
+    ("__main__",),  # python -m firstwords
 ]
 # data/batch, sampler and loader make tensors; the rest of the room must not.
 TORCH_FREE = (
