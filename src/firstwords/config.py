@@ -171,17 +171,39 @@ def override(values: Mapping[str, Any], assignments: Iterable[str]) -> dict[str,
 
 
 def _kinds_first(assignments: Iterable[str]) -> list[str]:
-    """``a.kind=x`` before the first assignment to another ``a.b``."""
+    """``a.kind=x`` before the assignments to ``a`` or ``a.b`` that were given since the last kind of ``a``.
+
+    Those that were given with another kind of ``a`` are left out: they are its own.
+    """
     ordered: list[str] = []
     for assignment in assignments:
-        section, dot, last = assignment.partition("=")[0].strip().rpartition(".")
-        at = len(ordered)
-        if last == "kind" and dot:
-            names = [other.partition("=")[0].strip() for other in ordered]
-            inside = (name.startswith(f"{section}.") and name != f"{section}.kind" for name in names)
-            at = next((n for n, is_inside in enumerate(inside) if is_inside), at)
-        ordered.insert(at, assignment)
+        section, dot, last = _key(assignment).rpartition(".")
+        if last != "kind" or not dot:
+            ordered.append(assignment)
+            continue
+        chosen = [_kind_given(other, section) for other in ordered]
+        since = max((n + 1 for n, kind in enumerate(chosen) if kind is not None), default=0)
+        inside = [n for n in range(since, len(ordered)) if f"{_key(ordered[n])}.".startswith(f"{section}.")]
+        if since == 0:
+            ordered.insert(inside[0] if inside else len(ordered), assignment)
+            continue
+        if chosen[since - 1] != _kind_given(assignment, section):
+            ordered = [other for n, other in enumerate(ordered) if n not in inside]
+        ordered.append(assignment)
     return ordered
+
+
+def _key(assignment: str) -> str:
+    return assignment.partition("=")[0].strip()
+
+
+def _kind_given(assignment: str, section: str) -> Any:
+    """The kind that an assignment to ``a.kind``, or to the whole table ``a``, chooses for ``a``, or None."""
+    key, right = _key(assignment), assignment.partition("=")[2].strip()
+    if key == f"{section}.kind":
+        return _toml_value(right)
+    value = _toml_value(right) if key == section else None
+    return cast("Mapping[str, Any]", value).get("kind") if isinstance(value, Mapping) else None
 
 
 def _toml_value(text: str) -> Any:

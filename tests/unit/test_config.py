@@ -25,3 +25,37 @@ def test_the_last_one_counts() -> None:
     table = ('search={kind="ctc_beam", beam=2}', "search.kind=rescoring")
     assert override(values, table) == {"search": {"kind": "rescoring"}}
     assert override({}, ("seed=1", "seed=2", "kind=3")) == {"seed": 2, "kind": 3}
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        (("search.kind=ctc_beam", "search.beam=3", "search.kind=greedy"), {"kind": "greedy"}),
+        (("search.beam=3", "search.kind=ctc_beam", "search.kind=greedy"), {"kind": "greedy"}),
+        (("search.kind=ctc_beam", "search.beam=3", "search.kind=ctc_beam"), {"kind": "ctc_beam", "beam": 3}),
+        (
+            ("search.kind=ctc_beam", "search.beam=3", "search.kind=greedy", "search.width=2"),
+            {"kind": "greedy", "width": 2},
+        ),
+        (
+            ("search.kind=ctc_beam", "search.beam=3", "search.kind=greedy", "search.kind=ctc_beam"),
+            {"kind": "ctc_beam"},
+        ),
+        (('search={kind="ctc_beam", beam=2}', "search.n_best=1", "search.kind=greedy"), {"kind": "greedy"}),
+        (("search={beam=3}", "search.kind=ctc_beam"), {"kind": "ctc_beam", "beam": 3}),
+        (
+            ("search.kind=ctc_beam", "search.lm.kind=a", "search.lm.b=1", "search.kind=greedy"),
+            {"kind": "greedy"},
+        ),
+    ],
+)
+def test_another_kind_keeps_nothing_of_the_one_before(
+    given: tuple[str, ...], wanted: dict[str, object]
+) -> None:
+    assert override({"search": {"kind": "attention_beam", "coverage": 1.0}}, given) == {"search": wanted}
+
+
+def test_kinds_of_other_sections_are_left_alone() -> None:
+    given = ("a.kind=x", "a.b.kind=y", "a.b.c=1", "a.b.kind=z", "ab.kind=v", "ab.c=2", "a.d=3")
+    wanted = {"a": {"kind": "x", "b": {"kind": "z"}, "d": 3}, "ab": {"kind": "v", "c": 2}}
+    assert override({}, given) == wanted

@@ -12,10 +12,7 @@ from firstwords.cli.training_options import (
     Device,
     Minutes,
     Precision,
-    RecipeFile,
     RunFolder,
-    Settings,
-    Size,
     Workers,
     train_as_told,
 )
@@ -34,13 +31,20 @@ def distil(
     teacher: Annotated[Path, typer.Argument(help="Model folder to learn from.", show_default=False)],
     corpus: Corpus,
     to: RunFolder,
-    recipe: RecipeFile = None,
-    size: Size = None,
+    recipe: Annotated[
+        Path | None, typer.Option("--recipe", help="Of the student; without one, a recipe is chosen.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option("--size", help="Of the student without a recipe: nano, tiny, S, M, L, kws.")
+    ] = None,
     start: Annotated[
         Path | None, typer.Option("--from", help="Student to start from, for example a pruned model.")
     ] = None,
     minutes: Minutes = None,
-    set_: Settings = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a setting, for example distillation.temperature=2."),
+    ] = None,
     device: Device = "auto",
     precision: Precision = None,
     workers: Workers = None,

@@ -52,6 +52,7 @@ def train(
 
     from firstwords.lm.ngram_text import (
         Leaks,
+        counted,
         held_out,
         leave_out,
         measured_corpora,
@@ -59,7 +60,7 @@ def train(
         text_files,
     )
     from firstwords.text.normalize import normalizer as named
-    from firstwords.training.punctuation import check_folder, train_punctuation
+    from firstwords.training.punctuation import RESUME, check_folder, train_punctuation
     from firstwords.training.tasks.punctuation import read_taught
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
@@ -69,9 +70,18 @@ def train(
     normalize = named(normalizer)
     held = held_out(measured_corpora(files, exclude or []), normalize)
     found = Leaks()
+    # versions before --allow-leak kept these lines, and a run goes on with the text it was begun with
+    besides = f"A run in '{to}' that an earlier version began goes on with --allow-leak."
     with reading_bar(console, "reading", files) as told:
-        lines = leave_out(read_lines(files), found, held=held, normalize=normalize, leaks=leaks)
-        taught = read_taught(((line.text, line.size) for line in lines), normalize, progress=told)
+        lines = leave_out(
+            counted(read_lines(files), told),
+            found,
+            held=held,
+            normalize=normalize,
+            leaks=leaks,
+            besides=besides if (to / RESUME).is_dir() else "",
+        )
+        taught = read_taught(((line.text, line.size) for line in lines), normalize)
     for line in found.told(leaks):
         console.print(line)
     result = train_punctuation(

@@ -11,10 +11,7 @@ from firstwords.cli.training_options import (
     Device,
     Minutes,
     Precision,
-    RecipeFile,
     RunFolder,
-    Settings,
-    Size,
     Workers,
     train_as_told,
 )
@@ -23,13 +20,20 @@ from firstwords.cli.training_options import (
 def run(
     corpus: Annotated[Path, typer.Argument(help="Corpus folder, as 'firstwords import' makes it.")],
     to: RunFolder,
-    recipe: RecipeFile = None,
-    size: Size = None,
+    recipe: Annotated[
+        Path | None, typer.Option("--recipe", help="TOML file; without one, a recipe is chosen and written.")
+    ] = None,
+    size: Annotated[
+        str | None, typer.Option("--size", help="Zipformer size without a recipe: nano, tiny, S, M, L, kws.")
+    ] = None,
     minutes: Minutes = None,
     start: Annotated[
         Path | None, typer.Option("--from", help="Model folder to start from; its encoder is kept.")
     ] = None,
-    set_: Settings = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a setting, for example training.batch_seconds=30."),
+    ] = None,
     device: Device = "auto",
     precision: Precision = None,
     workers: Workers = None,

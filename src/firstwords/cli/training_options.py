@@ -19,17 +19,7 @@ RunFolder = Annotated[
         "--to", help="Folder of the run and the model; an existing run goes on.", show_default=False
     ),
 ]
-RecipeFile = Annotated[
-    Path | None, typer.Option("--recipe", help="TOML file; without one, a recipe is chosen and written.")
-]
-Size = Annotated[
-    str | None, typer.Option("--size", help="Zipformer size without a recipe: nano, tiny, S, M, L, kws.")
-]
 Minutes = Annotated[float | None, typer.Option("--minutes", min=0.1, help="Time the run may take.")]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="Change a setting, for example training.batch_seconds=30."),
-]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[
     str | None, typer.Option("--precision", help="auto, fp32 or bf16; default: the recipe's.")

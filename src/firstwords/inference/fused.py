@@ -27,6 +27,7 @@ from firstwords.search.interface import (
     TransducerBeamConfig,
     TransducerGreedyConfig,
     check_internal_weight,
+    narrowness,
 )
 from firstwords.search.language_models import (
     TUNED,
@@ -175,7 +176,7 @@ def _weights(
     if wanted.weight is not None and wanted.bonus is not None:
         return own.with_(weight=wanted.weight, bonus=wanted.bonus), "as given"
     file = read_tuned(wanted.language_model)
-    found = find_tuned(file, model=recognizer.weights, lm=mark, search=kind.kind)
+    found = find_tuned(file, model=recognizer.weights, lm=mark, search=kind.kind, narrow=narrowness(kind))
     if wanted.weight is not None or wanted.bonus is not None:
         rest, origin = (own, "of the recipe") if found is None else (found, f"tuned on {found.split}")
         if wanted.weight is not None:
@@ -185,7 +186,7 @@ def _weights(
         names = f"{quoted(recognizer.folder)} {quoted(wanted.language_model)}"
         return own, f"not tuned: 'firstwords lm tune {names} --corpus CORPUS' chooses them"
     if found is None:
-        return own, f"not tuned: {_other(file.tuned, recognizer.weights, mark)}"
+        return own, f"not tuned: {_other(file.tuned, recognizer.weights, mark, kind.kind)}"
     beam = getattr(kind, "beam", 1)
     width = "" if found.beam == beam else f" with a beam of {found.beam}"
     rates = f"{found.by.upper()} {100 * found.without:.1f} % without, {100 * found.best:.1f} % with"
@@ -193,7 +194,7 @@ def _weights(
     return own.with_(weight=found.weight, bonus=found.bonus), f"tuned on {found.split}{of}{width}: {rates}"
 
 
-def _other(known: tuple[TunedSetting, ...], model: str, mark: str) -> str:
+def _other(known: tuple[TunedSetting, ...], model: str, mark: str, kind: str) -> str:
     """Why none of the choices fits."""
     mine = [one for one in known if one.model == model]
     if not mine:
@@ -201,5 +202,7 @@ def _other(known: tuple[TunedSetting, ...], model: str, mark: str) -> str:
     here = [one for one in mine if one.lm == mark]
     if not here:
         return f"{TUNED} there is for another state of this language model"
+    if any(one.search == kind for one in here):
+        return f"{TUNED} there was tuned for another search; run 'firstwords lm tune' again"
     kinds = ", ".join(one.search + (f" (--beam {one.beam})" if one.beam > 1 else "") for one in here)
     return f"{TUNED} there is for {kinds} alone"

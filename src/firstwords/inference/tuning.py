@@ -36,6 +36,7 @@ from firstwords.search.interface import (
     RescoringConfig,
     SearchConfig,
     TransducerBeamConfig,
+    narrowness,
 )
 from firstwords.search.language_models import language_model_fingerprint, open_language_model
 from firstwords.search.rescore import Candidate, TunedRescoring, candidates, tune_rescoring
@@ -207,6 +208,7 @@ def tune_language_model(
                 lm=mark,
                 search=config.kind,
                 beam=getattr(config, "beam", 1),
+                narrow=narrowness(config),
                 weight=found.setting.weight,
                 bonus=found.setting.bonus,
                 by=by,

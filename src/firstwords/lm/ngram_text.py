@@ -208,7 +208,7 @@ def gather(
     tokens = array("i")
     found = Leaks()
     sentences = empty = 0
-    for line in leave_out(_told(lines, progress), found, held=held or {}, normalize=normalize, leaks=leaks):
+    for line in leave_out(counted(lines, progress), found, held=held or {}, normalize=normalize, leaks=leaks):
         text = normalize(line.text)
         units = split(text)
         if not units:
@@ -241,11 +241,13 @@ def leave_out(
     held: dict[str, str],
     normalize: Normalizer,
     leaks: Literal["refuse", "drop", "allow"],
+    besides: str = "",
 ) -> Iterator[Line]:
     """The lines without those of dev and test, which are noted in ``found``; TextError at the end if refused.
 
     Args:
         held: what dev and test say (``held_out``).
+        besides: what else the error shall say of mending it.
     """
     for line in lines:
         whose = (
@@ -259,17 +261,18 @@ def leave_out(
                 continue
         yield line
     if found.count and leaks == "refuse":
-        raise _leaking(found)
+        raise _leaking(found, besides)
 
 
-def _told(lines: Iterable[Line], progress: Callable[[int], None] | None) -> Iterator[Line]:
+def counted(lines: Iterable[Line], progress: Callable[[int], None] | None) -> Iterator[Line]:
+    """The lines; told the bytes of each as it is read, whatever becomes of it."""
     for line in lines:
         if progress is not None:
             progress(line.size)
         yield line
 
 
-def _leaking(leaks: Leaks) -> TextError:
+def _leaking(leaks: Leaks, besides: str) -> TextError:
     shown = "".join(f"\n    {example}" for example in leaks.examples)
     more = f"\n    ... and {leaks.count - len(leaks.examples)} more" if leaks.count > _SHOWN else ""
     lines = "line of the text stands" if leaks.count == 1 else "lines of the text stand"
@@ -277,5 +280,5 @@ def _leaking(leaks: Leaks) -> TextError:
         f"{leaks.count} {lines} in dev or test:{shown}{more}",
         mend="Results measured with such a model look better than they are. --drop-leaks leaves these lines "
         "out, --allow-leak keeps them, as is right where a few sentences are said again and again (digits, "
-        "commands).",
+        f"commands).{besides and f' {besides}'}",
     )

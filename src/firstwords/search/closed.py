@@ -124,7 +124,7 @@ class ClosedStream:
         if self._lead != BLANK:
             going_on = int((mine.argmax(-1) == self._lead).long().cumprod(0).sum())
             mine, first = mine[going_on:], first + going_on
-        self._held, self._first = [frames[cut:]], self._first + cut
+        self._held, self._first = [frames[cut:].clone()], self._first + cut  # a view would hold all
         ends_here = bool(reading.ends) and round(reading.ends[-1] / self._seconds) >= self._first
         self._lead = reading.tokens[-1] if ends_here else BLANK
         if not is_speech or not len(mine) or not reading.tokens or self._closed.fits(reading):

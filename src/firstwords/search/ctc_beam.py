@@ -23,6 +23,8 @@ from firstwords.search.prefix_beam import (
 from firstwords.search.prefix_narrow import side_by_side
 from firstwords.tensors import Padded
 
+_TOGETHER = 128  # prefixes that may live at once in searches side by side: what memory holds of scorers
+
 
 @final
 class CtcBeamSearch(Search):
@@ -57,8 +59,19 @@ def prefix_readings_of(
 
     With a ``blank_penalty`` the share of CTC is that of the penalised posteriors.
     """
-    if not (scorers and batch and is_narrow(config)):
+    if not (scorers and is_narrow(config)):
         return [prefix_readings(log_probs, config, scorers) for log_probs in batch]
+    count = max(1, _TOGETHER // config.beam)
+    found: list[list[PrefixReading]] = []
+    for first in range(0, len(batch), count):
+        found += _side_by_side(batch[first : first + count], config, scorers)
+    return found
+
+
+def _side_by_side(
+    batch: Sequence[Floats], config: CtcBeamConfig, scorers: Sequence[Weighted]
+) -> list[list[PrefixReading]]:
+    """``prefix_readings_of`` where the search is narrow, all utterances at once."""
     companion = Companion(scorers, len(batch), len(batch) * config.beam, batch[0].shape[1])
     beams = [PrefixBeam(config) for _ in batch]
     empty = np.zeros(1)

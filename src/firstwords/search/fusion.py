@@ -32,7 +32,8 @@ from firstwords.search.words import END, NEVER
 
 LANGUAGE_MODEL = "language_model"  # name of that scorer
 _FIRST: NDArray[np.int64] = np.zeros(1, dtype=np.int64)
-_SPARE = 4  # rows kept for each living sentence before those of the dead are cleared away
+_SPARE = 2  # rows kept for each living sentence before those of the dead are cleared away
+_FEW = 16  # rows that are not worth clearing
 
 
 class Weighted(NamedTuple):
@@ -166,7 +167,8 @@ class Companion:
     """What scorers know of the living sentences of a search in which some grow while others wait.
 
     Sentences stand in slots. A sentence is asked for once, when it has grown, all that grew together; what
-    was answered stays until the sentence is long dead. Numbers are float64.
+    was answered stays while at most half of the rows are of the dead, for a scorer may copy all that it keeps
+    of them at each question. Numbers are float64.
 
         slots       a b     a b c     a b                  a b c grows out of slot 0 by c, a b waits
         rows        [a b] [a b c] ...                      answers, in the order in which they were asked for
@@ -180,7 +182,7 @@ class Companion:
         self.names = tuple(one.name for one in scorers)
         self._sum = WeightedSum(scorers, vocabulary)
         self._single = len(scorers) == 1
-        room = (1 + _SPARE) * most  # the living, and as many as can grow at once many times over
+        room = max(_SPARE * most, _FEW)  # the living, and as many as can grow at once
         self._rows: NDArray[np.float64] = np.zeros((room, vocabulary))
         self._parts: NDArray[np.float64] = np.zeros((0 if self._single else room, len(scorers), vocabulary))
         self._used = 0  # rows
@@ -211,7 +213,7 @@ class Companion:
         self.shares = self.shares[origins]
         if len(grown):
             self.shares[grown] += self._share(place[grown], tokens[grown])
-            if self._used + len(grown) > len(self._rows):
+            if self._used + len(grown) > max(_SPARE * len(place), _FEW):
                 place = self._clear(place)
             state = self._sum.reorder(self._state, torch.from_numpy(place[grown]))
             place[grown] = np.arange(self._used, self._used + len(grown))

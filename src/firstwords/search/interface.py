@@ -73,6 +73,16 @@ class CtcBeamConfig(Config):
 NARROW = CtcBeamConfig(beam=4, n_best=1, token_threshold=0.02, margin=3.0, settled_after=4)
 
 
+def narrowness(config: SearchConfig) -> str:
+    """What the settings of a search do not say of it: how narrow a greedy one is with a language model."""
+    if not isinstance(config, GreedyConfig):
+        return ""
+    return (
+        f"beam {NARROW.beam}, threshold {NARROW.token_threshold:g}, margin {NARROW.margin:g}, "
+        f"settled {NARROW.settled_after}"
+    )
+
+
 class AttentionBeamConfig(Config):
     """Beam search over the tokens of an attention decoder, together with CTC."""
 

@@ -10,8 +10,9 @@ threshold most frames try no token or one; arrays would cost more than what they
     asked            no   yes  no   yes  no   no       nothing is tried where all but the blank is improbable
 
 Scorers are asked when a prefix may grow, not when it has grown: most die before. Searches of several
-utterances wait for each other's questions (``side_by_side``), so that a scorer answers many at once; what one
-reads does not depend on the others.
+utterances wait for each other's questions (``side_by_side``), so that a scorer answers many at once. What one
+reads depends on the others no more than the scorer's answers do: not at all with n-grams; networks round
+otherwise for another number of rows, so that readings as good as equal may change places.
 """
 
 from __future__ import annotations

@@ -4,10 +4,12 @@
     model = "5e0c..."        fingerprint of the recogniser's weights
     lm = "91ab..."           fingerprint of the language model
     search = "ctc_beam"      kind of search, and its beam
+    narrow = ""              of a greedy search, how narrow it is beside a language model (NARROW)
     weight = 0.6  ...
 
 One section for each recogniser and kind of search; the latest choice replaces the one before. Of a section
-made for another state of the language model is only said that it is there.
+made for another state of the language model, or for a greedy search of another width, is only said that it
+is there.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ class TunedSetting(Config):
     lm: str
     search: str
     beam: PositiveInt = 1
+    narrow: str = ""
     weight: Weight
     bonus: FiniteFloat = 0.0
     by: Literal["wer", "cer"] = "wer"
@@ -68,7 +71,13 @@ def add_tuned(folder: Path, chosen: TunedSetting) -> None:
     write_atomically(folder / TUNED, dump_config(TunedFile(tuned=(*others, chosen))))
 
 
-def find_tuned(found: TunedFile, *, model: str, lm: str, search: str) -> TunedSetting | None:
-    """The choice for these weights of a recogniser, this state of the language model and kind of search."""
-    wanted = (model, lm, search)
-    return next((s for s in found.tuned if (s.model, s.lm, s.search) == wanted), None)
+def find_tuned(
+    found: TunedFile, *, model: str, lm: str, search: str, narrow: str = ""
+) -> TunedSetting | None:
+    """The choice for these weights of a recogniser, this state of the language model and this search.
+
+    Args:
+        narrow: of ``narrowness``.
+    """
+    wanted = (model, lm, search, narrow)
+    return next((s for s in found.tuned if (s.model, s.lm, s.search, s.narrow) == wanted), None)

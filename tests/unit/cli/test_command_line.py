@@ -58,6 +58,17 @@ def test_every_verb_and_option_explains_itself() -> None:
         assert all(getattr(p, "help", None) for p in verb.params if p.name != "help"), name
 
 
+def test_what_a_student_is_made_of_is_said() -> None:
+    """Options of the same name mean another thing in ``train``."""
+    said = {p.name: p.help for p in verbs()["compress distil"].params}
+    assert said["recipe"].startswith("Of the student")
+    assert said["size"].startswith("Of the student")
+    assert "distillation.temperature=2" in said["set_"]
+    said = {p.name: p.help for p in verbs()["train"].params}
+    assert "student" not in said["recipe"] + said["size"]
+    assert "training.batch_seconds=30" in said["set_"]
+
+
 def test_help_is_quick() -> None:
     """0.3 s of processor time; the clock on the wall says more about the other programs on the machine."""
     resource = pytest.importorskip("resource", reason="processor time of child processes: Unix")

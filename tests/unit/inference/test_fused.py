@@ -36,6 +36,7 @@ from firstwords.search.interface import (
     SearchConfig,
     TransducerBeamConfig,
     TransducerGreedyConfig,
+    narrowness,
 )
 from firstwords.search.language_models import language_model_fingerprint
 from firstwords.search.speech_gate import SpeechGate
@@ -131,10 +132,36 @@ def test_a_beam_makes_a_beam_search(config: SearchConfig, beam: int, wanted: Sea
 def test_what_was_tuned_for_greedy_is_found_with_a_beam_of_1(recognizer: Recognizer, lm: Path) -> None:
     """Also where the recipe has a beam search."""
     mark = language_model_fingerprint(lm)
-    add_tuned(lm, TunedSetting(model=recognizer.weights, lm=mark, search="greedy", weight=0.75, bonus=1.5))
+    narrow = narrowness(GreedyConfig())
+    add_tuned(
+        lm,
+        TunedSetting(
+            model=recognizer.weights, lm=mark, search="greedy", narrow=narrow, weight=0.75, bonus=1.5
+        ),
+    )
     recognizer.use(CtcBeamConfig(), recognizer.scorers)
     (line,) = add_help(recognizer, SearchHelp(language_model=lm, beam=1))
     assert "in greedy: weight 0.75, bonus 1.5 (tuned on dev:" in line
+
+
+@pytest.mark.parametrize("narrow", ["", "beam 9, threshold 0.02, margin 3, settled 4"])
+def test_what_was_tuned_for_another_greedy_search_is_not_used(
+    recognizer: Recognizer, lm: Path, narrow: str
+) -> None:
+    """Its beam was another one, or was not written down."""
+    mark = language_model_fingerprint(lm)
+    old = TunedSetting(model=recognizer.weights, lm=mark, search="greedy", narrow=narrow, weight=0.75)
+    add_tuned(lm, old)
+    add_tuned(lm, old.with_(search="ctc_beam", narrow="", beam=8))
+    (line,) = add_help(recognizer, SearchHelp(language_model=lm))
+    assert "in greedy: weight 0.3, bonus 0 (not tuned: " in line
+    assert "tuned for another search; run 'firstwords lm tune' again" in line
+    (line,) = add_help(recognizer, SearchHelp(language_model=lm, beam=8))
+    assert "weight 0.75" in line
+    recognizer.use(GreedyConfig(), recognizer.scorers)
+    add_tuned(lm, old.with_(narrow="beam 4, threshold 0.02, margin 3, settled 4"))  # NARROW
+    (line,) = add_help(recognizer, SearchHelp(language_model=lm))
+    assert "weight 0.75" in line
 
 
 def test_weights_come_from_the_caller_the_file_or_the_recipe(recognizer: Recognizer, lm: Path) -> None:
@@ -245,6 +272,7 @@ def test_what_was_tuned_is_what_is_transcribed(
         assert not is_approximate(choice.search)
         setting = choice.setting
         assert (setting.weight, setting.bonus) == choice.tuned.setting
+        assert setting.narrow == narrowness(choice.search)
         assert choice.tuned.rate.errors <= choice.tuned.without.errors
         assert choice.gain.low <= 1 - choice.tuned.rate.errors / choice.tuned.without.errors
         add_tuned(lm, setting)

@@ -187,6 +187,19 @@ def test_what_goes_on_is_not_searched_with_what_is_final() -> None:
     assert TOKENIZER.decode(stream.mend(rest, search.seconds, is_speech=True).tokens).strip() == "on"
 
 
+def test_only_what_is_not_final_is_held() -> None:
+    stream = ClosedStream(closed(), FRAME)
+    search = build_streaming_search(GreedyConfig(), stream.score, FRAME)
+    for _ in range(5):
+        search.advance(heard("off on up"))
+        reading = search.commit(len(search.best().tokens))
+        stream.mend(reading, search.seconds - 2 * FRAME, is_speech=True)
+        assert [len(frames) for frames in stream._held] == [2]
+        assert [frames.untyped_storage().nbytes() for frames in stream._held] == [
+            2 * len(TOKENIZER.pieces) * stream._held[0].itemsize
+        ]
+
+
 def test_a_letter_that_goes_on_is_not_heard_twice() -> None:
     frames = heard("of")[:-1]  # ends with the letter, without a blank
     stream = ClosedStream(closed(), FRAME)

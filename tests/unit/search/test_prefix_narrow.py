@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, final
 
 import numpy as np
@@ -11,12 +12,16 @@ import torch
 from torch import Tensor
 
 from firstwords.errors import SearchError
+from firstwords.lm.neural.folder import build_network
+from firstwords.lm.neural.scorer import NeuralScorer
 from firstwords.nn.scorer import TokenScorer
+from firstwords.search import ctc_beam
 from firstwords.search.ctc_beam import prefix_readings, prefix_readings_of
 from firstwords.search.fusion import Companion, TokenBonus, Weighted, WeightedSum
 from firstwords.search.interface import NARROW, CtcBeamConfig
 from firstwords.search.prefix_beam import PrefixBeam, is_narrow
 from firstwords.search.prefix_tree import PrefixTree
+from small_networks import KINDS, small_config
 from toy_scorers import TrigramScorer
 
 NEVER = -math.inf
@@ -126,6 +131,78 @@ def test_utterances_side_by_side_are_read_as_alone() -> None:
         together = prefix_readings_of(batch, config, helpers(6))
         assert together == [prefix_readings(one, config, helpers(6)) for one in batch]
     assert prefix_readings_of([], NARROW, helpers(6)) == []
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_side_by_side_with_a_network_all_but_rounding_is_as_alone(kind: str) -> None:
+    """Which differs with the number of rows: single precision, as models are used."""
+    torch.manual_seed(4)
+    network = build_network(small_config(kind), 6)
+    with torch.no_grad():
+        for weights in network.parameters():
+            weights.add_(0.4 * torch.randn_like(weights))
+    scorers = [Weighted("lm", 0.8, NeuralScorer(network)), Weighted("bonus", 0.4, TokenBonus(6))]
+    batch = [posterior(n, 6, n, spread=3.0) for n in (25, 0, 7, 40, 1, 33, 18)]
+    for config in (NARROW, NARROW.with_(n_best=4, margin=8.0)):
+        together = prefix_readings_of(batch, config, scorers)
+        alone = [prefix_readings(one, config, scorers) for one in batch]
+        without = [prefix_readings(one, config) for one in batch]
+        for some, others in zip(together, alone, strict=True):
+            assert [r.tokens for r in some] == [r.tokens for r in others]
+            for one, other in zip(some, others, strict=True):
+                assert one.parts == pytest.approx(other.parts, abs=1e-4)
+        assert [r[0].tokens for r in alone] != [r[0].tokens for r in without]  # the network has its say
+
+
+def test_memory_of_scorers_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many utterances there are, and however wide the beams."""
+    made: list[int] = []
+
+    def noted(scorers: list[Weighted], slots: int, most: int, vocabulary: int) -> Companion:
+        made.append(most)
+        return Companion(scorers, slots, most, vocabulary)
+
+    monkeypatch.setattr(ctc_beam, "Companion", noted)
+    batch = [posterior(6, 6, n) for n in range(70)]
+    for beam, groups in ((4, [128, 128, 24]), (50, [100] * 35), (300, [300] * 70)):
+        config = NARROW.with_(beam=beam, margin=6.0)
+        found = prefix_readings_of(batch, config, helpers(6))
+        assert made == groups
+        made.clear()
+        assert found[::9] == [prefix_readings(one, config, helpers(6)) for one in batch[::9]]
+        made.clear()
+
+
+@final
+class Copied(TokenScorer[Tensor]):
+    """How many rows does it keep, at most?"""
+
+    def __init__(self, vocabulary: int) -> None:
+        self.most, self.vocabulary = 0, vocabulary
+
+    def start(self, rows: int) -> Tensor:
+        return torch.zeros(rows, 1)
+
+    def score(self, last: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        return torch.full((len(last), self.vocabulary), -1.0), state + last[:, None]
+
+    def reorder(self, state: Tensor, kept: Tensor) -> Tensor:
+        return state[kept]
+
+    def join(self, states: Sequence[Tensor]) -> Tensor:
+        joined = torch.cat(list(states))
+        self.most = max(self.most, len(joined))
+        return joined
+
+
+def test_rows_of_dead_sentences_are_cleared() -> None:
+    """Sixty sentences become twenty, which all grow again and again."""
+    scorer = Copied(6)
+    companion = Companion([Weighted("lm", 1.0, scorer)], 60, 60, 6)
+    for length in range(1, 30):
+        companion.move(np.arange(20), np.full(20, 1 + length % 5))
+        assert companion.totals().tolist() == [-float(length)] * 20
+    assert 20 < scorer.most <= 2 * 20
 
 
 def test_however_frames_are_cut_the_reading_is_the_same() -> None:

@@ -9,6 +9,8 @@ import random
 import re
 import shutil
 import signal
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -305,6 +307,7 @@ def test_text_of_dev_and_test_is_not_learned(tmp_path: Path) -> None:
     refused = firstwords(*options, "--exclude", corpus)
     assert isinstance(refused.exception, TextError)
     assert "1 line of the text stands in dev or test" in str(refused.exception)
+    assert "earlier version" not in str(refused.exception)
     assert not (tmp_path / "model").exists()
     both = firstwords(*options, "--drop-leaks", "--allow-leak")
     assert isinstance(both.exception, UsageError)
@@ -312,6 +315,38 @@ def test_text_of_dev_and_test_is_not_learned(tmp_path: Path) -> None:
     assert dropped.exit_code == 0, dropped.output
     assert "left out" in dropped.output
     assert "60 lines" in dropped.output
+
+
+def test_a_run_that_was_begun_with_leaks_goes_on_with_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error says how; and the bar counts lines that are left out."""
+    corpus, folder = tmp_path / "corpus", tmp_path / "model"
+    corpus.mkdir()
+    utterance = Utterance(id="d", text="is kudu", audio=tmp_path / "a.wav", duration=1.0, split="dev")
+    write_manifest(corpus / "manifest.jsonl", [utterance])
+    book = tmp_path / "book.txt"
+    lines = ["Is kudu?", *(line for line, _ in toy_lines(60))]
+    book.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    options = ("punctuation", "train", book, "--to", folder, "--steps", 2, "--exclude", corpus)
+    begun = firstwords(*options, "--allow-leak")
+    assert begun.exit_code == 0, begun.output
+    refused = firstwords(*options)
+    assert isinstance(refused.exception, TextError)
+    assert f"A run in '{folder}' that an earlier version began goes on with --allow-leak." in str(
+        refused.exception
+    )
+    again = firstwords(*options, "--allow-leak")
+    assert "Going on from step 2 of 2" in again.output
+    seen: list[int] = []
+
+    @contextmanager
+    def bar(*_: object) -> Generator[Callable[[int], None]]:
+        yield seen.append
+
+    monkeypatch.setattr("firstwords.cli.punctuation.reading_bar", bar)
+    assert firstwords(*options[:4], tmp_path / "other", *options[5:], "--drop-leaks").exit_code == 0
+    assert sum(seen) == book.stat().st_size
 
 
 def test_of_a_corpus_the_dev_split_is_measured(
