@@ -139,9 +139,32 @@ def test_what_stays_behind_is_named(bundles: dict[str, Made]) -> None:
     assert "--beam" in search
     assert "2 words" in closed
     assert ("sherpa-onnx" in closed) == (not made.plan.alone)
+    assert left_out(loaded, bundles["streaming ctc"].plan)[-1] == closed
     _, _, lost = left_out(loaded, bundles["transducer"].plan)
     assert "not in the bundle" in lost
     told = replace(made, left_out=(formatting, closed))
     card = write_bundle_card(told, ["PyTorch"], "20 utterances", "| |")
     assert formatting in card
     assert closed in card
+
+
+def test_the_card_speaks_of_what_a_bundle_has(bundles: dict[str, Made]) -> None:
+    def card(name: str, gate: SpeechGate) -> str:
+        made = bundles[name]
+        told = replace(made, loaded=replace(made.loaded, speech_gate=gate))
+        return write_bundle_card(told, ["PyTorch"], "20 utterances", "| |")
+
+    few, some = SpeechGate(0.3, frozenset({"a", "o"})), SpeechGate(0.3)
+    given = "Language models and phrases are given"
+    for name in ("ctc", "streaming ctc"):
+        assert "speech gate and the closed vocabulary" in card(name, few)
+        assert "The speech gate stands" in card(name, some)
+        assert "closed vocabulary" not in card(name, some)
+        assert "gate" not in card(name, SpeechGate())
+        assert all(given in card(name, gate) for gate in (few, some, SpeechGate()))
+    for gate in (few, some):  # that of the CTC head beside it
+        found = card("transducer", gate)
+        assert "gate" not in found
+        assert "closed" not in found
+        assert given not in found
+        assert "greedily, without language models" in found
