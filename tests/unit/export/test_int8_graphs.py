@@ -12,7 +12,7 @@ import torch
 from test_graphs import noise, run, session
 
 from firstwords.export.plan import plan_bundle
-from firstwords.export.quantize import in_eight_bits
+from firstwords.export.quantize import in_eight_bits, pack_vectors
 from firstwords.export.trace import to_onnx
 from firstwords.model.recipe import Recipe
 from firstwords.model.speech_model import SpeechModel
@@ -92,3 +92,23 @@ def test_near_what_floats_say(graphs: tuple[str, bytes, bytes], given: str) -> N
         if length:
             assert np.isfinite(near).all()
             assert np.sqrt(((near - exact) ** 2).mean()) < 0.015 * exact.std(axis=1).mean()
+
+
+def test_whole_numbers_of_a_graph_stay(graphs: tuple[str, bytes, bytes]) -> None:
+    """Those of the Zipformer's positions, by which angles are multiplied."""
+    name, content, _ = graphs
+    model = onnx.load_from_string(content)
+    wanted = {
+        tensor.name: values
+        for tensor in model.graph.initializer
+        if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) == 1
+        for values in [onnx.numpy_helper.to_array(tensor)]
+        if len(values) >= 8 and (values == np.rint(values)).all()
+    }
+    assert any(np.ptp(values) for values in wanted.values()) == (name == "zipformer")
+    pack_vectors(model)
+    for vector in wanted:
+        model.graph.output.append(onnx.helper.make_tensor_value_info(vector, onnx.TensorProto.FLOAT, None))
+    _, _, *found = run(session(model.SerializeToString()), noise(1, 20, 80), torch.tensor([20]))
+    for got, values in zip(found, wanted.values(), strict=True):
+        np.testing.assert_array_equal(got, values)
