@@ -94,56 +94,85 @@ def pack_vectors(model: Any) -> None:
     numbers are of size 1, however large the mean was that is taken away. Whole numbers count something, such
     as positions: they stay what they are.
     """
-    from onnx import TensorProto, helper, numpy_helper
+    from onnx import numpy_helper
 
     graph = model.graph
+    near, fair = dict[str, Floats](), dict[str, Floats]()
+    for name, (values, allowed) in _vectors_of(graph).items():
+        if (
+            np.abs(_spread(*_in_bytes(_blocks(values))).reshape(-1)[: len(values)] - values) <= allowed
+        ).all():
+            near[name] = values
+        elif (np.abs(_in_halves(values).astype(np.float32) - values) <= allowed).all():
+            fair[name] = values
+    nodes, given, gone = list[Any](), dict[str, npt.NDArray[Any]](), set[str]()
+    for vectors, packed in ((near, _packed_in_bytes), (fair, _packed_in_halves)):
+        if len(vectors) > 1:
+            more, constant = packed(vectors)
+            nodes += more
+            given |= constant
+            gone |= vectors.keys()
+    replace(graph, nodes, [numpy_helper.from_array(v, name) for name, v in given.items()], gone)
+
+
+def _vectors_of(graph: Any) -> dict[str, tuple[Floats, Floats]]:
+    """Vectors that are gains or biases for all that read them -> numbers, and how far each may be off."""
+    from onnx import TensorProto, numpy_helper
+
     roles: dict[str, set[str]] = {}
     for node in graph.node:
         for place, name in enumerate(node.input):
             roles.setdefault(name, set()).add(_VECTORS.get((node.op_type, place), "other"))
-    blocks, halves = dict[str, Floats](), dict[str, Floats]()
+    found: dict[str, tuple[Floats, Floats]] = {}
     for tensor in graph.initializer:
-        role = roles.get(tensor.name, {"other"})
-        if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) != 1 or "other" in role:
+        own = roles.get(tensor.name, {"other"})
+        if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) != 1 or "other" in own:
             continue
         values = numpy_helper.to_array(tensor)
-        if len(values) < _LEAST_VECTOR or not np.isfinite(values).all():
-            continue
-        allowed = _error_allowed(values, role)
-        own = np.pad(values, (0, -len(values) % _BLOCK), mode="edge").reshape(-1, _BLOCK)
-        if (np.abs(_spread(*_in_bytes(own)).reshape(-1)[: len(values)] - values) <= allowed).all():
-            blocks[tensor.name] = own
-        elif (np.abs(_in_halves(values).astype(np.float32) - values) <= allowed).all():
-            halves[tensor.name] = values
+        if len(values) >= _LEAST_VECTOR and np.isfinite(values).all():
+            found[tensor.name] = values, _error_allowed(values, own)
+    return found
+
+
+def _packed_in_bytes(vectors: Mapping[str, Floats]) -> tuple[list[Any], dict[str, npt.NDArray[Any]]]:
+    """Nodes that make these vectors of bytes, and their constants."""
+    from onnx import TensorProto, helper
+
+    sizes: dict[str, int] = {}
+    for name, values in vectors.items():
+        sizes[name] = len(values)
+        if rest := -len(values) % _BLOCK:
+            sizes[f"{name}/rest"] = rest
+    levels, step, low = _in_bytes(np.concatenate([_blocks(values) for values in vectors.values()]))
     make = helper.make_node
-    nodes, given = list[Any](), dict[str, npt.NDArray[Any]]()
-    if len(blocks) > 1:
-        levels, step, low = _in_bytes(np.concatenate(list(blocks.values())))
-        given |= {"vectors/levels": levels, "vectors/step": step, "vectors/low": low}
-        given["vectors/flat"] = np.array([-1], np.int64)
-        nodes += [
-            make("Cast", ["vectors/levels"], ["vectors/float"], to=TensorProto.FLOAT),
-            make("Mul", ["vectors/float", "vectors/step"], ["vectors/above"]),
-            make("Add", ["vectors/above", "vectors/low"], ["vectors/blocks"]),
-            make("Reshape", ["vectors/blocks", "vectors/flat"], ["vectors"]),
-        ]
-        sizes = {tensor.name: tensor.dims[0] for tensor in graph.initializer if tensor.name in blocks}
-        parts = dict[str, int]()
-        for name, own in blocks.items():
-            parts[name] = sizes[name]
-            if rest := own.size - sizes[name]:
-                parts[f"{name}/rest"] = rest
-        given["vectors/sizes"] = np.array(list(parts.values()), np.int64)
-        nodes.append(make("Split", ["vectors", "vectors/sizes"], list(parts), axis=0))
-    if len(halves) > 1:
-        given["halves/short"] = _in_halves(np.concatenate(list(halves.values())))
-        given["halves/sizes"] = np.array([len(values) for values in halves.values()], np.int64)
-        nodes += [
-            make("Cast", ["halves/short"], ["halves"], to=TensorProto.FLOAT),
-            make("Split", ["halves", "halves/sizes"], list(halves), axis=0),
-        ]
-    gone = {name for some in (blocks, halves) if len(some) > 1 for name in some}
-    replace(graph, nodes, [numpy_helper.from_array(v, name) for name, v in given.items()], gone)
+    nodes = [
+        make("Cast", ["vectors/levels"], ["vectors/float"], to=TensorProto.FLOAT),
+        make("Mul", ["vectors/float", "vectors/step"], ["vectors/above"]),
+        make("Add", ["vectors/above", "vectors/low"], ["vectors/blocks"]),
+        make("Reshape", ["vectors/blocks", "vectors/flat"], ["vectors"]),
+        make("Split", ["vectors", "vectors/sizes"], list(sizes), axis=0),
+    ]
+    return nodes, {
+        "vectors/levels": levels,
+        "vectors/step": step,
+        "vectors/low": low,
+        "vectors/flat": np.array([-1], np.int64),
+        "vectors/sizes": np.array(list(sizes.values()), np.int64),
+    }
+
+
+def _packed_in_halves(vectors: Mapping[str, Floats]) -> tuple[list[Any], dict[str, npt.NDArray[Any]]]:
+    """The same of float16."""
+    from onnx import TensorProto, helper
+
+    nodes = [
+        helper.make_node("Cast", ["halves/short"], ["halves"], to=TensorProto.FLOAT),
+        helper.make_node("Split", ["halves", "halves/sizes"], list(vectors), axis=0),
+    ]
+    return nodes, {
+        "halves/short": _in_halves(np.concatenate(list(vectors.values()))),
+        "halves/sizes": np.array([len(values) for values in vectors.values()], np.int64),
+    }
 
 
 def _error_allowed(values: Floats, roles: set[str]) -> Floats:
@@ -153,6 +182,11 @@ def _error_allowed(values: Floats, roles: set[str]) -> Floats:
         return np.zeros_like(size)
     bias = np.full_like(size, min(float(size.mean()) / 40, 0.01))
     return np.minimum(size / 100 if "gain" in roles else bias, bias if "bias" in roles else size)
+
+
+def _blocks(values: Floats) -> Floats:
+    """(n,) -> (blocks, 16), the last number again where some are missing."""
+    return np.pad(values, (0, -len(values) % _BLOCK), mode="edge").reshape(-1, _BLOCK)
 
 
 def _in_bytes(blocks: Floats) -> tuple[npt.NDArray[np.uint8], Floats, Floats]:
