@@ -157,10 +157,18 @@ def quantize(folder: Path, to: Path, order: Order, *, progress: Progress | None 
         )
     progress = progress or Progress(quiet=True)
     loaded = load_model(folder, device="cpu")
+    if order.budget is not None:
+        words = _words(loaded)
+        require_room(loaded.model.state_dict(), order.budget, words=words, rows=order.rows)
     material = None
     if order.corpus is not None:
         material = Material(load_corpus(order.corpus), loaded, order.device, progress)
     return _Quantizer(loaded, order, material, progress.say).run(to)
+
+
+def _words(loaded: LoadedModel) -> int:
+    """Bytes of the header about recipe, pieces, vocabulary and gate, at most."""
+    return 1024 + 2 * sum(len(word.encode()) + 6 for word in loaded.speech_gate.words)
 
 
 @dataclass
@@ -171,17 +179,10 @@ class _Quantizer:
     say: Say
     gate: SpeechGate | None = None
 
-    @property
-    def _words(self) -> int:
-        """Bytes of the header about recipe, pieces, vocabulary and gate, at most."""
-        return 1024 + 2 * sum(len(word.encode()) + 6 for word in self.loaded.speech_gate.words)
-
     def run(self, to: Path) -> Quantized:
         """Choose, train, measure, write."""
         order, model = self.order, self.loaded.model
         names = list(model.state_dict())
-        if order.budget is not None:
-            require_room(model.state_dict(), order.budget, words=self._words, rows=order.rows)
         before = self._judged("before", (self.loaded.folder / WEIGHTS).stat().st_size, model)
         others: tuple[Variant, ...] = ()
         bits: dict[str, int] = {}
@@ -249,7 +250,7 @@ class _Quantizer:
     def _uniform_within(self, state: dict[str, Tensor], budget: int) -> tuple[int, Plan] | None:
         for bits in (16, 8, 7, 6, 5, 4, 3, 2):
             plan = uniform(state, of_bits(bits, rows=self.order.rows))
-            if file_bytes(state, plan) + self._words <= budget:
+            if file_bytes(state, plan) + _words(self.loaded) <= budget:
                 return bits, plan
         return None
 
@@ -271,7 +272,7 @@ class _Quantizer:
             plan = dict(rest)
             for block, names in groups.items():
                 plan |= block_plan({n: state[n] for n in names}, bits[block], rows=self.order.rows)
-            excess = file_bytes(state, plan) + self._words - budget
+            excess = file_bytes(state, plan) + _words(self.loaded) - budget
             if excess <= 0:
                 return plan, bits
             room -= excess  # the header: known only when the choice is

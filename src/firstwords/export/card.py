@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 
 from firstwords import __version__
 from firstwords.export.make import Made
+from firstwords.export.write import gate_of
 from firstwords.files import readable_size
+from firstwords.search.speech_gate import OPEN
 
 _SHERPA = "sherpa-onnx"
 
@@ -49,10 +51,28 @@ def write_bundle_card(made: Made, engines: Sequence[str], heard: str, table: str
     return (
         f"# {recipe.name}\n\n| | |\n|---|---|\n{listed}\n{alone}\n"
         f"## Parity\n\n{heard}, each read by {', '.join(engines)}:\n\n{table}\n"
-        "The graphs hold the model alone. The speech gate and the closed vocabulary stand in bundle.json: "
-        "firstwords obeys them, sherpa-onnx knows neither. Language models and phrases are given when "
-        "recordings are transcribed.\n" + "".join(f"\n{line}\n" for line in made.left_out)
+        f"{_beside_the_graphs(made)}\n" + "".join(f"\n{line}\n" for line in made.left_out)
     )
+
+
+def _beside_the_graphs(made: Made) -> str:
+    """What engines must bring along, or be told."""
+    plan, gate = made.plan, gate_of(made.plan, made.loaded)
+    said = ["The graphs hold the model alone."]
+    ctc = plan.kind == "ctc"
+    if ctc and gate.words:
+        said.append(
+            "The speech gate and the closed vocabulary stand in bundle.json: firstwords obeys them, "
+            "sherpa-onnx knows neither."
+        )
+    elif gate != OPEN:
+        said.append("The speech gate stands in bundle.json: firstwords obeys it, sherpa-onnx has none.")
+    said.append(
+        "Language models and phrases are given when recordings are transcribed."
+        if ctc
+        else "firstwords reads it greedily, without language models and phrases."
+    )
+    return " ".join(said)
 
 
 def _command(made: Made) -> str:

@@ -26,10 +26,6 @@ def left_out(loaded: LoadedModel, plan: Plan) -> tuple[str, ...]:
     if words and plan.kind != "ctc":
         said.append(f"The closed vocabulary ({len(words)} words) is not in the bundle: it belongs to CTC.")
     elif words:
-        others = [*(() if plan.alone else ("sherpa-onnx",)), *(("streams",) if plan.streaming else ())]
-        without = f", not for {' and '.join(others)}" if others else ""
-        said.append(
-            f"The closed vocabulary ({len(words)} words) "
-            f"is in the bundle, for recordings in firstwords{without}."
-        )
+        without = "" if plan.alone else ", not for sherpa-onnx"
+        said.append(f"The closed vocabulary ({len(words)} words) is in the bundle, for firstwords{without}.")
     return tuple(said)

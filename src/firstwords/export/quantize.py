@@ -3,7 +3,7 @@
     MatMul(x, W)    -> MatMulInteger(DynamicQuantizeLinear(x), int8) * scale of x * scale per output channel
     Conv, Gather    -> the same weights, computed with as floats: Cast(int8) * scale
     scales          -> a byte each: e^(first + step * byte), rounded up
-    other vectors   -> a byte a number, between the smallest and the largest of 16
+    gains, biases   -> a byte a number, between the smallest and the largest of 16, where that is near enough
 
 Inputs that several products share are measured once. Symmetric weights from -127 to 127 (Jacob et al., 2018,
 arXiv:1712.05877, section 2.1, without zero points). The eight-bit kernels of convolutions need unsigned
@@ -28,6 +28,13 @@ _LEAST_SAVED = 0.9  # a graph that shrinks by less stays as it is
 _LEVELS = 127
 _LEAST_OF_CHANNEL = 4  # weights; with fewer the scales would outweigh what is gained
 _LEAST_VECTOR, _BLOCK = 8, 16  # numbers
+_SPAN = 1e6  # from the smallest scale to the largest
+_LEAST_LOG = math.log(2e-38)  # below, float32 has fewer digits, and engines may take it as zero
+_VECTORS = {  # what vectors are for those that read them
+    **dict.fromkeys((("Mul", 0), ("Mul", 1), ("LayerNormalization", 1)), "gain"),
+    **dict.fromkeys((("Add", 0), ("Add", 1), ("Sub", 0), ("Sub", 1)), "bias"),
+    **dict.fromkeys((("Conv", 2), ("LayerNormalization", 2)), "bias"),
+}
 
 Floats = npt.NDArray[np.float32]
 
@@ -80,47 +87,123 @@ def quantize_weights(model: Any) -> None:
 
 
 def pack_vectors(model: Any) -> None:
-    """Vectors of floats (biases, norms, mixing weights) -> one tensor of bytes, spread again at loading."""
-    from onnx import TensorProto, helper, numpy_helper
+    """Vectors of gains and biases -> one tensor of bytes and one of float16, spread again at loading.
+
+    Each in bytes where that is near enough, else in float16 where that is, else as it was. A gain may be off
+    by 1 % of itself, a bias by a fortieth of the mean size of its vector and by 0.01 at most: behind a norm
+    numbers are of size 1, however large the mean was that is taken away. Whole numbers count something, such
+    as positions: they stay what they are.
+    """
+    from onnx import numpy_helper
 
     graph = model.graph
-    uses = {name for node in graph.node for name in node.input}
-    vectors = {
-        tensor.name: numpy_helper.to_array(tensor)
-        for tensor in graph.initializer
-        if tensor.data_type == TensorProto.FLOAT and len(tensor.dims) == 1 and tensor.name in uses
-    }
-    vectors = {n: v for n, v in vectors.items() if len(v) >= _LEAST_VECTOR and np.isfinite(v).all()}
-    if len(vectors) < 2:
-        return
-    parts = [np.pad(values, (0, -len(values) % _BLOCK), mode="edge") for values in vectors.values()]
-    blocks = np.concatenate(parts).reshape(-1, _BLOCK)
-    low = blocks.min(axis=1, keepdims=True)
-    step = (blocks.max(axis=1, keepdims=True) - low) / np.float32(255)
-    levels = np.rint((blocks - low) / np.where(step > 0, step, 1)).clip(0, 255).astype(np.uint8)
-    names, sizes = list[str](), list[int]()
+    near, fair = dict[str, Floats](), dict[str, Floats]()
+    for name, (values, allowed) in _vectors_of(graph).items():
+        if (
+            np.abs(_spread(*_in_bytes(_blocks(values))).reshape(-1)[: len(values)] - values) <= allowed
+        ).all():
+            near[name] = values
+        elif (np.abs(_in_halves(values).astype(np.float32) - values) <= allowed).all():
+            fair[name] = values
+    nodes, given, gone = list[Any](), dict[str, npt.NDArray[Any]](), set[str]()
+    for vectors, packed in ((near, _packed_in_bytes), (fair, _packed_in_halves)):
+        if len(vectors) > 1:
+            more, constant = packed(vectors)
+            nodes += more
+            given |= constant
+            gone |= vectors.keys()
+    replace(graph, nodes, [numpy_helper.from_array(v, name) for name, v in given.items()], gone)
+
+
+def _vectors_of(graph: Any) -> dict[str, tuple[Floats, Floats]]:
+    """Vectors that are gains or biases for all that read them -> numbers, and how far each may be off."""
+    from onnx import TensorProto, numpy_helper
+
+    roles: dict[str, set[str]] = {}
+    for node in graph.node:
+        for place, name in enumerate(node.input):
+            roles.setdefault(name, set()).add(_VECTORS.get((node.op_type, place), "other"))
+    found: dict[str, tuple[Floats, Floats]] = {}
+    for tensor in graph.initializer:
+        own = roles.get(tensor.name, {"other"})
+        if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) != 1 or "other" in own:
+            continue
+        values = numpy_helper.to_array(tensor)
+        if len(values) >= _LEAST_VECTOR and np.isfinite(values).all():
+            found[tensor.name] = values, _error_allowed(values, own)
+    return found
+
+
+def _packed_in_bytes(vectors: Mapping[str, Floats]) -> tuple[list[Any], dict[str, npt.NDArray[Any]]]:
+    """Nodes that make these vectors of bytes, and their constants."""
+    from onnx import TensorProto, helper
+
+    sizes: dict[str, int] = {}
     for name, values in vectors.items():
-        names.append(name)
-        sizes.append(len(values))
+        sizes[name] = len(values)
         if rest := -len(values) % _BLOCK:
-            names.append(f"{name}/rest")
-            sizes.append(rest)
-    given = {
-        "vectors/levels": levels,
-        "vectors/step": step,
-        "vectors/low": low,
-        "vectors/flat": np.array([-1], np.int64),
-        "vectors/sizes": np.array(sizes, np.int64),
-    }
+            sizes[f"{name}/rest"] = rest
+    levels, step, low = _in_bytes(np.concatenate([_blocks(values) for values in vectors.values()]))
     make = helper.make_node
     nodes = [
         make("Cast", ["vectors/levels"], ["vectors/float"], to=TensorProto.FLOAT),
         make("Mul", ["vectors/float", "vectors/step"], ["vectors/above"]),
         make("Add", ["vectors/above", "vectors/low"], ["vectors/blocks"]),
         make("Reshape", ["vectors/blocks", "vectors/flat"], ["vectors"]),
-        make("Split", ["vectors", "vectors/sizes"], names, axis=0),
+        make("Split", ["vectors", "vectors/sizes"], list(sizes), axis=0),
     ]
-    replace(graph, nodes, [numpy_helper.from_array(v, name) for name, v in given.items()], set(vectors))
+    return nodes, {
+        "vectors/levels": levels,
+        "vectors/step": step,
+        "vectors/low": low,
+        "vectors/flat": np.array([-1], np.int64),
+        "vectors/sizes": np.array(list(sizes.values()), np.int64),
+    }
+
+
+def _packed_in_halves(vectors: Mapping[str, Floats]) -> tuple[list[Any], dict[str, npt.NDArray[Any]]]:
+    """The same of float16."""
+    from onnx import TensorProto, helper
+
+    nodes = [
+        helper.make_node("Cast", ["halves/short"], ["halves"], to=TensorProto.FLOAT),
+        helper.make_node("Split", ["halves", "halves/sizes"], list(vectors), axis=0),
+    ]
+    return nodes, {
+        "halves/short": _in_halves(np.concatenate(list(vectors.values()))),
+        "halves/sizes": np.array([len(values) for values in vectors.values()], np.int64),
+    }
+
+
+def _error_allowed(values: Floats, roles: set[str]) -> Floats:
+    """How far each number of a vector may be off."""
+    size = np.abs(values)
+    if (values == np.rint(values)).all():
+        return np.zeros_like(size)
+    bias = np.full_like(size, min(float(size.mean()) / 40, 0.01))
+    return np.minimum(size / 100 if "gain" in roles else bias, bias if "bias" in roles else size)
+
+
+def _blocks(values: Floats) -> Floats:
+    """(n,) -> (blocks, 16), the last number again where some are missing."""
+    return np.pad(values, (0, -len(values) % _BLOCK), mode="edge").reshape(-1, _BLOCK)
+
+
+def _in_bytes(blocks: Floats) -> tuple[npt.NDArray[np.uint8], Floats, Floats]:
+    """(blocks, 16) -> levels from 0 to 255, and step and lowest number (blocks, 1) of each block."""
+    low = blocks.min(axis=1, keepdims=True)
+    step = blocks.max(axis=1, keepdims=True) / np.float32(255) - low / np.float32(255)
+    levels = np.rint((blocks - low) / np.where(step > 0, step, 1)).clip(0, 255).astype(np.uint8)
+    return levels, step, low
+
+
+def _spread(levels: npt.NDArray[np.uint8], step: Floats, low: Floats) -> Floats:
+    return levels.astype(np.float32) * step + low
+
+
+def _in_halves(values: Floats) -> npt.NDArray[np.float16]:
+    with np.errstate(over="ignore"):  # infinite then, which is not near enough
+        return values.astype(np.float16)
 
 
 @final
@@ -159,15 +242,19 @@ class _Weight:
 
 @final
 class _Scales:
-    """Scales of all weights: bytes on a logarithmic grid, the next above 1/127 of a channel's largest."""
+    """Scales of all weights: bytes on a logarithmic grid, the next above 1/127 of a channel's largest.
+
+    The grid spans a millionth of the largest to the largest: channels that are dead do not make it coarse.
+    """
 
     def __init__(self, weights: Mapping[str, _Weight]) -> None:
         self._weights = weights
         wanted = {name: weight.peaks.astype(np.float64) / _LEVELS for name, weight in weights.items()}
         every = np.concatenate(list(wanted.values()))
         some = every[every > 0]
-        self._low = np.float32(math.log(some.min()) if len(some) else 0.0)
-        high = math.log(some.max()) if len(some) else 0.0
+        high = max(math.log(some.max()), _LEAST_LOG) if len(some) else 0.0
+        low = max(math.log(some.min()), high - math.log(_SPAN), _LEAST_LOG) if len(some) else 0.0
+        self._low = np.float32(low)
         self._step = np.float32(max((high - float(self._low)) / 254, 1e-6))
         self._codes = {name: self._code(scale) for name, scale in wanted.items()}
 

@@ -177,8 +177,7 @@ class Runtime:
         """Samples (S,) of a CTC bundle -> (T, V) natural-log probabilities, decoded as a whole."""
         if self.facts.kind != "ctc":
             raise SearchError("A transducer has no frame-wise probabilities.", mend="Use a CTC bundle.")
-        (found,) = self._encode([one_channel(samples, sample_rate, self.sample_rate)], self._graphs.threads)
-        return found
+        return self._encode([one_channel(samples, sample_rate, self.sample_rate)], self._graphs.threads)[0]
 
     def readings(self, samples: npt.NDArray[np.floating], sample_rate: int | None = None) -> list[Hypothesis]:
         """Samples (S,), decoded as a whole -> readings, best first."""
@@ -227,6 +226,7 @@ class Runtime:
             helped=self.help.beside,
             steps=self._steps if self.facts.kind == "transducer" else None,
             gate=self._judge.gate,
+            closed=self._judge.held_frames() if self.closed_words else None,
             sample_rate=sample_rate or self.sample_rate,
             endpoints=endpoints,
             partials=partials,

@@ -28,6 +28,7 @@ from firstwords.inference.events import Event, Final
 from firstwords.inference.intake import Block
 from firstwords.inference.listener import Listener
 from firstwords.inference.transcript import Word
+from firstwords.search.closed_stream import HeldFrames
 from firstwords.search.ctc_streams import CtcBeamStream, CtcGreedyStream, StreamingSearch
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import NARROW, CtcBeamConfig, GreedyConfig
@@ -164,6 +165,7 @@ def open_listener(
     helped: Helped | None,
     steps: TransducerSteps | None,
     gate: SpeechGate,
+    closed: HeldFrames | None,
     sample_rate: int,
     endpoints: EndpointConfig | None,
     partials: bool,
@@ -172,10 +174,11 @@ def open_listener(
 
     Args:
         steps: of a transducer; None: CTC.
+        closed: the closed vocabulary, for a greedy CTC search without other help.
         sample_rate: of the blocks, in hertz.
     """
     assert facts.chunk is not None
-    found = _ctc_search(search, facts.frame_seconds, helped) if steps is None else None
+    found = _ctc_search(search, facts.frame_seconds, helped, closed) if steps is None else None
     return Listener(
         BundleEncoding(graphs, facts),
         tokenizer,
@@ -187,15 +190,24 @@ def open_listener(
         endpoints=endpoints,
         speech_gate=gate,
         partials=partials,
+        mend=None if closed is None else closed.mend,
     )
 
 
 def _ctc_search(
-    search: GreedyConfig | CtcBeamConfig, frame_seconds: float, helped: Helped | None
+    search: GreedyConfig | CtcBeamConfig,
+    frame_seconds: float,
+    helped: Helped | None,
+    closed: HeldFrames | None,
 ) -> StreamingSearch:
+    def remembered(frames: Frames) -> npt.NDArray[np.float64]:
+        if closed is not None:
+            closed.hear(frames)
+        return _doubles(frames)
+
     if isinstance(search, GreedyConfig):
         if helped is None:
-            return CtcGreedyStream(_doubles, frame_seconds)
+            return CtcGreedyStream(remembered, frame_seconds)
         search = NARROW
     beam = search.beam
     return CtcBeamStream(search, _doubles, frame_seconds, None if helped is None else lambda _: helped(beam))

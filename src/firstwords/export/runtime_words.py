@@ -19,6 +19,7 @@ from firstwords.export.bundle import BundleFacts
 from firstwords.export.runtime_graphs import Frames
 from firstwords.export.runtime_help import Help, Part, RowCompanion
 from firstwords.export.runtime_search import beam_readings
+from firstwords.search.closed_stream import HeldFrames, LogProbs
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import CtcBeamConfig
 from firstwords.search.known_words import BEAM, KNOWN_WORDS, KnownWords, numbered
@@ -76,10 +77,21 @@ class Judge:
         """
         if not self.gate.is_speech(readings[0], self._tokenizer):
             return []
-        if not closed or self.known.issuperset(self._tokenizer.decode(readings[0].tokens).split()):
+        if not closed or self._fits(readings[0]):
             return readings
+        again = self._again(frames)
+        return [again] if again.tokens == readings[0].tokens else [again, *readings]
+
+    def held_frames(self) -> HeldFrames:
+        """The closed vocabulary for one stream."""
+        return HeldFrames(self._fits, self._again, self._frame_seconds)
+
+    def _fits(self, reading: Hypothesis) -> bool:
+        return self.known.issuperset(self._tokenizer.decode(reading.tokens).split())
+
+    def _again(self, frames: LogProbs) -> Hypothesis:
         config = CtcBeamConfig(beam=BEAM, n_best=1)
-        again = beam_readings(
+        found = beam_readings(
             frames.astype(np.float64), config, self._frame_seconds, lambda _: RowCompanion(self._parts)
         )
-        return again if again[0].tokens == readings[0].tokens else [*again, *readings]
+        return found[0]

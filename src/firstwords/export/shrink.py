@@ -24,11 +24,12 @@ _SAME = 2e-7  # of a table's largest number: the last bit of float32
 
 
 def shorten_names(model: Any) -> None:
-    """Values and weights get short names, inputs and outputs keep theirs, nodes need none."""
+    """Values and weights get short names, inputs and outputs keep theirs, nodes need none.
+
+    No node may hold a graph (``trace.refuse_branches``): names inside would have to follow.
+    """
     graph = model.graph
     kept = {port.name for port in (*graph.input, *graph.output)}
-    if any(attribute.g.node or attribute.graphs for node in graph.node for attribute in node.attribute):
-        return  # names inside would have to follow
     uses = Counter(name for node in graph.node for name in (*node.input, *node.output))
     ordered = sorted((n for n in uses if n and n not in kept), key=lambda n: -uses[n])
     short = dict(zip(ordered, _names(len(ordered), kept), strict=True))

@@ -23,7 +23,7 @@ from typing import Any
 import jaxtyping
 import torch
 
-from firstwords.errors import DependencyError
+from firstwords.errors import ConfigError, DependencyError
 from firstwords.export.graphs import Graph
 from firstwords.export.shrink import shorten_names, shrink_tables
 from firstwords.export.simplify import fold_shifts
@@ -47,6 +47,7 @@ def to_onnx(graph: Graph) -> bytes:
     import onnx
 
     model = onnx.load_from_string(_folded(_traced(graph)))
+    refuse_branches(model)
     fold_shifts(model)
     if graph.least:
         _fill_up(model, graph.inputs[0], graph.least)
@@ -61,6 +62,21 @@ def to_onnx(graph: Graph) -> bytes:
     shorten_names(model)
     onnx.checker.check_model(model, full_check=False)
     return model.SerializeToString()
+
+
+def refuse_branches(model: Any) -> None:
+    """ConfigError where a node holds graphs of its own (If, Loop, Scan).
+
+    What rewrites graphs here (fold_shifts, shorten_names, quantize_weights and others) follows the names of
+    one graph: names inside such a body would be lost, and its weights not be seen.
+    """
+    kinds = {node.op_type for node in model.graph.node for a in node.attribute if a.HasField("g") or a.graphs}
+    if kinds:
+        raise ConfigError(
+            f"The traced model holds graphs within its graph (operators: {', '.join(sorted(kinds))}), which "
+            "the export cannot rewrite: its weights in there would be missed.",
+            mend="Write the module without branches and loops over values of tensors.",
+        )
 
 
 def _traced(graph: Graph) -> bytes:

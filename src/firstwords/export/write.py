@@ -19,7 +19,7 @@ from firstwords.export.trace import require_onnx, to_onnx
 from firstwords.files import staged
 from firstwords.model.checkpoint import LoadedModel
 from firstwords.search.known_words import spelled_once
-from firstwords.search.speech_gate import OPEN
+from firstwords.search.speech_gate import OPEN, SpeechGate
 from firstwords.text.tokenizer import Tokenizer
 
 BUNDLE, TOKENS, FEATURES, CARD, PARITY = (
@@ -49,11 +49,14 @@ def variants_of(files: Mapping[str, bytes]) -> dict[str, dict[str, str]]:
     return variants
 
 
+def gate_of(plan: Plan, loaded: LoadedModel) -> SpeechGate:
+    """The speech gate of a bundle: it was measured on CTC where there is CTC (inference/reading.py)."""
+    return loaded.speech_gate if plan.kind == "ctc" or loaded.model.ctc is None else OPEN
+
+
 def describe(plan: Plan, loaded: LoadedModel, files: Mapping[str, bytes]) -> dict[str, Any]:
     """What bundle.json says of these files."""
-    recipe, model = loaded.recipe, loaded.model
-    # The gate was measured on CTC where there is CTC (inference/reading.py).
-    gate = loaded.speech_gate if plan.kind == "ctc" or model.ctc is None else OPEN
+    recipe, model, gate = loaded.recipe, loaded.model, gate_of(plan, loaded)
     return {
         "format": 1,
         "kind": plan.kind,

@@ -15,15 +15,13 @@ are put together from noise too, if one insists.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import final
 
 import torch
-from torch import Tensor
 
 from firstwords.heads.head import FrameHead
+from firstwords.search.closed_stream import HeldFrames, LogProbs
 from firstwords.search.ctc_beam import CtcBeamSearch
-from firstwords.search.ctc_common import BLANK
 from firstwords.search.fusion import Weighted
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import CtcBeamConfig
@@ -88,53 +86,24 @@ class ClosedVocabulary:
 
 @final
 class ClosedStream:
-    """A closed vocabulary beside the greedy search of a stream: what becomes final is searched again.
-
-        frames     - s e v - n n - | - v l u m e - -       held since the last final
-        final        s e v   n           until here: where the next token begins
-
-    Memory grows with what is not final yet.
-    """
+    """A closed vocabulary beside the greedy search of a stream (closed_stream.py), over tensors."""
 
     def __init__(self, closed: ClosedVocabulary, frame_seconds: float) -> None:
-        self._closed, self._seconds = closed, frame_seconds
-        self._held: list[Tensor] = []  # log-probabilities (T, V) since the last final
-        self._first = 0  # frame of the first of them
-        self._lead = BLANK  # the last final token, where the frames that are held may still be its own
+        self._closed = closed
+        self._held = HeldFrames(closed.fits, self._again, frame_seconds)
 
     @torch.inference_mode()
     def score(self, encoded: Padded) -> Padded:
         """What the head says of the next frames (1, T, D); it is remembered."""
         found = self._closed.head.log_probs(encoded)
-        self._held.append(found.values[0, : int(found.lengths[0])])
+        self._held.hear(found.values[0, : int(found.lengths[0])].float().cpu().numpy())
         return found
 
-    @torch.inference_mode()
     def mend(self, reading: Hypothesis, until: float, *, is_speech: bool) -> Hypothesis:
-        """The next final reading and the second at which the rest of the stream begins -> what to show.
+        """A final reading -> what to show, as ``HeldFrames.mend``."""
+        return self._held.mend(reading, until, is_speech=is_speech)
 
-        Args:
-            is_speech: what is none is not searched, but its frames are let go.
-        """
-        if not self._held:
-            return reading
-        frames = torch.cat(self._held)
-        cut = min(max(round(until / self._seconds) - self._first, 0), len(frames))
-        mine, first = frames[:cut], self._first
-        if self._lead != BLANK:
-            going_on = int((mine.argmax(-1) == self._lead).long().cumprod(0).sum())
-            mine, first = mine[going_on:], first + going_on
-        self._held, self._first = [frames[cut:].clone()], self._first + cut  # a view would hold all
-        ends_here = bool(reading.ends) and round(reading.ends[-1] / self._seconds) >= self._first
-        self._lead = reading.tokens[-1] if ends_here else BLANK
-        if not is_speech or not len(mine) or not reading.tokens or self._closed.fits(reading):
-            return reading
-        lengths = torch.tensor([len(mine)])
-        again = self._closed.search(Padded(mine[None].float().cpu(), lengths))[0][0]
-        if again.tokens == reading.tokens or again.times is None or again.ends is None:
-            return reading
-        return replace(
-            again,
-            times=tuple(time + first * self._seconds for time in again.times),
-            ends=tuple(time + first * self._seconds for time in again.ends),
-        )
+    @torch.inference_mode()
+    def _again(self, log_probs: LogProbs) -> Hypothesis:
+        frames = Padded(torch.from_numpy(log_probs)[None], torch.tensor([len(log_probs)]))
+        return self._closed.search(frames)[0][0]

@@ -157,6 +157,17 @@ def test_a_budget_is_kept_and_one_that_cannot_be_met_is_named(
     assert not (tmp_path / "none").exists()
 
 
+def test_a_budget_is_judged_before_the_corpus_is_read(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def material(*_: object) -> None:
+        raise AssertionError("the corpus was prepared")
+
+    monkeypatch.setattr(quantize, "Material", material)
+    with pytest.raises(UsageError, match="cannot be met"):
+        run(home / "model", "--to", tmp_path / "none", "--budget", "1kB", "--corpus", home / "corpus")
+
+
 @pytest.mark.parametrize(
     ("text", "size"), [("1MB", 10**6), ("1.5m", 1_500_000), ("600 kB", 600_000), ("250000", 250_000)]
 )

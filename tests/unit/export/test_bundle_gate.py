@@ -16,6 +16,9 @@ from firstwords.export.make import Made, make_bundle
 from firstwords.export.runtime import Runtime
 from firstwords.export.write import describe
 from firstwords.formatting.settings import PostConfig
+from firstwords.inference.endpointing import EndpointConfig
+from firstwords.inference.events import Final, Partial
+from firstwords.inference.listener import Listener
 from firstwords.inference.recognizer import Recognizer
 from firstwords.model.checkpoint import save_model
 from firstwords.search.interface import CtcBeamConfig
@@ -100,6 +103,30 @@ def test_near_misses_of_known_words_are_read_as_the_recognizer_does(
         Runtime.load(made.folder)
 
 
+def test_streams_read_near_misses_as_those_of_the_model(bundles: dict[str, Made], tmp_path: Path) -> None:
+    def finals(listener: Listener) -> list[str]:
+        events = [*listener.accept(talk(12.0, seed=1)), *listener.finish()]
+        assert closed <= all(event.stable == "" for event in events if isinstance(event, Partial))
+        # The last is another even so: a bundle reads silence behind the end.
+        return [event.text for event in events if isinstance(event, Final)][:-1]
+
+    rules = EndpointConfig(trailing_silence=0.12, trailing_blank=0.2, longest=2.0)
+    first, closed = bundles["streaming ctc"], False
+    plain = finals(Runtime.load(first.folder).listener(endpoints=rules))
+    words = frozenset(sorted({word for text in plain for word in text.split()}, key=len)[3:6])
+    gate, closed = SpeechGate(0.0, words), True
+    save_model(tmp_path / "model", first.loaded.model, first.loaded.tokenizer, card="", speech_gate=gate)
+    made = make_bundle(tmp_path / "model", tmp_path / "b", kind="ctc", streaming=True, chunk_ms=320)
+    runtime, recognizer = Runtime.load(made.folder), Recognizer.load(tmp_path / "model", device="cpu")
+    found = finals(runtime.listener(endpoints=rules))
+    assert found == finals(recognizer.listener(chunk_ms=320, endpoints=rules))
+    assert sum(a != b for a, b in zip(found, plain, strict=True)) >= 3
+    runtime.use(beam=2)
+    assert runtime.closed_words == 0
+    closed = False
+    assert finals(runtime.listener(endpoints=rules)) != found
+
+
 def test_what_stays_behind_is_named(bundles: dict[str, Made]) -> None:
     made = bundles["ctc"]
     assert left_out(made.loaded, made.plan) == ()
@@ -112,9 +139,32 @@ def test_what_stays_behind_is_named(bundles: dict[str, Made]) -> None:
     assert "--beam" in search
     assert "2 words" in closed
     assert ("sherpa-onnx" in closed) == (not made.plan.alone)
+    assert left_out(loaded, bundles["streaming ctc"].plan)[-1] == closed
     _, _, lost = left_out(loaded, bundles["transducer"].plan)
     assert "not in the bundle" in lost
     told = replace(made, left_out=(formatting, closed))
     card = write_bundle_card(told, ["PyTorch"], "20 utterances", "| |")
     assert formatting in card
     assert closed in card
+
+
+def test_the_card_speaks_of_what_a_bundle_has(bundles: dict[str, Made]) -> None:
+    def card(name: str, gate: SpeechGate) -> str:
+        made = bundles[name]
+        told = replace(made, loaded=replace(made.loaded, speech_gate=gate))
+        return write_bundle_card(told, ["PyTorch"], "20 utterances", "| |")
+
+    few, some = SpeechGate(0.3, frozenset({"a", "o"})), SpeechGate(0.3)
+    given = "Language models and phrases are given"
+    for name in ("ctc", "streaming ctc"):
+        assert "speech gate and the closed vocabulary" in card(name, few)
+        assert "The speech gate stands" in card(name, some)
+        assert "closed vocabulary" not in card(name, some)
+        assert "gate" not in card(name, SpeechGate())
+        assert all(given in card(name, gate) for gate in (few, some, SpeechGate()))
+    for gate in (few, some):  # that of the CTC head beside it
+        found = card("transducer", gate)
+        assert "gate" not in found
+        assert "closed" not in found
+        assert given not in found
+        assert "greedily, without language models" in found

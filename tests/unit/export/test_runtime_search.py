@@ -27,7 +27,7 @@ from firstwords.lm.ngram_arpa import write_arpa
 from firstwords.lm.ngram_scorer import NgramScorer
 from firstwords.lm.tensors_file import parse_tensors
 from firstwords.search.biasing import phrase_scorer
-from firstwords.search.closed import ClosedVocabulary
+from firstwords.search.closed import ClosedStream, ClosedVocabulary
 from firstwords.search.ctc_beam import CtcBeamSearch
 from firstwords.search.ctc_streams import CtcGreedyStream
 from firstwords.search.fusion import Scorers, weigh
@@ -183,6 +183,25 @@ def test_pieces_of_several_letters_are_not_guessed(tmp_path: Path) -> None:
         open_help(tmp_path / "words", pieces, "default")
 
 
+def parts_of_a_stream_are_read_alike(judge: Judge, words: list[str], values: list[np.ndarray]) -> None:
+    """Finals of one token less than was read, so that some of a part belongs to the next."""
+    head = cast("FrameHead", SimpleNamespace(log_probs=lambda encoded: encoded))
+    theirs = ClosedStream(ClosedVocabulary(head, words, TOKENIZER, FRAME), FRAME)
+    mine, search = judge.held_frames(), CtcGreedyStream(lambda frames: frames, FRAME)
+    changed = 0
+    for place, part in enumerate([*values, *values]):
+        theirs.score(batch([part]))
+        mine.hear(part)
+        search.advance(part)
+        reading = search.commit(max(0, len(search.best().tokens) - 1))
+        going_on = search.best().times
+        until = going_on[0] if going_on else search.seconds
+        found, wanted = (own.mend(reading, until, is_speech=place != 1) for own in (mine, theirs))
+        same(found, wanted)
+        changed += found.tokens != reading.tokens
+    assert changed
+
+
 @pytest.mark.parametrize("words", [["abba", "cab", "bad"], ["é", "dé", "ab"]])
 def test_a_closed_vocabulary_is_that_over_tensors(words: list[str]) -> None:
     facts = BundleFacts(
@@ -192,6 +211,7 @@ def test_a_closed_vocabulary_is_that_over_tensors(words: list[str]) -> None:
     )  # fmt: skip
     judge = Judge(facts, TOKENIZER)
     values = utterances(6)
+    parts_of_a_stream_are_read_alike(judge, words, values)
     first = read_ctc(values, GreedyConfig(), FRAME, None)
     head = cast("FrameHead", SimpleNamespace(log_probs=lambda encoded: encoded))
     wanted = ClosedVocabulary(head, words, TOKENIZER, FRAME).mend(batch(values), first)

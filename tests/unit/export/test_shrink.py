@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import onnx
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 from test_graphs import session
 
+from firstwords.errors import ConfigError
 from firstwords.export.graphs import frontend_graph
 from firstwords.export.shrink import shorten_names, shrink_tables
-from firstwords.export.trace import to_onnx
+from firstwords.export.trace import refuse_branches, to_onnx
 from firstwords.features.fbank import Fbank, FbankConfig
 
 GENERATOR = np.random.default_rng(0)
@@ -44,6 +46,30 @@ def test_names_are_all_different_and_ports_keep_theirs() -> None:
     assert (model.graph.node[0].input[0], names[-1]) == ("x", "y")
     x = np.ones(3, np.float32)
     np.testing.assert_array_equal(result(model, x), -x)
+
+
+@pytest.mark.parametrize("kind", ["If", "Loop"])
+def test_graphs_within_graphs_are_refused(kind: str) -> None:
+    """What rewrites a graph follows the names of one."""
+    given = {"yes": np.array(True), "once": np.array(1, np.int64)}
+    flag = helper.make_tensor_value_info("flag", TensorProto.BOOL, [])
+    value = helper.make_tensor_value_info("v", TensorProto.FLOAT, None)
+    if kind == "If":
+        body = helper.make_graph([helper.make_node("Neg", ["x"], ["v"])], "body", [], [value])
+        node = helper.make_node("If", ["yes"], ["y"], then_branch=body, else_branch=body)
+    else:
+        inner = [helper.make_node("Neg", ["before"], ["v"]), helper.make_node("Identity", ["flag"], ["go"])]
+        ports = [helper.make_tensor_value_info("i", TensorProto.INT64, []), flag]
+        ports += [helper.make_tensor_value_info("before", TensorProto.FLOAT, None)]
+        out = [helper.make_tensor_value_info("go", TensorProto.BOOL, []), value]
+        body = helper.make_graph(inner, "body", ports, out)
+        node = helper.make_node("Loop", ["once", "yes", "x"], ["y"], body=body)
+    plain = model_of([helper.make_node("Neg", ["x"], ["y"])], {}, (3,))
+    refuse_branches(plain)
+    model = model_of([node], given, (3,))
+    onnx.checker.check_model(model)
+    with pytest.raises(ConfigError, match=rf"operators: {kind}\)"):
+        refuse_branches(model)
 
 
 def test_tables_are_given_again() -> None:
