@@ -50,7 +50,10 @@ if TYPE_CHECKING:
     from firstwords.model.recipe import Recipe
 
 CTC = {"ctc": {"kind": "ctc"}}
-# Encoder settings on top of its preset, heads by kind, search, training settings.
+# Of encoders other than the Zipformer. With ScaledAdam as it is set for that one, a Conformer broke down in
+# batches of 20 s (dev CER 70 %; 22 % so: LOG.md, 2026-11-21); before any other setting, --set changes these.
+PLAIN = {"optimizer": "adamw", "schedule": {"kind": "cosine", "lr": 0.001}}
+# Encoder settings on top of its preset, heads by kind, search.
 VARIANTS: dict[str, dict[str, Any]] = {
     "zipformer": {"encoder": {"kind": "zipformer", "dropout": [0.15, 0.1]}, "heads": CTC},
     "conformer": {"encoder": {"kind": "conformer"}, "heads": CTC},
@@ -135,6 +138,7 @@ def recipe_of(name: str, options: argparse.Namespace) -> Recipe:
     from firstwords.model import kinds
     from firstwords.model.recipe import Recipe
     from firstwords.text.normalize import normalizers_for
+    from firstwords.training.choose import MASK_WARMUP
 
     variant = VARIANTS[name]
     config: Any = kinds.ENCODERS[variant["encoder"]["kind"]].config
@@ -147,6 +151,7 @@ def recipe_of(name: str, options: argparse.Namespace) -> Recipe:
         language = load_corpus(corpus_folder(options)).utterances[0].language or "und"
     training, scoring = normalizers_for(language)
     quiet = {"probability": 0.0}
+    own = {} if variant["encoder"]["kind"] == "zipformer" else PLAIN
     values: dict[str, Any] = {
         "name": name,
         "language": language,
@@ -162,6 +167,8 @@ def recipe_of(name: str, options: argparse.Namespace) -> Recipe:
             "batch_seconds": options.batch_seconds,
             "processes": 1,
             "sorted_first_epoch": False,
+            "mask_warmup": MASK_WARMUP[2 if variant["heads"].get("ctc", {}).get("consistency") else 1],
+            **own,
         },
     }
     if "search" in variant:

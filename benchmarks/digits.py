@@ -1,11 +1,12 @@
 """Isolated digits: the official split, its dev part for tuning, and one speaker left out after the other.
 
     python benchmarks/digits.py CORPUS {dev,official,speakers} [--seeds 1 2 3] [--minutes 6]
-                                [--set key=value ...]
+                                [--set key=value ...] [--dev-indices 10]
 
 CORPUS is the Free Spoken Digit Dataset as shared (ids DIGIT_SPEAKER_INDEX; 0 to 4 are the official test).
 
-    dev        trains on indices from 10 on, scores indices 5 to 9: for tuning
+    dev        trains on indices from 10 on, scores indices 5 to 9: for tuning. Where those are nearly all
+               right, --dev-indices 20 scores 5 to 19 (900 clips) and trains on the rest
     official   trains on indices from 5 on, scores 0 to 4, once per seed
     speakers   for each speaker: trains on all clips of the others, scores all of the one who was left out
 
@@ -36,9 +37,14 @@ def index_of(utterance: Utterance) -> int:
 
 
 def write_split(
-    utterances: Sequence[Utterance], folder: Path, *, tested: Callable[[Utterance], bool], dev_in_train: bool
+    utterances: Sequence[Utterance],
+    folder: Path,
+    *,
+    tested: Callable[[Utterance], bool],
+    dev_in_train: bool,
+    dev_indices: int = 10,
 ) -> None:
-    """A corpus folder: test as told, dev the indices 5 to 9 of the rest, and training."""
+    """A corpus folder: test as told, dev the indices 5 to ``dev_indices`` - 1 of the rest, and training."""
     rows: list[Utterance] = []
     for utterance in utterances:
         if tested(utterance):
@@ -48,7 +54,7 @@ def write_split(
             if dev_in_train:
                 rows.append(replace(utterance, split="train"))
             continue
-        is_dev = index_of(utterance) < 10
+        is_dev = index_of(utterance) < dev_indices
         if is_dev:
             rows.append(replace(utterance, split="dev", id=f"{utterance.id}_dev"))
         if dev_in_train or not is_dev:
@@ -98,6 +104,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--folder", type=Path, default=Path("runs/digits"))
+    parser.add_argument("--dev-indices", type=int, default=10, help="of mode dev: 5 to below this are dev")
     options = parser.parse_args()
     print(machine_name())
     utterances = load_corpus(options.corpus).utterances
@@ -110,8 +117,15 @@ def main() -> None:
             scores.append(one_run(f"without-{speaker}", corpus, "test", options.seeds[0], options))
     else:
         official = options.mode == "official"
-        corpus = options.folder / f"corpus-{options.mode}"
-        write_split(utterances, corpus, tested=lambda u: official and index_of(u) < 5, dev_in_train=official)
+        dev_indices = 10 if official else options.dev_indices
+        corpus = options.folder / f"corpus-{options.mode}{'' if dev_indices == 10 else dev_indices}"
+        write_split(
+            utterances,
+            corpus,
+            tested=lambda u: official and index_of(u) < 5,
+            dev_in_train=official,
+            dev_indices=dev_indices,
+        )
         split = "test" if official else "dev"
         scores += [one_run(options.mode, corpus, split, seed, options) for seed in options.seeds]
     shares = [right / of for right, of in scores]

@@ -7,8 +7,8 @@ after it; the middle layers run at half the rate:
     layers reduce_at … recover_at - 1   ceil(T / 2)     depthwise convolution, stride 2 │
     layers recover_at …                 T frames        each frame twice, linear, + ────┘
 
-Differs from the paper: layer norm after the depthwise convolution unless batch norm is asked for, no dropout
-on attention weights, and subsampling and reduction never look beyond an utterance.
+Differs from the paper: no dropout on attention weights, subsampling and reduction never look beyond an
+utterance, batch statistics never count padding, and there is a batch norm after the subsampling.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class SqueezeformerConfig(StackConfig):
     kind: Literal["squeezeformer"] = "squeezeformer"  # pyright: ignore[reportIncompatibleVariableOverride]
     layers: int = Field(default=12, ge=2)
     kernel: int = Field(default=31, ge=1)  # depthwise convolution, in frames of the layer; odd
-    convolution_norm: Literal["layer", "batch"] = "layer"  # after the depthwise convolution
+    convolution_norm: Literal["layer", "batch"] = "batch"  # after the depthwise convolution
     reduce_at: int = Field(default=5, ge=0)  # the first layer at half the rate
     recover_at: int = Field(default=11, ge=1)  # the first layer at the full rate again
     dropout: float = Field(default=0.1, ge=0, lt=1)

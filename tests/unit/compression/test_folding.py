@@ -33,11 +33,9 @@ ENCODERS: dict[str, tuple[dict[str, Any], int]] = {
     ),
     "resnet": ({"channels": [4, 8], "blocks": [1, 1], "strides": [2, 1, 2], "out": 12}, 1 + 3 + 3 - 1),
     "dnn": ({"hidden": 16, "layers": 3}, 3),
-    "conformer": (SMALL | {"convolution_norm": "batch", "kernel": 7}, 3),
-    "squeezeformer": (
-        SMALL | {"convolution_norm": "batch", "kernel": 7, "reduce_at": 1, "recover_at": 2},
-        3 + 3 * 4,
-    ),
+    "transformer": (SMALL, 1),
+    "conformer": (SMALL | {"kernel": 7}, 1 + 3),
+    "squeezeformer": (SMALL | {"kernel": 7, "reduce_at": 1, "recover_at": 2}, 1 + 3 + 3 * 4),
 }
 
 
@@ -94,7 +92,7 @@ def test_outputs_stay_what_they_were(tmp_path: Path, kind: str) -> None:
 
 
 def test_a_streaming_conformer_streams_the_same() -> None:
-    settings = SMALL | {"convolution_norm": "batch", "kernel": 7, "causal": True}
+    settings = SMALL | {"kernel": 7, "causal": True}
     model = model_of("conformer", settings)
     small, _ = folded(model)
     frames = torch.randn(1, 200, model.frontend.dim, generator=torch.Generator().manual_seed(1))

@@ -21,6 +21,8 @@ from firstwords.errors import ConfigError
 from firstwords.heads.ctc import CtcConfig, CtcHead
 from firstwords.heads.intermediate import Tappable, encode_with_taps
 from firstwords.model.recipe import Recipe
+from firstwords.nn.input_norm import InputNorm
+from firstwords.nn.norms import MaskedBatchNorm
 from firstwords.nn.positions import distances
 from firstwords.nn.subsampling import SubsamplingConfig
 from firstwords.tensors import Padded, pad, real_frames
@@ -365,7 +367,10 @@ def test_a_causal_conformer_is_trained_in_chunks_and_in_full() -> None:
             for chunk in range(1, 5)
             for behind in (1, 2)
         }
-        encoder.train().embed.eval()  # whose statistics would move
+        encoder.train()
+        for part in encoder.modules():
+            if isinstance(part, InputNorm | MaskedBatchNorm):
+                part.eval()  # their statistics would move
         torch.manual_seed(0)
         drawn = [encoder(frames).values for _ in range(80)]
     assert torch.equal(full, encoder.eval()(frames, chunk=-1).values)

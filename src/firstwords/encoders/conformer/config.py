@@ -41,7 +41,7 @@ class ConformerConfig(StackConfig):
 
     kind: Literal["conformer"] = "conformer"  # pyright: ignore[reportIncompatibleVariableOverride]
     kernel: int = Field(default=31, ge=1)  # depthwise convolution, in frames after subsampling; odd
-    convolution_norm: Literal["layer", "batch"] = "layer"  # after the depthwise convolution
+    convolution_norm: Literal["layer", "batch"] = "batch"  # after the depthwise convolution
     dropout: float = Field(default=0.1, ge=0, lt=1)
     layer_drop: float = Field(default=0.0, ge=0, lt=1)  # of the last layer; earlier ones less
     subsampling: SubsamplingConfig = SubsamplingConfig()

@@ -4,8 +4,8 @@ FastConformer: Rekesh et al., 2023, arXiv:2305.05084 (size "fast-L").
 Owns the layer and the stack. Streaming: chunks of random size in training (Zhang et al., 2020,
 arXiv:2012.05481, section 2.2), convolutions that look back only.
 
-Differs from the paper: layer norm after the depthwise convolution unless batch norm is asked for, and batch
-statistics never count padding; no dropout on attention weights.
+Differs from the paper: batch statistics never count padding; no dropout on attention weights; a batch norm
+after the subsampling (nn/subsampling.py).
 """
 
 from __future__ import annotations
