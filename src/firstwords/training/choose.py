@@ -24,7 +24,7 @@ from firstwords.search.speech_gate import FEW_WORDS, OFTEN
 from firstwords.text.characters import GraphemeConfig
 from firstwords.text.normalize import normalizers_for
 from firstwords.text.subwords import SubwordConfig
-from firstwords.training.schedule import CosineConfig, EdenConfig, ScheduleConfig
+from firstwords.training.schedule import CosineConfig
 from firstwords.training.settings import DataConfig, TextConfig, TrainingConfig
 
 Size = Literal["nano", "tiny", "S", "M", "L", "kws"]
@@ -157,7 +157,10 @@ def choose_recipe(
     augment = _augmentation(material, chosen, passes, reasons)
     tokenizer = _pieces(material, reasons)
     encoder = _encoder(material, chosen, tokenizer, reasons, conformer=size is None and views == 2)
-    optimizer, schedule = _optimizer(encoder)
+    usual = TrainingConfig()
+    learning = (usual.optimizer, usual.schedule)
+    if isinstance(encoder, ConformerConfig):
+        learning = ("adamw", CosineConfig(lr=CONFORMER_RATE))
     parts = 1 if gpu else parts_of_batch(chosen, views * batch)
     if parts > 1:
         reasons.append(
@@ -187,8 +190,8 @@ def choose_recipe(
             accumulate=parts,
             sorted_first_epoch=False,
             specaugment=masks,
-            optimizer=optimizer,
-            schedule=schedule,
+            optimizer=learning[0],
+            schedule=learning[1],
             mask_warmup=MASK_WARMUP[views] if light else 0,
             consistency_start=CONSISTENCY_START if light and views == 2 else 0,
             precision="fp32" if not gpu and (chosen == "nano" or material.longest < SHORT) else "auto",
@@ -296,14 +299,6 @@ def _encoder(
             f"{100 * material.crowded:.1f} % of the utterances would not fit"
         )
     return encoder
-
-
-def _optimizer(
-    encoder: ZipformerConfig | ConformerConfig,
-) -> tuple[Literal["scaled_adam", "adamw"], ScheduleConfig]:
-    if isinstance(encoder, ConformerConfig):
-        return "adamw", CosineConfig(lr=CONFORMER_RATE)
-    return "scaled_adam", EdenConfig(cooldown=0.3)
 
 
 def parts_of_batch(size: Size, seconds: float) -> int:

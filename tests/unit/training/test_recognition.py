@@ -18,7 +18,9 @@ from firstwords.tensors import Padded
 from firstwords.text.characters import GraphemeConfig
 from firstwords.text.load import train_tokenizer
 from firstwords.text.normalize import normalizer
+from firstwords.training.choose import CONFORMER_RATE
 from firstwords.training.fine_tune import gentle, take_over
+from firstwords.training.schedule import CosineConfig
 from firstwords.training.tasks.ctc_objective import prior_weighted_ctc_loss
 from firstwords.training.tasks.recognition import RecognitionSettings, RecognitionTask
 from tone_corpus import tone_recipe
@@ -272,6 +274,11 @@ def test_a_chosen_recipe_keeps_the_heads_of_the_start() -> None:
     assert recipe.heads == start.recipe.heads
     assert (recipe.training.mask_warmup, recipe.training.consistency_start) == (0, 0)
     assert recipe.training.schedule.lr == pytest.approx(tone_recipe().training.schedule.lr / 4)
+    assert recipe.training.optimizer == "scaled_adam"
+    before = start.recipe.with_(training=start.recipe.training.with_(optimizer="adamw"))
+    again = gentle(chosen, replace(start, recipe=before)).training
+    assert again.optimizer == "adamw"
+    assert again.schedule == CosineConfig(lr=CONFORMER_RATE / 4)
 
 
 def test_state_holds_the_monitor_and_the_regularisers() -> None:
