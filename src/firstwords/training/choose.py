@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from firstwords.audio.augment import AugmentConfig, NoiseConfig, RoomConfig
-from firstwords.encoders.conformer.config import ConformerConfig
 from firstwords.encoders.zipformer.config import ZipformerConfig
 from firstwords.errors import UsageError
 from firstwords.features.fbank import FbankConfig
@@ -24,7 +23,6 @@ from firstwords.search.speech_gate import FEW_WORDS, OFTEN
 from firstwords.text.characters import GraphemeConfig
 from firstwords.text.normalize import normalizers_for
 from firstwords.text.subwords import SubwordConfig
-from firstwords.training.schedule import CosineConfig
 from firstwords.training.settings import DataConfig, TextConfig, TrainingConfig
 
 Size = Literal["nano", "tiny", "S", "M", "L", "kws"]
@@ -60,11 +58,7 @@ LIGHT_DROPOUT = (0.15, 0.1)  # of models this small, against 0.3 to 0.1
 # Digits: of 320 clips of noise 14 got a text and none a word; with 10 %, 61 to 77 (LOG.md, 2026-11-21).
 NEGATIVE_SHARE = 0.25
 CONSISTENCY = 0.2  # weight, as published
-LITTLE = 5.0  # hours of speech; with more, a larger model than 'tiny' is fed
 TAPPED_STACKS = (2, 3)  # the middle of a Zipformer: their predictions are fed back (heads/intermediate.py)
-TAPPED_LAYERS = (1, 3)  # of a Conformer of six
-# Of AdamW with the Conformer. With ScaledAdam and its schedule yoruba ended at 16.8 instead of 15.6 % (dev).
-CONFORMER_RATE = 0.002
 # Seconds of the longest utterance below which bfloat16 is slow on a CPU: digits, 2 s at most, took 0.50 s a
 # step of 'tiny' and 0.08 in float32 (LOG.md, 2026-11-21). With nano it gains nothing at any length.
 SHORT = 3.0
@@ -97,7 +91,6 @@ class Material:
         noise: True where the user names recordings of noise: they are mixed in, however short the run.
         negatives: True where the user names recordings of non-speech.
         usual_encoder: False where the user names another kind, or one that streams.
-        free: False where settings of encoder, optimizer or schedule are named, or a model to start from.
         sample_rate: hertz that nearly all recordings have at most; None: not looked up.
         cores: of the processor that training may use.
     """
@@ -110,7 +103,6 @@ class Material:
     noise: bool = False
     negatives: bool = False
     usual_encoder: bool = True
-    free: bool = True
     sample_rate: int | None = None
     cores: int | None = None
 
@@ -134,7 +126,7 @@ def choose_recipe(
     Args:
         minutes: wall clock; None: an hour.
         device: "cpu" or "cuda".
-        size: of a Zipformer, if the user names one.
+        size: of the Zipformer, if the user names one.
     """
     if size is not None and size not in SIZES:
         raise UsageError(f"--size {size}: no such size.", mend=f"Sizes: {', '.join(SIZES)}.")
@@ -156,11 +148,7 @@ def choose_recipe(
         reasons.append("time enough to hear everything in two masked views that must agree (CR-CTC)")
     augment = _augmentation(material, chosen, passes, reasons)
     tokenizer = _pieces(material, reasons)
-    encoder = _encoder(material, chosen, tokenizer, reasons, conformer=size is None and views == 2)
-    usual = TrainingConfig()
-    learning = (usual.optimizer, usual.schedule)
-    if isinstance(encoder, ConformerConfig):
-        learning = ("adamw", CosineConfig(lr=CONFORMER_RATE))
+    encoder = _encoder(material, chosen, tokenizer, reasons)
     parts = 1 if gpu else parts_of_batch(chosen, views * batch)
     if parts > 1:
         reasons.append(
@@ -180,7 +168,7 @@ def choose_recipe(
         features=features,
         tokenizer=tokenizer,
         encoder=encoder,
-        heads={"ctc": _ctc(views, encoder, plain=encoder.causal or not material.usual_encoder)},
+        heads={"ctc": _ctc(views, plain=encoder.causal or not material.usual_encoder)},
         data=DataConfig(
             sample_rate=features.sample_rate, augment=augment, negative_share=_negatives(material, reasons)
         ),
@@ -190,8 +178,6 @@ def choose_recipe(
             accumulate=parts,
             sorted_first_epoch=False,
             specaugment=masks,
-            optimizer=learning[0],
-            schedule=learning[1],
             mask_warmup=MASK_WARMUP[views] if light else 0,
             consistency_start=CONSISTENCY_START if light and views == 2 else 0,
             precision="fp32" if not gpu and (chosen == "nano" or material.longest < SHORT) else "auto",
@@ -209,15 +195,14 @@ def _negatives(material: Material, reasons: list[str]) -> float:
     return NEGATIVE_SHARE
 
 
-def _ctc(views: int, encoder: ZipformerConfig | ConformerConfig, *, plain: bool) -> CtcConfig:
+def _ctc(views: int, *, plain: bool) -> CtcConfig:
     if views == 1:
         return CtcConfig()
     if plain:  # predictions fed back prevent streams, and an encoder that the user names may have no stacks
         return CtcConfig(consistency=CONSISTENCY)
     # Yoruba, dev CER: 16.1 % after 82 encoded passes with these taps, 16.8 % after 164 without; one run each
     # (LOG.md, 2026-11-21).
-    taps = TAPPED_LAYERS if isinstance(encoder, ConformerConfig) else TAPPED_STACKS
-    return CtcConfig(consistency=CONSISTENCY, intermediate=taps, self_conditioned=True)
+    return CtcConfig(consistency=CONSISTENCY, intermediate=TAPPED_STACKS, self_conditioned=True)
 
 
 def _views(speech: float, passes: float, gpu: bool) -> int:
@@ -273,22 +258,8 @@ def _pieces(material: Material, reasons: list[str]) -> GraphemeConfig | SubwordC
 
 
 def _encoder(
-    material: Material,
-    size: Size,
-    tokenizer: GraphemeConfig | SubwordConfig,
-    reasons: list[str],
-    *,
-    conformer: bool,
-) -> ZipformerConfig | ConformerConfig:
-    """A Conformer where that is known to be better: about an hour of speech, and a long run.
-
-    In 11 core-minutes yoruba is read equally well by both, after CR-CTC of 80 passes better by the Conformer,
-    and swahili, too (LOG.md, 2026-11-21). Other sizes of it were not tried.
-    """
-    known = size == "tiny" and material.hours < LITTLE and material.crowded <= MOST_CROWDED
-    if conformer and known and material.free:
-        reasons.append("a Conformer: after a run as long as this it reads better than a Zipformer")
-        return ConformerConfig.preset(size)
+    material: Material, size: Size, tokenizer: GraphemeConfig | SubwordConfig, reasons: list[str]
+) -> ZipformerConfig:
     encoder = ZipformerConfig.preset(size)
     if size in ("nano", "tiny"):
         encoder = encoder.with_(dropout=LIGHT_DROPOUT)
@@ -315,7 +286,7 @@ def _size(hours: float, minutes: float, gpu: bool, cores: int, reasons: list[str
     fed: list[Size] = ["nano"]
     if hours >= 0.5:
         fed.append("tiny")
-    if hours >= LITTLE:
+    if hours >= 5:
         fed.append("S")
     if hours >= 100:
         fed.append("M")
@@ -327,7 +298,7 @@ def _size(hours: float, minutes: float, gpu: bool, cores: int, reasons: list[str
             why = (
                 "as large as so much speech can feed" if size == fed[-1] else "a larger one would be too slow"
             )
-            reasons.append(f"size '{size}': {why}")
+            reasons.append(f"Zipformer '{size}': {why}")
             return size
     return "nano"
 

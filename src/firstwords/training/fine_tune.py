@@ -9,10 +9,10 @@ from firstwords.model.checkpoint import LoadedModel, load_model, load_weights
 from firstwords.model.recipe import Recipe
 from firstwords.model.speech_model import SpeechModel
 from firstwords.text.tokenizer import Tokenizer
-from firstwords.training.choose import CONFORMER_RATE
 from firstwords.training.schedule import CosineConfig
 
 FROZEN_SHARE = 0.1  # of the run in which only a new head learns
+ADAMW_RATE = 0.001  # that of recipes/conformer.toml
 
 
 def load_start(folder: Path) -> LoadedModel:
@@ -32,11 +32,11 @@ def gentle(recipe: Recipe, start: LoadedModel) -> Recipe:
     """A chosen recipe with heads and search of the model, at a quarter of the rate: to keep what it knows.
 
     It knows where letters are: masks are wide and views two from the start. A model that learned with AdamW
-    goes on with it, at the rate of chosen recipes: its own may be that of a fine-tuning before.
+    goes on with it, at its usual rate: the rate of its recipe may be that of a fine-tuning before.
     """
     training = recipe.training
     if start.recipe.training.optimizer == "adamw" != training.optimizer:
-        training = training.with_(optimizer="adamw", schedule=CosineConfig(lr=CONFORMER_RATE))
+        training = training.with_(optimizer="adamw", schedule=CosineConfig(lr=ADAMW_RATE))
     schedule = training.schedule.model_copy(update={"lr": training.schedule.lr / 4})
     training = training.model_copy(update={"schedule": schedule, "mask_warmup": 0, "consistency_start": 0})
     return recipe.model_copy(

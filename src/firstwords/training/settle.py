@@ -182,14 +182,6 @@ def _names_encoder(wanted: Wanted) -> bool:
     return isinstance(encoder, dict) and not {"kind", "causal"}.isdisjoint(cast("dict[str, object]", encoder))
 
 
-def _names_learning(wanted: Wanted) -> bool:
-    """True where the assignments touch the encoder, the optimizer or its schedule in any way."""
-    values = override({}, wanted.overrides)
-    training = values.get("training")
-    named = set(cast("dict[str, object]", training)) if isinstance(training, dict) else set[str]()
-    return "encoder" in values or not named.isdisjoint({"optimizer", "schedule"})
-
-
 def usual_language(utterances: Sequence[Utterance]) -> str:
     """The language of most utterances, of equally frequent ones the first; "und" where none is stated."""
     counts = Counter(u.language for u in utterances if u.language)
@@ -224,7 +216,6 @@ def _chosen(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress:
         noise=_names_folders(wanted, "noise_folders"),
         negatives=_names_folders(wanted, "negative_folders"),
         usual_encoder=not _names_encoder(wanted),
-        free=wanted.start is None and not _names_learning(wanted),
         sample_rate=None if wanted.start is not None else usual_rate(train_part),
         cores=torch.get_num_threads(),
     )

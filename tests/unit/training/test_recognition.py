@@ -18,8 +18,7 @@ from firstwords.tensors import Padded
 from firstwords.text.characters import GraphemeConfig
 from firstwords.text.load import train_tokenizer
 from firstwords.text.normalize import normalizer
-from firstwords.training.choose import CONFORMER_RATE
-from firstwords.training.fine_tune import gentle, take_over
+from firstwords.training.fine_tune import ADAMW_RATE, gentle, take_over
 from firstwords.training.schedule import CosineConfig
 from firstwords.training.tasks.ctc_objective import prior_weighted_ctc_loss
 from firstwords.training.tasks.recognition import RecognitionSettings, RecognitionTask
@@ -278,7 +277,7 @@ def test_a_chosen_recipe_keeps_the_heads_of_the_start() -> None:
     before = start.recipe.with_(training=start.recipe.training.with_(optimizer="adamw"))
     again = gentle(chosen, replace(start, recipe=before)).training
     assert again.optimizer == "adamw"
-    assert again.schedule == CosineConfig(lr=CONFORMER_RATE / 4)
+    assert again.schedule == CosineConfig(lr=ADAMW_RATE / 4)
 
 
 def test_state_holds_the_monitor_and_the_regularisers() -> None:
