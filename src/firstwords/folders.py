@@ -42,7 +42,7 @@ def _encodes(recipe: Path) -> bool:
     try:
         with recipe.open("rb") as file:
             return "encoder" in tomllib.load(file)
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
 
 

@@ -6,7 +6,9 @@ from itertools import permutations
 
 import pytest
 
-from firstwords.config import override
+from firstwords.config import override, parse_config
+from firstwords.errors import ConfigError
+from firstwords.model.recipe import Recipe
 
 
 @pytest.mark.parametrize(
@@ -59,3 +61,18 @@ def test_kinds_of_other_sections_are_left_alone() -> None:
     given = ("a.kind=x", "a.b.kind=y", "a.b.c=1", "a.b.kind=z", "ab.kind=v", "ab.c=2", "a.d=3")
     wanted = {"a": {"kind": "x", "b": {"kind": "z"}, "d": 3}, "ab": {"kind": "v", "c": 2}}
     assert override({}, given) == wanted
+
+
+@pytest.mark.parametrize(
+    ("assignment", "said"),
+    [
+        ("encoder.downsampling=4", r"recipe\.encoder\.downsampling: .*\(got 4\)"),
+        ("features.shift_ms=inf", r"recipe\.features\.shift_ms: .*finite number"),
+        ("features.window_ms=nan", r"recipe\.features\.window_ms: "),
+    ],
+)
+def test_what_a_fuzz_found_is_named_by_its_key(assignment: str, said: str) -> None:
+    kinds = {"encoder": {"kind": "zipformer"}, "features": {"kind": "fbank"}}
+    values = kinds | {"heads": {"ctc": {"kind": "ctc"}}}
+    with pytest.raises(ConfigError, match=said):
+        parse_config(override(values, [assignment]), Recipe, name="recipe", source="--set")

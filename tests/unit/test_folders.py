@@ -85,3 +85,9 @@ def test_what_another_command_began_is_not_gone_on_with(tmp_path: Path) -> None:
     refuse_occupied(marks, ("punctuation.toml", "resume"), kind=PUNCTUATION)
     with pytest.raises(UsageError, match="a model of marks and capitals is there already"):
         refuse_occupied(marks, ("resume",), kind=MODEL)
+
+
+def test_a_recipe_that_nests_without_end_ends_nothing(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / "recipe.toml").write_text("x = " + "[" * 50_000)
+    assert kind_of_folder(tmp_path) == MODEL  # by its weights; who reads the recipe says what is wrong

@@ -43,8 +43,8 @@ class FbankConfig(Config):
     kind: Literal["fbank"] = "fbank"
     sample_rate: int = Field(default=16000, ge=1000)
     mels: int = Field(default=80, ge=3)
-    window_ms: float = Field(default=25.0, gt=0)
-    shift_ms: float = Field(default=10.0, gt=0)
+    window_ms: float = Field(default=25.0, gt=0, allow_inf_nan=False)
+    shift_ms: float = Field(default=10.0, gt=0, allow_inf_nan=False)
     low: float = Field(default=20.0, ge=0)  # lower edge of the first filter, Hz
     high: float = -400.0  # upper edge of the last filter, Hz; zero or negative counts down from Nyquist
     dither: float = Field(default=0.0, ge=0)  # standard deviation of added noise, in units of the waveform

@@ -29,8 +29,8 @@ class MfccConfig(Config):
     deltas: int = Field(default=0, ge=0, le=2)  # 1: with slopes, 2: and the slopes of the slopes
     sample_rate: int = Field(default=16000, ge=1000)
     mels: int = Field(default=23, ge=3)
-    window_ms: float = Field(default=25.0, gt=0)
-    shift_ms: float = Field(default=10.0, gt=0)
+    window_ms: float = Field(default=25.0, gt=0, allow_inf_nan=False)
+    shift_ms: float = Field(default=10.0, gt=0, allow_inf_nan=False)
     low: float = Field(default=20.0, ge=0)  # Hz
     high: float = 0.0  # Hz; zero or negative counts down from Nyquist
     dither: float = Field(default=0.0, ge=0)

@@ -120,7 +120,10 @@ class ZipformerConfig(Config):
         if not isinstance(values, dict):
             return values
         given = cast("dict[str, Any]", values)
-        stacks = len(given.get("downsampling", (1, 2, 4, 8, 4, 2)))
+        factors: Any = given.get("downsampling", (1, 2, 4, 8, 4, 2))
+        if not isinstance(factors, list | tuple):
+            return given  # named as no list by the check of its type
+        stacks = len(cast("list[int]", factors))
         wide: dict[str, Any] = {}
         for name in PER_STACK:
             value: Any = given.get(name, _SAME_EVERYWHERE.get(name))
