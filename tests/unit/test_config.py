@@ -68,6 +68,7 @@ def test_kinds_of_other_sections_are_left_alone() -> None:
     [
         ("encoder.downsampling=4", r"recipe\.encoder\.downsampling: .*\(got 4\)"),
         ("features.shift_ms=inf", r"recipe\.features\.shift_ms: .*finite number"),
+        (f"features.sample_rate=1{'0' * 400}", r"recipe\.features\.sample_rate: "),
         ("features.window_ms=nan", r"recipe\.features\.window_ms: "),
     ],
 )

@@ -41,7 +41,7 @@ class FbankConfig(Config):
     """Settings of the filterbank; the defaults are those of the Zipformer recipes (icefall, lhotse)."""
 
     kind: Literal["fbank"] = "fbank"
-    sample_rate: int = Field(default=16000, ge=1000)
+    sample_rate: int = Field(default=16000, ge=1000, le=192000)
     mels: int = Field(default=80, ge=3)
     window_ms: float = Field(default=25.0, gt=0, allow_inf_nan=False)
     shift_ms: float = Field(default=10.0, gt=0, allow_inf_nan=False)

@@ -27,7 +27,7 @@ class MfccConfig(Config):
     cepstra: int = Field(default=13, ge=1)
     lifter: float = Field(default=22.0, ge=0)  # weights 1 + lifter / 2 sin(pi i / lifter); 0 = none
     deltas: int = Field(default=0, ge=0, le=2)  # 1: with slopes, 2: and the slopes of the slopes
-    sample_rate: int = Field(default=16000, ge=1000)
+    sample_rate: int = Field(default=16000, ge=1000, le=192000)
     mels: int = Field(default=23, ge=3)
     window_ms: float = Field(default=25.0, gt=0, allow_inf_nan=False)
     shift_ms: float = Field(default=10.0, gt=0, allow_inf_nan=False)
