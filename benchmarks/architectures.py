@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 CTC = {"ctc": {"kind": "ctc"}}
 # Of encoders other than the Zipformer. With ScaledAdam as it is set for that one, a Conformer broke down in
-# batches of 20 s (dev CER 70 %; 22 % so: LOG.md, 2026-11-21); before any other setting, --set changes these.
+# batches of 20 s (dev CER 70 %; 22 % so: LOG.md, 2026-11-21). --set overrules them.
 PLAIN = {"optimizer": "adamw", "schedule": {"kind": "cosine", "lr": 0.001}}
 # Encoder settings on top of its preset, heads by kind, search.
 VARIANTS: dict[str, dict[str, Any]] = {
