@@ -10,7 +10,6 @@ import difflib
 from pathlib import Path
 
 import typer
-from typer.core import TyperGroup
 
 from firstwords.cli import (
     compress_distil,
@@ -19,12 +18,13 @@ from firstwords.cli import (
     compress_quantize,
     compress_report,
 )
+from firstwords.cli.group import PlainGroup
 from firstwords.errors import UsageError
 
 PLAN = "plan"
 
 
-class _ModelFirst(TyperGroup):
+class _ModelFirst(PlainGroup):
     """A group whose first argument may be a model: then the planner is meant."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from firstwords.cli import lm_tune
+from firstwords.cli.group import PlainGroup
 from firstwords.errors import TextError, UsageError, quoted
 
 if TYPE_CHECKING:
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
     from firstwords.lm.language_model import NgramHeader, NgramLanguageModel
     from firstwords.text.tokenizer import Tokenizer
 
-app = typer.Typer(help="Language models: train, measure, tune, import and export ARPA.", no_args_is_help=True)
+app = typer.Typer(
+    help="Language models: train, measure, tune, import and export ARPA.",
+    no_args_is_help=True,
+    cls=PlainGroup,
+)
 
 _Text = Annotated[
     list[Path],

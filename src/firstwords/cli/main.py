@@ -31,6 +31,7 @@ from firstwords.cli import (
     train,
     transcribe,
 )
+from firstwords.cli.group import PlainGroup
 from firstwords.errors import FirstwordsError
 from firstwords.files import SURROUNDINGS
 
@@ -39,7 +40,8 @@ app = typer.Typer(
     help="From a folder of recordings to a small, fast speech recogniser.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
+    cls=PlainGroup,
 )
 app.command("quickstart")(quickstart.run)
 app.command("import")(import_.run)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from firstwords.cli.group import PlainGroup
 from firstwords.cli.lm import AllowLeak, DropLeaks, Exclude, what_of_leaks
 from firstwords.cli.lm import _progress as reading_bar  # the same bar over the same files
 from firstwords.errors import quoted
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
     from firstwords.formatting.punctuation_text import Tally
 
 app = typer.Typer(
-    help="Marks and capitals: train a model of formatted text, measure it.", no_args_is_help=True
+    help="Marks and capitals: train a model of formatted text, measure it.",
+    no_args_is_help=True,
+    cls=PlainGroup,
 )
 
 _Text = Annotated[
