@@ -116,45 +116,39 @@ class NgramModel:
 
     def rows(
         self, states: Int64[np.ndarray, " rows"]
-    ) -> tuple[Float32[np.ndarray, "rows words"], Int64[np.ndarray, "rows words"]]:
+    ) -> tuple[Float32[np.ndarray, "rows words"], Int32[np.ndarray, "rows words"]]:
         """log P of every word after each state, and the states after them.
 
-        Without <s>, which is no event, a row sums to one as far as the model's weights do.
+        Without <s>, which is no event, a row sums to one as far as the model's weights do. A row is written
+        from short contexts to long ones: what the longer has seen stands in the end.
         """
+        scores, nexts = (np.repeat(row[None], len(states), axis=0) for row in self._root_rows)
         chain = [states.astype(np.int64)]
-        while (longer := chain[-1] != ROOT).any():
-            chain.append(np.where(longer, self.fail[chain[-1]], ROOT))
-        scores, nexts = (np.repeat(row[None], len(states), axis=0) for row in self.root)
-        for nodes in reversed(chain):
-            rows = np.flatnonzero(nodes != ROOT)
-            scores[rows], nexts[rows] = self.rows_above(nodes[rows], scores[rows], nexts[rows])
-        return scores, nexts
+        while (shorter := np.where(chain[-1] == ROOT, ROOT, self.fail[chain[-1]])).any():
+            chain.append(shorter)
+        nodes = np.stack(chain[::-1])  # (contexts, rows), the longest last; ROOT where there are fewer
+        paid = self.backoff[nodes].astype(np.float64)[::-1].cumsum(axis=0)[::-1]  # by what is below each
+        scores += paid[0][:, None].astype(np.float32)
+        above = np.zeros_like(paid)
+        above[:-1] = paid[1:]
 
-    @property
-    def root(self) -> tuple[Float32[np.ndarray, " words"], Int64[np.ndarray, " words"]]:
-        """The rows (``rows``) of the state that knows nothing."""
-        everywhere = slice(1, 1 + len(self.words))
-        scores = self.log_prob[everywhere].copy()
-        scores[BEGIN] = -np.inf
-        return scores, self.next_state[everywhere].copy()
-
-    def rows_above(
-        self,
-        nodes: Int64[np.ndarray, " rows"],
-        scores: Float32[np.ndarray, "rows words"],
-        nexts: Int64[np.ndarray, "rows words"],
-    ) -> tuple[Float32[np.ndarray, "rows words"], Int64[np.ndarray, "rows words"]]:
-        """The rows of ``fail[nodes]`` -> those of the nodes: what they have seen is written over them."""
-        scores, nexts = scores + self.backoff[nodes, None], nexts.copy()
-        start, stop = self._children[nodes], self._children[nodes + 1]
-        counts = stop - start
-        into = np.arange(len(nodes)).repeat(counts)
-        children = np.arange(len(into)) + (stop - counts.cumsum()).repeat(counts)
+        every = nodes.ravel()
+        start = self._children[every]
+        counts = np.where(every == ROOT, 0, self._children[every + 1] - start)
+        before = counts.cumsum() - counts
+        children = np.arange(before[-1] + counts[-1]) + (start - before).repeat(counts)
+        into = np.tile(np.arange(len(states)), len(nodes)).repeat(counts)
         words = self.word[children]
-        scores[into, words] = self.log_prob[children]
+        scores[into, words] = self.log_prob[children] + above.ravel().repeat(counts)
         nexts[into, words] = self.next_state[children]
         scores[:, BEGIN] = -np.inf
         return scores, nexts
+
+    @cached_property
+    def _root_rows(self) -> tuple[Float32[np.ndarray, " words"], Int32[np.ndarray, " words"]]:
+        """``rows`` of the state that knows nothing."""
+        everywhere = slice(1, 1 + len(self.words))
+        return self.log_prob[everywhere].copy(), self.next_state[everywhere].astype(np.int32)
 
     def sentence(self, words: Int64[np.ndarray, " words"]) -> Float64[np.ndarray, " words_and_end"]:
         """log P of each word of a sentence, and of its end."""

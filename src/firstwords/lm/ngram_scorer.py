@@ -1,8 +1,7 @@
 """An n-gram model as a scorer of next tokens: whole vocabulary, many sentences at once.
 
 The rows of all states that were asked for once are kept: from then on a step is two gathers, whatever the
-order. A row is that of the state to which the model backs off, which mostly is kept already, with what the
-longer context has seen written over it. The scores are those of the model over the tokenizer's pieces:
+order. The scores are those of the model over the tokenizer's pieces:
 
 - pieces the model does not know share <unk> evenly, which stands for all of them together;
 - what the model gives to words that are no piece is shared out in proportion: rows sum to one.
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from firstwords.lm.language_model import NgramLanguageModel
-from firstwords.lm.ngram import ROOT, UNKNOWN
+from firstwords.lm.ngram import UNKNOWN
 from firstwords.nn.scorer import TokenScorer
 from firstwords.text.tokenizer import Tokenizer
 
@@ -28,7 +27,7 @@ _FIRST = 2048  # rows for which room is made at once
 
 Ints = NDArray[np.int64]
 Singles = NDArray[np.float32]
-Number = TypeVar("Number", np.float32, np.int64)
+Number = TypeVar("Number", np.float32, np.int32)
 
 
 @final
@@ -56,11 +55,10 @@ class NgramScorer(TokenScorer[Tensor]):
         unknown = self._columns == UNKNOWN
         self._share = np.where(unknown, -np.log(max(1, int(unknown.sum()))), 0.0).astype(np.float32)
         words = len(self.model.words)
-        self._most = max(1, cache_bytes // (4 * self.vocabulary + 12 * words))
+        self._most = max(1, cache_bytes // (4 * self.vocabulary + 4 * words))
         self._slots: Ints = np.full(len(self.model.parent), -1, dtype=np.int64)
-        # Of each kept state: the model's own row over its words, the states after them, scores of the tokens.
-        self._own: Singles = np.empty((0, words), dtype=np.float32)
-        self._nexts: Ints = np.empty((0, words), dtype=np.int64)
+        # Of each kept state: the states after all words, and the scores of the tokens.
+        self._nexts: NDArray[np.int32] = np.empty((0, words), dtype=np.int32)
         self._scores: Singles = np.empty((0, self.vocabulary), dtype=np.float32)
         self._used = 0
 
@@ -76,7 +74,8 @@ class NgramScorer(TokenScorer[Tensor]):
         nodes: Ints = state.numpy()
         if tokens.any():
             _, nexts, places = self._look_up(nodes)
-            nodes = np.where(tokens == 0, self.model.begin, nexts[places, self._columns[tokens]])
+            after = nexts[places, self._columns[tokens]].astype(np.int64)
+            nodes = np.where(tokens == 0, self.model.begin, after)
         scores, _, places = self._look_up(nodes)
         return torch.from_numpy(scores[places]).to(self.device), torch.from_numpy(nodes)
 
@@ -84,7 +83,7 @@ class NgramScorer(TokenScorer[Tensor]):
         """The nodes of the rows ``kept``."""
         return state[kept.cpu()]
 
-    def _look_up(self, nodes: Ints) -> tuple[Singles, Ints, Ints]:
+    def _look_up(self, nodes: Ints) -> tuple[Singles, NDArray[np.int32], Ints]:
         """Tables of scores (by token) and next states (by word), and the row of each node in them."""
         places = self._slots[nodes]
         missing = places < 0
@@ -100,56 +99,30 @@ class NgramScorer(TokenScorer[Tensor]):
         return self._scores, self._nexts, places
 
     def _keep(self, nodes: Ints) -> bool:
-        """Keep these states and all to which they back off; False, and nothing done, if there is no room."""
-        if self._used == 0:
-            self._make_room(1)
-            self._own[0], self._nexts[0] = self.model.root
-            self._scores[:1] = self._of_tokens(self._own[:1])
-            self._slots[ROOT], self._used = 0, 1
-        levels = self._missing(nodes)
-        first, end = self._used, self._used + sum(map(len, levels))
-        if end > self._most:
+        """Keep these states; False, and nothing done, if there is no room."""
+        new = np.array(list(dict.fromkeys(nodes.tolist())), dtype=np.int64)
+        rows = slice(self._used, self._used + len(new))
+        if rows.stop > self._most:
             return False
-        self._make_room(end)
-        for level in levels:
-            new = np.array(level, dtype=np.int64)
-            rows = slice(self._used, self._used + len(new))
-            below = self._slots[self.model.fail[new]]
-            self._own[rows], self._nexts[rows] = self.model.rows_above(
-                new, self._own[below], self._nexts[below]
-            )
-            self._slots[new] = np.arange(rows.start, rows.stop)
-            self._used = rows.stop
-        self._scores[first:end] = self._of_tokens(self._own[first:end])
+        self._make_room(rows.stop)
+        own, self._nexts[rows] = self.model.rows(new)
+        self._scores[rows] = self._of_tokens(own)
+        self._slots[new] = np.arange(rows.start, rows.stop)
+        self._used = rows.stop
         return True
 
-    def _missing(self, nodes: Ints) -> list[list[int]]:
-        """States that are not kept, once each: first those that back off to kept ones, then those above."""
-        depth: dict[int, int] = {}
-        levels: list[list[int]] = []
-        for node in nodes.tolist():
-            chain: list[int] = []
-            while node not in depth and self._slots.item(node) < 0:
-                chain.append(node)
-                node = self.model.fail.item(node)
-            above = depth.get(node, -1) + 1
-            for level, missing in enumerate(reversed(chain), start=above):
-                depth[missing] = level
-                if level == len(levels):
-                    levels.append([])
-                levels[level].append(missing)
-        return levels
-
     def _make_room(self, end: int) -> None:
-        if end > len(self._own):
-            size = min(self._most, max(end, 2 * len(self._own), _FIRST))
-            self._own = _longer(self._own, size)
+        if end > len(self._scores):
+            size = min(self._most, max(end, 2 * len(self._scores), _FIRST))
             self._nexts = _longer(self._nexts, size)
             self._scores = _longer(self._scores, size)
 
     def _of_tokens(self, own: Singles) -> Singles:
         """Rows over the model's words -> over the tokens."""
-        return torch.from_numpy(own[:, self._columns] + self._share).log_softmax(dim=1).numpy()
+        scores = own.take(self._columns, axis=1) + self._share  # rows in order, so that sums are exact
+        scores -= scores.max(axis=1, keepdims=True)
+        scores -= np.log(np.exp(scores).sum(axis=1, keepdims=True))
+        return scores
 
 
 def _longer(kept: NDArray[Number], rows: int) -> NDArray[Number]:

@@ -10,7 +10,8 @@ stays, moves on by one, or skips a blank between two different tokens:
           0  -     x  .
                  t 0  1  2  3  4  5 ...
 
-Several label sequences of one utterance (an n-best list) are aligned together; frames are the only loop.
+Several label sequences, of one utterance (an n-best list) or of many, are aligned together; frames are the
+only loop.
 """
 
 from __future__ import annotations
@@ -65,13 +66,21 @@ def align_many(
     log_probs: NDArray[np.float64], sequences: Sequence[Sequence[int]], *, name: str = "this utterance"
 ) -> list[Alignment]:
     """(T, V) natural-log probabilities and several token sequences -> the best alignment of each."""
-    frames, vocabulary = log_probs.shape
-    for tokens in sequences:
-        _check(tokens, frames, vocabulary, name)
-    if frames == 0 or not sequences:
-        return [Alignment((), (), (), (), 0.0, ()) for _ in sequences]
-    states = _viterbi(log_probs, sequences, name)
-    return [_read_off(log_probs, tokens, path) for tokens, path in zip(sequences, states, strict=True)]
+    return align_pairs([(log_probs, tokens) for tokens in sequences], name=name)
+
+
+def align_pairs(
+    pairs: Sequence[tuple[NDArray[np.float64], Sequence[int]]], *, name: str = "this utterance"
+) -> list[Alignment]:
+    """(T, V) natural-log probabilities and a token sequence each -> the best alignments, all at once."""
+    for log_probs, tokens in pairs:
+        _check(tokens, len(log_probs), log_probs.shape[1], name)
+    heard = [number for number, (log_probs, _) in enumerate(pairs) if len(log_probs)]
+    found = [Alignment((), (), (), (), 0.0, ()) for _ in pairs]
+    if heard:
+        for number, path in zip(heard, _viterbi([pairs[number] for number in heard], name), strict=True):
+            found[number] = _read_off(*pairs[number], path)
+    return found
 
 
 def fewest_frames(tokens: Sequence[int]) -> int:
@@ -95,13 +104,14 @@ def _check(tokens: Sequence[int], frames: int, vocabulary: int, name: str) -> No
 
 
 def _viterbi(
-    log_probs: NDArray[np.float64], sequences: Sequence[Sequence[int]], name: str
-) -> NDArray[np.int64]:
-    """The state of every frame on the best path of each sequence, (sequences, T)."""
-    frames, rows = len(log_probs), len(sequences)
-    width = 2 * max(len(tokens) for tokens in sequences) + 1
+    pairs: Sequence[tuple[NDArray[np.float64], Sequence[int]]], name: str
+) -> list[NDArray[np.int64]]:
+    """The state of every frame on the best path of each pair, (T,)."""
+    rows = len(pairs)
+    lengths = [len(log_probs) for log_probs, _ in pairs]
+    width = 2 * max(len(tokens) for _, tokens in pairs) + 1
     labels = np.full((rows, width), BLANK, dtype=np.int64)
-    for row, tokens in enumerate(sequences):
+    for row, (_, tokens) in enumerate(pairs):
         labels[row, 1 : 2 * len(tokens) : 2] = tokens
     # Only a token may be reached by skipping, and only from a different token.
     closed = np.full((rows, width), -np.inf)
@@ -109,15 +119,19 @@ def _viterbi(
 
     # Two columns on the left, so that moves are slices.
     score, after = np.full((2, rows, width + 2), -np.inf)
-    score[:, 2] = log_probs[0, BLANK]
-    if width > 1:
-        score[:, 3] = log_probs[0, labels[:, 1]]
+    for row, (log_probs, _) in enumerate(pairs):
+        score[row, 2:4] = log_probs[0, labels[row, :2]]
+    last = score.copy()  # of each row, after its last frame
+    frames = max(lengths)
     moves = np.zeros((frames, rows, width), dtype=np.int8)
     moved = moves.view(np.bool_)
     best, skipping = np.empty((rows, width)), np.empty((rows, width))
+    heard = np.zeros((_BLOCK, rows, width))
     for block in range(1, frames, _BLOCK):
-        heard = log_probs[block : block + _BLOCK, labels]
-        for frame, said in enumerate(heard, start=block):
+        for row, (log_probs, _) in enumerate(pairs):
+            part = log_probs[block : block + _BLOCK]
+            heard[: len(part), row] = part[:, labels[row]]
+        for frame, said in enumerate(heard[: frames - block], start=block):
             staying, moving = score[:, 2:], score[:, 1:-1]
             np.greater(moving, staying, out=moved[frame])  # on a tie the path stays
             np.maximum(moving, staying, out=best)
@@ -126,24 +140,27 @@ def _viterbi(
             np.maximum(skipping, best, out=best)
             np.add(best, said, out=after[:, 2:])
             score, after = after, score
+            if frame + 1 in lengths:
+                ended = np.equal(lengths, frame + 1)
+                last[ended] = score[ended]
 
-    ends = np.array([2 * len(tokens) for tokens in sequences])
+    ends = np.array([2 * len(tokens) for _, tokens in pairs])
     every = np.arange(rows)
-    on_blank = score[every, ends + 2]
-    on_token = np.where(ends > 0, score[every, ends + 1], -np.inf)
+    on_blank = last[every, ends + 2]
+    on_token = np.where(ends > 0, last[every, ends + 1], -np.inf)
     if np.any(np.isneginf(np.maximum(on_blank, on_token))):
         raise SearchError(
             f"{name}: the model gives every alignment of this text probability 0.",
             mend="Check that the log-probabilities are finite and belong to this tokenizer.",
         )
-    state = np.where(on_token > on_blank, ends - 1, ends)
-    path = np.zeros((rows, frames), dtype=np.int64)
-    for row, at in enumerate(state.tolist()):
-        own = path[row]
-        for frame in range(frames - 1, -1, -1):
-            own[frame] = at
+    paths: list[NDArray[np.int64]] = []
+    for row, at in enumerate(np.where(on_token > on_blank, ends - 1, ends).tolist()):
+        path = np.zeros(lengths[row], dtype=np.int64)
+        for frame in range(lengths[row] - 1, -1, -1):
+            path[frame] = at
             at -= moves.item(frame, row, at)
-    return path
+        paths.append(path)
+    return paths
 
 
 def _read_off(log_probs: NDArray[np.float64], tokens: Sequence[int], states: NDArray[np.int64]) -> Alignment:

@@ -8,7 +8,7 @@ from typing import final
 import numpy as np
 
 from firstwords.search.ctc_common import rows_of
-from firstwords.search.ctc_timed import timed_readings
+from firstwords.search.ctc_timed import timed_batch
 from firstwords.search.fusion import Companion, Weighted
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import CtcBeamConfig, Search
@@ -44,12 +44,8 @@ class CtcBeamSearch(Search):
         for row, values in enumerate(rows):
             check_numbers(values, f"Row {row} of the batch")
         found = prefix_readings_of(rows, self.config, self.scorers)
-        return [
-            timed_readings(
-                readings[: self.config.n_best], values, self.frame_seconds, helped=bool(self.scorers)
-            )
-            for values, readings in zip(rows, found, strict=True)
-        ]
+        best = [readings[: self.config.n_best] for readings in found]
+        return timed_batch(best, rows, self.frame_seconds, helped=bool(self.scorers))
 
 
 def prefix_readings_of(

@@ -33,7 +33,8 @@ from firstwords.search.words import END, NEVER
 LANGUAGE_MODEL = "language_model"  # name of that scorer
 _FIRST: NDArray[np.int64] = np.zeros(1, dtype=np.int64)
 _SPARE = 2  # rows kept for each living sentence before those of the dead are cleared away
-_FEW = 16  # rows that are not worth clearing
+_FEW = 256  # rows that are not worth clearing, where a scorer keeps a number of each
+_FEW_HEAVY = 16  # the same where it keeps more
 
 
 class Weighted(NamedTuple):
@@ -162,6 +163,11 @@ class WeightedSum(TokenScorer[tuple[Any, ...]]):
         return tuple(one.scorer.join(parts) for one, parts in own)
 
 
+def _is_light(state: Any) -> bool:
+    """Whether a scorer keeps at most a number of each sentence."""
+    return isinstance(state, Tensor) and state.ndim == 1
+
+
 @final
 class Companion:
     """What scorers know of the living sentences of a search in which some grow while others wait.
@@ -180,20 +186,30 @@ class Companion:
 
     def __init__(self, scorers: Sequence[Weighted], slots: int, most: int, vocabulary: int) -> None:
         self.names = tuple(one.name for one in scorers)
-        self._sum = WeightedSum(scorers, vocabulary)
-        self._single = len(scorers) == 1
-        room = max(_SPARE * most, _FEW)  # the living, and as many as can grow at once
+        constants = [isinstance(one.scorer, TokenBonus) for one in scorers]
+        self._asked = [number for number, constant in enumerate(constants) if not constant]
+        self._constant: NDArray[np.float64] = np.zeros(
+            (len(scorers), vocabulary)
+        )  # shares that need no asking
+        self._constant[constants, 1:] = np.array([[one.weight] for one in scorers]).reshape(-1, 1)[constants]
+        self._added: NDArray[np.float64] = self._constant.sum(axis=0)
+        self._sum = WeightedSum([scorers[number] for number in self._asked], vocabulary)
+        self._single = len(self._asked) == 1
+        state = self._sum.start(slots)
+        self._few = _FEW if all(map(_is_light, state)) else _FEW_HEAVY
+        room = max(_SPARE * most, self._few)  # the living, and as many as can grow at once
         self._rows: NDArray[np.float64] = np.zeros((room, vocabulary))
-        self._parts: NDArray[np.float64] = np.zeros((0 if self._single else room, len(scorers), vocabulary))
+        parts = 0 if self._single else len(self._asked)
+        self._parts: NDArray[np.float64] = np.zeros((room, parts, vocabulary))
         self._used = 0  # rows
-        self._state = self._ask(np.zeros(slots, dtype=np.int64), self._sum.start(slots))
+        self._state = self._ask(np.zeros(slots, dtype=np.int64), state)
         self._place: NDArray[np.int64] = np.arange(slots)  # slot -> row
         self.shares: NDArray[np.float64] = np.zeros((slots, len(scorers)))  # of each slot's tokens so far
 
     @property
     def scores(self) -> NDArray[np.float64]:
         """(slots, V) weighted scores of the next token; column 0 is the end."""
-        return self._rows[self._place]
+        return self._rows[self._place] + self._added
 
     def totals(self) -> NDArray[np.float64]:
         """(slots,) weighted scores of the sentences so far, without an end."""
@@ -213,7 +229,7 @@ class Companion:
         self.shares = self.shares[origins]
         if len(grown):
             self.shares[grown] += self._share(place[grown], tokens[grown])
-            if self._used + len(grown) > max(_SPARE * len(place), _FEW):
+            if self._used + len(grown) > max(_SPARE * len(place), self._few):
                 place = self._clear(place)
             state = self._sum.reorder(self._state, torch.from_numpy(place[grown]))
             place[grown] = np.arange(self._used, self._used + len(grown))
@@ -235,9 +251,12 @@ class Companion:
         self.shares = self.shares - self.shares[slot]
 
     def _share(self, rows: NDArray[np.int64], tokens: NDArray[np.int64]) -> NDArray[np.float64]:
+        shares = self._constant[:, tokens].T
         if self._single:
-            return self._rows[rows, tokens][:, None]
-        return self._parts[rows, :, tokens]
+            shares[:, self._asked[0]] = self._rows[rows, tokens]
+        else:
+            shares[:, self._asked] = self._parts[rows, :, tokens]
+        return shares
 
     def _ask(self, tokens: NDArray[np.int64], state: tuple[Any, ...]) -> tuple[Any, ...]:
         """Answers for sentences that end in these tokens fill the next rows."""
@@ -245,11 +264,12 @@ class Companion:
         new = slice(self._used, self._used + len(tokens))
         self._used += len(tokens)
         rows = self._rows[new]
-        np.copyto(rows, each[0].numpy())
-        if not self._single:
+        if self._single:
+            np.copyto(rows, each[0].numpy())
+        else:
+            rows.fill(0.0)
             for number, one in enumerate(each):
                 self._parts[new, number] = one.numpy()
-            for one in each[1:]:
                 rows += one.numpy()
         if not (rows < np.inf).all():
             raise SearchError(
