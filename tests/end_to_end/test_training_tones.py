@@ -245,6 +245,22 @@ def test_without_a_recipe_one_is_chosen_and_written(corpus: Path, tmp_path: Path
     assert again.steps == 1
 
 
+@pytest.mark.parametrize(
+    "own",
+    [
+        'encoder={kind="conformer",dim=16,layers=1,feedforward=16}',
+        "encoder.dropout=[0.2,0.1]",
+        "encoder.causal=true",
+    ],
+)
+def test_a_size_with_an_encoder_of_ones_own_goes_on(corpus: Path, tmp_path: Path, own: str) -> None:
+    overrides = ["training.steps=1", "training.precision=fp32", "heads.ctc={}", own]
+    for _ in range(2):
+        assert fit(corpus, tmp_path / "run", None, size="nano", overrides=overrides).steps == 1
+    with pytest.raises(TrainingError, match="begun with another recipe: seed was 1"):
+        fit(corpus, tmp_path / "run", None, size="nano", overrides=[*overrides, "seed=9"])
+
+
 def test_a_size_beside_a_model_to_start_from_is_refused(corpus: Path, tmp_path: Path) -> None:
     fit(corpus, tmp_path / "first", tone_recipe(steps=1))
     with pytest.raises(UsageError, match="--size nano: with --from"):

@@ -59,6 +59,12 @@ class Wanted:
             values["training"]["minutes"] = self.minutes
         return parse_config(override(values, self.overrides), Recipe, name="recipe", source="--set")
 
+    def names_below(self, table: str) -> set[str]:
+        """Settings of a table that the assignments give; "" where one gives the whole table."""
+        keys = (assignment.partition("=")[0].strip() for assignment in self.overrides)
+        parts = (key.split(".") for key in keys)
+        return {(path[1] if len(path) > 1 else "") for path in parts if path[0] == table}
+
 
 def settle(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress: Progress) -> None:
     """Write recipe and tokenizer of a new run, or prove that an old one is the same experiment."""
@@ -138,10 +144,13 @@ def _refuse_other(stored: Recipe, asked: Recipe, wanted: Wanted, folder: Path) -
         preset = choose_recipe(
             Material(hours=1), name="", language="", minutes=None, device="cpu", size=wanted.size
         ).recipe.encoder
-        # What is chosen for the corpus rather than for the size is no contradiction.
-        ours = {k: v for k, v in stored.encoder.model_dump().items() if k not in CORPUS_SETTINGS}
-        theirs = {k: v for k, v in preset.model_dump().items() if k not in CORPUS_SETTINGS}
-        changed += list(differences(ours, theirs, "encoder."))
+        ours, theirs = stored.encoder.model_dump(), preset.model_dump()
+        given = wanted.names_below("encoder")
+        # What is chosen for the corpus or asked for beside the size is no contradiction.
+        if not given & {"", "kind"}:
+            own = {*CORPUS_SETTINGS, *given}
+            ours, theirs = ({k: v for k, v in one.items() if k not in own} for one in (ours, theirs))
+            changed += list(differences(ours, theirs, "encoder."))
     if changed:
         raise TrainingError(
             f"'{folder}' was begun with another recipe: {'; '.join(changed[:5])}.",
