@@ -32,7 +32,7 @@ def distil(
     corpus: Corpus,
     to: RunFolder,
     recipe: Annotated[
-        Path | None, typer.Option("--recipe", help="Of the student; without one, a recipe is chosen.")
+        Path | None, typer.Option("--recipe", help="Of the student: TOML file or name; else one is chosen.")
     ] = None,
     size: Annotated[
         str | None, typer.Option("--size", help="Of the student without a recipe: nano, tiny, S, M, L, kws.")

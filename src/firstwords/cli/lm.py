@@ -11,6 +11,7 @@ import typer
 
 from firstwords.cli import lm_tune
 from firstwords.cli.group import PlainGroup
+from firstwords.cli.shipped import find_recipe
 from firstwords.errors import TextError, UsageError, quoted
 
 if TYPE_CHECKING:
@@ -94,7 +95,8 @@ def train(
         float | None, typer.Option("--minutes", min=0.05, help="Time an LSTM or Transformer may train.")
     ] = None,
     recipe: Annotated[
-        Path | None, typer.Option("--recipe", help="TOML file of an LSTM or Transformer.")
+        Path | None,
+        typer.Option("--recipe", help="TOML file of an LSTM or Transformer, or a name: lstm, transformer."),
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -141,12 +143,13 @@ def train(
     from firstwords.training.lm.texts import Sources
 
     source, named = _source(tokenizer, normalizer)
+    own = find_recipe(recipe, below="lm") if recipe is not None else None
     if unit is None and recipe is None:
         unit = "piece" if source is not None else "char"
     train_neural(
         Sources(tuple(text), dev, tuple(exclude or ()), leaks),
         to,
-        LmWanted(recipe, kind, size, unit, named, minutes, tuple(set_ or ())),
+        LmWanted(own, kind, size, unit, named, minutes, tuple(set_ or ())),
         tokenizer=source,
         device=device or "auto",
     )

@@ -21,7 +21,10 @@ def run(
     corpus: Annotated[Path, typer.Argument(help="Corpus folder, as 'firstwords import' makes it.")],
     to: RunFolder,
     recipe: Annotated[
-        Path | None, typer.Option("--recipe", help="TOML file; without one, a recipe is chosen and written.")
+        Path | None,
+        typer.Option(
+            "--recipe", help="TOML file, or the name of one that comes with firstwords; else one is chosen."
+        ),
     ] = None,
     size: Annotated[
         str | None, typer.Option("--size", help="Zipformer size without a recipe: nano, tiny, S, M, L, kws.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from firstwords.cli.shipped import find_recipe
 from firstwords.errors import UsageError
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def train_as_told(
     result = train_corpus(
         corpus,
         to,
-        recipe=read_recipe(recipe) if recipe is not None else None,
+        recipe=read_recipe(find_recipe(recipe)) if recipe is not None else None,
         size=size,
         minutes=minutes,
         start_from=start,
