@@ -4,9 +4,9 @@
 
 The phrases are the words of a split that occur at most --seen times in the transcripts of training: for dev
 those of dev, for test those of test, as somebody who knows what will be talked about would name them. Their
-weight (nats a token) is chosen on dev: the highest recall at no more than one point more false alarms, each
-false alarm a phrase that was read and not said, in points of the words said. With --test the test split is
-read with that weight, once.
+weight (nats for each token but two, ``boost_by_length``; 1 in the product) is chosen on dev: the highest
+recall at no more than one point more false alarms, each false alarm a phrase that was read and not said, in
+points of the words said. With --test the test split is read with that weight, once.
 """
 
 from __future__ import annotations
@@ -62,9 +62,8 @@ class Reading(NamedTuple):
 
 def read_with(split: Split, weight: float, tokenizer: Tokenizer, beam: int, scored: str) -> Reading:
     score, config = normalizer(scored), CtcBeamConfig(beam=beam, n_best=1)
-    scorers = Scorers(
-        phrases=phrase_scorer(dict.fromkeys(split.phrases, weight), tokenizer) if weight else None
-    )
+    phrases = phrase_scorer(dict.fromkeys(split.phrases), tokenizer, scale=weight) if weight else None
+    scorers = Scorers(phrases=phrases)
     texts: list[str] = []
     for frames in split.frames:
         weighed = weigh(scorers, config.language_model, frames.shape[1])

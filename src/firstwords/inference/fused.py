@@ -128,8 +128,8 @@ def speaks(recognizer: Recognizer) -> Speaks:
     return Speaks(recognizer.tokenizer, recognizer.recipe.text.normalizer)
 
 
-def phrases_of(recognizer: Recognizer, path: Path) -> dict[str, float]:
-    """A file of phrases -> phrases as the recogniser would write them, and their boosts."""
+def phrases_of(recognizer: Recognizer, path: Path) -> dict[str, float | None]:
+    """A file of phrases -> phrases as the recogniser would write them, and their boosts or None."""
     return read_phrases(path, normalizer(recognizer.recipe.text.normalizer))
 
 

@@ -42,8 +42,8 @@ class PhraseScorer(TokenScorer[Tensor]):
 
 
 def phrase_scorer(
-    phrases: Mapping[str, float], tokenizer: Tokenizer, *, whole_words: bool = True
+    phrases: Mapping[str, float | None], tokenizer: Tokenizer, *, whole_words: bool = True, scale: float = 1.0
 ) -> PhraseScorer:
-    """Phrases as text with their weights (``spelled_phrases``) -> scorer."""
-    spelled = spelled_phrases(phrases, tokenizer)
+    """Phrases as text with their weights, or None, where ``scale`` is for (``spelled_phrases``) -> scorer."""
+    spelled = spelled_phrases(phrases, tokenizer, scale=scale)
     return PhraseScorer(spelled, WordBoundaries.of(tokenizer.pieces), whole_words=whole_words)

@@ -185,11 +185,18 @@ class PhraseRows:
         return found
 
 
-BOOST = 1.5  # nats per token where a list of phrases says nothing else
+def boost_by_length(tokens: int, scale: float = 1.0) -> float:
+    """Nats per token for a phrase of so many tokens: ``scale`` for each but two of them, shared by all.
+
+    What a recogniser has against a rare word grows with its length; what speaks against hearing any one of a
+    list of words does not. With as much for each token short phrases are heard where nobody said them
+    (LOG.md, 2026-11-22).
+    """
+    return scale * max(tokens - 2, tokens / 8) / tokens
 
 
-def read_phrases(path: Path, normalize: Callable[[str], str]) -> dict[str, float]:
-    """A file with one phrase a line, its boost behind a tab if it has one -> phrases and boosts.
+def read_phrases(path: Path, normalize: Callable[[str], str]) -> dict[str, float | None]:
+    """A file with one phrase a line, its boost behind a tab if it has one -> phrases and boosts or None.
 
     Args:
         normalize: that of the recogniser's transcripts; empty lines are skipped, of equal phrases the
@@ -203,7 +210,7 @@ def read_phrases(path: Path, normalize: Callable[[str], str]) -> dict[str, float
         raise SearchError(
             f"The phrases '{path}' cannot be read: {error.strerror or error}.", mend="Check the path."
         ) from None
-    found: dict[str, float] = {}
+    found: dict[str, float | None] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -214,15 +221,16 @@ def read_phrases(path: Path, normalize: Callable[[str], str]) -> dict[str, float
                 f"'{path}', line {number}: nothing is left of {written!r} after normalizing.",
                 mend="Take the line out.",
             )
-        found[text] = max(found.get(text, 0.0), _boost(behind.strip(), f"'{path}', line {number}"))
+        boosts = (found.get(text), _boost(behind.strip(), f"'{path}', line {number}"))
+        found[text] = max((boost for boost in boosts if boost is not None), default=None)
     if not found:
         raise SearchError(f"'{path}' holds no phrases.", mend="Write one phrase a line.")
     return found
 
 
-def _boost(text: str, where: str) -> float:
+def _boost(text: str, where: str) -> float | None:
     if not text:
-        return BOOST
+        return None
     try:
         value = float(text)
     except ValueError:
@@ -230,16 +238,18 @@ def _boost(text: str, where: str) -> float:
     if not 0 < value < float("inf"):
         raise SearchError(
             f"{where}: the boost {text!r} is no number above 0.",
-            mend=f"Write the phrase, a tab and nats per token, such as {BOOST:g}.",
+            mend="Write the phrase, a tab and nats per token, such as 1.5; without them its length decides.",
         )
     return value
 
 
-def spelled_phrases(phrases: Mapping[str, float], tokenizer: Tokenizer) -> list[Phrase]:
+def spelled_phrases(
+    phrases: Mapping[str, float | None], tokenizer: Tokenizer, *, scale: float = 1.0
+) -> list[Phrase]:
     """Phrases as text (normalized as the recogniser's transcripts) with their weights -> their tokens.
 
-    Each is spelled as the tokenizer spells it alone; where pieces can spell a word in several ways, the
-    others are not heard as the phrase.
+    Those without a weight have one by their length (``boost_by_length``). Each is spelled as the tokenizer
+    spells it alone; where pieces can spell a word in several ways, the others are not heard as the phrase.
     """
     boundaries = WordBoundaries.of(tokenizer.pieces)
     spelled: list[Phrase] = []
@@ -253,5 +263,7 @@ def spelled_phrases(phrases: Mapping[str, float], tokenizer: Tokenizer) -> list[
             raise SearchError(
                 f"The phrase {text!r} has no letters.", mend="Take it out of the list of phrases."
             )
+        if weight is None:
+            weight = boost_by_length(len(tokens), scale)
         spelled.append(Phrase(tuple(tokens), weight))
     return spelled

@@ -14,7 +14,7 @@ from firstwords.search.biasing import PhraseScorer, phrase_scorer
 from firstwords.search.ctc_beam import prefix_readings
 from firstwords.search.fusion import Weighted
 from firstwords.search.interface import CtcBeamConfig
-from firstwords.search.phrase_rows import Phrase, read_phrases
+from firstwords.search.phrase_rows import Phrase, read_phrases, spelled_phrases
 from firstwords.search.words import WordBoundaries
 from firstwords.text.characters import GraphemeTokenizer
 from toy_scorers import sentence_score, sentences
@@ -86,6 +86,13 @@ def test_bonus_is_lent_token_by_token_and_taken_back() -> None:
     assert bonuses("na anna") == [0, 0, 0, 1, 1, 1, 1, 0]
 
 
+def test_phrases_without_a_weight_have_one_by_their_length() -> None:
+    tokenizer = GraphemeTokenizer(["<blank>", "▁", "a", "d", "n"])
+    spelled = spelled_phrases({"anna": None, "and": 1.5, "an": None, "a": None}, tokenizer)
+    assert [phrase.weight for phrase in spelled] == [0.5, 1.5, 0.125, 0.125]
+    assert [phrase.weight for phrase in spelled_phrases({"anadan" * 2: None}, tokenizer, scale=1.2)] == [1.0]
+
+
 def test_rows_go_their_own_ways() -> None:
     scorer = PhraseScorer([Phrase((2, 3), 1.0)], LETTERS)
     _, state = scorer.score(torch.tensor([0, 0]), scorer.start(2))
@@ -129,7 +136,7 @@ def test_no_phrases_and_no_rows() -> None:
 def test_a_file_of_phrases(tmp_path: Path) -> None:
     path = tmp_path / "phrases.txt"
     path.write_bytes("\ufeffAnna Karenina\t2\r\n\n  \nTolstoy\ntolstoy\t0.5\nLevin\t \n".encode())
-    assert read_phrases(path, str.lower) == {"anna karenina": 2.0, "tolstoy": 1.5, "levin": 1.5}
+    assert read_phrases(path, str.lower) == {"anna karenina": 2.0, "tolstoy": 0.5, "levin": None}
     for text, said in (
         ("anna\tmuch\n", "line 1: the boost 'much' is no number above 0"),
         ("a\nanna\t-1\n", "line 2: the boost '-1'"),
