@@ -22,6 +22,7 @@ STUCK_PROGRESS = 0.10  # of the run, before anything is done
 STUCK_STEPS = 100
 PRIOR_WEIGHT = 0.3  # of the label priors, as in the paper
 DIVERGED = 1.5  # times the lowest smoothed loss
+SMALL = 0.5  # nats: losses below are the noise of single batches to each other
 
 
 @dataclass
@@ -61,8 +62,8 @@ class BlankMonitor:
         return self.blank > STUCK_BLANK
 
     def asks_for_half_rate(self, step: int) -> bool:
-        """True where the loss has grown by half since its lowest; not again for a while after that."""
-        if self.loss > DIVERGED * self.lowest and step - self.lowered > 2 * STUCK_STEPS:
+        """True where the loss has grown by half since its lowest, unless small; not again for a while."""
+        if self.loss > DIVERGED * max(self.lowest, SMALL) and step - self.lowered > 2 * STUCK_STEPS:
             self.lowered, self.lowest = step, self.loss
             return True
         return False

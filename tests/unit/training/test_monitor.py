@@ -41,6 +41,16 @@ def test_a_growing_loss_halves_the_rate_once_in_a_while() -> None:
     assert asked[1] - asked[0] > 200
 
 
+def test_small_losses_may_double() -> None:
+    monitor = BlankMonitor()
+    feed(monitor, range(1, 200), 1000, blank=0.7, loss=0.1)
+    for step in range(300, 700):
+        monitor.update(step / 1000, blank=0.7, loss=0.6)
+        assert not monitor.asks_for_half_rate(step)
+    monitor.update(0.7, blank=0.7, loss=60.0)
+    assert monitor.asks_for_half_rate(700)
+
+
 def test_state_survives() -> None:
     monitor, copy = BlankMonitor(), BlankMonitor()
     feed(monitor, range(1, 150), 1000, blank=0.999)
