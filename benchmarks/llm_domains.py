@@ -10,8 +10,8 @@ search, their order that of its second pass (inference/second_pass.py) with a Ll
 one domain each.
 
 1  Sentences of one domain, the same readings four times: first pass; second pass without a prompt; after
-   three other sentences of the domain; after three of the other one. The weight is chosen once, on dev,
-   without a prompt. Test is other sentences and other noise.
+   three other sentences of the domain; after three of the other one. Weight, bonus and length power are chosen once,
+   on dev, without a prompt. Test is other sentences and other noise.
 2  Recordings of two sentences. The first tells the domain; the second has one word of a pair, which both
    sound the same, and words of both domains: nothing but what was said before can tell. With context,
    without, and where the first was so unclear that the confidence gate lets nothing through.
@@ -218,10 +218,10 @@ def domain_prompts(language: Language, ear: Ear, llm: CausalLlm, draw: random.Ra
         candidates(readings, texts := [ear.text(r) for r in readings], llm.score(texts), reference)
         for _, reference, readings in dev
     ]
-    tuned = tune_rescoring(options, "dev", length_powers=[0.0], word_bonuses=[0.0])
+    tuned = tune_rescoring(options, "dev")
     print(
         f"dev, {len(dev)} sentences: first pass {100 * tuned.before.rate:.2f} % WER, second pass "
-        f"without a prompt {100 * tuned.errors.rate:.2f} % at weight {tuned.config.weight:g}, best of "
+        f"without a prompt {100 * tuned.errors.rate:.2f} % ({tuned.config}), best of "
         f"{READINGS} readings {100 * tuned.oracle.rate:.2f} %",
         flush=True,
     )

@@ -333,13 +333,17 @@ class Run:
         return now
 
     def _judge(self, task: Task[BatchT], validation: Validation, which: str) -> bool:
-        """Log a result; keep the weights if they are the best so far."""
+        """Log a result; keep the weights if none so far were better -> whether all so far were worse.
+
+        Among equals the later have learned more: on a dev set of a few minutes two results are often equal.
+        """
         if validation.numbers.get("utterances") == 0:
             raise TrainingError(
                 "None of the dev utterances can be read, so no weights can be told to be better than others.",
                 mend="Run 'firstwords check' on the corpus: it names each recording and its fault.",
             )
-        best = validation.objective < self.counters.best
+        gained = validation.objective < self.counters.best
+        best = validation.objective <= self.counters.best
         samples = [sample._asdict() for sample in validation.samples]
         record = dict(validation.numbers) | {"weights": which, "best": best, "samples": samples}
         self.log.write("dev", self.step, record)
@@ -349,7 +353,7 @@ class Run:
             weights: dict[str, Tensor] = task.model.state_dict()
             self.checkpoints.save_best(self.step, {"model": weights, "numbers": dict(validation.numbers)})
             self.publish(validation, self.step)
-        return best
+        return gained
 
 
 def _listed(names: list[str], most: int = 8) -> str:

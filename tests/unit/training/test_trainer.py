@@ -244,6 +244,22 @@ def test_early_stop(tmp_path: Path) -> None:
     assert run.step == 20
 
 
+def test_of_equally_good_weights_the_later_are_kept_and_count_as_no_gain(tmp_path: Path) -> None:
+    class Level(ToyTask):
+        def validate(self, batches: Any) -> Any:
+            return super().validate(batches)._replace(objective=0.25)
+
+    task = Level()
+    run = toy_run(tmp_path, task, steps=1000, every=5, early_stop=3)
+    assert fit(task, ToyLoader(), run) == "stopped early"
+    assert run.step == run.counters.best_step == 20  # the first validation gained, three did not
+    kept = [record["best"] for record in read_log(tmp_path / "log.jsonl") if record["kind"] == "dev"]
+    assert all(kept)
+    found = run.checkpoints.best()
+    assert found is not None
+    assert found.step == 20
+
+
 def test_the_time_budget_is_a_guard(tmp_path: Path) -> None:
     task = ToyTask()
     run = toy_run(tmp_path, task, steps=100000, every=100000)
