@@ -10,8 +10,8 @@ search, their order that of its second pass (inference/second_pass.py) with a Ll
 one domain each.
 
 1  Sentences of one domain, the same readings four times: first pass; second pass without a prompt; after
-   three other sentences of the domain; after three of the other one. Weight, bonus and length power are chosen once,
-   on dev, without a prompt. Test is other sentences and other noise.
+   three other sentences of the domain; after three of the other one. Weight, bonus and length power are
+   chosen once, on dev, without a prompt. Test is other sentences and other noise.
 2  Recordings of two sentences. The first tells the domain; the second has one word of a pair, which both
    sound the same, and words of both domains: nothing but what was said before can tell. With context,
    without, and where the first was so unclear that the confidence gate lets nothing through.
