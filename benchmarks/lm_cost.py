@@ -46,17 +46,17 @@ def main() -> None:
 
     seconds(plain)  # what is made once: threads, kernels
     times: dict[str, list[float]] = {"without": [], "new": [], "met": []}
+    told: list[str] = []
     for _ in range(options.rounds):
         helped = Recognizer.load(options.model, device="cpu")
-        told = add_help(helped, SearchHelp(language_model=options.lm))
+        told = list(add_help(helped, SearchHelp(language_model=options.lm)))
         times["without"].append(seconds(plain))
         times["new"].append(seconds(helped))
         times["met"].append(seconds(helped))
-    print("\n".join(told))
     audio = sum(u.duration for u in utterances)
-    print(
-        f"{len(utterances)} utterances of {options.split}, {audio / 60:.1f} min; medians of {options.rounds} rounds"
-    )
+    told.append(f"{len(utterances)} utterances of {options.split}, {audio / 60:.1f} min; rounds: {options.rounds}")
+    print("
+".join(told))
     usual = statistics.median(times["without"])
     for name, each in times.items():
         more = statistics.median(a / b - 1 for a, b in zip(each, times["without"], strict=True))
