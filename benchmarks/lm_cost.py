@@ -53,10 +53,9 @@ def main() -> None:
         times["without"].append(seconds(plain))
         times["new"].append(seconds(helped))
         times["met"].append(seconds(helped))
-    audio = sum(u.duration for u in utterances)
-    told.append(f"{len(utterances)} utterances of {options.split}, {audio / 60:.1f} min; rounds: {options.rounds}")
-    print("
-".join(told))
+    audio = sum(u.duration for u in utterances) / 60
+    told.append(f"{len(utterances)} utterances of {options.split}, {audio:.1f} min; rounds: {options.rounds}")
+    print(*told, sep="\n")
     usual = statistics.median(times["without"])
     for name, each in times.items():
         more = statistics.median(a / b - 1 for a, b in zip(each, times["without"], strict=True))
