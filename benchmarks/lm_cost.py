@@ -2,10 +2,10 @@
 
     python benchmarks/lm_cost.py MODEL CORPUS LM [--split dev] [--rounds 5] [--threads 1]
 
-Each round transcribes the split three times: without, with a language model that was just opened ("new": it
-makes the rows of each state that it meets for the first time), and again with the same one ("met", as in a
-long recording or a server). Reading files, features, encoder, search and times of words are all counted.
-Weight and bonus are those that 'firstwords lm tune' chose for the model, or the default.
+Each round transcribes the split three times: without by a model just opened, with a language model that was
+just opened ("new": it makes the rows of each state that it meets for the first time), and again with the same
+one ("met", as in a long recording or a server). Reading files, features, encoder, search and times of words
+are all counted. Weight and bonus are those that 'firstwords lm tune' chose for the model, or the default.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ def main() -> None:
     set_threads(options.threads)
     print(machine_name())
     utterances = list(load_corpus(options.corpus).split(options.split))
-    plain = Recognizer.load(options.model, device="cpu")
+
+    def opened() -> Recognizer:
+        return Recognizer.load(options.model, device="cpu")
 
     def seconds(recognizer: Recognizer) -> float:
         began = time.process_time()
@@ -44,13 +46,13 @@ def main() -> None:
             pass
         return time.process_time() - began
 
-    seconds(plain)  # what is made once: threads, kernels
+    seconds(opened())  # what is made once: threads, kernels
     times: dict[str, list[float]] = {"without": [], "new": [], "met": []}
     told: list[str] = []
     for _ in range(options.rounds):
-        helped = Recognizer.load(options.model, device="cpu")
+        helped = opened()
         told = list(add_help(helped, SearchHelp(language_model=options.lm)))
-        times["without"].append(seconds(plain))
+        times["without"].append(seconds(opened()))
         times["new"].append(seconds(helped))
         times["met"].append(seconds(helped))
     audio = sum(u.duration for u in utterances) / 60

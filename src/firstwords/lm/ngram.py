@@ -122,24 +122,29 @@ class NgramModel:
         Without <s>, which is no event, a row sums to one as far as the model's weights do. A row is written
         from short contexts to long ones: what the longer has seen stands in the end.
         """
+        rows: list[int] = []  # of every context: its row, its node, and what is paid for leaving longer ones
+        nodes: list[int] = []
+        paid: list[float] = []
+        left: list[float] = []  # of each row: what is paid where nothing is known but the word
+        for row, node in enumerate(states.tolist()):
+            total, first = 0.0, len(nodes)
+            while node != ROOT:
+                rows.append(row)
+                nodes.append(node)
+                paid.append(total)
+                total += self.backoff.item(node)
+                node = self.fail.item(node)
+            nodes[first:], paid[first:] = nodes[first:][::-1], paid[first:][::-1]
+            left.append(total)
         scores, nexts = (np.repeat(row[None], len(states), axis=0) for row in self._root_rows)
-        chain = [states.astype(np.int64)]
-        while (shorter := np.where(chain[-1] == ROOT, ROOT, self.fail[chain[-1]])).any():
-            chain.append(shorter)
-        nodes = np.stack(chain[::-1])  # (contexts, rows), the longest last; ROOT where there are fewer
-        paid = self.backoff[nodes].astype(np.float64)[::-1].cumsum(axis=0)[::-1]  # by what is below each
-        scores += paid[0][:, None].astype(np.float32)
-        above = np.zeros_like(paid)
-        above[:-1] = paid[1:]
-
-        every = nodes.ravel()
+        scores += np.array(left, dtype=np.float32)[:, None]
+        every = np.array(nodes, dtype=np.int64)
         start = self._children[every]
-        counts = np.where(every == ROOT, 0, self._children[every + 1] - start)
-        before = counts.cumsum() - counts
-        children = np.arange(before[-1] + counts[-1]) + (start - before).repeat(counts)
-        into = np.tile(np.arange(len(states)), len(nodes)).repeat(counts)
-        words = self.word[children]
-        scores[into, words] = self.log_prob[children] + above.ravel().repeat(counts)
+        counts = self._children[every + 1] - start
+        ends = counts.cumsum()
+        children = np.arange(counts.sum()) + (start - ends + counts).repeat(counts)
+        into, words = np.array(rows, dtype=np.int64).repeat(counts), self.word[children]
+        scores[into, words] = self.log_prob[children] + np.array(paid).repeat(counts)
         nexts[into, words] = self.next_state[children]
         scores[:, BEGIN] = -np.inf
         return scores, nexts
