@@ -266,7 +266,7 @@ class _Quantizer:
         others = {name: tensor for name, tensor in state.items() if name not in grouped}
         rest = uniform(others, INT8)
         room = budget - plan_bytes(others, rest)
-        for _ in range(8):
+        for attempt in range(10):
             chosen = least_harm([harms[block] for block in groups], room)
             bits = {block: option.bits for block, option in zip(groups, chosen, strict=True)}
             plan = dict(rest)
@@ -275,7 +275,8 @@ class _Quantizer:
             excess = file_bytes(state, plan) + _words(self.loaded) - budget
             if excess <= 0:
                 return plan, bits
-            room -= excess  # the header: known only when the choice is
+            # The header is known only when the choice is, and another choice has another: a little more.
+            room -= excess + (1 << (4 + attempt))
         raise UsageError(
             f"No choice of bits keeps the file within {budget} bytes.", mend="Raise --budget a little."
         )
