@@ -1,4 +1,4 @@
-"""A group of commands with plain help: half the start of one with frames and colours, and easy to copy."""
+"""A group of commands with plain help: it starts quicker than one with frames, and is easy to copy."""
 
 from __future__ import annotations
 

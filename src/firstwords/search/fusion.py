@@ -173,8 +173,8 @@ class Companion:
     """What scorers know of the living sentences of a search in which some grow while others wait.
 
     Sentences stand in slots. A sentence is asked for once, when it has grown, all that grew together; what
-    was answered stays while at most half of the rows are of the dead, for a scorer may copy all that it keeps
-    of them at each question. Numbers are float64.
+    was answered stays while the rows are few, or at most half of them are of the dead: a scorer may copy all
+    that it keeps of them at each question. Numbers are float64.
 
         slots       a b     a b c     a b                  a b c grows out of slot 0 by c, a b waits
         rows        [a b] [a b c] ...                      answers, in the order in which they were asked for
@@ -186,12 +186,11 @@ class Companion:
 
     def __init__(self, scorers: Sequence[Weighted], slots: int, most: int, vocabulary: int) -> None:
         self.names = tuple(one.name for one in scorers)
-        constants = [isinstance(one.scorer, TokenBonus) for one in scorers]
-        self._asked = [number for number, constant in enumerate(constants) if not constant]
-        self._constant: NDArray[np.float64] = np.zeros(
-            (len(scorers), vocabulary)
-        )  # shares that need no asking
-        self._constant[constants, 1:] = np.array([[one.weight] for one in scorers]).reshape(-1, 1)[constants]
+        self._asked = [n for n, one in enumerate(scorers) if not isinstance(one.scorer, TokenBonus)]
+        # Shares that need no asking: those of a bonus.
+        self._constant: NDArray[np.float64] = np.zeros((len(scorers), vocabulary))
+        for number in set(range(len(scorers))).difference(self._asked):
+            self._constant[number, END + 1 :] = scorers[number].weight
         self._added: NDArray[np.float64] = self._constant.sum(axis=0)
         self._sum = WeightedSum([scorers[number] for number in self._asked], vocabulary)
         self._single = len(self._asked) == 1
