@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 
@@ -29,8 +30,8 @@ _MOST_SILENT = 16  # windows of one group: hours of silence are reported as they
 
 # Several stretches of samples -> the tokens of each, in seconds from its own first sample.
 Decode = Callable[[Sequence[Samples]], list[list[Token]]]
-# Several stretches of samples -> the readings of each, best first.
-Read = Callable[[Sequence[Samples]], list[list[Hypothesis]]]
+# Batches of stretches of samples -> the readings of each stretch, best first.
+ReadBatches = Callable[[Sequence[Sequence[Samples]]], list[list[list[Hypothesis]]]]
 
 
 def is_silent(samples: Samples) -> bool:
@@ -158,24 +159,39 @@ def batches_by_length(lengths: Mapping[int, int], most: float) -> Iterator[list[
         yield batch
 
 
-def read_by_length(stretches: Sequence[Samples], most: float, read: Read) -> list[list[Hypothesis]]:
-    """Stretches in any order -> the readings of each, read in batches of at most so many samples."""
+def read_by_length(
+    stretches: Sequence[Samples], most: float, read: ReadBatches, *, together: float = 0.0
+) -> list[list[Hypothesis]]:
+    """Stretches in any order -> the readings of each; none where nothing can be heard, and nobody is asked.
+
+    Args:
+        most: samples of a batch, padding counted.
+        together: samples of the batches that are given to ``read`` at once; one batch, if they are more.
+    """
     readings: list[list[Hypothesis]] = [[] for _ in stretches]
-    lengths = {i: len(samples) for i, samples in enumerate(stretches)}
-    for batch in batches_by_length(lengths, most):
-        for i, found in zip(batch, read([stretches[i] for i in batch]), strict=True):
-            readings[i] = found
+    lengths = {i: len(samples) for i, samples in enumerate(stretches) if not is_silent(samples)}
+    for batches in _groups(batches_by_length(lengths, most), lengths, together):
+        found = read([[stretches[i] for i in batch] for batch in batches])
+        for i, own in zip(chain.from_iterable(batches), chain.from_iterable(found), strict=True):
+            readings[i] = own
     return readings
 
 
-def read_where_heard(stretches: Sequence[Samples], read: Read) -> list[list[Hypothesis]]:
-    """Stretches -> the readings of each; none where nothing can be heard, and nobody is asked."""
-    readings: list[list[Hypothesis]] = [[] for _ in stretches]
-    heard = [i for i, samples in enumerate(stretches) if not is_silent(samples)]
-    if heard:
-        for i, found in zip(heard, read([stretches[i] for i in heard]), strict=True):
-            readings[i] = found
-    return readings
+def _groups(
+    batches: Iterable[list[int]], lengths: Mapping[int, int], most: float
+) -> Iterator[list[list[int]]]:
+    """Batches -> groups of at most so many samples, or of one batch."""
+    group: list[list[int]] = []
+    held = 0
+    for batch in batches:
+        size = sum(lengths[i] for i in batch)
+        if group and held + size > most:
+            yield group
+            group, held = [], 0
+        group.append(batch)
+        held += size
+    if group:
+        yield group
 
 
 def window_config(seconds: float) -> WindowConfig:

@@ -6,6 +6,7 @@ encoded frames -> search -> is it speech? -> are all words known ones? -> readin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import final
 
 from firstwords.model.speech_model import SpeechModel
@@ -57,7 +58,17 @@ class Reader:
 
     def __call__(self, encoded: Padded) -> list[list[Hypothesis]]:
         """(B, T, D) -> the readings of each utterance, best first; none where nobody speaks."""
-        found = [readings if self.is_speech(readings[0]) else [] for readings in self.search(encoded)]
+        return self._judged(encoded, self.search(encoded))
+
+    def many(self, batches: Sequence[Padded]) -> list[list[list[Hypothesis]]]:
+        """The same for several batches."""
+        return [
+            self._judged(encoded, found)
+            for encoded, found in zip(batches, self.search.many(batches), strict=True)
+        ]
+
+    def _judged(self, encoded: Padded, found: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
+        found = [readings if self.is_speech(readings[0]) else [] for readings in found]
         return found if self._closed is None else self._closed.mend(encoded, found)
 
     def is_speech(self, reading: Hypothesis) -> bool:

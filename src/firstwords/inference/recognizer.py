@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Unpack, cast, final
 
@@ -37,9 +37,7 @@ from firstwords.inference.language import check_language
 from firstwords.inference.listener import Listener
 from firstwords.inference.loading import load_to_read
 from firstwords.inference.longform import (
-    batches_by_length,
     read_by_length,
-    read_where_heard,
     transcribe_blocks,
     utterance_groups,
     window_config,
@@ -61,6 +59,7 @@ _BLOCK_SECONDS = 10.0  # read at a time
 # Padded seconds per batch, and read ahead to find utterances of equal length.
 _BATCH_SECONDS = {"cpu": 60.0, "cuda": 1500.0}
 _GROUP_SECONDS = {"cpu": 600.0, "cuda": 9000.0}
+_SEARCHED_SECONDS = 300.0  # in batches that are searched together
 _READERS = 4  # threads
 
 
@@ -299,7 +298,7 @@ class Recognizer:
         return transcribe_blocks(
             blocks,
             self.sample_rate,
-            self._decode_by_length,
+            partial(self._decode, in_order=True),
             window_config(window),
             together=self._together,
             grid=self._hop,
@@ -339,12 +338,11 @@ class Recognizer:
                 results[i] = found
             else:
                 audio[i] = found
-        lengths = {i: len(samples) for i, (samples, _) in audio.items()}
-        for batch in batches_by_length(lengths, self._together * self.sample_rate):
-            for i, tokens in zip(batch, self._decode([audio[i][0] for i in batch]), strict=True):
-                samples, repairs = audio.pop(i)
-                duration = len(samples) / self.sample_rate
-                results[i] = self._transcript(tokens, duration, str(group[i].audio), repairs)
+        stretches = [samples for samples, _ in audio.values()]
+        for i, tokens in zip(audio, self._decode(stretches), strict=True):
+            samples, repairs = audio[i]
+            duration = len(samples) / self.sample_rate
+            results[i] = self._transcript(tokens, duration, str(group[i].audio), repairs)
         for i, utterance in enumerate(group):
             if i in results:
                 yield results.pop(i)
@@ -369,24 +367,23 @@ class Recognizer:
         except FirstwordsError as error:
             return error
 
-    def _decode_by_length(self, stretches: Sequence[Samples]) -> list[list[Token]]:
-        """Stretches in order of time -> the tokens of each; decoded in batches with little padding."""
-        readings = read_by_length(stretches, self._together * self.sample_rate, self._read)
+    def _decode(self, stretches: Sequence[Samples], *, in_order: bool = False) -> list[list[Token]]:
+        """Stretches of samples -> the tokens of each; ``in_order``: each goes on from the one before."""
+        found = self._read(stretches)
         if self.second_pass is not None:
-            readings = self.second_pass.in_order(readings)
-        return tokens_of(readings, [len(samples) / self.sample_rate for samples in stretches])
-
-    def _decode(self, batch: Sequence[Samples]) -> list[list[Token]]:
-        """Stretches of samples that have nothing to do with each other -> the tokens of each."""
-        found = self._read(batch)
-        if self.second_pass is not None:
-            found = [self.second_pass.alone(readings) for readings in found]
-        return tokens_of(found, [len(samples) / self.sample_rate for samples in batch])
+            second = self.second_pass
+            found = second.in_order(found) if in_order else [second.alone(readings) for readings in found]
+        return tokens_of(found, [len(samples) / self.sample_rate for samples in stretches])
 
     @torch.inference_mode()
-    def _read(self, batch: Sequence[Samples]) -> list[list[Hypothesis]]:
+    def _read(self, stretches: Sequence[Samples]) -> list[list[Hypothesis]]:
         """Stretches of samples -> the readings of each by the recipe's search; none where nobody speaks."""
-        return read_where_heard(batch, lambda heard: self.reader(self._encode(heard)))
+
+        def read(batches: Sequence[Sequence[Samples]]) -> list[list[list[Hypothesis]]]:
+            return self.reader.many([self._encode(batch) for batch in batches])
+
+        most, searched = self._together * self.sample_rate, _SEARCHED_SECONDS * self.sample_rate
+        return read_by_length(stretches, most, read, together=searched)
 
     def _encode(self, batch: Sequence[Samples]) -> Padded:
         """Stretches of samples -> (B, T, D) encoded frames."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain, islice
 from typing import final
 
 import numpy as np
@@ -40,12 +41,18 @@ class CtcBeamSearch(Search):
         self.scorers = tuple(scorers)
 
     def __call__(self, log_probs: Padded) -> list[list[Hypothesis]]:
-        rows = rows_of(log_probs)
-        for row, values in enumerate(rows):
+        return self.many([log_probs])[0]
+
+    def many(self, batches: Sequence[Padded]) -> list[list[list[Hypothesis]]]:
+        """Of all batches together: the more searches wait for an answer, the more are answered at once."""
+        each = [rows_of(log_probs) for log_probs in batches]
+        every = list(chain.from_iterable(each))
+        for row, values in enumerate(every):
             check_numbers(values, f"Row {row} of the batch")
-        found = prefix_readings_of(rows, self.config, self.scorers)
+        found = prefix_readings_of(every, self.config, self.scorers)
         best = [readings[: self.config.n_best] for readings in found]
-        return timed_batch(best, rows, self.frame_seconds, helped=bool(self.scorers))
+        timed = iter(timed_batch(best, every, self.frame_seconds, helped=bool(self.scorers)))
+        return [list(islice(timed, len(rows))) for rows in each]
 
 
 def prefix_readings_of(

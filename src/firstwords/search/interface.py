@@ -28,6 +28,10 @@ class Search(ABC):
     def __call__(self, log_probs: Padded) -> list[list[Hypothesis]]:
         """(B, T, V) natural-log probabilities -> for each utterance at least one reading, best first."""
 
+    def many(self, batches: Sequence[Padded]) -> list[list[list[Hypothesis]]]:
+        """The same for several batches; who is quicker with more utterances at once takes them all."""
+        return [self(log_probs) for log_probs in batches]
+
 
 class EncodedSearch(ABC):
     """Encoded frames in, readings out: for heads that need more than frame-wise scores."""
@@ -35,6 +39,10 @@ class EncodedSearch(ABC):
     @abstractmethod
     def __call__(self, encoded: Padded) -> list[list[Hypothesis]]:
         """(B, T, D) encoded frames -> for each utterance at least one reading, best first."""
+
+    def many(self, batches: Sequence[Padded]) -> list[list[list[Hypothesis]]]:
+        """The same for several batches, as ``Search.many``."""
+        return [self(encoded) for encoded in batches]
 
 
 class LanguageModelConfig(Config):

@@ -55,7 +55,10 @@ class Narrow(NamedTuple):
 
 
 class Heard(NamedTuple):
-    """The frames as lists: the tokens that are tried at frame t lie from bounds[t] to bounds[t + 1]."""
+    """The frames as lists: the tokens that are tried at frame t lie from bounds[t] to bounds[t + 1].
+
+    Frames that follow each other and try no token are one: its blank is as probable as all theirs.
+    """
 
     blanks: list[float]  # log-probability of the blank at each frame
     bounds: list[int]
@@ -66,9 +69,14 @@ class Heard(NamedTuple):
     def of(cls, log_probs: Floats, blanks: Floats, tried: NDArray[np.bool_]) -> Heard:
         """(T, V) log-probabilities, those of the blank (T,), and what shall be tried beside it."""
         frames, tokens = np.nonzero(tried)
-        bounds = np.searchsorted(frames, np.arange(len(log_probs) + 1))
+        speaks = np.append(
+            True, tried.any(axis=1)
+        )  # True before the first frame: a silence begins there, too
+        (starts,) = np.nonzero(speaks[:-1] | speaks[1:])  # frames that are not silence after silence
+        sums = np.add.reduceat(blanks, starts) if len(starts) else blanks
+        bounds = np.searchsorted(frames, np.append(starts, len(log_probs)))
         scores = log_probs[frames, tokens]
-        return cls(blanks.tolist(), bounds.tolist(), tokens.tolist(), scores.tolist())
+        return cls(sums.tolist(), bounds.tolist(), tokens.tolist(), scores.tolist())
 
 
 class Moves(NamedTuple):

@@ -141,4 +141,10 @@ class FrameWise(EncodedSearch):
         self.search = search
 
     def __call__(self, encoded: Padded) -> list[list[Hypothesis]]:
-        return self.search(self.head.log_probs(Padded(encoded.values.float(), encoded.lengths)))
+        return self.search(self._scored(encoded))
+
+    def many(self, batches: Sequence[Padded]) -> list[list[list[Hypothesis]]]:
+        return self.search.many([self._scored(encoded) for encoded in batches])
+
+    def _scored(self, encoded: Padded) -> Padded:
+        return self.head.log_probs(Padded(encoded.values.float(), encoded.lengths))

@@ -16,11 +16,12 @@ from firstwords.lm.neural.folder import build_network
 from firstwords.lm.neural.scorer import NeuralScorer
 from firstwords.nn.scorer import TokenScorer
 from firstwords.search import ctc_beam
-from firstwords.search.ctc_beam import prefix_readings, prefix_readings_of
+from firstwords.search.ctc_beam import CtcBeamSearch, prefix_readings, prefix_readings_of
 from firstwords.search.fusion import Companion, TokenBonus, Weighted, WeightedSum
 from firstwords.search.interface import NARROW, CtcBeamConfig
 from firstwords.search.prefix_beam import PrefixBeam, is_narrow
 from firstwords.search.prefix_tree import PrefixTree
+from firstwords.tensors import Padded
 from small_networks import KINDS, small_config
 from toy_scorers import TrigramScorer
 
@@ -123,6 +124,40 @@ def test_arrays_and_single_numbers_find_the_same(seed: int, settled: int | None)
     assert [r.tokens for r in numbers] == [r.tokens for r in arrays]
     for one, other in zip(numbers, arrays, strict=True):
         assert one.parts == pytest.approx(other.parts)
+
+
+@pytest.mark.parametrize("silence", ["at the start", "inside", "at the end", "everywhere"])
+def test_silences_are_counted_frame_by_frame(silence: str) -> None:
+    """Frames without a token to try are one step of the search, and still as probable as they are."""
+    log_probs, scorers = posterior(18, 5, 3, spread=3.5), helpers(5)
+    silent = np.log(np.array([0.99, 0.004, 0.003, 0.002, 0.001])) - 0.1  # not sure: it must be seen in sums
+    stretches = {"at the start": [(0, 4)], "inside": [(3, 6), (8, 9), (10, 14)], "at the end": [(15, 18)]}
+    for begin, end in stretches.get(silence, [(0, 18)]):
+        log_probs[begin:end] = silent
+    for config in (NARROW, CtcBeamConfig(beam=6, margin=2.5, token_threshold=0.01)):
+        found = prefix_readings(log_probs, config, scorers)
+        assert {r.tokens: r.score for r in found} == pytest.approx(slow(log_probs, config, scorers))
+        if silence == "everywhere":
+            assert [r.parts["ctc"] for r in found] == [pytest.approx(18 * silent[0])]
+
+
+def test_batches_are_searched_together_and_come_back_as_they_were() -> None:
+    rows = [[posterior(n, 6, n, spread=3.0) for n in lengths] for lengths in ((25, 7), (), (40,), (12, 1, 0))]
+    batches = [
+        Padded(
+            torch.from_numpy(np.stack([np.pad(row, ((0, 40 - len(row)), (0, 0))) for row in batch]))
+            if batch
+            else torch.zeros(0, 40, 6, dtype=torch.float64),
+            torch.tensor([len(row) for row in batch], dtype=torch.int64),
+        )
+        for batch in rows
+    ]
+    for search in (CtcBeamSearch(NARROW, 0.04, helpers(6)), CtcBeamSearch(CtcBeamConfig(), 0.04)):
+        together = search.many(batches)
+        assert together == [search(batch) for batch in batches]
+        assert [len(found) for found in together] == [2, 0, 1, 3]
+    with pytest.raises(SearchError, match="Row 2"):
+        search.many([batches[0], Padded(batches[2].values * math.nan, batches[2].lengths)])
 
 
 def test_utterances_side_by_side_are_read_as_alone() -> None:
