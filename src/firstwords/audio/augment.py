@@ -1,7 +1,7 @@
 """Augmentation of training audio: one utterance and a generator in, a varied utterance out.
 
-Order, from the mouth to the file: speed, time stretch, pitch, room, noise, clipping, band limit, codec,
-dropouts, gain. Dev and test data never pass through here.
+Order, from the mouth to the file: speed, time stretch, pitch, room, noise, equalizer, clipping, band limit,
+codec, dropouts, gain. Dev and test data never pass through here.
 
 The defaults suit half an hour to ten hours of speech on a laptop: gain often, noise (where a source is
 given) every second time, a room every third time; speed is left to the training sampler, which must know
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, FiniteFloat
 
 from firstwords.audio import effects
 from firstwords.audio.codec import Codec, through_codec
@@ -44,13 +44,13 @@ def _ordered(value: tuple[float, float]) -> tuple[float, float]:
     return value
 
 
-Range = Annotated[tuple[float, float], AfterValidator(_ordered)]
+Range = Annotated[tuple[FiniteFloat, FiniteFloat], AfterValidator(_ordered)]
 FactorRange = Annotated[
     tuple[Annotated[float, Field(ge=0.25, le=4)], Annotated[float, Field(ge=0.25, le=4)]],
     AfterValidator(_ordered),
 ]
 PositiveRange = Annotated[
-    tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]], AfterValidator(_ordered)
+    tuple[Annotated[FiniteFloat, Field(gt=0)], Annotated[FiniteFloat, Field(gt=0)]], AfterValidator(_ordered)
 ]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
@@ -91,6 +91,16 @@ class NoiseConfig(Config):
 
     probability: Probability = 0.5
     snr_db: Range = (5.0, 25.0)
+
+
+class EqualizerConfig(Config):
+    """The color of a microphone: some frequencies louder, others softer."""
+
+    probability: Probability = 0.0
+    gain_db: Range = (-10.0, 10.0)  # at each edge of a band
+    bands: Annotated[
+        tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(le=64)]], AfterValidator(_ordered)
+    ] = (2, 5)  # as many
 
 
 class ClippingConfig(Config):
@@ -139,6 +149,7 @@ class AugmentConfig(Config):
     pitch: PitchConfig = PitchConfig()
     room: RoomConfig = RoomConfig()
     noise: NoiseConfig = NoiseConfig()
+    equalizer: EqualizerConfig = EqualizerConfig()
     clipping: ClippingConfig = ClippingConfig()
     band_limit: BandLimitConfig = BandLimitConfig()
     codec: CodecConfig = CodecConfig()
@@ -157,11 +168,12 @@ def augment(
 
     The same generator state gives the same bytes. The result peaks at 1 at most (or where the input did).
     """
-    seeds = generator.integers(0, 2**63, size=10)
+    seeds = generator.integers(0, 2**63, size=11)
     if len(samples) == 0:
         return samples.copy()
     loudest = max(1.0, float(np.abs(samples).max()))
-    draws = iter([np.random.default_rng(int(seed)) for seed in seeds])
+    *first, equalizer = (np.random.default_rng(int(seed)) for seed in seeds)
+    draws = iter(first)
 
     def chosen(probability: float) -> np.random.Generator | None:
         own = next(draws)
@@ -180,6 +192,8 @@ def augment(
         snr_db = own.uniform(*config.noise.snr_db)
         noise = noises.draw(own, len(varied), sample_rate)
         varied = effects.add_noise(varied, noise, snr_db, sample_rate)
+    if equalizer.random() < config.equalizer.probability:
+        varied = _color(varied, sample_rate, config.equalizer, equalizer)
     if own := chosen(config.clipping.probability):
         varied = effects.clip(varied, own.uniform(*config.clipping.fraction))
     if own := chosen(config.band_limit.probability):
@@ -207,6 +221,15 @@ def _reverberate(
         return place_in_room(samples, response)
     room = draw_room(generator, t60=config.t60, distance=config.distance)
     return place_in_room(samples, simulate_response(room, sample_rate, generator), direct=LEAD)
+
+
+def _color(
+    samples: Samples, sample_rate: int, config: EqualizerConfig, generator: np.random.Generator
+) -> Samples:
+    bands = int(generator.integers(config.bands[0], config.bands[1] + 1))
+    edges = np.concatenate(([0.0], np.sort(generator.random(bands - 1)), [1.0]))
+    gains = generator.uniform(*config.gain_db, size=bands + 1)
+    return effects.equalize(samples, sample_rate, edges, gains)
 
 
 @lru_cache(maxsize=8)

@@ -116,6 +116,30 @@ def band_limit(samples: Samples, sample_rate: int, low: float = 300.0, high: flo
     return convolve(samples, kernel)[half : half + len(samples)]
 
 
+def equalize(
+    samples: Samples,
+    sample_rate: int,
+    edges: npt.NDArray[np.floating],
+    gains_db: npt.NDArray[np.floating],
+) -> Samples:
+    """Color the sound as another microphone would: ``gains_db`` at ``edges``, straight lines between them.
+
+    The curves of FilterAugment (Nam et al., 2022, arXiv:2107.13260), linear type, as a filter without delay.
+
+    Args:
+        edges: places on the mel scale from 0 (0 Hz) to 1 (half the sample rate), rising.
+    """
+    if len(samples) == 0:
+        return samples.copy()
+    around = round(0.032 * sample_rate)  # as long as what a curve smears to either side
+    size = 1 << (len(samples) + 2 * around - 1).bit_length()
+    hertz = np.fft.rfftfreq(size, 1 / sample_rate)
+    places = np.log1p(hertz / 700) / np.log1p(sample_rate / 2 / 700)
+    curve = 10 ** (np.interp(places, edges, gains_db) / 20)
+    spectrum = np.fft.rfft(samples.astype(np.float32), size)
+    return np.fft.irfft(spectrum * curve, size)[: len(samples)].astype(np.float32)
+
+
 def mu_law(samples: Samples) -> Samples:
     """Through 8-bit mu-law codes and back (North American telephony, G.711 companding curve)."""
     inside = np.clip(samples, -1, 1)

@@ -7,6 +7,7 @@ enough is exhaustive search.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from pydantic import Field, FiniteFloat, NonNegativeFloat, PositiveInt, model_validator

@@ -88,6 +88,22 @@ def test_one_effect_does_not_change_the_draws_of_another() -> None:
     assert np.array_equal(one, other)
 
 
+def test_the_equalizer_draws_by_itself() -> None:
+    """It came after the others: what these drew before, they draw still."""
+    plain = AugmentConfig.model_validate({"gain": {"probability": 0}, "room": {"probability": 0}})
+    colored = plain.with_(equalizer={"probability": 1, "gain_db": (-6.0, -6.0)})
+    samples = voice(4000)
+    one = augment(samples, RATE, plain, np.random.default_rng(4), ColoredNoise())
+    other = augment(samples, RATE, colored, np.random.default_rng(4), ColoredNoise())
+    np.testing.assert_allclose(other, one * 10 ** (-6 / 20), atol=1e-6)
+    curves = colored.with_(equalizer={"probability": 0.5})
+    shares = [
+        not np.array_equal(augment(samples, RATE, curves, np.random.default_rng(seed)), samples)
+        for seed in range(200)
+    ]
+    assert 0.4 < np.mean(shares) < 0.6
+
+
 def test_default_share_of_rooms_and_noise() -> None:
     """p = 0.3 and 0.5: count which of the two changed the shape of the voice."""
     plain = AugmentConfig.model_validate({"gain": {"probability": 0}})
@@ -142,10 +158,15 @@ def test_measured_responses_are_used(tmp_path: Path) -> None:
     "values",
     [
         {"noise": {"snr_db": [25, 5]}},
+        {"noise": {"snr_db": [float("nan"), 5]}},
+        {"room": {"distance": [1, float("inf")]}},
         {"speed": {"factor": [0.0, 1.1]}},
         {"room": {"t60": [0.0, 0.5]}},
         {"codec": {"names": ["flac"]}},
         {"gain": {"probability": 1.5}},
+        {"equalizer": {"bands": [0, 4]}},
+        {"equalizer": {"bands": [5, 3]}},
+        {"equalizer": {"gain_db": [float("-inf"), 3]}},
         {"reverb": {}},
     ],
 )

@@ -96,6 +96,31 @@ def test_band_limit_passes_the_telephone_band(rate: int, hertz: float, least: fl
         assert np.corrcoef(heard[inner], sent[inner])[0, 1] > 0.999
 
 
+@pytest.mark.parametrize("rate", [8000, 16000, 44100])
+@pytest.mark.parametrize("hertz", [120, 700, 2500, 3600])
+def test_the_equalizer_gives_every_tone_its_gain(rate: int, hertz: float) -> None:
+    edges, gains = np.array([0.0, 0.35, 0.8, 1.0]), np.array([-8.0, 3.0, -2.0, 6.0])
+    place = np.log10(1 + hertz / 700) / np.log10(1 + rate / 2 / 700)  # on the mel scale
+    wanted = np.interp(place, edges, gains)
+    sent = tone(hertz, rate=rate)
+    heard = effects.equalize(sent, rate, edges, gains)
+    inner = slice(rate // 4, -rate // 4)
+    level = 10 * np.log10(np.mean(heard[inner] ** 2) / np.mean(sent[inner] ** 2))
+    assert level == pytest.approx(wanted, abs=0.2)
+    assert np.corrcoef(heard[inner], sent[inner])[0, 1] > 0.999  # without delay
+
+
+def test_the_equalizer_does_not_reach_around_the_ends() -> None:
+    click = np.zeros(4096, np.float32)
+    click[-3] = 1.0
+    edges, gains = np.array([0.0, 0.1, 0.2, 1.0]), np.array([-10.0, 10.0, -10.0, 10.0])
+    heard = effects.equalize(click, RATE, edges, gains)
+    assert np.abs(heard[-40:]).max() > 0.5
+    assert np.abs(heard[:2000]).max() < 1e-3
+    flat = effects.equalize(click, RATE, np.array([0.0, 1.0]), np.array([-20.0, -20.0]))
+    np.testing.assert_allclose(flat, 0.1 * click, atol=1e-6)
+
+
 @pytest.mark.parametrize("law", [effects.mu_law, effects.a_law])
 def test_companding_has_the_signal_to_noise_ratio_of_eight_bits(law: object) -> None:
     assert callable(law)
