@@ -267,3 +267,10 @@ def test_settings_survive_toml() -> None:
     config = ALL.with_(room={"probability": 0.2, "responses": ["rooms"]})
     loaded = parse_config(tomllib.loads(dump_config(config)), AugmentConfig, name="augment", source="test")
     assert loaded == config
+
+
+def test_the_manual_names_every_effect() -> None:
+    manual = (Path(__file__).parents[3] / "docs" / "recipes.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in manual.splitlines() if line.startswith("| `")]
+    named = {name.strip(" `") for row in rows for name in row.split(",")}
+    assert set(AugmentConfig.model_fields) <= named
