@@ -8,14 +8,15 @@ CORPUS is the Free Spoken Digit Dataset as shared (ids DIGIT_SPEAKER_INDEX; 0 to
     dev        trains on indices from 10 on, scores indices 5 to 9: for tuning. Where those are nearly all
                right, --dev-indices 20 scores 5 to 19 (900 clips) and trains on the rest
     official   trains on indices from 5 on, scores 0 to 4, once per seed
-    voices     trains on all clips of all but the --voices, scores theirs: for tuning what 'speakers' reports
+    voices     trains on all clips of all but the --voices, scores theirs: for tuning what 'speakers' reports.
+               Weights are chosen on a fifth of the scored clips, so that its curve shows when to stop
     speakers   for each speaker: trains on all clips of the others, scores all of the one who was left out
 
 With --words each model is scored a second time, helped by an n-gram of its own training transcripts (weight
 0.3, the default): every clip is one word, and the n-gram knows it.
 
-Weights are chosen on indices 5 to 9 of the training speakers, in the last three modes although these are in
-the training, too.
+Weights are chosen on indices 5 to 9 of the training speakers, in 'official' and 'speakers' although these are
+in the training, too.
 Prints the share of clips that are read right, with 95 % Wilson intervals; 'speakers' uses the first seed.
 Runs lie in runs/digits and are gone on with when they are there.
 """
@@ -56,12 +57,22 @@ def write_split(
     tested: Callable[[Utterance], bool],
     dev_in_train: bool,
     dev_indices: int = 10,
+    dev_tested: bool = False,
 ) -> None:
-    """A corpus folder: test as told, dev the indices 5 to ``dev_indices`` - 1 of the rest, and training."""
+    """A corpus folder: test as told, dev the indices 5 to ``dev_indices`` - 1 of the rest, and training.
+
+    Args:
+        dev_tested: dev is every fifth clip of test instead.
+    """
     rows: list[Utterance] = []
     for utterance in utterances:
         if tested(utterance):
             rows.append(replace(utterance, split="test"))
+            if dev_tested and index_of(utterance) % 5 == 0:
+                rows.append(replace(utterance, split="dev", id=f"{utterance.id}_dev"))
+            continue
+        if dev_tested:
+            rows.append(replace(utterance, split="train"))
             continue
         if index_of(utterance) < 5:
             if dev_in_train:
@@ -152,7 +163,13 @@ def main() -> None:
     if options.mode == "voices":
         name = "without-" + "-".join(sorted(options.voices))
         corpus = options.folder / f"corpus-{name}"
-        write_split(utterances, corpus, tested=lambda u: u.speaker in options.voices, dev_in_train=True)
+        write_split(
+            utterances,
+            corpus,
+            tested=lambda u: u.speaker in options.voices,
+            dev_in_train=True,
+            dev_tested=True,
+        )
         scores += [one_run(name, corpus, "test", seed, options) for seed in options.seeds]
     elif options.mode == "speakers":
         for speaker in sorted({u.speaker for u in utterances if u.speaker}):
