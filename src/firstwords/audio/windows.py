@@ -119,15 +119,16 @@ def _windows(blocks: Iterable[Samples], cutter: _Cutter) -> Iterator[Window]:
 def _speech(blocks: Iterable[Samples], rate: int, cutter: _Cutter, whole: int) -> Iterator[Window]:
     """Windows of speech; of a recording of at most ``whole`` samples all that is in it."""
     detector = ActivityDetector(rate)
-    over: list[tuple[int, int]] = []  # stretches, in samples
+    waiting: list[Samples] = []  # for the detector: a recording of one window does not need it
     for block in blocks:
         cutter.push(block)
-        over += [_in_samples(stretch, rate) for stretch in detector.push(block)]
-        if cutter.total <= whole:  # it may yet be a recording of one window
+        waiting.append(block)
+        if cutter.total <= whole:
             continue
+        over = [_in_samples(stretch, rate) for part in waiting for stretch in detector.push(part)]
+        waiting.clear()
         for start, end in over:
             yield from cutter.stretch(start, end)
-        over.clear()
         settled = round(detector.settled * rate)
         yield from cutter.silence(settled)
         if detector.open_stretch is not None:

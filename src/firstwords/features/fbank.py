@@ -181,7 +181,7 @@ class Fbank(Frontend):
 
     def _analyze(self, samples: Float[Tensor, "batch extended"]) -> Float[Tensor, "batch frames mels"]:
         emphasis = self.config.preemphasis
-        means = self._windows(samples).mean(dim=2, keepdim=True)
+        means = self._means(samples)
         # Kaldi removes the mean of a frame before pre-emphasis, which makes it (1 - emphasis) times as big.
         # The first sample of a frame should see itself as its predecessor; there the window is zero.
         emphasized = torch.cat([samples[:, :1], samples[:, 1:] - emphasis * samples[:, :-1]], dim=1)
@@ -205,14 +205,39 @@ class Fbank(Frontend):
             power = (even @ self.cosines).square() + (odd @ self.sines).square()
         return (power @ self.filters).clamp(min=LOG_FLOOR).log()
 
+    def _means(self, samples: Float[Tensor, "batch extended"]) -> Float[Tensor, "batch frames 1"]:
+        """Mean of every window."""
+        if not is_traced():
+            return self._windows(samples).mean(dim=2, keepdim=True)
+        step = math.gcd(self.width, self.shift)  # sums of so many samples are parts of all windows
+        count = samples.shape[1] // step
+        sums = samples[:, : count * step].reshape(samples.shape[0], count, step).sum(dim=2)
+        return cut_windows(sums, self.width // step, self.shift // step).sum(dim=2, keepdim=True) / self.width
+
     def _windows(self, samples: Float[Tensor, "batch extended"]) -> Float[Tensor, "batch frames width"]:
         """All whole windows, one per frame shift."""
-        if not is_traced():
-            return samples.unfold(1, self.width, self.shift)
-        # Traced for ONNX, unfold would become a loop.
-        count = (samples.shape[1] - self.width) // self.shift + 1
-        first = torch.arange(count, device=samples.device) * self.shift  # pyright: ignore[reportCallIssue, reportArgumentType]
-        return samples[:, first[:, None] + torch.arange(self.width, device=samples.device)]
+        if is_traced():
+            return cut_windows(samples, self.width, self.shift)
+        return samples.unfold(1, self.width, self.shift)
+
+
+def cut_windows(
+    samples: Float[Tensor, "batch places"], width: int, shift: int
+) -> Float[Tensor, "batch windows width"]:
+    """``samples.unfold(1, width, shift)`` for graphs: whole blocks of ``shift`` places, side by side.
+
+    In ONNX, unfold would become a loop, and an index would fetch every sample by itself.
+
+        blocks      0 1 2 3 4 5 ...          width 2 1/2 blocks
+        windows     0 1 2|  1 2 3|  2 3 4|   of the last one its first part
+    """
+    count = (samples.shape[1] - width) // shift + 1
+    each = -(-width // shift)
+    padded = torch.nn.functional.pad(samples, (0, each * shift - width))
+    blocks = padded[:, : (count + each - 1) * shift].reshape(samples.shape[0], count + each - 1, shift)
+    last = width - (each - 1) * shift
+    parts = [blocks[:, i : i + count, : shift if i < each - 1 else last] for i in range(each)]
+    return torch.cat(parts, dim=2)
 
 
 def full_precision(values: Tensor) -> AbstractContextManager[object]:

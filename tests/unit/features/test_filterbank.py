@@ -6,11 +6,13 @@ import kaldi_native_fbank as knf
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from firstwords.config import parse_config
 from firstwords.errors import ConfigError
-from firstwords.features.fbank import Fbank, FbankConfig, mel_filters
+from firstwords.features.fbank import Fbank, FbankConfig, cut_windows, mel_filters
 from firstwords.tensors import Padded, pad
 
 # float32 FFTs of different libraries differ in the last bits, which the logarithm of a quiet band shows.
@@ -168,3 +170,11 @@ def test_frame_shift_is_in_seconds() -> None:
 def test_impossible_settings_are_refused(values: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="fbank"):
         parse_config(values, FbankConfig, name="fbank", source="recipe.toml")
+
+
+@given(
+    width=st.integers(1, 30), shift=st.integers(1, 12), more=st.integers(0, 90), rows=st.integers(0, 3)
+)
+def test_windows_of_blocks_are_those_of_an_unfold(width: int, shift: int, more: int, rows: int) -> None:
+    samples = torch.arange(rows * (width + more), dtype=torch.float32).reshape(rows, width + more)
+    assert torch.equal(cut_windows(samples, width, shift), samples.unfold(1, width, shift))
