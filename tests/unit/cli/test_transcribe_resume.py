@@ -52,17 +52,17 @@ def transcribe(*arguments: object) -> Result:
 
 def killed(monkeypatch: pytest.MonkeyPatch, calls: int, *arguments: object) -> None:
     """The command, killed when the model is asked for the ``calls``-th time after so many."""
-    real, made = Recognizer._decode_by_length, 0
+    real, made = Recognizer._read, 0
 
     def decode(self: Recognizer, stretches: Any) -> Any:
         nonlocal made
-        made += 1
+        made += bool(stretches)
         if made > calls:
             raise Killed
         return real(self, stretches)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Recognizer, "_decode_by_length", decode)
+        patch.setattr(Recognizer, "_read", decode)
         with pytest.raises(Killed):
             transcribe(*arguments)
 
@@ -146,7 +146,7 @@ def test_ctrl_c_says_what_to_do(
     def interrupted(self: Recognizer, stretches: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Recognizer, "_decode_by_length", interrupted)
+    monkeypatch.setattr(Recognizer, "_read", interrupted)
     assert "The same command goes on from here." in transcribe(model, talk, "--out", tmp_path / "out").stderr
 
 
