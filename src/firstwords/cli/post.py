@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from firstwords.export.runtime import Runtime
+    from firstwords.formatting.stage import Formatter
     from firstwords.inference.recognizer import Recognizer
 
 POST_HELP = (
@@ -40,9 +42,32 @@ def apply_post(recognizer: Recognizer, given: str | None, say: Callable[[str], N
         recognizer.formatter = recipe_formatter(
             config, language=recognizer.recipe.language, folder=Path(recognizer.folder)
         )
+    _tell_too_short(recognizer.formatter, say)
+
+
+def apply_post_to_bundle(runtime: Runtime, given: str | None, say: Callable[[str], None]) -> None:
+    """The same for a bundle, which has the stages that need no torch."""
+    if given is not None:
+        from firstwords.errors import UsageError
+        from firstwords.export.stages import NEEDS_TORCH
+        from firstwords.formatting.build import named_stages, recipe_formatter
+
+        names = [part.partition("=")[0].strip() for part in given.split(",")]
+        if lost := NEEDS_TORCH.intersection(names):
+            raise UsageError(
+                f"--post {given}: '{min(lost)}' runs in torch, which a bundle does without.",
+                mend="Leave it out, or give the model folder in place of the bundle.",
+            )
+        config = named_stages(given, runtime.facts.post)
+        runtime.formatter = recipe_formatter(
+            config, language=runtime.facts.language, folder=runtime.bundle.folder
+        )
+    _tell_too_short(runtime.formatter, say)
+
+
+def _tell_too_short(formatter: Formatter | None, say: Callable[[str], None]) -> None:
     from firstwords.formatting.hotwords import Hotwords
 
-    formatter = recognizer.formatter
     for stage in formatter.stages if formatter is not None else ():
         if isinstance(stage, Hotwords) and stage.too_short:
             shown = ", ".join(stage.too_short[:5])

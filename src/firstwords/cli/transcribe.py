@@ -163,20 +163,21 @@ def run(
             variant_wished,
         )
 
-        refused = {"--rescore": rescore, "--post": post, "--chunk-ms": chunk_ms, "--left-ms": left_ms}
+        refused = {"--rescore": rescore, "--chunk-ms": chunk_ms, "--left-ms": left_ms}
         refuse_options(refused, device, search)
 
         wished = variant_wished(precision, int8)
 
         def load_bundle() -> Loaded:
-            return open_bundle(model, wished, search, console.print)
+            return open_bundle(model, wished, search, console.print, post)
 
         if options is not None:
             stream_bundle(load_bundle(), options, console.print)
             return
         _transcribe_files(
-            load_bundle, model, inputs or [], format_, out, window, again, console, otherwise=search.given
-        )
+            load_bundle, model, inputs or [], format_, out, window, again, console,
+            otherwise=search.given or post is not None,
+        )  # fmt: skip
         return
     if options is not None:
         from firstwords.cli.transcribe_stream import ModelHears, transcribe_stream

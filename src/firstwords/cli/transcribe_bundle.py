@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from firstwords.cli.post import apply_post_to_bundle
 from firstwords.cli.search_options import SearchOptions
 from firstwords.cli.transcribe_files import Loaded
 from firstwords.errors import UsageError
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 _NEEDS_MODEL = "Give the model folder in place of the bundle."
 _REFUSED = {
     "--rescore": "a language model that chooses among readings runs in torch, which a bundle does without",
-    "--post": "the stages of formatting belong to the model folder",
     "--chunk-ms": "the chunk of a streaming bundle is fixed when it is exported",
     "--left-ms": "the left context of a streaming bundle is fixed when it is exported",
     "--source-lm": "a bundle's search takes one language model",
@@ -51,12 +51,15 @@ def variant_wished(precision: str, int8: bool) -> str:
     return "int8"
 
 
-def open_bundle(folder: Path, precision: str, search: SearchOptions, say: Callable[[str], None]) -> Loaded:
+def open_bundle(
+    folder: Path, precision: str, search: SearchOptions, say: Callable[[str], None], post: str | None = None
+) -> Loaded:
     """A bundle, ready to transcribe as wished."""
     runtime = _load(folder, precision)
     lines = _help(runtime, search)
     for line in lines:
         say(line)
+    apply_post_to_bundle(runtime, post, say)
     return Loaded(runtime, runtime.plain_identity)
 
 

@@ -4,6 +4,7 @@
     model.onnx        CTC; or encoder.onnx, decoder.onnx, joiner.onnx of a transducer; *.int8.onnx beside them
     features.onnx     samples in, feature frames out
     tokens.txt        "piece id" a line, as sherpa-onnx reads it; a line that is an id alone is the space
+    numbers.toml      words of numbers, where the model's formatting has a table of its own
 
 ``check_bundle.py`` looks at the files themselves.
 """
@@ -18,8 +19,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from firstwords.errors import CheckpointError
+from firstwords.formatting.settings import PostConfig
 
-BUNDLE, TOKENS, FEATURES = "bundle.json", "tokens.txt", "features.onnx"
+BUNDLE, TOKENS, FEATURES, TABLE = "bundle.json", "tokens.txt", "features.onnx", "numbers.toml"
 PARTS = {"ctc": ("model",), "transducer": ("encoder", "decoder", "joiner")}  # kind -> graphs of a variant
 COPY_AGAIN = "Was the copy interrupted, or a file edited? Copy the whole bundle again."
 EXPORT_AGAIN = "Export the model again: 'firstwords export MODEL --to DIR'."
@@ -91,6 +93,7 @@ class BundleFacts(_Facts):
     states: Annotated[tuple[StateFacts, ...], Field(max_length=_MOST_STATES)] = ()
     speech_gate: GateFacts = GateFacts()
     known_words: Annotated[tuple[tuple[int, ...], ...], Field(max_length=_MOST_WORDS)] = ()
+    post: PostConfig = PostConfig()
     variants: dict[str, dict[str, str]]
     files: dict[str, FileFacts]
     firstwords: str = ""
@@ -119,6 +122,10 @@ class BundleFacts(_Facts):
         for tokens in self.known_words:
             if not tokens or not all(0 < token < self.vocabulary for token in tokens):
                 raise ValueError(f"a word of 'known_words' is {list(tokens)}, no pieces of this vocabulary")
+        if "punctuation" in self.post.stages or self.post.hotwords.file:
+            raise ValueError("post names what no bundle holds: a model of punctuation, or a file of phrases")
+        if self.post.numbers.table not in ("", TABLE):
+            raise ValueError(f"post.numbers.table = {self.post.numbers.table!r}; in a bundle it is {TABLE}")
         names = [state.name for state in self.states]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"the state '{twice[0]}' stands twice")

@@ -25,6 +25,7 @@ from firstwords.export.bundle import (
     COPY_AGAIN,
     EXPORT_AGAIN,
     FEATURES,
+    TABLE,
     TOKENS,
     BundleFacts,
     read_bundle,
@@ -34,6 +35,7 @@ from firstwords.export.onnx_file import FLOAT, INT32, INT64, LARGEST, TYPE_NAMES
 from firstwords.export.tokens_file import parse_tokens
 
 NEWEST_IR, NEWEST_OPSET = 13, 25  # what sherpa-onnx 2.0.1 and its engine read
+_LARGEST_TABLE = 1 << 20
 _LARGEST_TOKENS = 64 << 20
 _INTEGERS = (INT64, INT32)
 _TYPES = {name: number for number, name in TYPE_NAMES.items()}
@@ -84,6 +86,8 @@ def check_bundle(folder: Path | str, variant: str = "fp32") -> Bundle:
     if facts.kind == "transducer":
         _check_joint(folder, names, graphs)
     pieces = parse_tokens(_content(folder, facts, TOKENS, _LARGEST_TOKENS), folder / TOKENS, facts.vocabulary)
+    if facts.post.numbers.table:
+        _content(folder, facts, TABLE, _LARGEST_TABLE)
     return Bundle(folder, facts, variant, pieces, contents, graphs)
 
 

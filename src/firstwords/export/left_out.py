@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from firstwords.export.plan import Plan
+from firstwords.export.stages import NEEDS_TORCH
 from firstwords.inference.early_exit import FILE as EARLY_EXIT
 from firstwords.model.checkpoint import LoadedModel
 from firstwords.search.interface import GreedyConfig, TransducerGreedyConfig
@@ -12,11 +13,14 @@ def left_out(loaded: LoadedModel, plan: Plan) -> tuple[str, ...]:
     """Model folder and what is exported of it -> a sentence for each thing that a user may miss."""
     recipe, words = loaded.recipe, loaded.speech_gate.words
     said: list[str] = []
-    if recipe.post is not None and recipe.post.stages:
+    stages = recipe.post.stages if recipe.post is not None else ()
+    if lost := [stage for stage in stages if stage in NEEDS_TORCH]:
         said.append(
-            f"The formatting of the model ({', '.join(recipe.post.stages)}) is not in the bundle: texts come "
-            "out as the model writes them."
+            f"A stage of the model's formatting ({', '.join(lost)}) is not in the bundle: it runs in torch."
         )
+    if kept := [stage for stage in stages if stage not in NEEDS_TORCH]:
+        without = "" if plan.alone else "; sherpa-onnx gives texts as the model writes them"
+        said.append(f"Formatting ({', '.join(kept)}) is in the bundle, for firstwords{without}.")
     search = recipe.search
     if not isinstance(search, GreedyConfig | TransducerGreedyConfig):
         way = "transcribe with --beam and --lm" if plan.kind == "ctc" else "transducer bundles have no other"

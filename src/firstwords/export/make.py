@@ -9,6 +9,7 @@ from pathlib import Path
 from firstwords.export.left_out import left_out
 from firstwords.export.plan import CHUNK_MS, Kind, Plan, plan_bundle
 from firstwords.export.quantize import quantize_graphs
+from firstwords.export.stages import portable_stages
 from firstwords.export.trace import require_onnx
 from firstwords.export.write import all_files, describe, make_graphs, refuse_other_folders, write_bundle
 from firstwords.model.checkpoint import LoadedModel, load_model
@@ -52,7 +53,8 @@ def make_bundle(
             if part != "features" and f"{part}.int8.onnx" not in small:
                 report(f"eight bits gain nothing here: {part}.onnx stays as it is")
         graphs |= small
-    files = all_files(graphs, loaded.tokenizer)
-    write_bundle(folder, describe(plan, loaded, files), files)
+    post, tables = portable_stages(loaded.recipe.post, loaded.recipe.language, loaded.folder)
+    files = all_files(graphs, loaded.tokenizer) | tables
+    write_bundle(folder, describe(plan, loaded, files, post), files)
     sizes = {name: len(content) for name, content in files.items()}
     return Made(folder, loaded, plan, sizes, left_out(loaded, plan))

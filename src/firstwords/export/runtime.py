@@ -35,6 +35,7 @@ from firstwords.export.bundle import BUNDLE
 from firstwords.export.check_bundle import Bundle, check_bundle
 from firstwords.export.onnx_file import INT32
 from firstwords.export.runtime_audio import Loaded, attempt_each, load_short, one_channel
+from firstwords.export.runtime_formatting import own_stages
 from firstwords.export.runtime_graphs import Frames, Graphs
 from firstwords.export.runtime_help import NO_HELP, Help
 from firstwords.export.runtime_search import TransducerSteps, read_ctc, read_transducer, spoken_tokens
@@ -47,7 +48,7 @@ from firstwords.inference.longform import (
     utterance_groups,
     window_config,
 )
-from firstwords.inference.transcript import Token, Transcript, build_transcript
+from firstwords.inference.transcript import Token, Transcript, build_transcript, format_transcript
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import CtcBeamConfig, GreedyConfig
 from firstwords.text.given import GivenTokenizer
@@ -83,6 +84,7 @@ class Runtime:
         self._hop = round(self.facts.frame_seconds * self.sample_rate)  # samples from frame to frame
         self.search: GreedyConfig | CtcBeamConfig = GREEDY
         self.help: Help = NO_HELP
+        self._own_stages = self.formatter = own_stages(bundle)  # set ``formatter`` to have others, or None
 
     @classmethod
     def load(cls, folder: Path | str, variant: str = "fp32", threads: int = 1) -> Self:
@@ -253,6 +255,7 @@ class Runtime:
             "model": f"{self._fingerprint} {self.bundle.variant}",
             "search": self.search.model_dump_json(),
             "language model or list of phrases": self.help.identity,
+            "formatting": "" if self.formatter is None else self.formatter.identity,
         }
 
     @property
@@ -261,11 +264,12 @@ class Runtime:
         return self.identity | {
             "search": GREEDY.model_dump_json(),
             "language model or list of phrases": "",
+            "formatting": "" if self._own_stages is None else self._own_stages.identity,
         }
 
     def _identity(self, audio: Path, start: float, duration: float | None, window: float) -> dict[str, str]:
-        """What a journal belongs to."""
-        return self.identity | {
+        """What a journal belongs to; formatting comes after what it holds."""
+        return {name: mark for name, mark in self.identity.items() if name != "formatting"} | {
             "version of firstwords": __version__,
             "state of the recording": recording_fingerprint(audio),
             "stretch of it": f"{start} {duration}",
@@ -349,14 +353,11 @@ class Runtime:
     def _transcript(
         self, tokens: Sequence[Token], duration: float, audio: str, repairs: tuple[str, ...]
     ) -> Transcript:
-        return build_transcript(
-            tokens,
-            self.tokenizer,
-            language=self.facts.language,
-            duration=duration,
-            audio=audio,
-            repairs=repairs,
+        language = self.facts.language
+        read = build_transcript(
+            tokens, self.tokenizer, language=language, duration=duration, audio=audio, repairs=repairs
         )
+        return read if self.formatter is None else format_transcript(read, self.formatter)
 
     def _short(
         self, group: Sequence[Utterance], loaded: dict[int, Loaded]

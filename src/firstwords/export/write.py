@@ -13,10 +13,12 @@ from typing import Any
 
 from firstwords import __version__
 from firstwords.errors import UsageError
+from firstwords.export.bundle import TABLE
 from firstwords.export.plan import Plan
 from firstwords.export.tokens import tokens_txt
 from firstwords.export.trace import require_onnx, to_onnx
 from firstwords.files import staged
+from firstwords.formatting.settings import PostConfig
 from firstwords.model.checkpoint import LoadedModel
 from firstwords.search.known_words import spelled_once
 from firstwords.search.speech_gate import OPEN, SpeechGate
@@ -29,6 +31,7 @@ BUNDLE, TOKENS, FEATURES, CARD, PARITY = (
     "card.md",
     "parity.json",
 )
+NO_STAGES = PostConfig()
 JOINED = "joined; U+2581 is a space; runs of <0x00> to <0xFF> are UTF-8; stripped"
 
 
@@ -54,8 +57,10 @@ def gate_of(plan: Plan, loaded: LoadedModel) -> SpeechGate:
     return loaded.speech_gate if plan.kind == "ctc" or loaded.model.ctc is None else OPEN
 
 
-def describe(plan: Plan, loaded: LoadedModel, files: Mapping[str, bytes]) -> dict[str, Any]:
-    """What bundle.json says of these files."""
+def describe(
+    plan: Plan, loaded: LoadedModel, files: Mapping[str, bytes], post: PostConfig = NO_STAGES
+) -> dict[str, Any]:
+    """What bundle.json says of these files; ``post``: the stages of formatting that they hold."""
     recipe, model, gate = loaded.recipe, loaded.model, gate_of(plan, loaded)
     return {
         "format": 1,
@@ -73,6 +78,7 @@ def describe(plan: Plan, loaded: LoadedModel, files: Mapping[str, bytes]) -> dic
         "pieces_join": JOINED,
         "known_words": spelled_once(gate.words, loaded.tokenizer) if plan.kind == "ctc" else [],
         "speech_gate": {"threshold": gate.threshold, "words": sorted(gate.words)},
+        "post": post.model_dump(mode="json"),
         **plan.facts,
         "variants": variants_of({name: b for name, b in files.items() if name.endswith(".onnx")}),
         "sherpa_onnx": not plan.alone,
@@ -87,7 +93,7 @@ def describe(plan: Plan, loaded: LoadedModel, files: Mapping[str, bytes]) -> dic
 def write_bundle(folder: Path, facts: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
     """Put the files in their places, bundle.json last; a card or report of an earlier bundle goes."""
     own = {*files, BUNDLE}
-    gone = [name for name in (CARD, PARITY) if (folder / name).exists()]
+    gone = [name for name in (CARD, PARITY, TABLE) if name not in own and (folder / name).exists()]
     gone += [p.name for p in folder.glob("*.onnx") if p.name not in own] if folder.is_dir() else []
     with staged(folder, last=[BUNDLE], gone=gone) as new:
         for name, content in files.items():

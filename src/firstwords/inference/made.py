@@ -41,7 +41,7 @@ def plain_identity(recognizer: Recognizer) -> dict[str, str]:
 
 def _own_formatting(recognizer: Recognizer) -> str:
     """Identity of the stages that the recipe names. If they cannot be read, others are used, or none."""
-    from firstwords.formatting.build import recipe_formatter  # a bundle has no stages
+    from firstwords.formatting.build import recipe_formatter  # only for model folders
 
     try:
         recipe, folder = recognizer.recipe, recognizer.folder

@@ -107,7 +107,7 @@ def test_phrases_help(home: Path, tmp_path: Path) -> None:
 
 REFUSED = {
     "--rescore": ("--rescore", "llm"),
-    "--post": ("--post", "numbers"),
+    "--post": ("--post", "numbers,punctuation=marks"),
     "--source-lm": ("--lm", "lm.arpa", "--source-lm", "lm.arpa"),
     "--device": ("--device", "cuda"),
     "--precision": ("--precision", "bf16"),
@@ -120,6 +120,25 @@ def test_what_a_bundle_cannot_honour_is_refused_by_name(name: str, home: Path) -
     assert isinstance(result.exception, UsageError)
     assert name in result.exception.what
     assert "bundle" in result.exception.what
+
+
+def test_stages_without_torch_format(home: Path, tmp_path: Path) -> None:
+    talk, names = home / "talks" / "one.wav", tmp_path / "names.txt"
+    names.write_text("aeio\nan\n", encoding="utf-8")
+    command = ("transcribe", home / "offline", talk, "--post", f"hotwords={names}")
+    sure = firstwords(*command)
+    assert sure.stdout.strip() == "aei"  # heard too well to be corrected
+    assert "not looked for: an" in sure.stderr
+    out = ("--out", tmp_path / "out", "--format", "txt,json")
+    plain = firstwords("transcribe", home / "offline", talk, *out)
+    assert plain.exit_code == 0
+    assert "formatted" not in json.loads((tmp_path / "out" / "one.json").read_text())
+    told = firstwords(*command, *out)
+    assert "made with another formatting" in told.stderr
+    assert firstwords(*command, *out, "--again").exit_code == 0
+    assert json.loads((tmp_path / "out" / "one.json").read_text())["formatted"]["stages"] == ["hotwords"]
+    streamed = firstwords("transcribe", home / "streaming", "--stream", "--post", "numbers", stdin=b"")
+    assert "--post needs whole recordings" in str(streamed.exception)
 
 
 def test_a_stream(home: Path) -> None:

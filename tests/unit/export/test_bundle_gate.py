@@ -130,17 +130,21 @@ def test_streams_read_near_misses_as_those_of_the_model(bundles: dict[str, Made]
 def test_what_stays_behind_is_named(bundles: dict[str, Made]) -> None:
     made = bundles["ctc"]
     assert left_out(made.loaded, made.plan) == ()
-    recipe = made.loaded.recipe.with_(post=PostConfig(stages=("numbers",)), search=CtcBeamConfig(beam=4))
+    post = PostConfig.model_validate(
+        {"stages": ("numbers", "punctuation"), "punctuation": {"model": "marks"}}
+    )
+    recipe = made.loaded.recipe.with_(post=post, search=CtcBeamConfig(beam=4))
     loaded = replace(made.loaded, recipe=recipe, speech_gate=SpeechGate(0.1, frozenset({"a", "o"})))
-    formatting, search, closed = left_out(loaded, made.plan)
-    assert "formatting" in formatting
-    assert "numbers" in formatting
+    formatting, kept, search, closed = left_out(loaded, made.plan)
+    assert "(punctuation) is not in the bundle" in formatting
+    assert "(numbers) is in the bundle" in kept
+    assert ("sherpa-onnx" in kept) == (not made.plan.alone)
     assert "ctc_beam" in search
     assert "--beam" in search
     assert "2 words" in closed
     assert ("sherpa-onnx" in closed) == (not made.plan.alone)
     assert left_out(loaded, bundles["streaming ctc"].plan)[-1] == closed
-    _, _, lost = left_out(loaded, bundles["transducer"].plan)
+    *_, lost = left_out(loaded, bundles["transducer"].plan)
     assert "not in the bundle" in lost
     told = replace(made, left_out=(formatting, closed))
     card = write_bundle_card(told, ["PyTorch"], "20 utterances", "| |")

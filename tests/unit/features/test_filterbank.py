@@ -172,9 +172,7 @@ def test_impossible_settings_are_refused(values: dict[str, float]) -> None:
         parse_config(values, FbankConfig, name="fbank", source="recipe.toml")
 
 
-@given(
-    width=st.integers(1, 30), shift=st.integers(1, 12), more=st.integers(0, 90), rows=st.integers(0, 3)
-)
+@given(width=st.integers(1, 30), shift=st.integers(1, 12), more=st.integers(0, 90), rows=st.integers(0, 3))
 def test_windows_of_blocks_are_those_of_an_unfold(width: int, shift: int, more: int, rows: int) -> None:
     samples = torch.arange(rows * (width + more), dtype=torch.float32).reshape(rows, width + more)
     assert torch.equal(cut_windows(samples, width, shift), samples.unfold(1, width, shift))
