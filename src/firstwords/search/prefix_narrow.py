@@ -69,9 +69,7 @@ class Heard(NamedTuple):
     def of(cls, log_probs: Floats, blanks: Floats, tried: NDArray[np.bool_]) -> Heard:
         """(T, V) log-probabilities, those of the blank (T,), and what shall be tried beside it."""
         frames, tokens = np.nonzero(tried)
-        speaks = np.append(
-            True, tried.any(axis=1)
-        )  # True before the first frame: a silence begins there, too
+        speaks = np.append(True, tried.any(axis=1))  # a silence may begin with the first frame, too
         (starts,) = np.nonzero(speaks[:-1] | speaks[1:])  # frames that are not silence after silence
         sums = np.add.reduceat(blanks, starts) if len(starts) else blanks
         bounds = np.searchsorted(frames, np.append(starts, len(log_probs)))
