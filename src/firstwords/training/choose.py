@@ -66,8 +66,8 @@ PASSES = 15.0  # over the data: fewer, and a smaller model learns more in the sa
 GREATEST_BATCH = {"cpu": 60.0, "cuda": 600.0}
 LEAST_BATCH = {"cpu": 15.0, "cuda": 60.0}
 # Audio-seconds of a forward and backward pass on a CPU; larger batches are made of several. 80 s of S at once
-# take 2.3 GB, in two halves 1.6 (benchmarks/speed.py).
-_AT_ONCE: dict[Size, float] = {"S": 40, "M": 30, "L": 30}
+# take 2.3 GB, in two halves 1.6, in quarters 1.2 and 13 % more time than in halves (LOG.md, 2026-11-22).
+_AT_ONCE: dict[Size, float] = {"S": 20, "M": 20, "L": 20}
 
 
 @dataclass(frozen=True)
