@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from firstwords.export.runtime import Runtime
+    from firstwords.formatting.settings import PostConfig
     from firstwords.formatting.stage import Formatter
     from firstwords.inference.recognizer import Recognizer
 
@@ -35,34 +36,38 @@ def check_post(given: str | None, *, stream: bool) -> None:
 
 def apply_post(recognizer: Recognizer, given: str | None, say: Callable[[str], None]) -> None:
     """Set the stages of a recogniser, load what they need, and say which phrases are too short for one."""
+    recipe = recognizer.recipe
     if given is not None:
-        from firstwords.formatting.build import named_stages, recipe_formatter
-
-        config = named_stages(given, recognizer.recipe.post)
-        recognizer.formatter = recipe_formatter(
-            config, language=recognizer.recipe.language, folder=Path(recognizer.folder)
-        )
+        recognizer.formatter = _formatter(given, recipe.post, recipe.language, Path(recognizer.folder))
     _tell_too_short(recognizer.formatter, say)
 
 
 def apply_post_to_bundle(runtime: Runtime, given: str | None, say: Callable[[str], None]) -> None:
     """The same for a bundle, which has the stages that need no torch."""
+    facts = runtime.facts
     if given is not None:
-        from firstwords.errors import UsageError
-        from firstwords.export.stages import NEEDS_TORCH
-        from firstwords.formatting.build import named_stages, recipe_formatter
-
-        names = [part.partition("=")[0].strip() for part in given.split(",")]
-        if lost := NEEDS_TORCH.intersection(names):
-            raise UsageError(
-                f"--post {given}: '{min(lost)}' runs in torch, which a bundle does without.",
-                mend="Leave it out, or give the model folder in place of the bundle.",
-            )
-        config = named_stages(given, runtime.facts.post)
-        runtime.formatter = recipe_formatter(
-            config, language=runtime.facts.language, folder=runtime.bundle.folder
-        )
+        _refuse_torch(given)
+        runtime.formatter = _formatter(given, facts.post, facts.language, runtime.bundle.folder)
     _tell_too_short(runtime.formatter, say)
+
+
+def _formatter(given: str, trained: PostConfig | None, language: str, folder: Path) -> Formatter | None:
+    """--post and the stages of the recipe -> what formats; its files are sought from ``folder`` on."""
+    from firstwords.formatting.build import named_stages, recipe_formatter
+
+    return recipe_formatter(named_stages(given, trained), language=language, folder=folder)
+
+
+def _refuse_torch(given: str) -> None:
+    from firstwords.errors import UsageError
+    from firstwords.export.stages import NEEDS_TORCH
+
+    names = [part.partition("=")[0].strip() for part in given.split(",")]
+    if lost := NEEDS_TORCH.intersection(names):
+        raise UsageError(
+            f"--post {given}: '{min(lost)}' runs in torch, which a bundle does without.",
+            mend="Leave it out, or give the model folder in place of the bundle.",
+        )
 
 
 def _tell_too_short(formatter: Formatter | None, say: Callable[[str], None]) -> None:

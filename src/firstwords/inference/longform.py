@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
+from typing import TypeVar
 
 import numpy as np
 
@@ -23,6 +24,8 @@ from firstwords.errors import UsageError
 from firstwords.inference.journal import Journal
 from firstwords.inference.transcript import Token
 from firstwords.search.hypothesis import Hypothesis
+
+T = TypeVar("T")
 
 SILENT_PEAK = 1e-4  # samples that never exceed it (-80 dB of full scale) hold no speech
 _BREAK_SECONDS = 0.2  # between two windows that agree in nothing, such a gap parts words
@@ -131,14 +134,19 @@ def in_groups(windows: Iterable[Window], samples: int) -> Iterator[list[Window]]
 
 def utterance_groups(utterances: Iterable[Utterance], seconds: float) -> Iterator[list[Utterance]]:
     """Utterances in order, in groups of about so many seconds of audio that is held at once."""
-    group: list[Utterance] = []
+    return _grouped(utterances, lambda utterance: utterance.duration, seconds)
+
+
+def _grouped(items: Iterable[T], size: Callable[[T], float], most: float) -> Iterator[list[T]]:
+    """Items in order -> lists of them whose sizes come to at most so much, or of one item."""
+    group: list[T] = []
     held = 0.0
-    for utterance in utterances:
-        if group and held + utterance.duration > seconds:
+    for item in items:
+        if group and held + size(item) > most:
             yield group
             group, held = [], 0.0
-        group.append(utterance)
-        held += utterance.duration
+        group.append(item)
+        held += size(item)
     if group:
         yield group
 
@@ -170,28 +178,15 @@ def read_by_length(
     """
     readings: list[list[Hypothesis]] = [[] for _ in stretches]
     lengths = {i: len(samples) for i, samples in enumerate(stretches) if not is_silent(samples)}
-    for batches in _groups(batches_by_length(lengths, most), lengths, together):
+
+    def held(batch: list[int]) -> int:
+        return sum(lengths[i] for i in batch)
+
+    for batches in _grouped(batches_by_length(lengths, most), held, together):
         found = read([[stretches[i] for i in batch] for batch in batches])
         for i, own in zip(chain.from_iterable(batches), chain.from_iterable(found), strict=True):
             readings[i] = own
     return readings
-
-
-def _groups(
-    batches: Iterable[list[int]], lengths: Mapping[int, int], most: float
-) -> Iterator[list[list[int]]]:
-    """Batches -> groups of at most so many samples, or of one batch."""
-    group: list[list[int]] = []
-    held = 0
-    for batch in batches:
-        size = sum(lengths[i] for i in batch)
-        if group and held + size > most:
-            yield group
-            group, held = [], 0
-        group.append(batch)
-        held += size
-    if group:
-        yield group
 
 
 def window_config(seconds: float) -> WindowConfig:
