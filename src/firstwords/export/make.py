@@ -13,6 +13,7 @@ from firstwords.export.stages import portable_stages
 from firstwords.export.trace import require_onnx
 from firstwords.export.write import all_files, describe, make_graphs, refuse_other_folders, write_bundle
 from firstwords.model.checkpoint import LoadedModel, load_model
+from firstwords.nn.folding import folded_copy
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def make_bundle(
     require_onnx()
     refuse_other_folders(folder)
     loaded = load_model(model, device="cpu")
-    plan = plan_bundle(loaded.model, kind=kind, streaming=streaming, chunk_ms=chunk_ms)
+    plan = plan_bundle(folded_copy(loaded.model), kind=kind, streaming=streaming, chunk_ms=chunk_ms)
     report("tracing the graphs")
     graphs = make_graphs(plan)
     if int8:

@@ -1,8 +1,9 @@
-"""Fewer passes over memory in an ONNX file: constants that are added to a bias become part of it.
+"""Fewer passes over memory in an ONNX file: constants become part of the weights and biases beside them.
 
     Sub(Add(y, bias), c)             -> Add(y, bias - c)               SwooshL and SwooshR shift their input
     Add(MatMul(Sub(x, c), W), bias)  -> Add(MatMul(x, W), bias - c W)  and their output, by a number each
     Conv(Sub(x, c), W, bias)         -> Conv(x, W, bias - c W)         where nothing is filled up
+    Mul(Add(MatMul(x, W), bias), c)  -> Add(MatMul(x, c W), c bias)    half a feed-forward module
 
 ``log_of_sigmoid`` takes a logarithm out of graphs in eight bits.
 """
@@ -31,6 +32,21 @@ def fold_shifts(model: Any) -> None:
         if shift is None or _into_bias_before(graph, node, shift):
             continue
         _into_bias_behind(graph, node, shift)
+    graph.write()
+
+
+def fold_scales(model: Any) -> None:
+    """A number that what a matrix gives is multiplied with becomes part of the matrix and its bias."""
+    graph = _Graph(model.graph)
+    for node in list(graph.nodes):
+        if node.op_type != "Mul" or graph.is_result(node.output[0]):
+            continue
+        for place in range(2):
+            scale = graph.number(node.input[1 - place])
+            if scale is not None and _into_matrix(graph, node.input[place], scale):
+                node.input[0] = node.input[place]
+                graph.skip(node)
+                break
     graph.write()
 
 
@@ -118,7 +134,7 @@ class _Graph:
         """This input of a node becomes another constant; other readers of the old one keep it."""
         from onnx import numpy_helper
 
-        name = f"{node.output[0]}/bias"
+        name = f"{node.output[0]}/{place}"
         self.give(numpy_helper.from_array(values.astype(np.float32), name))
         node.input[place] = name
 
@@ -161,6 +177,23 @@ def _into_bias_before(graph: _Graph, node: Any, shift: float) -> bool:
         return False
     graph.change(maker, place, bias - shift)
     graph.skip(node)
+    return True
+
+
+def _into_matrix(graph: _Graph, name: str, scale: float) -> bool:
+    """scale * (x W + bias), read by nobody else."""
+    adds = graph.maker(name)
+    place = _bias_place(graph, adds) if adds is not None and adds.op_type == "Add" else None
+    if adds is None or place is None or graph.uses(name) != 1:
+        return False
+    product = graph.maker(adds.input[1 - place])
+    if product is None or product.op_type != "MatMul" or graph.uses(product.output[0]) != 1:
+        return False
+    weight, bias = graph.constant(product.input[1]), graph.constant(adds.input[place])
+    if weight is None or bias is None or bias.shape != weight.shape[1:]:
+        return False
+    graph.change(product, 1, weight * np.float32(scale))
+    graph.change(adds, place, bias * np.float32(scale))
     return True
 
 

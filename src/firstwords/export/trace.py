@@ -26,7 +26,7 @@ import torch
 from firstwords.errors import ConfigError, DependencyError
 from firstwords.export.graphs import Graph
 from firstwords.export.shrink import shorten_names, shrink_tables
-from firstwords.export.simplify import fold_shifts
+from firstwords.export.simplify import fold_scales, fold_shifts
 
 OPSET, IR_VERSION = 17, 8  # sherpa-onnx 2.0.1 refuses IR 14, which onnx writes of itself; older engines IR 10
 
@@ -49,6 +49,7 @@ def to_onnx(graph: Graph) -> bytes:
     model = onnx.load_from_string(_folded(_traced(graph)))
     refuse_branches(model)
     fold_shifts(model)
+    fold_scales(model)
     if graph.least:
         _fill_up(model, graph.inputs[0], graph.least)
     model.ir_version = IR_VERSION

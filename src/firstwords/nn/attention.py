@@ -21,12 +21,14 @@ from firstwords.nn.sharing import (
     HIDDEN,
     attend,
     attention_scores,
+    join_heads,
     share,
+    span_of,
     split_heads,
     split_offsets,
     weights_of,
 )
-from firstwords.tensors import is_captured
+from firstwords.tensors import is_captured, split_evenly
 
 
 @final
@@ -138,14 +140,13 @@ class RelativeSelfAttention(nn.Module):
     def _attend(
         self, q: Tensor, keys_values: Tensor, positions: Tensor, hidden: Tensor | None
     ) -> Float[Tensor, "batch time outdim"]:
-        dim = q.shape[2]
-        scale = (dim // self.heads) ** -0.5
-        k, v = (split_heads(part, self.heads) for part in keys_values.chunk(2, dim=2))
+        scale = (int(q.shape[2]) // self.heads) ** -0.5
+        k, v = (split_heads(part, self.heads) for part in split_evenly(keys_values, 2))
         content = split_heads(torch.add(q, self.content_bias.to(q.dtype)) * scale, self.heads)
         place = split_heads(torch.add(q, self.position_bias.to(q.dtype)) * scale, self.heads)
         r = split_offsets(self.position_proj(positions.to(q.dtype)), self.heads)
         if is_captured():
-            weights = weights_of(attention_scores(content, k, place, r), hidden)
+            weights = weights_of(attention_scores(content, k, place, r, span_of(positions, hidden)), hidden)
         else:
             weights = share(content, k, place, r, hidden)
-        return self.out_proj(attend(weights, v).transpose(1, 2).flatten(2))
+        return self.out_proj(join_heads(attend(weights, v)))

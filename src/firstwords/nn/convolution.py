@@ -134,7 +134,11 @@ class ConvolutionModule(nn.Module):
         return self._finish(x, real), cache
 
     def _finish(self, x: Tensor, real: Tensor | None) -> Tensor:
-        x = self.norm(x, real) if isinstance(self.norm, MaskedBatchNorm | Folded) else self.norm(x)
+        if isinstance(self.norm, MaskedBatchNorm | Folded):
+            # Only statistics must not see padding: what follows looks at each frame by itself.
+            x = self.norm(x, real if self.training else None)
+        else:
+            x = self.norm(x)
         return self.out_proj(F.silu(x))
 
     def folds(self) -> Iterable[tuple[str, str]]:

@@ -11,8 +11,9 @@ convolved with the zeros beyond an utterance's ends, which are not zero before t
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable
-from typing import Protocol, cast, runtime_checkable
+from typing import Protocol, TypeVar, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from firstwords.nn.depthwise import DepthwiseConv
 from firstwords.nn.norms import Folded, MaskedBatchNorm
 
+ModuleT = TypeVar("ModuleT", bound=nn.Module)
 Neighbour = nn.Linear | nn.Conv1d | nn.Conv2d | DepthwiseConv
 
 
@@ -55,6 +57,14 @@ def foldings(model: nn.Module) -> dict[str, str]:
             if isinstance(model.get_submodule(target), Neighbour) and _is_open(model.get_submodule(place)):
                 found[place] = target
     return found
+
+
+def folded_copy(model: ModuleT) -> ModuleT:
+    """A copy in which everything is folded that can be; the outputs in evaluation mode are the same."""
+    model = copy.deepcopy(model)
+    for path in foldings(model):
+        fold(model, path)
+    return model
 
 
 def _is_open(module: nn.Module) -> bool:

@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from firstwords.tensors import is_captured
+from firstwords.tensors import is_captured, is_traced
 
 HIDDEN = -1000.0  # score of a source that must not be seen
 SCORE_LIMIT, SCORE_PENALTY = 25.0, 1e-4
@@ -227,28 +227,53 @@ def split_offsets(
     return positions.reshape(positions.shape[0], heads, int(positions.shape[1]) // heads).transpose(0, 1)
 
 
+class Span(NamedTuple):
+    """Who looks and what is looked at, counted."""
+
+    rows: int
+    sources: int
+
+
+def span_of(positions: Tensor, hidden: Tensor | None) -> Span | None:
+    """From what all layers share: so a graph that is captured asks for sizes once, not in every layer."""
+    if hidden is None or not is_captured():
+        return None
+    sources = hidden.shape[-1]
+    return Span(positions.shape[0] + 1 - sources, sources)
+
+
 def attention_scores(
     q: Float[Tensor, "batch heads time query"],
     k: Float[Tensor, "batch heads sources query"],
     p: Float[Tensor, "batch heads time position"] | None,
     r: Float[Tensor, "heads offsets position"],
+    span: Span | None = None,
 ) -> Float[Tensor, "batch heads time sources"]:
     """q kᵀ + aligned(p rᵀ) in one go, differentiable by autograd: the plain form of the above."""
     scores = q @ k.transpose(2, 3)
-    return scores if p is None else scores + align_offsets((p @ r.transpose(1, 2)).contiguous(), k.shape[2])
+    if p is None:
+        return scores
+    if not is_captured():
+        return scores + align_offsets((p @ r.transpose(1, 2)).contiguous(), k.shape[2])
+    # No runtime knows strides. With one column more, each row begins one place later.
+    wide = p @ torch.nn.functional.pad(r, (0, 0, 0, 1)).transpose(1, 2)
+    rows, sources = span or Span(q.shape[2], k.shape[2])
+    flat = wide.reshape(wide.shape[0], wide.shape[1], -1)[:, :, rows - 1 : -1]
+    return scores + flat.reshape(flat.shape[0], flat.shape[1], rows, -1)[..., :sources]
 
 
 def weights_of(scores: Tensor, hidden: Tensor | None) -> Tensor:
     """Scores -> softmax over the sources, in float32 inside also for bfloat16."""
-    return (scores if hidden is None else scores.masked_fill(hidden, HIDDEN)).softmax(dim=-1)
+    if hidden is None:
+        return scores.softmax(dim=-1)
+    if is_traced():  # a sum: engines have fast code for it, and what is added is made once for all layers
+        return (scores + hidden.to(scores.dtype) * HIDDEN).softmax(dim=-1)
+    return scores.masked_fill(hidden, HIDDEN).softmax(dim=-1)
 
 
 def align_offsets(scores: Float[Tensor, "batch heads rows offsets"], sources: int) -> Tensor:
     """Column j of row i of the result is column rows-1-i+j: a view (B, H, rows, sources), no copy."""
     rows, offsets = scores.shape[2], scores.shape[3]
-    if is_captured():  # no runtime knows strides; with one column more, each row begins one place later
-        flat = torch.nn.functional.pad(scores, (0, 1)).reshape(*scores.shape[:2], -1)
-        return flat[:, :, rows - 1 : rows - 1 + rows * offsets].reshape(scores.shape)[..., :sources]
     strides = (scores.stride(0), scores.stride(1), offsets - 1, 1)
     shape = (scores.shape[0], scores.shape[1], rows, sources)
     return scores.as_strided(shape, strides, scores.storage_offset() + rows - 1)

@@ -9,7 +9,7 @@ import pytest
 from onnx import checker, helper
 from test_shrink import model_of, result
 
-from firstwords.export.simplify import fold_shifts, log_of_sigmoid
+from firstwords.export.simplify import fold_scales, fold_shifts, log_of_sigmoid
 
 GENERATOR = np.random.default_rng(0)
 NODE = helper.make_node
@@ -60,6 +60,32 @@ def test_a_convolution_takes_a_shift_where_nothing_is_filled_up(pads: list[int],
     fold_shifts(model)
     assert kinds(model)["Sub"] == left
     np.testing.assert_allclose(result(model, x), wanted, atol=1e-5)
+
+
+def test_scales_become_part_of_the_matrix() -> None:
+    """The second product is read twice, the third multiplied by a vector: both stay."""
+    weights = {"w": random(6, 8), "b": random(8), "half": np.array(0.5, np.float32), "v": random(8)}
+    nodes = [
+        NODE("MatMul", ["x", "w"], ["p"]),
+        NODE("Add", ["b", "p"], ["q"]),
+        NODE("Mul", ["q", "half"], ["m"]),
+        NODE("MatMul", ["x", "w"], ["n"]),
+        NODE("Add", ["n", "b"], ["o"]),
+        NODE("Mul", ["half", "o"], ["r"]),
+        NODE("Add", ["o", "r"], ["s"]),
+        NODE("MatMul", ["x", "w"], ["i"]),
+        NODE("Add", ["i", "b"], ["j"]),
+        NODE("Mul", ["j", "v"], ["k"]),
+        NODE("Add", ["s", "k"], ["l"]),
+        NODE("Add", ["m", "l"], ["y"]),
+    ]
+    model = model_of(nodes, weights, (3, 6))
+    x = random(3, 6)
+    wanted = result(model, x)
+    fold_scales(model)
+    checker.check_model(model, full_check=True)
+    assert kinds(model)["Mul"] == 2
+    np.testing.assert_allclose(result(model, x), wanted, atol=2e-5)
 
 
 def test_what_others_read_stays() -> None:

@@ -26,6 +26,7 @@ from firstwords.nn.sharing import (
     join_heads,
     punish_large,
     share,
+    span_of,
     split_heads,
     split_offsets,
     weights_of,
@@ -109,7 +110,7 @@ class AttentionWeights(Scheduled):
         | None = None,
     ) -> Float[Tensor, "batch heads time sources"]:
         """``hidden`` (True = must not be seen) broadcasts over (B, H, T, S)."""
-        scores = attention_scores(*self._scored(x, positions))
+        scores = attention_scores(*self._scored(x, positions), span_of(positions, hidden))
         if self._punishes():
             scores = punish_large(scores)
         return weights_of(scores, hidden)
@@ -145,7 +146,7 @@ class AttentionWeights(Scheduled):
         q, k, p = self._project(x)
         k = torch.cat((cache, k), dim=1)
         q, k_heads = split_heads(q, self.heads), split_heads(k, self.heads)
-        scores = attention_scores(q, k_heads, *self._place(p, positions))
+        scores = attention_scores(q, k_heads, *self._place(p, positions), span_of(positions, hidden))
         return weights_of(scores, hidden), k[:, k.shape[1] - cache.shape[1] :]
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -212,7 +213,8 @@ class NonlinAttention(nn.Module):
     ) -> Float[Tensor, "batch time dim"]:
         s, x, y = split_evenly(self.in_proj(x), 3)
         x = self.whiten1(x) * self.balancer(s).tanh()
-        return self.whiten2(self.out_proj(attend(weights, x.unsqueeze(1)).squeeze(1) * y))
+        sums = attend(weights, x.unsqueeze(1))  # not squeezed: ONNX would ask first whether it can be
+        return self.whiten2(self.out_proj(sums.reshape(sums.shape[0], -1, int(sums.shape[3])) * y))
 
     def step(
         self,
