@@ -91,6 +91,8 @@ def main() -> None:
         overrides=[f"seed={options.seed}", *options.set],
         threads=options.threads,
     )
+    if not result.finished:
+        raise SystemExit("Interrupted, not scored. The same command goes on with it.")
     report: dict[str, Any] = {
         "date": date.today().isoformat(),
         "machine": machine_name(),

@@ -131,7 +131,7 @@ def main() -> None:
         speakers = sorted({u.speaker or "" for u in load_corpus(options.digits).utterances})
         make_calls(options.digits, options.noise, corpus, {"dev": speakers[0], "test": speakers[1]})
     folder = options.noise.resolve().as_posix()
-    train_corpus(
+    done = train_corpus(
         corpus,
         options.folder / f"model-{options.seed}",
         size="nano",
@@ -143,6 +143,8 @@ def main() -> None:
             *options.set,
         ],
     )
+    if not done.finished:
+        raise SystemExit("Interrupted, not scored. The same command goes on with it.")
     recognizer = Recognizer.load(options.folder / f"model-{options.seed}", device="cpu")
     scorer = grammar(recognizer, options.order)
     score = normalizer(recognizer.recipe.text.scoring)

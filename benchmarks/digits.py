@@ -111,7 +111,7 @@ def with_words(folder: Path, corpus: Corpus, order: int) -> Recognizer:
 def one_run(name: str, corpus: Path, split: str, seed: int, options: argparse.Namespace) -> tuple[int, int]:
     """Train and score -> clips read right, clips; with --words those of the second scoring."""
     folder = options.folder / f"{name}-{seed}"
-    train_corpus(
+    done = train_corpus(
         corpus,
         folder,
         minutes=options.minutes,
@@ -119,6 +119,8 @@ def one_run(name: str, corpus: Path, split: str, seed: int, options: argparse.Na
         overrides=[f"seed={seed}", *options.set],
         threads=options.threads,
     )
+    if not done.finished:
+        raise SystemExit(f"{name}, seed {seed}: interrupted, not scored. The same command goes on with it.")
     loaded = load_corpus(corpus)
     found = scored(f"{name}, seed {seed}", evaluate_model(folder, loaded, split))
     if options.words is not None:

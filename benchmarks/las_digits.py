@@ -115,7 +115,8 @@ def main() -> None:
         ),
     )
     model = options.folder / f"model-{options.seed}"
-    train_corpus(corpus, model, recipe=recipe, threads=1)
+    if not train_corpus(corpus, model, recipe=recipe, threads=1).finished:
+        raise SystemExit("Interrupted, not scored. The same command goes on with it.")
     for split in ("dev",) if options.no_test else ("dev", "test"):
         found = evaluate_model(model, load_corpus(corpus), split)
         low, high = found.grapheme_interval.low, found.grapheme_interval.high
