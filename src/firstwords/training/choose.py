@@ -66,8 +66,9 @@ PASSES = 15.0  # over the data: fewer, and a smaller model learns more in the sa
 GREATEST_BATCH = {"cpu": 60.0, "cuda": 600.0}
 LEAST_BATCH = {"cpu": 15.0, "cuda": 60.0}
 # Audio-seconds of a forward and backward pass on a CPU; larger batches are made of several. 80 s of S at once
-# take 2.3 GB, in two halves 1.6, in quarters 1.2 and 13 % more time than in halves (LOG.md, 2026-11-22).
-_AT_ONCE: dict[Size, float] = {"S": 20, "M": 20, "L": 20}
+# take 2.3 GB, in thirds 1.6 and 5 to 7 % more time than in halves, in quarters 1.2 and 13 to 17 % (LOG.md,
+# 2026-11-22).
+_AT_ONCE: dict[Size, float] = {"S": 27, "M": 27, "L": 27}
 
 
 @dataclass(frozen=True)
@@ -174,7 +175,7 @@ def choose_recipe(
         ),
         training=TrainingConfig(
             minutes=budget,
-            batch_seconds=batch / parts,
+            batch_seconds=round(batch / parts, 1),
             accumulate=parts,
             sorted_first_epoch=False,
             specaugment=masks,
