@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-
 from firstwords.model.speech_model import SpeechModel
 from firstwords.model.structure import Fold
-from firstwords.nn.folding import fold, foldings
+from firstwords.nn.folding import folded_copy
 
 
 def folded(model: SpeechModel) -> tuple[SpeechModel, list[str]]:
     """The model without those norms, and their paths; the one given stays as it is."""
-    new = copy.deepcopy(model).eval()
-    paths = list(foldings(new))
-    for path in paths:
-        fold(new, path)
+    new, paths = folded_copy(model)
     new.structure = model.structure.then(Fold(module=path) for path in paths)
     return new, paths

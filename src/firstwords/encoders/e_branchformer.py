@@ -23,6 +23,7 @@ from firstwords.nn.convolution import DepthwiseOverTime
 from firstwords.nn.dropout import Dropout
 from firstwords.nn.feedforward import FeedForward
 from firstwords.nn.subsampling import SubsamplingConfig
+from firstwords.tensors import split_evenly
 
 _PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
@@ -85,7 +86,7 @@ class ConvolutionalGate(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch time dim"], real: Bool[Tensor, "batch time"] | None
     ) -> Float[Tensor, "batch time outdim"]:
-        x, gate = F.gelu(self.in_proj(x)).chunk(2, dim=2)
+        x, gate = split_evenly(F.gelu(self.in_proj(x)), 2)
         return self.out_proj(self.dropout(x * self.convolution(self.norm(gate), real)))
 
 

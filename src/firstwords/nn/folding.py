@@ -59,12 +59,13 @@ def foldings(model: nn.Module) -> dict[str, str]:
     return found
 
 
-def folded_copy(model: ModuleT) -> ModuleT:
-    """A copy in which everything is folded that can be; the outputs in evaluation mode are the same."""
-    model = copy.deepcopy(model)
-    for path in foldings(model):
-        fold(model, path)
-    return model
+def folded_copy(model: ModuleT) -> tuple[ModuleT, list[str]]:
+    """A copy in evaluation mode in which all that can be is folded, and the paths of what was."""
+    new = copy.deepcopy(model).eval()
+    paths = list(foldings(new))
+    for path in paths:
+        fold(new, path)
+    return new, paths
 
 
 def _is_open(module: nn.Module) -> bool:

@@ -259,7 +259,7 @@ def attention_scores(
     wide = p @ torch.nn.functional.pad(r, (0, 0, 0, 1)).transpose(1, 2)
     rows, sources = span or Span(q.shape[2], k.shape[2])
     flat = wide.reshape(wide.shape[0], wide.shape[1], -1)[:, :, rows - 1 : -1]
-    return scores + flat.reshape(flat.shape[0], flat.shape[1], rows, -1)[..., :sources]
+    return scores + flat.reshape(-1, int(flat.shape[1]), rows, rows + sources - 1)[..., :sources]
 
 
 def weights_of(scores: Tensor, hidden: Tensor | None) -> Tensor:

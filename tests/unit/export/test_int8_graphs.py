@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ from firstwords.export.quantize import in_eight_bits, pack_vectors
 from firstwords.export.trace import to_onnx
 from firstwords.model.recipe import Recipe
 from firstwords.model.speech_model import SpeechModel
+from firstwords.nn.folding import folded_copy
 from firstwords.nn.norms import MaskedBatchNorm
 from tone_corpus import tone_recipe
 
@@ -66,6 +68,20 @@ def graphs(request: pytest.FixtureRequest) -> tuple[str, bytes, bytes]:
                 module.bias.normal_(0, 0.5)
     content = to_onnx(plan_bundle(model, kind="ctc").graphs["model"])
     return request.param, content, in_eight_bits(content)
+
+
+@pytest.mark.parametrize("kind", ["conformer", "e_branchformer"])
+def test_layers_ask_for_no_sizes(kind: str) -> None:
+    """Sizes of sequences are asked of what all layers share, however many there are."""
+    counts: list[Counter[str]] = []
+    for layers in (1, 3):
+        values = tone_recipe().model_dump()
+        values["encoder"] = {"kind": kind, "dim": 16, "heads": 2, "feedforward": 32, "layers": layers}
+        model = folded_copy(SpeechModel(Recipe.model_validate(values), 30))[0]
+        graph = onnx.load_from_string(to_onnx(plan_bundle(model, kind="ctc").graphs["model"])).graph
+        counts.append(Counter(node.op_type for node in graph.node))
+    assert counts[0]["Shape"] == counts[1]["Shape"]
+    assert counts[0]["MatMul"] < counts[1]["MatMul"]
 
 
 def test_fewer_bytes(graphs: tuple[str, bytes, bytes]) -> None:
