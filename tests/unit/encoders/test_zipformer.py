@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from firstwords.encoders.zipformer import Zipformer, ZipformerConfig, constraints
+from firstwords.encoders.zipformer.activations import by_rows
 from firstwords.encoders.zipformer.attention import RelativePositions
+from firstwords.encoders.zipformer.frontend import ConvNeXt
 from firstwords.encoders.zipformer.schedules import Scheduled
 from firstwords.errors import ConfigError
 from firstwords.tensors import Padded, pad
@@ -329,3 +331,31 @@ def test_position_table_does_not_grow_when_number_formats_take_turns() -> None:
     longer = positions(200, like=like)
     assert longer.shape[0] == 399
     assert len(positions.table) <= 2 * 256 + 1
+
+
+def test_the_front_end_in_parts_of_its_rows_is_the_whole() -> None:
+    """Without gradients a few rows at a time: 5,700 of 216 places are several parts."""
+    torch.manual_seed(3)
+    block = ConvNeXt(72).eval()
+    x = torch.randn(2, 150, 19, 72)
+    whole = block(x)
+    with torch.no_grad():
+        torch.testing.assert_close(block(x), whole, rtol=1e-5, atol=1e-6)
+
+
+def test_rows_are_worked_on_in_parts_only_where_they_do_not_fit() -> None:
+    heard: list[int] = []
+
+    def work(rows: Tensor) -> Tensor:
+        heard.append(rows.numel() // 4)
+        return 2 * rows[..., :3]
+
+    x = torch.arange(4.0 * 7 * 100_000).view(7, 100_000, 4)
+    with torch.no_grad():
+        found = by_rows(work, x, 8)
+    assert torch.equal(found, 2 * x[..., :3])
+    assert len(heard) > 1
+    assert sum(heard) == 700_000
+    heard.clear()
+    by_rows(work, x, 8)  # autograd would keep every part
+    assert heard == [700_000]

@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from firstwords.encoders.zipformer.activations import (
     BiasNorm,
+    by_rows,
     dropout_over_time,
     initialize_scaled,
     swoosh_l,
@@ -137,6 +138,9 @@ class ConvNeXt(Scheduled):
         return convolve(x, layer, (LOOK_AHEAD, LOOK_AHEAD))
 
     def _branch(self, x: Tensor) -> Tensor:
+        return by_rows(self._mix, x, self.pointwise_conv1.out_channels)
+
+    def _mix(self, x: Tensor) -> Tensor:
         hidden = F.linear(x, self.pointwise_conv1.weight.flatten(1), self.pointwise_conv1.bias)
         hidden = swoosh_l(self.hidden_balancer(hidden))
         return F.linear(hidden, self.pointwise_conv2.weight.flatten(1), self.pointwise_conv2.bias)
