@@ -10,8 +10,9 @@ of the numbers: its strings of three to seven digits are random. Clips of one sp
 folds 1 to 3 are noise in training, 4 lies over dev and 5 over test, at exactly 5 dB.
 
 The n-gram is estimated from the list of subscribers, each number once; with whole words as pieces (--set
-'tokenizer={kind="subwords",model="bpe",vocabulary=80}') --order 7 holds a number and its end. Weight and bonus are chosen on dev by
-word errors, greedy and with a beam of 10; with --test the test calls are read with that setting, once.
+'tokenizer={kind="subwords",model="bpe",vocabulary=80}') --order 7 holds a number and its end.
+Weight and bonus are chosen on dev by word errors, greedy and with a beam of 10; with --test the test calls
+are read with that setting, once.
 """
 
 from __future__ import annotations

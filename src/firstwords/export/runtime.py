@@ -327,7 +327,7 @@ class Runtime:
         if self.facts.streaming:
             return [self._through_stream(one, threads) for one in batch]
         least = round(_SHORTEST * self.sample_rate)
-        filled = [np.pad(one, (0, max(0, least - len(one)))) for one in batch]
+        filled = [one if len(one) >= least else np.pad(one, (0, least - len(one))) for one in batch]
         return self._graphs.encode(filled, threads)
 
     def _through_stream(self, samples: Samples, threads: int) -> Frames:

@@ -36,7 +36,7 @@ def one_channel(samples: npt.NDArray[np.floating], sample_rate: int | None, want
             f"A sample rate of {sample_rate} Hz is not believable.",
             mend=f"Give it in hertz, {MIN_RATE} to {MAX_RATE}: 16000, for example.",
         )
-    return resample(samples.astype(np.float32), sample_rate or wanted, wanted)
+    return resample(samples.astype(np.float32, copy=False), sample_rate or wanted, wanted)
 
 
 def load_short(utterance: Utterance, sample_rate: int) -> Loaded:

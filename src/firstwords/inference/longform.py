@@ -80,8 +80,7 @@ def transcribe_blocks(
             told(tokens)
         found = decode([window.samples for window in spoken]) if spoken else []
         for window, read in zip(spoken, found, strict=True):
-            offset = window.start_sample / sample_rate
-            heard = [replace(token, start=token.start + offset, end=token.end + offset) for token in read]
+            heard = _later(read, window.start_sample / sample_rate)
             cut = window.keep_start / sample_rate
             # A stretch that begins after a pause begins at most a step of the grid before what it keeps.
             again = window.start_sample <= window.keep_start - grid
@@ -92,6 +91,12 @@ def transcribe_blocks(
         if progress is not None:
             progress(duration)
     return tokens, duration
+
+
+def _later(tokens: list[Token], seconds: float) -> list[Token]:
+    if not seconds:
+        return tokens
+    return [replace(token, start=token.start + seconds, end=token.end + seconds) for token in tokens]
 
 
 def _append(tokens: list[Token], heard: list[Token], cut: float, overlap: float) -> int:
