@@ -39,8 +39,12 @@ class Graphs:
         self._engines: dict[tuple[str, int], Engine] = {}
 
     def engine(self, part: str, threads: int = 1) -> Engine:
-        """The graph of a part of the bundle, for runs of so many threads at most."""
-        if len(self._bundle.contents[self.main]) < WORTH_THREADS:
+        """The graph of a part of the bundle, for runs of so many threads at most.
+
+        Only a large main graph gets several: threads of another graph would wait for its next run, spinning,
+        and take the processor from those of the main one (S on two cores: half the speed).
+        """
+        if part != self.main or len(self._bundle.contents[self.main]) < WORTH_THREADS:
             threads = 1
         found = self._engines.get((part, threads))
         if found is None:
@@ -62,7 +66,7 @@ class Graphs:
         padded = np.zeros((len(batch), int(lengths.max(initial=0))), dtype=np.float32)
         for row, samples in enumerate(batch):
             padded[row, : len(samples)] = samples
-        frames, counts = self.engine("features", threads).pass_on([value_of(padded), value_of(lengths)])
+        frames, counts = self.engine("features").pass_on([value_of(padded), value_of(lengths)])
         values, sizes = self.engine(self.main, threads).pass_on([frames, counts])
         encoded, sizes = values.numpy(), sizes.numpy()
         return [encoded[row, : int(size)] for row, size in enumerate(sizes)]

@@ -45,9 +45,8 @@ class BundleEncoding:
 
     def __init__(self, graphs: Graphs, facts: BundleFacts, threads: int | None = None) -> None:
         assert facts.chunk is not None
-        threads = threads or graphs.threads
-        self._features = graphs.engine("features", threads)
-        self._model = graphs.engine(graphs.main, threads)
+        self._features = graphs.engine("features")
+        self._model = graphs.engine(graphs.main, threads or graphs.threads)
         self._chunk, self._shift = facts.chunk, round(facts.frame_shift_ms / 1000 * facts.sample_rate)
         self._margin = graphs.margin(self._shift)
         self._subsampling = facts.subsampling

@@ -128,7 +128,7 @@ def test_graphs_for_several_threads_are_made_when_a_batch_of_a_large_model_is_al
     several._decode([sing("aei", np.random.default_rng(0)), sing("ou", np.random.default_rng(1))])
     assert {threads for _, threads in made} == {1}
     several._decode([sing("aei", np.random.default_rng(0))])
-    assert {part for part, threads in made if threads == 2} == {"features", several._graphs.main}
+    assert {part for part, threads in made if threads == 2} == {several._graphs.main}
 
 
 def test_numbers_of_the_host_stay_what_they_were(runtime: Runtime) -> None:
