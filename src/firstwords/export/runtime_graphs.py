@@ -41,8 +41,8 @@ class Graphs:
     def engine(self, part: str, threads: int = 1) -> Engine:
         """The graph of a part of the bundle, for runs of so many threads at most.
 
-        Only a large main graph gets several: threads of another graph would wait for its next run, spinning,
-        and take the processor from those of the main one (S on two cores: half the speed).
+        Only a large main graph gets several. With two for the features as well, S read 5 s on two cores at half
+        the speed (LOG.md, 2026-11-22): threads of one graph seem to stay busy while the other is computed.
         """
         if part != self.main or len(self._bundle.contents[self.main]) < WORTH_THREADS:
             threads = 1

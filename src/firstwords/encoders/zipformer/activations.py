@@ -65,7 +65,7 @@ def by_rows(
     """``work(x)``, which treats every row by itself and is ``hidden`` wide inside.
 
     Without gradients, on a CPU, a few rows at a time, so that what is inside never leaves the caches; the
-    front end of S alone would write 116 MB for 80 s of speech and read it again.
+    front end of S would write 116 MB for 80 s of speech and read it again.
     """
     step = max(1, torch.get_num_threads() * _BLOCK // hidden)
     rows = x.reshape(-1, x.shape[-1])
