@@ -41,8 +41,8 @@ class Graphs:
     def engine(self, part: str, threads: int = 1) -> Engine:
         """The graph of a part of the bundle, for runs of so many threads at most.
 
-        Only a large main graph gets several. With two for the features as well, S read 5 s on two cores at half
-        the speed (LOG.md, 2026-11-22): threads of one graph seem to stay busy while the other is computed.
+        Only a large main graph gets several. With two for the features as well, S read 5 s on two cores at
+        half the speed (LOG.md, 2026-11-22): threads of one graph seem to stay busy while the other runs.
         """
         if part != self.main or len(self._bundle.contents[self.main]) < WORTH_THREADS:
             threads = 1
