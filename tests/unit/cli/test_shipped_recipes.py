@@ -33,7 +33,8 @@ def test_a_file_is_preferred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(
-        ConfigError, match=r"(?s)--recipe confromer: no such file.*conformer, conformer_hour, ctc"
+        ConfigError,
+        match=r"(?s)--recipe confromer: no such file.*conformer, conformer_hour, conformer_voices, ctc",
     ) as found:
         find_recipe(Path("confromer"))
     assert "transformer" not in str(found.value)
