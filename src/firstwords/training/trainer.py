@@ -189,4 +189,5 @@ def make_optimizer(model: torch.nn.Module, kind: str, *, rate: float, weight_dec
     parameters = list(model.parameters())
     if kind == "scaled_adam":
         return ScaledAdam(parameters, lr=rate, clipping_scale=2.0)
-    return torch.optim.AdamW(parameters, lr=rate, weight_decay=weight_decay, betas=(0.9, 0.98))
+    # In one kernel: on a CPU 13.5 -> 2.5 ms a step for 285 tensors of 2.4 M numbers (LOG.md, 2026-11-22).
+    return torch.optim.AdamW(parameters, lr=rate, weight_decay=weight_decay, betas=(0.9, 0.98), fused=True)

@@ -17,7 +17,7 @@ from firstwords.training.gradients import StepSums, backward, join
 from firstwords.training.log import read_log
 from firstwords.training.resume import Checkpoints
 from firstwords.training.session import Run
-from firstwords.training.trainer import train
+from firstwords.training.trainer import make_optimizer, train
 from toy_task import ToyDev, ToyLoader, ToyTask, toy_optimizer, toy_run
 
 
@@ -291,3 +291,31 @@ def test_memory_that_a_library_misses_counts_too() -> None:
     assert is_out_of_memory(caught.value)
     assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+
+
+def test_adamw_is_the_published_one_whatever_the_layout() -> None:
+    """Loshchilov and Hutter, 2019, arXiv:1711.05101, algorithm 2, in float64, on kernels of both layouts."""
+    torch.manual_seed(0)
+    model = torch.nn.ModuleList(
+        [torch.nn.Conv2d(8, 16, 3).to(memory_format=torch.channels_last), torch.nn.Conv2d(8, 16, 3)]
+    )
+    rate, decay, b1, b2 = 0.01, 0.1, 0.9, 0.98
+    made = make_optimizer(model, "adamw", rate=rate, weight_decay=decay)
+    params = list(model.parameters())
+    wanted = [p.detach().double().contiguous() for p in params]
+    first, second = [torch.zeros_like(w) for w in wanted], [torch.zeros_like(w) for w in wanted]
+    for step in range(1, 6):
+        model.zero_grad()
+        x = torch.randn(2, 8, 9, 7)
+        for conv in model:
+            conv(x.contiguous(memory_format=torch.channels_last)).square().mean().backward()
+        for place, p in enumerate(params):
+            assert p.grad is not None
+            g, w = p.grad.double().contiguous(), wanted[place]
+            first[place] = b1 * first[place] + (1 - b1) * g
+            second[place] = b2 * second[place] + (1 - b2) * g * g
+            change = first[place] / (1 - b1**step) / ((second[place] / (1 - b2**step)).sqrt() + 1e-8)
+            wanted[place] = w - rate * (change + decay * w)
+        made.step()
+        for p, w in zip(params, wanted, strict=True):
+            torch.testing.assert_close(p.detach().double().contiguous(), w, rtol=1e-5, atol=1e-6)
