@@ -31,6 +31,8 @@ PHASES = 0.3  # of the run
 
 REPLAN_AT = (0.1, 0.25, 0.45, 0.65, 0.8)  # progress at which the time left is looked at again
 _WORTH_REPLANNING = 0.05  # relative change of the steps left
+_FEWEST = 3  # validations
+_MOST_VALIDATING = 1 / 3  # of the time
 
 
 @dataclass(frozen=True)
@@ -144,17 +146,21 @@ def make_plan(
     if epochs is not None:
         limits.append(round(epochs * steps_in_epoch))
     most = min(limits) if limits else None
-    reserve = 0.0
+    reserve, fewest = 0.0, _FEWEST
     if minutes is not None:
         reserve = 2 * validation_seconds + 3.0  # the end: last and averaged weights, and the files
         usable = minutes * 60 - elapsed - reserve
-        # Validations may take a twentieth of the time, but there are at least three of them.
-        for_steps = usable - max(0.05 * usable, 3 * validation_seconds)
+        # Validations may take a twentieth of the time, but there are at least three of them, unless that is
+        # more than a third of it. The last one is in the reserve where there are fewer.
+        affordable = int(_MOST_VALIDATING * usable / max(validation_seconds, 1e-3))
+        fewest = max(1, min(_FEWEST, affordable))
+        counted = fewest if fewest == _FEWEST else fewest - 1
+        for_steps = usable - max(0.05 * usable, counted * validation_seconds)
         limits.append(int(max(0.0, for_steps) / seconds_per_step))
     total = max(1, min(limits))
     if validate_every is None:
         cheap = 0.05 * total * seconds_per_step / max(validation_seconds, 1e-3)
-        validate_every = max(1, -(-total // max(3, min(20, int(cheap)))))
+        validate_every = max(1, -(-total // max(fewest, min(20, int(cheap)))))
     if schedule_scale is None:
         schedule_scale = max(REFERENCE_STEPS / (PHASES * total), step_seconds / REFERENCE_SECONDS)
     return Plan(

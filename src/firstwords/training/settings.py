@@ -96,7 +96,7 @@ class TrainingConfig(Config):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     memory_share: float = Field(default=0.8, gt=0, le=1)  # of the free memory that a batch may fill
 
-    validate_every: int | Literal["auto"] = "auto"  # steps; auto: 3 to 20 times a run, by their cost
+    validate_every: int | Literal["auto"] = "auto"  # steps; auto: 1 to 20 times a run, by their cost
     max_validation_seconds: float = Field(default=1800, gt=0)  # of dev audio used while training
     save_every_seconds: float = Field(default=120.0, gt=0)
     early_stop: int | None = Field(default=None, ge=1)  # validations without a better dev CER

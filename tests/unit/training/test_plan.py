@@ -41,6 +41,15 @@ def test_a_slow_validation_is_made_seldom() -> None:
     assert made.steps / made.validate_every == pytest.approx(3, abs=1)
 
 
+@pytest.mark.parametrize(("seconds", "count"), [(25.0, 2), (50.0, 1), (80.0, 1)])
+def test_where_three_validations_are_a_third_of_the_time_there_are_fewer(seconds: float, count: int) -> None:
+    """S on one core, 3 minutes, 28 s a validation: one step was planned, and half the time was left."""
+    made = plan(minutes=4, validation_seconds=seconds)
+    assert -(-made.steps // made.validate_every) == count
+    used = 10 + made.steps * 0.5 + (count - 1) * seconds + 2 * seconds
+    assert 0.85 * 240 < used <= 240
+
+
 def test_progress_is_linear_and_ends_at_one() -> None:
     made = plan(steps=200)
     assert [made.progress(s) for s in (0, 50, 200, 300)] == [0, 0.25, 1, 1]

@@ -47,7 +47,7 @@ class LmTrainingConfig(Config):
 
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     memory_share: Annotated[float, Field(gt=0, le=1)] = 0.8  # of the free memory that a batch may fill
-    validate_every: PositiveInt | Literal["auto"] = "auto"  # steps; auto: 3 to 20 times a run, by their cost
+    validate_every: PositiveInt | Literal["auto"] = "auto"  # steps; auto: 1 to 20 times a run, by their cost
     save_every_seconds: PositiveFloat = 60.0
     early_stop: PositiveInt | None = 5  # validations without a better perplexity
 
