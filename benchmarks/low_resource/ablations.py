@@ -3,8 +3,9 @@
     python benchmarks/low_resource/ablations.py [--corpus yoruba] [--passes 8] [--seeds 1 2] [--only NAME ...]
 
 Every arm of the table below is trained with three learning rates (half, once and twice the default; a
-twentieth of that for AdamW, which learned nothing with more), all with the first seed; the best rate of each arm, by dev CER, with the other seeds, too.
-``--every`` trains all rates with all seeds. Always on dev: nothing here looks at the test split.
+twentieth of that for AdamW, which learned nothing with more), all with the first seed; the best rate of each
+arm, by dev CER, with the other seeds, too. ``--every`` trains all rates with all seeds. Always on dev:
+nothing here looks at the test split.
 
 ``--passes`` counts passes of the encoder over the training split: CR-CTC hears two views from a point of
 the run on, and so gets fewer updates. What was really encoded stands in the table. Runs lie in FOLDER and are
