@@ -38,9 +38,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.model is None and not options.reference_1m:
         parser.error("name a MODEL, or --reference-1m")
-    model: Path = options.model
+    model: Path = options.folder / "reference-1m" if options.reference_1m else options.model
     if options.reference_1m:
-        model = options.folder / "reference-1m"
         train(
             options.corpus, model, recipe=read_recipe(RECIPE), minutes=options.reference_minutes,
             threads=options.threads,
