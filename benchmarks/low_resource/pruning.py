@@ -36,14 +36,16 @@ def main() -> None:
     parser.add_argument("--by", nargs="+", default=["taylor", "random"])
     parser.add_argument("--per", choices=("parameter", "mac"), default="parameter")
     options = parser.parse_args()
-    if options.model is None and not options.reference_1m:
-        parser.error("name a MODEL, or --reference-1m")
-    model: Path = options.folder / "reference-1m" if options.reference_1m else options.model
     if options.reference_1m:
+        model: Path = options.folder / "reference-1m"
         train(
             options.corpus, model, recipe=read_recipe(RECIPE), minutes=options.reference_minutes,
             threads=options.threads,
         )  # fmt: skip
+    elif options.model is not None:
+        model = options.model
+    else:
+        parser.error("name a MODEL, or --reference-1m")
     split = options.scored
     before = Scored()
     before.add(model, options.corpus, split)
