@@ -227,6 +227,31 @@ def is_merged(home: Path, _: Any) -> None:
     load_model(home / "merged", device="cpu", check=True)
 
 
+def two_language_models(folder: Path) -> list[Path]:
+    from firstwords.lm.language_model import save_language_model
+    from small_ngrams import train
+
+    folders = [folder / str(order) for order in (2, 3)]
+    for order, one in zip((2, 3), folders, strict=True):
+        save_language_model(one, train(["ab a", "b ba"], "char", order))
+    return folders
+
+
+def mixes(home: Path, folders: list[Path]) -> None:
+    from firstwords.lm.mixture import mix_language_models
+
+    mix_language_models(folders, home / "mix")
+
+
+def is_mixed(home: Path, _: Any) -> None:
+    from firstwords.lm.language_model import load_language_model
+    from firstwords.lm.mixture import read_mixture
+
+    for part, share in read_mixture(home / "mix"):
+        load_language_model(part)
+        assert share == 0.5
+
+
 def a_model_and_speech(folder: Path) -> Path:
     make_nonsense_model(folder / "model")
     make_tone_corpus(folder / "corpus", train=2, dev=1, test=0)
@@ -544,6 +569,7 @@ WRITERS = [
     Writer("model over an older one", a_model, saves_model, is_the_model, another_model),
     Writer("convert", an_icefall_checkpoint, converts, is_converted),
     Writer("merge", two_models, merges, is_merged),
+    Writer("mixture of language models", two_language_models, mixes, is_mixed),
     Writer("quantize", a_model_and_speech, quantizes, is_small),
     Writer("prune", a_model_and_speech, prunes, is_small, may_stay=is_begun),
     Writer("fold", a_model_with_norms, folds, is_small),

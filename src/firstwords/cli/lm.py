@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from firstwords.cli import lm_tune
+from firstwords.cli import lm_mix, lm_tune
 from firstwords.cli.group import PlainGroup
 from firstwords.cli.shipped import find_recipe
 from firstwords.errors import TextError, UsageError, quoted
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from firstwords.text.tokenizer import Tokenizer
 
 app = typer.Typer(
-    help="Language models: train, measure, tune, import and export ARPA.",
+    help="Language models: train, measure, tune, mix, import and export ARPA.",
     no_args_is_help=True,
     cls=PlainGroup,
 )
@@ -225,8 +225,13 @@ def perplexity(lm: _Lm, text: _Text) -> None:
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
     files = text_files(text)
-    if kind_of(lm) == "ngram":
+    if (kind := kind_of(lm)) == "ngram":
         model = load_language_model(lm)
+    elif kind == "mixture":
+        raise UsageError(
+            f"{lm} is a mixture: its scores are no probabilities, so it has no perplexity.",
+            mend=f"Measure its parts, for example {lm / '1'}, or what they bring: firstwords lm tune.",
+        )
     else:
         from firstwords.lm.neural.folder import load_neural
 
@@ -290,6 +295,7 @@ def import_arpa(
 
 
 app.command("tune")(lm_tune.run)
+app.command("mix")(lm_mix.run)
 
 
 _UNIT_NAMES = {"word": "words", "char": "letters", "piece": "pieces"}

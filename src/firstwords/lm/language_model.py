@@ -41,7 +41,7 @@ if TYPE_CHECKING:  # models are queried without it, too
 
 _MAKE_ONE = "Make one: 'firstwords lm train TEXT --to LM', or 'firstwords lm import ARPA --to LM'."
 HEADER, WORDS, WEIGHTS, TOKENIZER = "lm.toml", "words.txt", "ngrams.safetensors", "tokenizer"
-KINDS = ("ngram", "lstm", "transformer")  # the last two: neural/folder.py
+KINDS = ("ngram", "lstm", "transformer", "mixture")  # the others: neural/folder.py, mixture.py
 COPY_AGAIN = "Was the copy interrupted, or a file edited? Copy the whole folder again."
 
 
@@ -204,7 +204,7 @@ def read_ngram(folder: Path | str) -> NgramLanguageModel:
 
 
 def kind_of(folder: Path | str) -> str:
-    """Which kind of model a folder holds: "ngram", "lstm" or "transformer"."""
+    """Which kind of model a folder holds: one of ``KINDS``."""
     kind = header_values(Path(folder)).get("kind", "ngram")
     if kind not in KINDS:
         raise _of_a_later_version(Path(folder), "kind", kind, " or ".join(map(repr, KINDS)))

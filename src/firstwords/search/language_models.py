@@ -3,6 +3,7 @@
     kind = "ngram", unit = "char" or "piece"     token by token (lm/ngram_scorer.py)
     kind = "ngram", unit = "word"                words behind a lexicon (word_ngram.py)
     kind = "lstm" or "transformer"               token by token (lm/neural/scorer.py)
+    kind = "mixture"                             several of these, each with its share (lm/mixture.py)
 
 A further kind is one line of ``KINDS``: the ``kind`` of its lm.toml, and a function that opens it.
 """
@@ -17,10 +18,12 @@ from typing import Any, NamedTuple
 
 from firstwords.errors import CheckpointError
 from firstwords.lm.language_model import kind_of, load_language_model
+from firstwords.lm.mixture import read_mixture
 from firstwords.lm.neural.folder import load_neural
 from firstwords.lm.neural.scorer import neural_scorer
 from firstwords.lm.ngram_scorer import NgramScorer
 from firstwords.nn.scorer import TokenScorer
+from firstwords.search.fusion import Weighted, WeightedSum
 from firstwords.search.lexicon import LexiconScorer
 from firstwords.search.word_ngram import word_lexicon
 from firstwords.text.tokenizer import Tokenizer
@@ -51,8 +54,21 @@ def _open_network(folder: Path, speaks: Speaks) -> TokenScorer[Any]:
     return neural_scorer(lm, speaks.tokenizer)
 
 
+def _open_mixture(folder: Path, speaks: Speaks) -> TokenScorer[Any]:
+    parts = [
+        Weighted(f"language model '{part}'", share, open_language_model(part, speaks))
+        for part, share in read_mixture(folder)
+    ]
+    return WeightedSum(parts, len(speaks.tokenizer.pieces))
+
+
 KINDS: Mapping[str, Callable[[Path, Speaks], TokenScorer[Any]]] = MappingProxyType(
-    {"ngram": _open_ngram, "lstm": _open_network, "transformer": _open_network}
+    {
+        "ngram": _open_ngram,
+        "lstm": _open_network,
+        "transformer": _open_network,
+        "mixture": _open_mixture,
+    }
 )
 
 

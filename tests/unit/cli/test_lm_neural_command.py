@@ -6,11 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from firstwords.cli import main as entry
 from firstwords.errors import FirstwordsError, TextError, UsageError
 from firstwords.lm.neural.folder import load_neural
+from firstwords.search.language_models import Speaks, open_language_model
 from firstwords.text.characters import GraphemeConfig, GraphemeTokenizer
 from small_ngrams import draw_text
 
@@ -111,3 +113,25 @@ def test_text_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "t.txt").write_text("...\n", encoding="utf-8")
     with pytest.raises(TextError, match="no text to make a language model from"):
         lm("train", tmp_path / "t.txt", "--kind", "lstm", "--to", tmp_path / "lm")
+
+
+def test_a_mixture_is_made_and_has_no_perplexity(tmp_path: Path, text: Path) -> None:
+    lm("train", text, "--kind", "lstm", "--to", tmp_path / "net", *QUICK)
+    lm("train", text, "--unit", "char", "--to", tmp_path / "n", "--order", 2)
+    said = lm("mix", tmp_path / "net", tmp_path / "n", "--share", 1, "--share", 3, "--to", tmp_path / "both")
+    assert f"25% {tmp_path / 'net'}" in said
+    assert "firstwords lm tune" in said
+    assert not (tmp_path / "both" / "1" / "resume").exists()
+    speaks = Speaks(GraphemeTokenizer.train(["abcdefg"]), "default")
+    scores, _ = (scorer := open_language_model(tmp_path / "both", speaks)).score(
+        torch.tensor([0]), scorer.start(1)
+    )
+    parts = [open_language_model(tmp_path / name, speaks) for name in ("net", "n")]
+    alone = [part.score(torch.tensor([0]), part.start(1))[0].double() for part in parts]
+    torch.testing.assert_close(scores, 0.25 * alone[0] + 0.75 * alone[1])
+    with pytest.raises(UsageError, match="has no perplexity"):
+        lm("perplexity", tmp_path / "both", text)
+    with pytest.raises(UsageError, match="a language model of kind 'mixture' is there"):
+        lm("train", text, "--to", tmp_path / "both")
+    with pytest.raises(UsageError, match="a language model of kind 'mixture' is there"):
+        lm("train", text, "--kind", "lstm", "--to", tmp_path / "both", *QUICK)

@@ -6,9 +6,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
-from firstwords.errors import CheckpointError
-from firstwords.lm.language_model import NgramLanguageModel, save_language_model
+from firstwords.errors import CheckpointError, UsageError
+from firstwords.lm.language_model import NgramLanguageModel, load_language_model, save_language_model
+from firstwords.lm.mixture import mix_language_models
+from firstwords.lm.neural.folder import load_neural
 from firstwords.lm.ngram_scorer import NgramScorer
 from firstwords.search.language_models import Speaks, language_model_fingerprint, open_language_model
 from firstwords.search.lexicon import LexiconScorer
@@ -118,3 +121,75 @@ def test_choices_are_found_by_recogniser_language_model_and_search(tmp_path: Pat
     with pytest.raises(CheckpointError):  # and nothing is lost by writing over it
         add_tuned(tmp_path, one)
     assert "wieght" in (tmp_path / "tuned.toml").read_text(encoding="utf-8")
+
+
+def test_a_mixture_adds_its_parts_with_their_shares(tmp_path: Path) -> None:
+    letters, words = train(SENTENCES, "char", 4), train(SENTENCES, "word", 3)
+    parts = [saved(tmp_path / "letters", letters), saved(tmp_path / "words", words)]
+    add_tuned(parts[0], TunedSetting(model="m", lm="l", search="ctc_beam", weight=1.0))
+    mix_language_models(parts, tmp_path / "mix", [3, 1])
+    assert not list((tmp_path / "mix").rglob("tuned.toml"))  # of the part alone
+    moved = tmp_path / "elsewhere"
+    shutil.move(tmp_path / "mix", moved)
+    for part in parts:
+        shutil.rmtree(part)
+    scorer = open_language_model(moved, SPEAKS)
+    direct = NgramScorer(letters, TOKENIZER)
+    for text in ("anna bade carl", "carl dean", ""):
+        wanted = 0.75 * sentence_score(direct, tokens(text)) + 0.25 * words.log_prob(text)
+        assert sentence_score(scorer, tokens(text)) == pytest.approx(wanted, abs=1e-4)
+    # Rows of two sentences at once, in another order, are those of each alone.
+    state = scorer.start(2)
+    _, state = scorer.score(torch.tensor([0, 0]), state)
+    rows, _ = scorer.score(torch.tensor([tokens("a")[0], tokens("c")[0]]), state)
+    swapped, _ = scorer.score(
+        torch.tensor([tokens("c")[0], tokens("a")[0]]), scorer.reorder(state, torch.tensor([1, 0]))
+    )
+    torch.testing.assert_close(swapped, rows.flip(0))
+
+
+def test_a_mixture_is_found_by_its_contents(tmp_path: Path) -> None:
+    parts = [saved(tmp_path / str(n), train(SENTENCES, "char", n)) for n in (2, 3)]
+    for name, shares in (("mix", None), ("same", [0.5, 0.5]), ("other", [0.6, 0.4])):
+        mix_language_models(parts, tmp_path / name, shares)
+    prints = {name: language_model_fingerprint(tmp_path / name) for name in ("mix", "same", "other")}
+    assert prints["mix"] == prints["same"] != prints["other"]
+
+
+def test_what_cannot_be_mixed_is_said(tmp_path: Path) -> None:
+    one, two = (saved(tmp_path / str(n), train(SENTENCES, "char", n)) for n in (2, 3))
+    mix = tmp_path / "mix"
+    for folders, shares, why in (
+        ([one], None, "needs two language models or more"),
+        ([one, two], [1.0], "1 shares for 2 language models"),
+        ([one, two], [1.0, 0.0], "A share of 0: it must be above zero"),
+        ([one, two], [1.0, float("nan")], "A share of nan"),
+    ):
+        with pytest.raises(UsageError, match=why):
+            mix_language_models(folders, mix, shares)
+    with pytest.raises(CheckpointError, match="no language model"):
+        mix_language_models([one, tmp_path], mix)
+    assert not mix.exists()
+    mix_language_models([one, two], mix)
+    with pytest.raises(CheckpointError, match="is a mixture itself"):
+        mix_language_models([one, mix], tmp_path / "further")
+    with pytest.raises(UsageError, match="is there already"):
+        mix_language_models([one, two], mix)
+    with pytest.raises(CheckpointError, match=r"of kind 'mixture'; an n-gram model is expected"):
+        load_language_model(mix)
+    with pytest.raises(CheckpointError, match="an LSTM or Transformer is expected"):
+        load_neural(mix)
+    header = (two / "lm.toml").read_text(encoding="utf-8")
+    (two / "lm.toml").write_text(header.replace('"default"', '"score_default"'), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="of normalizer 'score_default'"):
+        mix_language_models([one, two], tmp_path / "further")
+    shutil.copy(two / "lm.toml", mix / "2" / "lm.toml")
+    with pytest.raises(CheckpointError, match="its part '2' is of normalizer"):
+        open_language_model(mix, SPEAKS)
+    shutil.rmtree(mix / "2")
+    with pytest.raises(CheckpointError, match="its part '2' is not there"):
+        open_language_model(mix, SPEAKS)
+    text = (mix / "lm.toml").read_text(encoding="utf-8")
+    (mix / "lm.toml").write_text(text.replace('"2"', '"../1"'), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="parts"):  # nothing outside the folder is read
+        open_language_model(mix, SPEAKS)

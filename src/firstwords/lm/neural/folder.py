@@ -202,7 +202,7 @@ def save_neural(folder: Path, lm: NeuralLanguageModel) -> None:
 def load_neural(folder: Path | str) -> NeuralLanguageModel:
     """Folder of a language model -> the model; what is missing or of other files is a CheckpointError."""
     folder = Path(folder)
-    if (kind := kind_of(folder)) == "ngram":
+    if (kind := kind_of(folder)) not in ("lstm", "transformer"):
         raise CheckpointError(
             f"'{folder}' holds a language model of kind '{kind}'; an LSTM or Transformer is expected here.",
             mend="Make one: 'firstwords lm train TEXT --kind lstm --to LM'.",

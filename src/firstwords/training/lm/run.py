@@ -112,7 +112,7 @@ def _recipe(folder: Path, wanted: LmWanted) -> tuple[LmRecipe, bool]:
         raise UsageError(
             f"--to {folder}: this folder is a corpus.", mend="Give the language model a folder of its own."
         )
-    if (folder / HEADER).is_file() and (kind := kind_of(folder)) == "ngram":
+    if (folder / HEADER).is_file() and (kind := kind_of(folder)) in ("ngram", "mixture"):
         raise UsageError(
             f"--to {folder}: a language model of kind '{kind}' is there.", mend="Give another --to folder."
         )
