@@ -11,7 +11,6 @@ one), so a mixture has no perplexity; a search does not ask for it. Log-linear i
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,6 +31,7 @@ from firstwords.lm.language_model import (
 )
 
 KIND = "mixture"
+_LEAST, _MOST = 0.001, 1000.0  # of a share
 _LEFT = (
     "resume",
     "tuned.toml",
@@ -61,7 +61,7 @@ def mix_language_models(
     """Copy language models into one folder.
 
     Args:
-        shares: of each, above zero; they are made to add up to one. None: equal ones.
+        shares: of each, 0.001 to 1,000; they are made to add up to one. None: equal ones.
 
     UsageError where there are fewer than two, or shares that do not fit; CheckpointError where a folder is no
     language model, is a mixture itself, or learned from text of another normalizer than the first.
@@ -73,8 +73,11 @@ def mix_language_models(
         raise UsageError(
             f"{len(whole)} shares for {len(folders)} language models.", mend="Give one for each, or none."
         )
-    if wrong := [share for share in whole if not (math.isfinite(share) and share > 0)]:
-        raise UsageError(f"A share of {wrong[0]:g}: it must be above zero.", mend="Leave such a model out.")
+    if wrong := [share for share in whole if not _LEAST <= share <= _MOST]:
+        raise UsageError(
+            f"A share of {wrong[0]:g}: it must lie between {_LEAST:g} and {_MOST:g}.",
+            mend="Leave out a model that is to say nothing.",
+        )
     normalizers: list[str] = []
     for folder in folders:
         if kind_of(folder) == KIND:
@@ -90,7 +93,7 @@ def mix_language_models(
             )
     refuse_occupied(to, (), kind="a mixture")
     parts = tuple(
-        MixturePart(folder=str(number), share=round(share / sum(whole), 6))
+        MixturePart(folder=str(number), share=share / sum(whole))
         for number, share in enumerate(whole, start=1)
     )
     header = MixtureHeader(normalizer=normalizers[0], parts=parts)
