@@ -20,7 +20,7 @@ from pydantic import Field, FiniteFloat
 
 from firstwords.config import Config, dump_config
 from firstwords.errors import CheckpointError, UsageError
-from firstwords.files import staged
+from firstwords.files import staged, write_atomically
 from firstwords.folders import refuse_occupied
 from firstwords.lm.language_model import (
     COPY_AGAIN,
@@ -100,7 +100,7 @@ def mix_language_models(
     with staged(to, last=(HEADER,)) as new:
         for part, folder in zip(parts, folders, strict=True):
             shutil.copytree(folder, new / part.folder, ignore=shutil.ignore_patterns(*_LEFT))
-        (new / HEADER).write_text(dump_config(header), encoding="utf-8")
+        write_atomically(new / HEADER, dump_config(header))
     return header
 
 
