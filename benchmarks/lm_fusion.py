@@ -1,11 +1,11 @@
-"""What language models add to a CTC model: weight and bonus tuned on dev, for greedy and for beam search.
+"""What a language model adds to a CTC model: weight and bonus tuned on dev, for greedy and for beam search.
 
-    python benchmarks/lm_fusion.py MODEL CORPUS LM [LM ...] [--shares 0.5 0.5] [--beam 10] [--test]
+    python benchmarks/lm_fusion.py MODEL CORPUS LM [--beam 10] [--test]
 
 MODEL is a folder that 'firstwords train' made, CORPUS one of 'firstwords import', LM one of 'firstwords lm
-train' of any kind. Of several, the logarithms are added with these shares (equal ones if not given). Dev is
-encoded once, then read with one setting after the other; the fewest character errors win. With --test the
-test split is read too, once without the language model and once with the setting that dev chose.
+train' of any kind, or of 'firstwords lm mix'. Dev is encoded once, then read with one setting after the
+other; the fewest character errors win. With --test the test split is read too, once without the language
+model and once with the setting that dev chose.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from firstwords.device import machine_name
 from firstwords.inference.recognizer import Recognizer
 from firstwords.scoring.error_rate import ErrorRate, grapheme_errors, word_errors
 from firstwords.scoring.significance import bootstrap_interval
-from firstwords.search.fusion import Weighted, WeightedSum
 from firstwords.search.interface import CtcBeamConfig
 from firstwords.search.language_models import Speaks, open_language_model
 from firstwords.search.tuning import Reader, Setting, by_search, tune
@@ -70,8 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("corpus", type=Path)
-    parser.add_argument("lm", type=Path, nargs="+")
-    parser.add_argument("--shares", type=float, nargs="+", help="of several language models; default: equal")
+    parser.add_argument("lm", type=Path)
     parser.add_argument("--beam", type=int, default=10)
     parser.add_argument("--test", action="store_true")
     options = parser.parse_args()
@@ -79,15 +77,7 @@ def main() -> None:
     recognizer = Recognizer.load(options.model, device="cpu")
     corpus: Corpus = load_corpus(options.corpus)
     speaks = Speaks(recognizer.tokenizer, recognizer.recipe.text.normalizer)
-    models = [open_language_model(folder, speaks) for folder in options.lm]
-    shares = options.shares or [1 / len(models)] * len(models)
-    if len(shares) != len(models):
-        parser.error(f"{len(shares)} shares for {len(models)} language models")
-    terms = [
-        Weighted(str(folder), share, model)
-        for folder, share, model in zip(options.lm, shares, models, strict=True)
-    ]
-    scorer = models[0] if len(models) == 1 else WeightedSum(terms, len(recognizer.tokenizer.pieces))
+    scorer = open_language_model(options.lm, speaks)
     score = normalizer(recognizer.recipe.text.scoring)
 
     def prepared(split: str) -> tuple[list[str], Callable[[int], Reader]]:

@@ -22,21 +22,12 @@ from firstwords.config import Config, dump_config
 from firstwords.errors import CheckpointError, UsageError
 from firstwords.files import staged, write_atomically
 from firstwords.folders import refuse_occupied
-from firstwords.lm.language_model import (
-    COPY_AGAIN,
-    HEADER,
-    header_values,
-    kind_of,
-    parse_header,
-)
+from firstwords.lm.language_model import COPY_AGAIN, HEADER, header_values, kind_of, parse_header
 
 KIND = "mixture"
 _LEAST, _MOST = 0.001, 1000.0  # of a share
-_LEFT = (
-    "resume",
-    "tuned.toml",
-    ".*",
-)  # of a part: what training goes on from, and what was tuned for it alone
+# Of a part: what training goes on from, and what was tuned for it alone.
+_LEFT = ("resume", "tuned.toml", ".*")
 
 
 class MixturePart(Config):
