@@ -1,7 +1,7 @@
 """Augmentation of training audio: one utterance and a generator in, a varied utterance out.
 
-Order, from the mouth to the file: speed, time stretch, pitch, room, noise, equalizer, clipping, band limit,
-codec, dropouts, gain. Dev and test data never pass through here.
+Order, from the mouth to the file: edges, speed, time stretch, pitch, room, noise, equalizer, clipping, band
+limit, codec, dropouts, gain. Dev and test data never pass through here.
 
 The defaults suit half an hour to ten hours of speech on a laptop: gain often, noise (where a source is
 given) every second time, a room every third time; speed is left to the training sampler, which must know
@@ -53,6 +53,16 @@ PositiveRange = Annotated[
     tuple[Annotated[FiniteFloat, Field(gt=0)], Annotated[FiniteFloat, Field(gt=0)]], AfterValidator(_ordered)
 ]
 Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class EdgesConfig(Config):
+    """Where a recording begins and ends: whoever cut it left more or less silence around the words."""
+
+    probability: Probability = 0.0
+    seconds: Annotated[
+        tuple[Annotated[float, Field(ge=-1, le=5)], Annotated[float, Field(ge=-1, le=5)]],
+        AfterValidator(_ordered),
+    ] = (-0.03, 0.15)  # at each end: below 0 cut off, above 0 quiet added
 
 
 class SpeedConfig(Config):
@@ -144,6 +154,7 @@ class GainConfig(Config):
 class AugmentConfig(Config):
     """All of it, in the order of use."""
 
+    edges: EdgesConfig = EdgesConfig()
     speed: SpeedConfig = SpeedConfig()
     stretch: StretchConfig = StretchConfig()
     pitch: PitchConfig = PitchConfig()
@@ -164,15 +175,15 @@ def augment(
     generator: np.random.Generator,
     noises: NoiseSource | None = None,
 ) -> Samples:
-    """Mono float32 samples -> a varied copy; the length changes only with speed and time stretch.
+    """Mono float32 samples -> a varied copy; the length changes only with edges, speed and time stretch.
 
     The same generator state gives the same bytes. The result peaks at 1 at most (or where the input did).
     """
-    seeds = generator.integers(0, 2**63, size=11)
+    seeds = generator.integers(0, 2**63, size=12)
     if len(samples) == 0:
         return samples.copy()
     loudest = max(1.0, float(np.abs(samples).max()))
-    *first, equalizer = (np.random.default_rng(int(seed)) for seed in seeds)
+    *first, equalizer, edges = (np.random.default_rng(int(seed)) for seed in seeds)
     draws = iter(first)
 
     def chosen(probability: float) -> np.random.Generator | None:
@@ -180,6 +191,9 @@ def augment(
         return own if own.random() < probability else None
 
     varied = samples
+    if edges.random() < config.edges.probability:
+        before, after = edges.uniform(*config.edges.seconds, size=2)
+        varied = effects.move_edges(varied, sample_rate, before, after, edges)
     if own := chosen(config.speed.probability):
         varied = effects.change_speed(varied, own.uniform(*config.speed.factor))
     if own := chosen(config.stretch.probability):

@@ -3,7 +3,7 @@
 Every function takes mono float32 samples in [-1, 1], returns new float32 samples and never changes its
 input; what is random takes a ``numpy.random.Generator``. Silence stays finite everywhere.
 
-A length changes only where a docstring says so (speed and time stretch).
+A length changes only where a docstring says so (edges, speed and time stretch).
 """
 
 from __future__ import annotations
@@ -20,7 +20,48 @@ FRAME_SECONDS = 0.02  # of the level meter
 ACTIVE_RANGE = 1e-3  # frames less than 30 dB below the loud ones count as active
 MU, A = 255.0, 87.6  # companding constants of G.711
 CODE_STEPS = 128  # 8-bit codes: 128 steps for each sign
+CUT_SHARE = 0.1  # of a recording, at most, goes at either end
+TONE_SECONDS = 0.032  # of the stretch whose sound is taken for the room's
 STRETCH_FRAME, STRETCH_SEARCH = 0.032, 0.010  # WSOLA: seconds per frame, seconds searched to either side
+
+
+def move_edges(
+    samples: Samples, sample_rate: int, before: float, after: float, generator: np.random.Generator
+) -> Samples:
+    """Begin ``before`` seconds earlier and end ``after`` seconds later: S + round of both, in samples.
+
+    What is added sounds like the quietest stretch of the recording, as loud or softer, down to silence.
+    Below 0 that much is cut off, a tenth of the recording at most.
+    """
+    most = int(CUT_SHARE * len(samples))
+    first, last = (max(-most, round(seconds * sample_rate)) for seconds in (before, after))
+    kept = samples[max(0, -first) : len(samples) - max(0, -last)]
+    level = generator.uniform()
+    quiet = level * room_tone(samples, sample_rate, max(0, first) + max(0, last), generator)
+    start = max(0, first)
+    return np.concatenate([quiet[:start], kept, quiet[start:]]).astype(np.float32)
+
+
+def room_tone(samples: Samples, sample_rate: int, count: int, generator: np.random.Generator) -> Samples:
+    """Noise (count,) with the level and the spectrum of the quietest stretch of samples (S,).
+
+    Half-overlapping frames with that stretch's magnitudes and phases drawn anew.
+    """
+    hop = max(1, round(TONE_SECONDS * sample_rate / 2))
+    width = 2 * hop
+    if len(samples) < width or count <= 0:
+        return np.zeros(max(0, count), np.float32)
+    stretches = samples[: len(samples) // width * width].reshape(-1, width).astype(np.float64)
+    quietest = stretches[int(np.square(stretches).sum(axis=1).argmin())]
+    window = np.sqrt(np.hanning(width + 1)[:-1])  # its squares sum to one at half overlap
+    size = np.abs(np.fft.rfft(quietest))
+    frames = -(-count // hop) + 1
+    phases = np.exp(2j * np.pi * generator.random((frames, len(size))))
+    pieces = np.fft.irfft(size * phases, n=width, axis=1) * window
+    result = np.zeros((frames + 1) * hop)
+    for k, piece in enumerate(pieces):
+        result[k * hop : k * hop + width] += piece
+    return result[hop : hop + count].astype(np.float32)
 
 
 def change_speed(samples: Samples, factor: float) -> Samples:

@@ -22,7 +22,7 @@ ALL = AugmentConfig.model_validate(
     {
         name: {"probability": 1.0}
         for name in AugmentConfig.model_fields
-        if name not in ("codec", "speed", "stretch")
+        if name not in ("codec", "edges", "speed", "stretch")
     }
 )
 
@@ -69,6 +69,8 @@ def test_any_effect_on_anything(samples: int, kind: str, seed: int, effect: str)
     assert not len(results[0]) or np.abs(results[0]).max() <= 1 + 1e-6
     if effect in ("speed", "stretch"):
         assert 0.8 * samples - 1 <= len(results[0]) <= 1.2 * samples + 1
+    elif effect == "edges":
+        assert 0.8 * samples - 2 <= len(results[0]) <= samples + 0.3 * RATE
     else:
         assert len(results[0]) == samples
     if kind == "silence":
@@ -102,6 +104,21 @@ def test_the_equalizer_draws_by_itself() -> None:
         for seed in range(200)
     ]
     assert 0.4 < np.mean(shares) < 0.6
+
+
+def test_edges_draw_by_themselves() -> None:
+    """They came last: with them at zero seconds, everything else is as it was without."""
+    plain = ALL.with_(edges={"probability": 0})
+    still = ALL.with_(edges={"probability": 1, "seconds": (0.0, 0.0)})
+    samples = voice(4000)
+    one = augment(samples, RATE, plain, np.random.default_rng(4), ColoredNoise())
+    other = augment(samples, RATE, still, np.random.default_rng(4), ColoredNoise())
+    assert np.array_equal(one, other)
+    moved = AugmentConfig.model_validate({"edges": {"probability": 0.5}})
+    lengths = [len(augment(samples, RATE, moved, np.random.default_rng(seed))) for seed in range(200)]
+    assert 0.4 < np.mean([length != len(samples) for length in lengths]) < 0.6
+    assert min(lengths) >= 4000 - 2 * 400  # a tenth at each end
+    assert max(lengths) <= 4000 + 2 * 0.15 * RATE
 
 
 def test_default_share_of_rooms_and_noise() -> None:
@@ -164,6 +181,8 @@ def test_measured_responses_are_used(tmp_path: Path) -> None:
         {"room": {"t60": [0.0, 0.5]}},
         {"codec": {"names": ["flac"]}},
         {"gain": {"probability": 1.5}},
+        {"edges": {"seconds": [0.2, 0.1]}},
+        {"edges": {"seconds": [-2, 0.1]}},
         {"equalizer": {"bands": [0, 4]}},
         {"equalizer": {"bands": [5, 3]}},
         {"equalizer": {"gain_db": [float("-inf"), 3]}},

@@ -26,6 +26,44 @@ def pitch_of(samples: np.ndarray, rate: int = RATE) -> float:
     return float(spectrum.argmax()) * rate / (1 << 18)
 
 
+@pytest.mark.parametrize(
+    ("before", "after"), [(0.1, 0.05), (-0.02, 0.1), (0.1, -0.03), (-0.03, -0.02), (0, 0)]
+)
+def test_edges_add_and_cut_what_is_asked(before: float, after: float) -> None:
+    samples = tone(440)
+    moved = effects.move_edges(samples, RATE, before, after, np.random.default_rng(0))
+    first, last = round(before * RATE), round(after * RATE)
+    assert len(moved) == RATE + first + last
+    kept = samples[max(0, -first) : RATE - max(0, -last)]
+    assert np.array_equal(moved[max(0, first) : max(0, first) + len(kept)], kept)
+
+
+def test_edges_cut_a_tenth_at_most() -> None:
+    samples = tone(440, 0.1)
+    moved = effects.move_edges(samples, RATE, -0.05, -0.05, np.random.default_rng(0))
+    assert np.array_equal(moved, samples[160:-160])
+
+
+def test_room_tone_has_level_and_color_of_the_quietest_stretch() -> None:
+    """A hum of 1 kHz under a loud voice that pauses: the tone is the hum, and goes on without a gap."""
+    generator = np.random.default_rng(0)
+    loud = 0.2 * generator.standard_normal(2 * RATE)
+    loud[RATE : RATE + 4000] = 0
+    samples = (loud + tone(1000, 2.0, 0.01)).astype(np.float32)
+    made = effects.room_tone(samples, RATE, 5 * RATE, np.random.default_rng(1))
+    assert made.shape == (5 * RATE,)
+    assert float(np.sqrt(np.mean(made**2))) == pytest.approx(0.01 / np.sqrt(2), rel=0.15)
+    assert pitch_of(made) == pytest.approx(1000, rel=0.02)
+    levels = np.sqrt(np.mean(made.reshape(-1, 1600) ** 2, axis=1))  # a tenth of a second each
+    assert levels.min() > 0.3 * levels.mean()
+
+
+def test_edges_of_silence_are_silent() -> None:
+    moved = effects.move_edges(np.zeros(RATE, np.float32), RATE, 0.1, 0.1, np.random.default_rng(0))
+    assert len(moved) == RATE + 3200
+    assert not moved.any()
+
+
 @pytest.mark.parametrize("factor", [0.5, 0.9, 1.0, 1.1, 1.37, 2.0])
 def test_speed_changes_length_and_pitch(factor: float) -> None:
     fast = effects.change_speed(tone(440), factor)
