@@ -13,6 +13,7 @@ from firstwords.cli.search_options import (
     Lm,
     LmBonus,
     LmWeight,
+    Others,
     Phrases,
     SearchOptions,
     SourceLm,
@@ -45,6 +46,7 @@ def run(
     source_weight: SourceWeight = None,
     phrases: Phrases = None,
     beam: Beam = None,
+    others: Others = None,
     rescore: Annotated[str | None, typer.Option("--rescore", help=RESCORE_HELP, metavar="LLM")] = None,
     prompt: Annotated[str | None, typer.Option("--prompt", help=PROMPT_HELP)] = None,
     rescore_weight: Annotated[
@@ -78,6 +80,7 @@ def run(
         source_weight=source_weight,
         phrases=phrases,
         beam=beam,
+        others=tuple(others or ()),
     )
     search.check()
     check_post(post, stream=False)

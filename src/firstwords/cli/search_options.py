@@ -46,6 +46,14 @@ Beam = Annotated[
     int | None,
     typer.Option("--beam", help="Width of the search; 1 is greedy. Default: as in the recipe.", min=1),
 ]
+Others = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--with",
+        help="Another model folder that reads along, all weigh every reading; may be given several times.",
+        metavar="MODEL",
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,16 +67,25 @@ class SearchOptions:
     source_weight: float | None = None
     phrases: Path | None = None
     beam: int | None = None
+    others: tuple[Path, ...] = ()
 
     @property
     def given(self) -> bool:
         """Was anything said of the search?"""
+        return self._helped or bool(self.others)
+
+    @property
+    def _helped(self) -> bool:
         return any(value is not None for value in (self.lm, self.phrases, self.beam))
 
-    def check(self) -> None:
+    def check(self, *, stream: bool = False) -> None:
         """Which options go together."""
         from firstwords.errors import UsageError
 
+        if stream and self.others:
+            raise UsageError(
+                "--with needs whole utterances: it cannot be used with --stream.", mend="Leave one out."
+            )
         of_lm = {"--lm-weight": self.weight, "--lm-bonus": self.bonus, "--source-lm": self.source}
         if self.lm is None and (lone := [name for name, value in of_lm.items() if value is not None]):
             raise UsageError(f"{lone[0]} belongs to --lm.", mend="Name a language model with --lm.")
@@ -92,10 +109,20 @@ class SearchOptions:
         *,
         n_best: bool = False,
         stream: bool = False,
+        int8: bool = False,
     ) -> None:
         """Have the recogniser search as wished, and say in a line with which weights."""
-        if not self.given:
-            return
+        if self._helped:
+            self._help(recognizer, say, n_best=n_best, stream=stream)
+        if self.others:
+            from firstwords.inference.together import convene
+
+            for line in convene(recognizer, self.others, int8=int8):
+                say(line)
+
+    def _help(
+        self, recognizer: Recognizer, say: Callable[[str], None], *, n_best: bool, stream: bool
+    ) -> None:
         from firstwords.inference.fused import SearchHelp, add_help
 
         wanted = SearchHelp(
@@ -114,4 +141,5 @@ class SearchOptions:
     def suffix(self) -> str:
         """For the name of a report's folder."""
         parts = {"-lm": self.lm, "-phrases": self.phrases, f"-beam{self.beam}": self.beam}
-        return "".join(name for name, value in parts.items() if value is not None)
+        names = [name for name, value in parts.items() if value is not None]
+        return "".join((*names, f"-with{len(self.others)}" if self.others else ""))

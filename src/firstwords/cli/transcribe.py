@@ -14,6 +14,7 @@ from firstwords.cli.search_options import (
     Lm,
     LmBonus,
     LmWeight,
+    Others,
     Phrases,
     SearchOptions,
     SourceLm,
@@ -76,6 +77,7 @@ def run(
     source_weight: SourceWeight = None,
     phrases: Phrases = None,
     beam: Beam = None,
+    others: Others = None,
     rescore: Annotated[str | None, typer.Option("--rescore", help=RESCORE_HELP, metavar="LLM")] = None,
     prompt: Annotated[str | None, typer.Option("--prompt", help=PROMPT_HELP)] = None,
     rescore_weight: Annotated[
@@ -136,8 +138,9 @@ def run(
         source_weight=source_weight,
         phrases=phrases,
         beam=beam,
+        others=tuple(others or ()),
     )
-    search.check()
+    search.check(stream=stream)
     check_post(post, stream=stream)
     _check(inputs or [], out, stream, of_streams)
     options = None
@@ -192,7 +195,7 @@ def run(
         from firstwords.inference.made import plain_identity
 
         recognizer = _load(model, device, precision, int8)
-        search.apply(recognizer, console.print, n_best=second.llm is not None)
+        search.apply(recognizer, console.print, n_best=second.llm is not None, int8=int8)
         second.apply(recognizer, device, console.print)
         apply_post(recognizer, post, console.print)
         plain = plain_identity(recognizer)

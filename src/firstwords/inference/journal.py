@@ -61,7 +61,7 @@ class Journal:
             return
         lines = _whole_lines(self.path.read_bytes())
         known, size = next(lines, ({}, 0))
-        changed = [name for name, value in identity.items() if known.get(name) != value]
+        changed = [name for name, value in identity.items() if known.get(name, "") != value]
         if not changed:
             for record, end in lines:
                 if record.get("from") != self.until:  # two processes wrote at once

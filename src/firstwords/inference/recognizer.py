@@ -20,7 +20,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from firstwords import __version__
 from firstwords.audio.source import Samples
 from firstwords.audio.waveform import AudioReader, ChannelPolicy, resample
 from firstwords.data.manifest import Utterance
@@ -28,11 +27,13 @@ from firstwords.device import Compute, Precision
 from firstwords.errors import FirstwordsError, UsageError
 from firstwords.formatting.build import recipe_formatter
 from firstwords.formatting.stage import Formatter
+from firstwords.inference.committee import Committee
 from firstwords.inference.early_exit import early_exit_of
 from firstwords.inference.events import Event
 from firstwords.inference.frames import aligned_tokens, encoded_frames, frame_log_probs
+from firstwords.inference.identity import identity_of, journal_identity
 from firstwords.inference.intake import Block
-from firstwords.inference.journal import Journal, recording_fingerprint
+from firstwords.inference.journal import Journal
 from firstwords.inference.language import check_language
 from firstwords.inference.listener import Listener
 from firstwords.inference.loading import load_to_read
@@ -46,7 +47,7 @@ from firstwords.inference.reading import Reader
 from firstwords.inference.second_pass import SecondPass
 from firstwords.inference.streaming import ListenOptions, open_listener
 from firstwords.inference.transcript import Token, Transcript, build_transcript, format_transcript, tokens_of
-from firstwords.model.checkpoint import LoadedModel, bare_digest, weights_digest
+from firstwords.model.checkpoint import LoadedModel, weights_digest
 from firstwords.model.recipe import with_search
 from firstwords.search.fusion import NO_SCORERS, Scorers
 from firstwords.search.hypothesis import Hypothesis
@@ -82,7 +83,8 @@ class Recognizer:
         self.sample_rate = loaded.recipe.data.sample_rate
         self._hop = round(self.model.frame_seconds * self.sample_rate)  # samples from frame to frame
         self.second_pass: SecondPass | None = None  # set it to have readings chosen by a language model
-        self._speech_gate = loaded.speech_gate
+        self.committee: Committee | None = None  # models that read along
+        self.speech_gate = loaded.speech_gate
         self.early_exit = early_exit_of(self.folder, self.model, exit_above, search or loaded.recipe.search)
         self.use(search or loaded.recipe.search, scorers)
 
@@ -122,8 +124,10 @@ class Recognizer:
         with_search(self.recipe, search)  # refuses what the heads cannot do
         if needed_heads(search) != ("ctc",):
             self.early_exit = None
-        self.reader = Reader(self.model, self.tokenizer, self._speech_gate, search, scorers)
+        self.reader = Reader(self.model, self.tokenizer, self.speech_gate, search, scorers)
         self.search_config, self.scorers = search, scorers
+        if self.committee is not None:
+            self.committee.use(search, scorers)
 
     @cached_property
     def formatter(self) -> Formatter | None:
@@ -159,7 +163,10 @@ class Recognizer:
         check_language(self.recipe.language, language)
         reader = self._open(Path(audio), start, duration)
         if journal is not None:
-            journal.open(self._identity(Path(audio), start, duration, window), self.sample_rate)
+            journal.open(
+                journal_identity(self, Path(audio), start, duration, f"{window} {self._together}"),
+                self.sample_rate,
+            )
         blocks = reader.blocks(round(_BLOCK_SECONDS * self.sample_rate))
         tokens, length = self._long(blocks, window, progress, journal)
         return self._transcript(tokens, length, str(audio), reader.repairs)
@@ -226,7 +233,7 @@ class Recognizer:
             self.model,
             self.tokenizer,
             device=self.compute.device,
-            speech_gate=self._speech_gate,
+            speech_gate=self.speech_gate,
             search=self.search_config,
             scorers=self.scorers,
             **options,
@@ -268,25 +275,7 @@ class Recognizer:
     @property
     def identity(self) -> dict[str, str]:
         """What the text depends on beside the audio, each thing in the words a user is told of a change."""
-        model = (bare_digest(self.recipe), self.tokenizer.piece_hash, self.weights)
-        return {
-            "model": " ".join((*model, self._speech_gate.identity)).rstrip(),
-            "search": self.search_config.model_dump_json()
-            + ("" if self.early_exit is None else f" {self.early_exit.identity}"),
-            "language model or list of phrases": self.scorers.identity,
-            "second pass": "" if self.second_pass is None else self.second_pass.identity,
-            "formatting": "" if self.formatter is None else self.formatter.identity,
-        }
-
-    def _identity(self, audio: Path, start: float, duration: float | None, window: float) -> dict[str, str]:
-        """What a journal belongs to; formatting comes after what it holds."""
-        return {name: mark for name, mark in self.identity.items() if name != "formatting"} | {
-            "version of firstwords": __version__,
-            "state of the recording": recording_fingerprint(audio),
-            "stretch of it": f"{start} {duration}",
-            "window": f"{window} {self._together}",
-            "device": f"{self.compute.device.type} {self.compute.dtype}",
-        }
+        return identity_of(self, self.weights, self.formatter)
 
     def _long(
         self,
@@ -380,17 +369,20 @@ class Recognizer:
         """Stretches of samples -> the readings of each by the recipe's search; none where nobody speaks."""
 
         def read(batches: Sequence[Sequence[Samples]]) -> list[list[list[Hypothesis]]]:
-            return self.reader.many([self._encode(batch) for batch in batches])
+            encoded = [self.encode(batch) for batch in batches]
+            found = self.reader.many(encoded)
+            return found if self.committee is None else self.committee.agree(batches, encoded, found)
 
         most, searched = self._together * self.sample_rate, _SEARCHED_SECONDS * self.sample_rate
         return read_by_length(stretches, most, read, together=searched)
 
-    def _encode(self, batch: Sequence[Samples]) -> Padded:
-        """Stretches of samples -> (B, T, D) encoded frames."""
+    @torch.inference_mode()
+    def encode(self, batch: Sequence[Samples]) -> Padded:
+        """Stretches of samples (S,) at ``sample_rate`` -> (B, T, D) encoded frames."""
         return encoded_frames(self.model, self.compute, batch, self.sample_rate, self.early_exit)
 
     @torch.inference_mode()
     def _frames(self, blocks: Iterable[Samples], window: float) -> npt.NDArray[np.float32]:
         """Blocks -> log-probabilities of the whole."""
         config = window_config(window)
-        return frame_log_probs(self.model.ctc, self._encode, blocks, config, self.sample_rate, hop=self._hop)
+        return frame_log_probs(self.model.ctc, self.encode, blocks, config, self.sample_rate, hop=self._hop)

@@ -198,7 +198,7 @@ def test_silence_and_doubt_give_no_text(recognizer: Recognizer, folder: Path) ->
     quiet = run(recognizer, np.zeros(3 * RATE, np.float32), [], partials=False)
     assert [event.text for event in finals(quiet)] in ([], [""] * len(quiet))
     doubting = Recognizer.load(folder, device="cpu")
-    doubting._speech_gate = SpeechGate(1.1)
+    doubting.speech_gate = SpeechGate(1.1)
     assert not any(final.text for final in finals(run(doubting, SOUND, [])))
 
 
@@ -328,7 +328,7 @@ def talk_and_silence() -> np.ndarray:
 def closed_listener(folder: Path) -> tuple[Listener, list[ClosedStream]]:
     """One that reads near misses as the letters a and e, and what holds its frames."""
     closed = Recognizer.load(folder, device="cpu")
-    closed._speech_gate = SpeechGate(0.0, frozenset({"a", "e"}))
+    closed.speech_gate = SpeechGate(0.0, frozenset({"a", "e"}))
     listener = closed.listener(chunk_ms=1280)
     return listener, [one for one in gc.get_referents(listener._mend) if isinstance(one, ClosedStream)]
 
@@ -380,7 +380,7 @@ def test_a_closed_vocabulary_mends_what_is_final(recognizer: Recognizer, folder:
     heard = finals(run(recognizer, SOUND, [], endpoints=rules))
     words = sorted({word for event in heard for word in event.text.split()}, key=len)[:3]
     closed = Recognizer.load(folder, device="cpu")
-    closed._speech_gate = SpeechGate(0.0, frozenset(words))
+    closed.speech_gate = SpeechGate(0.0, frozenset(words))
     events = run(closed, SOUND, [], endpoints=rules)
     mended = finals(events)
     assert [event.end <= event.heard for event in mended] == [True] * len(heard)
