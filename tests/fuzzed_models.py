@@ -33,6 +33,27 @@ def _read_recipe(folder: Path) -> None:
     dump_config(recipe).encode()
 
 
+_SPOTTED = """format = 1
+kind = "spotted phrases"
+model = "m"
+threshold = 3.0
+share = 0.5
+false_alarms = 0.01
+phrases = [
+    { text = "ae", mean = -9.0, deviation = 2.5 },
+]
+decoys = []
+"""
+
+
+def _read_spotted(folder: Path) -> None:
+    from firstwords.search.spotted import is_spotted_file, read_spotted, spotter_of
+    from firstwords.text.characters import GraphemeTokenizer
+
+    is_spotted_file(folder / "names.spotted")
+    spotter_of(read_spotted(folder / "names.spotted"), GraphemeTokenizer.train(["aeiou"]))
+
+
 def _assignments() -> list[bytes]:
     return [b"training.steps=5", b"encoder.dims=[48, 48]", b"name=x y", b"text.normalizer=default", b"seed=1"]
 
@@ -202,6 +223,7 @@ _RUN_LOG = (
 
 READERS: tuple[Reader, ...] = (
     Reader("recipe", _recipes, "recipe.toml", _read_recipe, _base_recipe),
+    Reader("spotted phrases", texts(_SPOTTED), "names.spotted", _read_spotted),
     Reader("recipe --set", _assignments, "set.txt", _set_recipe),
     Reader("model recipe", _file_of_model("recipe.toml"), "recipe.toml", _load_model, _model, slow=True),
     Reader("model weights", _head_of_weights, "model.safetensors", _load_model, _model, slow=True),

@@ -37,6 +37,7 @@ from firstwords.model.speech_model import SpeechModel
 from firstwords.quickstart.page import build_page
 from firstwords.report.check_files import check_and_write
 from firstwords.report.evaluate import evaluate, save_evaluation
+from firstwords.search.spotted import SpottedFile, SpottedPhrase, read_spotted, write_spotted
 from firstwords.search.tuned import TunedSetting, add_tuned, read_tuned
 from firstwords.text.characters import GraphemeTokenizer
 from firstwords.text.given import GivenTokenizer
@@ -520,6 +521,13 @@ def _utterance(name: str) -> Utterance:
     return Utterance(id=name, audio=Path("/recordings") / f"{name}.wav", duration=1.0, text="ẹ̀")
 
 
+SPOTTED = SpottedFile(
+    model="m",
+    threshold=3.0,
+    share=0.5,
+    false_alarms=0.01,
+    phrases=(SpottedPhrase(text="ọmọ ní", mean=-9.0, deviation=2.5),),
+)
 TUNED = TunedSetting(model="m", lm="l", search="greedy", weight=0.5)
 
 WRITERS = [
@@ -546,6 +554,13 @@ WRITERS = [
         lambda home, _: add_tuned(home, TUNED.with_(weight=0.7)),
         lambda home, _: read_tuned(home).tuned == (TUNED.with_(weight=0.7),),
         lambda home, _: add_tuned(home, TUNED),
+    ),
+    Writer(
+        "phrases to be spotted",
+        nothing,
+        lambda home, _: write_spotted(home / "names", SPOTTED),
+        lambda home, _: read_spotted(home / "names") == SPOTTED,
+        lambda home, _: write_spotted(home / "names", SPOTTED.with_(threshold=9.0)),
     ),
     Writer("check with decisions", a_corpus, checks, is_checked, checked_before),
     Writer(

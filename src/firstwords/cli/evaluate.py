@@ -139,15 +139,15 @@ def _load(
     if not search.given and second.llm is None:
         return None
     from firstwords.inference.recognizer import Recognizer
-    from firstwords.search.phrase_rows import read_phrases
     from firstwords.search.search import search_words
+    from firstwords.search.spotted import listed_phrases
     from firstwords.text.normalize import normalizer
 
     recognizer = Recognizer.load(model, device=device)
     search.apply(recognizer, notes.append, n_best=second.llm is not None)
     second.apply(recognizer, device, notes.append)
     if search.phrases is not None:  # what cannot be counted is said before minutes of transcribing
-        read_phrases(search.phrases, normalizer(recognizer.recipe.text.scoring))
+        listed_phrases(search.phrases, normalizer(recognizer.recipe.text.scoring))
     if search.beam is not None and search.lm is None:
         notes.append(f"Search: {search_words(recognizer.search_config)}.")
     return recognizer

@@ -26,6 +26,7 @@ from firstwords.cli import (
     inspect,
     lm,
     merge,
+    phrases,
     punctuation,
     quickstart,
     train,
@@ -53,6 +54,7 @@ app.command("info")(info.run)
 app.command("inspect")(inspect.run)
 app.command("convert")(convert.run)
 app.command("merge")(merge.run)
+app.command("phrases")(phrases.run)
 app.command("export")(export.run)
 app.command("doctor")(doctor.run)
 app.add_typer(compress.app, name="compress")

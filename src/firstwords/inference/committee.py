@@ -78,6 +78,11 @@ class Committee:
     def use(self, search: SearchConfig, scorers: Scorers) -> None:
         """Have all of them search as the first one does."""
         _check_search(search)
+        if scorers.spotter is not None:
+            raise UsageError(
+                "--with: phrases are spotted with the numbers of one model.",
+                mend="Give the list of phrases itself, or one model.",
+            )
         for other in self._others:
             other.use(search, scorers)
 

@@ -37,6 +37,8 @@ from firstwords.search.language_models import (
 )
 from firstwords.search.phrase_rows import read_phrases
 from firstwords.search.search import search_words
+from firstwords.search.spotted import is_spotted_file, open_spotter
+from firstwords.search.spotting import PhraseSpotter
 from firstwords.search.tuned import TunedSetting, find_tuned, read_tuned
 from firstwords.text.normalize import normalizer
 
@@ -103,14 +105,33 @@ def add_help(
         weight = own.source_weight or SOURCE_WEIGHT if wanted.source_weight is None else wanted.source_weight
         config = with_weights(config, own.with_(source_weight=weight))
         told.append(f"Language model {wanted.source} of the training texts is taken off: weight {weight:g}.")
-    if wanted.phrases is not None:
+    spotter = None
+    if wanted.phrases is not None and is_spotted_file(wanted.phrases):
+        spotter = _spotter(recognizer, wanted.phrases, config, stream=stream)
+        marks.append(f"spotted {spotter.identity}")
+        told.append(f"{spotter.phrases} phrases are looked for in the frames (z of {spotter.threshold:.2f}).")
+    elif wanted.phrases is not None:
         listed = phrases_of(recognizer, wanted.phrases)
         phrases = phrase_scorer(listed, recognizer.tokenizer)
         facts = "\n".join(f"{text}\t{boost!r}" for text, boost in sorted(listed.items()))
         marks.append(f"phrases {hashlib.sha256(facts.encode(errors='surrogatepass')).hexdigest()[:16]}")
-    recognizer.use(config, Scorers(language_model, source, phrases, " ".join(marks)))
+    recognizer.use(config, Scorers(language_model, source, phrases, spotter, " ".join(marks)))
     told += closed_vocabulary_off(recognizer, closed)
     return told
+
+
+def _spotter(recognizer: Recognizer, path: Path, config: SearchConfig, *, stream: bool) -> PhraseSpotter:
+    if stream:
+        raise UsageError(
+            f"--phrases: '{path}' needs whole utterances: it cannot be used with --stream.",
+            mend="Give the list of phrases itself.",
+        )
+    if not isinstance(config, GreedyConfig | CtcBeamConfig):
+        raise UsageError(
+            f"--phrases: '{path}' is for searches over CTC, not for {config.kind}.",
+            mend="Give the list of phrases itself.",
+        )
+    return open_spotter(path, recognizer.tokenizer, recognizer.weights)
 
 
 def closed_vocabulary_off(recognizer: Recognizer, before: frozenset[str]) -> list[str]:

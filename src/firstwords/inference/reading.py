@@ -43,7 +43,7 @@ class Reader:
         self._closed: ClosedVocabulary | None = None
         if model.ctc is not None and isinstance(config, GreedyConfig) and gate.words:
             helped = weigh(scorers, config.language_model, model.ctc.vocabulary)
-            if not helped:
+            if not helped and scorers.spotter is None:
                 self._closed = ClosedVocabulary(model.ctc, gate.words, tokenizer, model.frame_seconds)
 
     @property

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from firstwords.report.evaluation import Evaluation
 from firstwords.scoring.phrases import PhraseCounts, count_phrases
-from firstwords.search.phrase_rows import read_phrases
+from firstwords.search.spotted import listed_phrases
 from firstwords.text.normalize import normalizer
 
 
 def count_in(path: Path, evaluation: Evaluation) -> tuple[PhraseCounts, dict[str, PhraseCounts]]:
     """A file of phrases and what was recognised -> counts of all and of each, scored as words are."""
-    phrases = list(read_phrases(path, normalizer(evaluation.normalizer)))
+    phrases = listed_phrases(path, normalizer(evaluation.normalizer))
     return count_phrases(phrases, ((r.scored_reference, r.scored_hypothesis) for r in evaluation.results))
 
 

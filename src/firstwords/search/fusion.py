@@ -28,6 +28,7 @@ from torch import Tensor
 from firstwords.errors import SearchError
 from firstwords.nn.scorer import TokenScorer
 from firstwords.search.interface import LanguageModelConfig
+from firstwords.search.spotting import PhraseSpotter
 from firstwords.search.words import END, NEVER
 
 LANGUAGE_MODEL = "language_model"  # name of that scorer
@@ -55,6 +56,7 @@ class Scorers(NamedTuple):
     language_model: TokenScorer[Any] | None = None
     source: TokenScorer[Any] | None = None  # a language model of the training transcripts, taken off
     phrases: TokenScorer[Any] | None = None
+    spotter: PhraseSpotter | None = None  # phrases that are looked for in the frames of a CTC head
     identity: str = ""  # changes whenever any of them does: what was begun with others is not gone on with
 
 

@@ -28,6 +28,8 @@ from firstwords.errors import SearchError
 from firstwords.search.words import END, WordBoundaries
 from firstwords.text.tokenizer import Tokenizer
 
+SPOTTED = 'kind = "spotted phrases"'  # a line of spotted.py's files
+
 
 class Phrase(NamedTuple):
     """Tokens of a phrase, without what parts it from its neighbours, and its weight in nats per token."""
@@ -210,6 +212,11 @@ def read_phrases(path: Path, normalize: Callable[[str], str]) -> dict[str, float
         raise SearchError(
             f"The phrases '{path}' cannot be read: {error.strerror or error}.", mend="Check the path."
         ) from None
+    if SPOTTED in lines[:3]:
+        raise SearchError(
+            f"'{path}' was made by 'firstwords phrases': it is no list of phrases.",
+            mend="Give the list itself; the other is for 'transcribe' and 'evaluate' with the model folder.",
+        )
     found: dict[str, float | None] = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip():

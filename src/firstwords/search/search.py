@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import cast, final
 
+import torch
+
 from firstwords.heads.head import FrameHead, Head, TokenHead
 from firstwords.heads.transducer.head import TransducerHead
 from firstwords.search.attention_beam import AttentionBeamSearch
 from firstwords.search.ctc_beam import CtcBeamSearch
+from firstwords.search.ctc_common import rows_of
 from firstwords.search.fusion import NO_SCORERS, Scorers, Weighted, weigh
 from firstwords.search.greedy import GreedySearch
 from firstwords.search.hypothesis import Hypothesis
@@ -25,9 +28,10 @@ from firstwords.search.interface import (
     TransducerGreedyConfig,
 )
 from firstwords.search.rescoring import RescoringSearch
+from firstwords.search.spotting import PhraseSpotter
 from firstwords.search.transducer_beam import TransducerBeamSearch
 from firstwords.search.transducer_greedy import TransducerGreedySearch
-from firstwords.tensors import Padded
+from firstwords.tensors import Padded, pad
 
 __all__ = [
     "AttentionBeamConfig",
@@ -117,7 +121,8 @@ def build_encoded_search(
     match config:
         case GreedyConfig() | CtcBeamConfig():
             ctc = cast("FrameHead", heads["ctc"])
-            return FrameWise(ctc, build_search(config, frame_seconds, weighed(ctc.vocabulary)))
+            own = build_search(config, frame_seconds, weighed(ctc.vocabulary))
+            return FrameWise(ctc, own, scorers.spotter)
         case AttentionBeamConfig():
             decoder, ctc = cast("TokenHead", heads["attention"]), cast("FrameHead | None", heads.get("ctc"))
             return AttentionBeamSearch(config, decoder, ctc, frame_seconds, weighed(decoder.vocabulary))
@@ -134,11 +139,16 @@ def build_encoded_search(
 
 @final
 class FrameWise(EncodedSearch):
-    """A head that scores every frame by itself, and a search over its scores."""
+    """A head that scores every frame by itself, and a search over its scores.
 
-    def __init__(self, head: FrameHead, search: Search) -> None:
+    Args:
+        spotter: writes phrases into the scores before they are searched.
+    """
+
+    def __init__(self, head: FrameHead, search: Search, spotter: PhraseSpotter | None = None) -> None:
         self.head = head
         self.search = search
+        self.spotter = spotter
 
     def __call__(self, encoded: Padded) -> list[list[Hypothesis]]:
         return self.search(self._scored(encoded))
@@ -147,4 +157,7 @@ class FrameWise(EncodedSearch):
         return self.search.many([self._scored(encoded) for encoded in batches])
 
     def _scored(self, encoded: Padded) -> Padded:
-        return self.head.log_probs(Padded(encoded.values.float(), encoded.lengths))
+        scores = self.head.log_probs(Padded(encoded.values.float(), encoded.lengths))
+        if self.spotter is None:
+            return scores
+        return pad([torch.from_numpy(self.spotter(row)) for row in rows_of(scores)])
