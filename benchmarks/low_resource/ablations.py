@@ -1,6 +1,7 @@
 """What each choice of the default recipe is worth on an hour of speech, at equal seconds of audio encoded.
 
     python benchmarks/low_resource/ablations.py [--corpus yoruba] [--passes 8] [--seeds 1 2] [--only NAME ...]
+                                               [--rates 0.5 1 2]
 
 Every arm of the table below is trained with three learning rates (half, once and twice the default; a
 twentieth of that for AdamW, which learned nothing with more), all with the first seed; the best rate of each
@@ -117,6 +118,7 @@ def main() -> None:
     parser.add_argument("--corpus", default="yoruba")
     parser.add_argument("--passes", type=float, default=8.0)
     parser.add_argument("--only", nargs="+", choices=list(CHOICES), default=list(CHOICES))
+    parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="of an arm's own")
     parser.add_argument("--every", action="store_true", help="all rates with all seeds")
     options = parser.parse_args()
     if options.scored != "dev":
@@ -132,17 +134,17 @@ def main() -> None:
         steps = options.steps or steps_of(choice, seconds, options.passes)
         found: dict[float, Scored] = {}
         hours: list[float] = []
-        for share in RATES:
+        for share in options.rates:
             found[share] = Scored()
             for seed in options.seeds if options.every else options.seeds[:1]:
                 folder = run(name, share, seed, options, corpus, steps)
                 found[share].add(folder, corpus, "dev")
                 hours.append(encoded_hours(folder, choice))
-        chosen = min(RATES, key=lambda share: sum_of(list(found[share].graphemes.values())).rate)
+        chosen = min(options.rates, key=lambda share: sum_of(list(found[share].graphemes.values())).rate)
         for seed in [] if options.every else options.seeds[1:]:
             found[chosen].add(run(name, chosen, seed, options, corpus, steps), corpus, "dev")
         best[name] = found[chosen]
-        by_rate = ", ".join(f"{statistics.mean(cer for cer, _ in found[s].each):.1f}" for s in RATES)
+        by_rate = ", ".join(f"{statistics.mean(cer for cer, _ in found[s].each):.1f}" for s in options.rates)
         rows.append(
             f"  {name:26s} best rate {choice.rate * chosen:g}; dev CER by rate {by_rate}; "
             f"{steps} updates, {statistics.mean(hours):.2f} h encoded"

@@ -14,7 +14,8 @@ al., 2013, ASRU, "Score normalization and system combination for improved keywor
     z = (score - mean) / deviation - share * mean over decoys of theirs
 
 Where z reaches a threshold, the frames of that stretch are made to say the phrase, and any search over CTC
-reads it there; of stretches that overlap the one with the highest z is taken. In numpy, without torch.
+reads it there; of stretches that overlap the one with the highest z is taken. Of a phrase only the best
+stretch is known: it is found once in an utterance. In numpy, without torch.
 """
 
 from __future__ import annotations
