@@ -235,11 +235,11 @@ class PhraseSpotter:
         """(T, V) CTC log-probabilities -> the same, but for frames in which a phrase was found."""
         return self.table.write(log_probs, self.spots(log_probs))
 
-    def spots(self, log_probs: NDArray[np.floating], threshold: float | None = None) -> list[Spot]:
-        """What is found, the surest first; ``threshold`` in place of the own one."""
+    def spots(self, log_probs: NDArray[np.floating]) -> list[Spot]:
+        """What is found in (T, V) CTC log-probabilities, the surest first."""
         stretches = self.table.scan(log_probs)
         z = standardized(stretches.scores, self.background)
         count = self.phrases
         decoys = float(z[count:].mean()) if self.share and len(z) > count else 0.0
         own = Stretches(stretches.scores[:count], stretches.first[:count], stretches.last[:count])
-        return apart(own, z[:count] - self.share * decoys, self.threshold if threshold is None else threshold)
+        return apart(own, z[:count] - self.share * decoys, self.threshold)
