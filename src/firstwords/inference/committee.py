@@ -6,8 +6,8 @@
     score(reading) = mean over models of log P(tokens | frames of that model) + what language models add
 
 P is the CTC probability of the tokens, summed over all alignments (Graves et al., 2006, section 4.1), so
-models whose spikes stand in different frames agree all the same; a mean of posteriors frame by frame would
-tear them apart (LOG.md, 2026-11-22). The mean of logarithms is the product of experts (Hinton, 2002, eq. 1).
+models whose spikes stand in different frames agree all the same; a mean of posteriors frame by frame is worse
+(LOG.md, 2026-11-22). The mean of logarithms is the product of experts (Hinton, 2002, eq. 1).
 Times and confidences of a reading are those of the model that proposed it first.
 
 One that hears no speech proposes nothing; where most do, nothing is heard. On a tie the first model decides.
