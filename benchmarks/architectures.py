@@ -1,22 +1,24 @@
 """Encoders and heads at about two million parameters, each after the same seconds of training audio.
 
     python benchmarks/architectures.py CORPUS [--epochs 20] [--minutes 20] [--size tiny] [--only NAME ...]
-        [--best 3] [--seeds 1 2 3] [--set training.mask_warmup=60000 ...] [--no-test]
+        [--rates 1 0.5 2] [--best 3] [--seeds 1 2 3] [--set training.mask_warmup=60000 ...] [--no-test]
         [--folder runs/architectures]
     python benchmarks/architectures.py --speed [--size tiny] [--only NAME ...] [--rounds 5] [--cpu-time]
         [--folder runs/architectures]
 
-CORPUS is a folder that 'firstwords import' takes. Every variant of the table below is trained from scratch
-with the first seed, then the best ones by dev CER with the other seeds. All hear ``--epochs`` passes over the
-training split; ``--minutes`` is the most a run may take, and a run that it cut short is marked. ``--set``
+CORPUS is a folder that 'firstwords import' takes. Every variant of architectures_variants.py is trained
+from scratch with the first seed and each of ``--rates`` (in units of its own learning rate); of each the best
+rate by dev CER stays, and the best variants are trained with the other seeds. All hear ``--epochs`` passes of
+the training split; ``--minutes`` is the most a run may take, and a run that it cut short is marked. ``--set``
 gives all of them a setting of the recipe. Each run is a process of its own, with one training process and the
-loader inside, so that its peak memory is its own.
+loader inside, so that its peak memory is its own. The test split is read with the runs that stay alone.
 
 Results are appended to FOLDER/results.jsonl; what is there under the same conditions, ``--set`` included, is
-not run again, and a run that was interrupted goes on. Kinds that this version does not have are named as
-missing. At the end FOLDER/table.md holds:
+not run again, and a run that was interrupted goes on. Two processes may share the folder where they run other
+variants. Kinds that this version does not have are named as missing. At the end FOLDER/table.md holds:
 
     CER, WER     of the test split (``--no-test``: dev) with 95 % bootstrap intervals, greedy unless said
+    rate         in units of the variant's own
     MACs         of encoder and frame-wise heads per second of audio (model/cost.py)
     training     seconds of audio per second of training steps, validation not counted
     inference    of encoder and frame-wise heads in the training's precision, batches of 8 x 10 s, median of 5
@@ -43,83 +45,13 @@ from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from architectures_variants import ADAMW, EQUAL, SCALED_ADAM, VARIANTS
+
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when a child loads torch; as the command line does
 os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 if TYPE_CHECKING:
     from firstwords.model.recipe import Recipe
-
-CTC = {"ctc": {"kind": "ctc"}}
-# Of encoders other than the Zipformer. With ScaledAdam as it is set for that one, a Conformer broke down in
-# batches of 20 s (dev CER 70 %; 22 % so: LOG.md, 2026-11-21). --set overrules them.
-PLAIN = {"optimizer": "adamw", "schedule": {"kind": "cosine", "lr": 0.001}}
-# Encoder settings on top of its preset, heads by kind, search.
-VARIANTS: dict[str, dict[str, Any]] = {
-    "zipformer": {"encoder": {"kind": "zipformer", "dropout": [0.15, 0.1]}, "heads": CTC},
-    "conformer": {"encoder": {"kind": "conformer"}, "heads": CTC},
-    # Fewer frames and smaller kernels: arXiv:2305.05084, there with 256 channels.
-    "fastconformer": {
-        "encoder": {
-            "kind": "conformer",
-            "kernel": 9,
-            "subsampling": {"factor": 8, "separable": True, "channels": 112},
-        },
-        "heads": CTC,
-    },
-    "squeezeformer": {"encoder": {"kind": "squeezeformer"}, "heads": CTC},
-    "e_branchformer": {"encoder": {"kind": "e_branchformer"}, "heads": CTC},
-    "transformer": {"encoder": {"kind": "transformer"}, "heads": CTC},
-    "las": {
-        "encoder": {"kind": "listener"},
-        "heads": {"ctc": {"kind": "ctc", "weight": 0.3}, "speller": {"kind": "speller"}},
-        "search": {"kind": "attention_beam"},
-    },
-    "quartznet": {"encoder": {"kind": "quartznet"}, "heads": CTC},
-    "mobilenet": {"encoder": {"kind": "mobilenet"}, "heads": CTC},
-    "resnet": {"encoder": {"kind": "resnet"}, "heads": CTC},
-    "lstm": {"encoder": {"kind": "lstm"}, "heads": CTC},
-    "dnn": {"encoder": {"kind": "dnn"}, "heads": CTC},
-    "zipformer, CR-CTC": {
-        "encoder": {"kind": "zipformer", "dropout": [0.15, 0.1]},
-        "heads": {"ctc": {"kind": "ctc", "consistency": 0.2}},
-    },
-    "zipformer, AED+CTC": {
-        "encoder": {"kind": "zipformer", "dropout": [0.15, 0.1]},
-        "heads": {
-            "ctc": {"kind": "ctc", "weight": 0.3},
-            "transformer_decoder": {"kind": "transformer_decoder"},
-        },
-        "search": {"kind": "attention_beam"},
-    },
-    "zipformer, transducer": {
-        "encoder": {"kind": "zipformer", "dropout": [0.15, 0.1]},
-        "heads": {"transducer": {"kind": "transducer"}},
-        "search": {"kind": "transducer_greedy"},
-    },
-    "zipformer, TDT": {
-        "encoder": {"kind": "zipformer", "dropout": [0.15, 0.1]},
-        "heads": {"transducer": {"kind": "transducer", "loss": "full", "durations": [0, 1, 2, 3, 4]}},
-        "search": {"kind": "transducer_greedy"},
-    },
-}
-
-
-# What makes other encoders as large as the Zipformer of that name (S: 22 M), where their presets do not.
-EQUAL: dict[str, dict[str, dict[str, Any]]] = {
-    "S": {
-        "conformer": {"dim": 256, "layers": 13, "feedforward": 1024, "subsampling": {"channels": 256}},
-        "squeezeformer": {
-            "dim": 256,
-            "layers": 12,
-            "feedforward": 1024,
-            "reduce_at": 5,
-            "recover_at": 11,
-            "subsampling": {"channels": 256, "separable": True},
-        },
-        "e_branchformer": {"layers": 10, "subsampling": {"channels": 256}},
-        "transformer": {"layers": 15, "feedforward": 2048, "subsampling": {"channels": 256}},
-    }
-}
 
 
 def missing_kinds(variant: Mapping[str, Any]) -> list[str]:
@@ -151,7 +83,8 @@ def recipe_of(name: str, options: argparse.Namespace) -> Recipe:
         language = load_corpus(corpus_folder(options)).utterances[0].language or "und"
     training, scoring = normalizers_for(language)
     quiet = {"probability": 0.0}
-    own = {} if variant["encoder"]["kind"] == "zipformer" else PLAIN
+    own = SCALED_ADAM if variant["encoder"]["kind"] == "zipformer" else ADAMW
+    schedule = own["schedule"] | {"lr": own["schedule"]["lr"] * options.rate}
     values: dict[str, Any] = {
         "name": name,
         "language": language,
@@ -169,6 +102,7 @@ def recipe_of(name: str, options: argparse.Namespace) -> Recipe:
             "sorted_first_epoch": False,
             "mask_warmup": MASK_WARMUP[2 if variant["heads"].get("ctc", {}).get("consistency") else 1],
             **own,
+            "schedule": schedule,
         },
     }
     if "search" in variant:
@@ -178,8 +112,10 @@ def recipe_of(name: str, options: argparse.Namespace) -> Recipe:
 
 
 def folder_name(name: str, options: argparse.Namespace) -> str:
-    """A model folder of its own for each variant, seed and choice of ``--set``."""
+    """A model folder of its own for each variant, seed, rate and choice of ``--set``."""
     plain = f"{name.replace(', ', '-')}-{options.seed}"
+    if options.rate != 1:
+        plain += f"-{options.rate:g}"
     if not options.set:
         return plain
     return f"{plain}-{hashlib.sha256(json.dumps(sorted(options.set)).encode()).hexdigest()[:8]}"
@@ -190,7 +126,7 @@ def corpus_folder(options: argparse.Namespace) -> Path:
 
 
 def run_one(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Train and measure one variant; for a process of its own."""
+    """Train and measure one variant and read dev, or read test with one; for a process of its own."""
     import resource  # not on Windows
 
     from accuracy import described
@@ -206,6 +142,8 @@ def run_one(name: str, options: argparse.Namespace) -> dict[str, Any]:
     if missing := missing_kinds(VARIANTS[name]):
         return {"missing": missing}
     folder = options.folder / folder_name(name, options)
+    if options.split == "test":
+        return {"scores": described(evaluate_model(folder, load_corpus(corpus_folder(options)), "test"))}
     recipe = recipe_of(name, options)
     result = train_corpus(
         corpus_folder(options),
@@ -235,8 +173,7 @@ def run_one(name: str, options: argparse.Namespace) -> dict[str, Any]:
         "peak_bytes": peak,
         "dev_cer": 100 * result.numbers["cer"],
     }
-    split = "dev" if options.no_test else "test"
-    return report | {"scores": described(evaluate_model(folder, corpus, split))}
+    return report | {"scores": described(evaluate_model(folder, corpus, "dev"))}
 
 
 def inference_speed(model: Any) -> float:
@@ -263,42 +200,61 @@ def inference_speed(model: Any) -> float:
     return 80 / statistics.median(times[1:])
 
 
-def results(path: Path, key: Mapping[str, Any]) -> list[dict[str, Any]]:
+def results(path: Path, key: Mapping[str, Any], split: str) -> list[dict[str, Any]]:
     """Finished runs under the same conditions."""
     if not path.exists():
         return []
     records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return [r for r in records if r["key"] == dict(key) and "scores" in r]
+    wanted = {**key, "split": split}
+    return [{"rate": 1.0} | r for r in records if r["key"] == wanted and "scores" in r]
 
 
-def run_apart(name: str, seed: int, options: argparse.Namespace, key: Mapping[str, Any], path: Path) -> None:
-    """One variant in a process of its own, unless its result is there; its record is appended to ``path``."""
-    if any(r["variant"] == name and r["seed"] == seed for r in results(path, key)):
-        return
-    print(f"{name}, seed {seed} ...", flush=True)
-    answer = options.folder / "answer.json"
-    answer.unlink(missing_ok=True)
-    orders = [sys.executable, __file__, *sys.argv[1:], "--child", name, "--seed", str(seed)]
+def run_apart(
+    name: str,
+    rate: float,
+    seed: int,
+    split: str,
+    options: argparse.Namespace,
+    key: Mapping[str, Any],
+    path: Path,
+) -> dict[str, Any] | None:
+    """One variant in a process of its own, unless its result is there -> its record, as in ``path``.
+
+    ``split`` dev: it is trained; test: what was trained is read.
+    """
+    for r in results(path, key, split):
+        if (r["variant"], r["rate"], r["seed"]) == (name, rate, seed):
+            return r
+    print(f"{name}, rate {rate:g}, seed {seed}, {split} ...", flush=True)
+    answer = options.folder / f"answer-{os.getpid()}.json"
+    orders = [sys.executable, __file__, *sys.argv[1:], "--child", name, "--answer", str(answer)]
+    orders += ["--seed", str(seed), "--rate", str(rate), "--split", split]
     done = subprocess.run(orders, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    report: dict[str, Any]
     if done.returncode or not answer.exists():
         report = {"error": done.stderr[-2000:] or f"exit code {done.returncode}"}
     else:
         report = json.loads(answer.read_text(encoding="utf-8"))
+    answer.unlink(missing_ok=True)
+    record = {"variant": name, "rate": rate, "seed": seed, "key": {**key, "split": split}} | report
     with path.open("a", encoding="utf-8") as file:
-        record = {"variant": name, "seed": seed, "key": dict(key)} | report
         file.write(json.dumps(record, ensure_ascii=False) + "\n")
     if "missing" in report:
         print(f"    missing: {', '.join(report['missing'])}", flush=True)
     elif "error" in report:
         print(f"    failed: {report['error'].strip().splitlines()[-1]}", flush=True)
+    else:
+        print(f"    {split} CER {report['scores']['cer']:.1f} %", flush=True)
+        return record
+    return None
 
 
 def table(records: list[dict[str, Any]], wanted: list[str]) -> str:
     """Results as markdown, best CER first; several seeds: the mean of all and the interval of the first."""
     lines = [
-        "| variant | CER % (95 %) | WER % (95 %) | seeds | parameters M | MMAC/s | training xRT "
+        "| variant | rate | CER % (95 %) | WER % (95 %) | seeds | parameters M | MMAC/s | training xRT "
         "| inference xRT | memory MB | hours heard |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     groups = {name: [r for r in records if r["variant"] == name] for name in wanted}
     there = {name: runs for name, runs in groups.items() if runs}
@@ -313,7 +269,7 @@ def table(records: list[dict[str, Any]], wanted: list[str]) -> str:
         first = runs[0]
         cut = " (cut short)" if first["hours_heard"] < 0.95 * first["hours_wanted"] else ""
         lines.append(
-            f"| {name} | {cer} | {wer} | {spread} | {first['parameters'] / 1e6:.2f} "
+            f"| {name} | {first['rate']:g} | {cer} | {wer} | {spread} | {first['parameters'] / 1e6:.2f} "
             f"| {first['macs_per_second'] / 1e6:.0f} | {first['training_speed']:.0f} "
             f"| {first['inference_speed']:.0f} | {first['peak_bytes'] / 1e6:.0f} "
             f"| {first['hours_heard']:.2f}{cut} |"
@@ -331,6 +287,7 @@ def main() -> None:
     parser.add_argument("--batch-seconds", type=float, default=40.0)
     parser.add_argument("--size", default="tiny")
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
+    parser.add_argument("--rates", type=float, nargs="+", default=[1.0], help="in units of a variant's own")
     parser.add_argument("--best", type=int, default=3)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--threads", type=int, default=None)
@@ -342,20 +299,22 @@ def main() -> None:
     parser.add_argument(
         "--cpu-time", action="store_true", help="of --speed: processor time, on a busy machine"
     )
-    parser.add_argument("--child", help=argparse.SUPPRESS)
-    parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
+    for hidden in ("--child", "--split"):
+        parser.add_argument(hidden, help=argparse.SUPPRESS)
+    parser.add_argument("--answer", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, default=1, help=argparse.SUPPRESS)
+    parser.add_argument("--rate", type=float, default=1.0, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.speed:
         from architectures_speed import speed_mode  # beside this file; it loads torch
 
-        options.seed = 1
         speed_mode(options)
         return
     if options.corpus is None:
         parser.error("CORPUS is missing (only --speed does without)")
     if options.child:
         report = run_one(options.child, options)
-        (options.folder / "answer.json").write_text(json.dumps(report, ensure_ascii=False), encoding="utf-8")
+        options.answer.write_text(json.dumps(report, ensure_ascii=False), encoding="utf-8")
         return
     options.folder.mkdir(parents=True, exist_ok=True)
     if not (corpus_folder(options) / "manifest.jsonl").exists():
@@ -371,26 +330,27 @@ def main() -> None:
             check=True,
         )
     path = options.folder / "results.jsonl"
-    key = {
-        "corpus": options.corpus.name,
-        "split": "dev" if options.no_test else "test",
-        **{
-            name: getattr(options, name) for name in ("epochs", "minutes", "batch_seconds", "size", "threads")
-        },
-    }
-    if options.set:  # results from before --set keep their key
+    named = ("epochs", "minutes", "batch_seconds", "size", "threads")
+    key = {"corpus": options.corpus.name, **{name: getattr(options, name) for name in named}}
+    if options.set:
         key["set"] = sorted(options.set)
     first, *others = options.seeds
+    stay: list[dict[str, Any]] = []
     for name in options.only:
-        run_apart(name, first, options, key, path)
-    ranked = sorted(
-        (r for r in results(path, key) if r["seed"] == first and r["variant"] in options.only),
-        key=lambda r: r["dev_cer"],
-    )
-    for record in ranked[: options.best]:
+        tried = [run_apart(name, rate, first, "dev", options, key, path) for rate in options.rates]
+        if there := [record for record in tried if record]:
+            stay.append(min(there, key=lambda record: record["dev_cer"]))
+    stay.sort(key=lambda record: record["dev_cer"])
+    for record in stay[: options.best]:
         for seed in others:
-            run_apart(record["variant"], seed, options, key, path)
-    written = table(results(path, key), options.only)
+            more = run_apart(record["variant"], record["rate"], seed, "dev", options, key, path)
+            stay += [more] if more else []
+    if not options.no_test:
+        for n, trained in enumerate(stay):
+            name, rate, seed = trained["variant"], trained["rate"], trained["seed"]
+            read = run_apart(name, rate, seed, "test", options, key, path)
+            stay[n] = trained | read if read else trained
+    written = table(stay, options.only)
     (options.folder / "table.md").write_text(written, encoding="utf-8")
     print(written)
 

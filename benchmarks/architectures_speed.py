@@ -29,7 +29,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
-from architectures import EQUAL, VARIANTS, missing_kinds, recipe_of
+from architectures import missing_kinds, recipe_of
+from architectures_variants import EQUAL, VARIANTS
 from speed_data import speech_like
 
 from firstwords.data.batch import Batch
