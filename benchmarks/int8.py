@@ -28,6 +28,7 @@ from firstwords.model.recipe import Recipe
 from firstwords.model.selfcheck import synthetic_clip
 from firstwords.model.speech_model import SpeechModel
 from firstwords.nn.int8 import Int8Linear
+from firstwords.nn.linear import Linear
 from firstwords.tensors import Padded
 
 LAYERS = ((200, 192, 512), (500, 256, 256), (500, 512, 192), (500, 512, 2048))  # frames, inputs, outputs
@@ -62,12 +63,14 @@ def layer(frames: int, inputs: int, outputs: int) -> dict[str, float]:
     torch.manual_seed(0)
     x, linear = torch.randn(frames, inputs), nn.Linear(inputs, outputs)
     theirs = quantize_dynamic(nn.Sequential(copy.deepcopy(linear)), {nn.Linear: per_channel_dynamic_qconfig})
+    ours = Linear(inputs, outputs)
     own, fixed = Int8Linear(linear), Int8Linear(linear, float(x.abs().max()) / 127)
     whole = x.mul(20).to(torch.int8)
     weights = torch.randint(-127, 128, (outputs, inputs), dtype=torch.int8).t()
     half, narrow = x.bfloat16(), copy.deepcopy(linear).bfloat16()
     return {
-        "fp32": least(lambda: linear(x)),
+        "fp32": least(lambda: ours(x)),
+        "fp32 of torch": least(lambda: linear(x)),
         "bf16": least(lambda: narrow(half)),
         "_int_mm alone": least(lambda: torch._int_mm(whole, weights)),
         "dynamic": least(lambda: own(x)),

@@ -65,6 +65,14 @@ def has_native_bf16(device: torch.device) -> bool:
     return bool(cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
+def has_narrow_mkl() -> bool:
+    """True where MKL computes float32 products with half of the processor's width: AMD's with AVX-512."""
+    info = Path("/proc/cpuinfo")
+    maker = info.read_text(encoding="utf-8", errors="replace") if info.exists() else platform.processor()
+    wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return wide and torch.backends.mkl.is_available() and "AuthenticAMD" in maker
+
+
 def read_precision(name: str) -> Precision:
     """A user's word -> the precision it names."""
     for known in get_args(Precision):

@@ -31,6 +31,7 @@ from firstwords.errors import UsageError
 from firstwords.model.checkpoint import load_weights
 from firstwords.model.speech_model import SpeechModel
 from firstwords.model.structure import LowRank
+from firstwords.nn.linear import Linear
 from firstwords.nn.low_rank import worth
 
 Method = Literal["data", "plain"]
@@ -121,7 +122,7 @@ def _watched(model: SpeechModel, found: dict[str, Moments]) -> Generator[None]:
     handles = [
         module.register_forward_pre_hook(hook(path))  # pyright: ignore[reportArgumentType]
         for path, module in model.named_modules()
-        if type(module) is nn.Linear
+        if type(module) in (nn.Linear, Linear)
     ]
     try:
         yield

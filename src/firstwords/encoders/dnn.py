@@ -19,6 +19,7 @@ from firstwords.config import Config
 from firstwords.encoders.encoder import Encoder
 from firstwords.encoders.presets import preset_of
 from firstwords.nn.frames import enter, mask_of, splice, strided
+from firstwords.nn.linear import Linear
 from firstwords.nn.norms import MaskedBatchNorm
 from firstwords.tensors import Padded
 
@@ -55,7 +56,7 @@ class Dnn(Encoder):
         self.input_norm = MaskedBatchNorm(input_dim)
         widths = [(2 * config.context + 1) * input_dim] + [config.hidden] * config.layers
         self.layers = nn.ModuleList(
-            nn.Linear(widths[i], widths[i + 1], bias=False) for i in range(config.layers)
+            Linear(widths[i], widths[i + 1], bias=False) for i in range(config.layers)
         )
         self.norms = nn.ModuleList(MaskedBatchNorm(config.hidden) for _ in range(config.layers))
         self.dropout = nn.Dropout(config.dropout)

@@ -22,6 +22,7 @@ from firstwords.nn.attention import RelativeSelfAttention
 from firstwords.nn.convolution import DepthwiseOverTime
 from firstwords.nn.dropout import Dropout
 from firstwords.nn.feedforward import FeedForward
+from firstwords.nn.linear import Linear
 from firstwords.nn.subsampling import SubsamplingConfig
 from firstwords.tensors import split_evenly
 
@@ -75,11 +76,11 @@ class ConvolutionalGate(nn.Module):
 
     def __init__(self, dim: int, width: int, kernel: int, dropout: float) -> None:
         super().__init__()
-        self.in_proj = nn.Linear(dim, width)
+        self.in_proj = Linear(dim, width)
         self.norm = nn.LayerNorm(width // 2)
         self.convolution = DepthwiseOverTime(width // 2, kernel)
         self.dropout = Dropout(dropout)
-        self.out_proj = nn.Linear(width // 2, dim)
+        self.out_proj = Linear(width // 2, dim)
         nn.init.normal_(self.convolution.conv.weight, std=1e-6)
         nn.init.ones_(cast("Tensor", self.convolution.conv.bias))
 
@@ -104,7 +105,7 @@ class EBranchformerLayer(nn.Module):
         self.gate_norm = nn.LayerNorm(dim)
         self.gate = ConvolutionalGate(dim, config.gate_width, config.kernel, config.dropout)
         self.merge_convolution = DepthwiseOverTime(2 * dim, config.merge_kernel)
-        self.merge_proj = nn.Linear(2 * dim, dim)
+        self.merge_proj = Linear(2 * dim, dim)
         self.feed_out_norm = nn.LayerNorm(dim)
         self.feed_out = FeedForward(dim, config.feedforward, config.dropout, "swish")
         self.norm = nn.LayerNorm(dim)

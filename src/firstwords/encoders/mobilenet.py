@@ -25,6 +25,7 @@ from firstwords.encoders.encoder import Encoder
 from firstwords.encoders.presets import preset_of
 from firstwords.nn.depthwise import DepthwiseConv
 from firstwords.nn.frames import enter, mask_of, strided
+from firstwords.nn.linear import Linear
 from firstwords.nn.norms import MaskedBatchNorm
 from firstwords.tensors import Padded
 
@@ -77,8 +78,8 @@ class SqueezeExcite(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.squeeze = nn.Linear(channels, channels // 4)
-        self.excite = nn.Linear(channels // 4, channels)
+        self.squeeze = Linear(channels, channels // 4)
+        self.excite = Linear(channels // 4, channels)
 
     def forward(
         self, x: Float[Tensor, "batch time channels"], lengths: Int[Tensor, " batch"]
@@ -96,12 +97,12 @@ class InvertedBottleneck(nn.Module):
         super().__init__()
         inside = dim * config.expansion
         self.stride, self.adds_input = stride, stride == 1 and dim == out
-        self.widen = nn.Linear(dim, inside, bias=False)
+        self.widen = Linear(dim, inside, bias=False)
         self.widen_norm = MaskedBatchNorm(inside)
         self.depthwise = DepthwiseConv(inside, kernel, stride=stride)
         self.depthwise_norm = MaskedBatchNorm(inside)
         self.gate = SqueezeExcite(inside) if config.squeeze else None
-        self.narrow = nn.Linear(inside, out, bias=False)
+        self.narrow = Linear(inside, out, bias=False)
         self.narrow_norm = MaskedBatchNorm(out)
         self.dropout = nn.Dropout(config.dropout)
 
@@ -143,7 +144,7 @@ class MobileNet(Encoder):
         self.dim, self.subsampling = config.out, math.prod(config.strides)
         self.input_norm = MaskedBatchNorm(input_dim)
         width = config.channels[0]
-        self.first = nn.Linear(input_dim, width, bias=False)
+        self.first = Linear(input_dim, width, bias=False)
         self.first_norm = MaskedBatchNorm(width)
         self.blocks = nn.ModuleList()
         stages = zip(config.channels, config.blocks, config.kernels, config.strides, strict=True)
@@ -152,7 +153,7 @@ class MobileNet(Encoder):
                 step = stride if number == 0 else 1
                 self.blocks.append(InvertedBottleneck(width, out, kernel, step, config))
                 width = out
-        self.last = nn.Linear(width, config.out, bias=False)
+        self.last = Linear(width, config.out, bias=False)
         self.last_norm = MaskedBatchNorm(config.out)
 
     def output_lengths(self, lengths: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:

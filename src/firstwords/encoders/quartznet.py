@@ -22,6 +22,7 @@ from firstwords.encoders.encoder import Encoder
 from firstwords.encoders.presets import preset_of
 from firstwords.nn.depthwise import DepthwiseConv
 from firstwords.nn.frames import enter, mask_of, strided
+from firstwords.nn.linear import Linear
 from firstwords.nn.norms import MaskedBatchNorm
 from firstwords.tensors import Padded
 
@@ -80,7 +81,7 @@ class SeparableConv(nn.Module):
         super().__init__()
         self.stride = stride
         self.depthwise = DepthwiseConv(dim, kernel, stride=stride, dilation=dilation)
-        self.pointwise = nn.Linear(dim, out, bias=False)
+        self.pointwise = Linear(dim, out, bias=False)
         self.norm = MaskedBatchNorm(out)
 
     def folds(self) -> Iterable[tuple[str, str]]:
@@ -101,7 +102,7 @@ class QuartzNetBlock(nn.Module):
         super().__init__()
         widths = [dim] + [out] * repeats
         self.convolutions = nn.ModuleList(SeparableConv(widths[i], out, kernel) for i in range(repeats))
-        self.shortcut = nn.Linear(dim, out, bias=False)
+        self.shortcut = Linear(dim, out, bias=False)
         self.shortcut_norm = MaskedBatchNorm(out)
         self.dropout = nn.Dropout(dropout)
 
@@ -142,7 +143,7 @@ class QuartzNet(Encoder):
                 self.blocks.append(QuartzNetBlock(width, out, kernel, config.repeats, config.dropout))
                 width = out
         self.wide = SeparableConv(width, config.last[0], config.last_kernel, dilation=2)
-        self.out = nn.Linear(config.last[0], config.last[1], bias=False)
+        self.out = Linear(config.last[0], config.last[1], bias=False)
         self.out_norm = MaskedBatchNorm(config.last[1])
         self.dropout = nn.Dropout(config.dropout)
 

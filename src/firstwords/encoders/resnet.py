@@ -23,6 +23,7 @@ from firstwords.encoders.encoder import Encoder
 from firstwords.encoders.presets import preset_of
 from firstwords.nn.convolution import convolve
 from firstwords.nn.frames import enter, mask_of, strided
+from firstwords.nn.linear import Linear
 from firstwords.nn.norms import MaskedBatchNorm
 from firstwords.tensors import Padded, zero_padding
 
@@ -131,7 +132,7 @@ class ResNet(Encoder):
                 self.blocks.append(ResNetBlock(width, out, (1, 1) if repeat else strides))
                 width = out
         self.dropout = nn.Dropout(config.dropout)
-        self.out = nn.Linear(bins * width, config.out)
+        self.out = Linear(bins * width, config.out)
 
     def output_lengths(self, lengths: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
         for stride in self.config.strides:

@@ -27,6 +27,7 @@ from firstwords.nn.attention import RelativeSelfAttention
 from firstwords.nn.convolution import ConvolutionModule, convolve_over_time
 from firstwords.nn.dropout import Dropout
 from firstwords.nn.feedforward import FeedForward
+from firstwords.nn.linear import Linear
 from firstwords.nn.subsampling import SubsamplingConfig
 from firstwords.tensors import Padded
 
@@ -151,7 +152,7 @@ class TimeReduction(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
         self.depthwise = nn.Conv1d(dim, dim, 3, groups=dim)
-        self.pointwise = nn.Linear(dim, dim)
+        self.pointwise = Linear(dim, dim)
 
     def forward(
         self, x: Float[Tensor, "batch time dim"], real: Bool[Tensor, "batch time"] | None
@@ -172,7 +173,7 @@ class Squeezeformer(AttentionStack):
         self.config = config
         self.layers = nn.ModuleList(SqueezeformerLayer(config) for _ in range(config.layers))
         self.reduction = TimeReduction(config.dim)
-        self.recovery = nn.Linear(config.dim, config.dim)
+        self.recovery = Linear(config.dim, config.dim)
 
     def forward_with_intermediate(
         self, frames: Padded, layers: Sequence[int], condition: Condition | None = None

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from firstwords.config import Config
 from firstwords.heads.head import FrameHead
 from firstwords.heads.numeric import at_least_float32
+from firstwords.nn.linear import Linear
 from firstwords.tensors import Padded, real_frames
 
 _FEEDBACK_SCALE = 0.05  # as for the last layer of every Zipformer module
@@ -59,12 +60,12 @@ class CtcHead(FrameHead):
         self.config = config
         self.vocabulary = vocabulary
         self.dropout = nn.Dropout(config.dropout)
-        self.projection = nn.Linear(dim, vocabulary)  # icefall: ctc_output.1
+        self.projection = Linear(dim, vocabulary)  # icefall: ctc_output.1
         with torch.no_grad():
             self.projection.bias[0] += config.blank_bias
         self.feedback = None
         if config.intermediate and config.self_conditioned:
-            self.feedback = nn.Linear(vocabulary, dim)
+            self.feedback = Linear(vocabulary, dim)
             # Small, so that a trained encoder is hardly disturbed. Not zero: the steps of ScaledAdam are in
             # proportion to a tensor's size, and after 150 of them zeros would have grown to 3e-6.
             with torch.no_grad():

@@ -9,6 +9,7 @@ By the field's convention one MAC is two FLOPs. Neither says how long it takes (
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from firstwords.encoders.encoder import Encoder
 from firstwords.heads.head import FrameHead
 from firstwords.model.speech_model import SpeechModel
+from firstwords.nn.linear import onednn_linear
 from firstwords.tensors import Padded
 
 SECONDS = 10.0  # of audio that is counted with
@@ -92,8 +94,14 @@ def _attention_flops(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
     return 2 * q[0] * q[1] * q[2] * k[2] * (q[3] + v[3])
 
 
+def _product_flops(x: Any, weight: Any, *_: Any, **__: Any) -> int:
+    """Shapes (..., in) and (out, in)."""
+    return 2 * math.prod(x) * weight[0]
+
+
 # Kernels of a CPU that torch's counter does not know.
 _ON_CPU = {
+    **({onednn_linear(): _product_flops} if onednn_linear() else {}),
     torch.ops.aten.mkldnn_rnn_layer: _lstm_layer_flops,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
 }

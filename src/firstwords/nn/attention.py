@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from firstwords.nn.linear import Linear
 from firstwords.nn.sharing import (
     HIDDEN,
     attend,
@@ -38,8 +39,8 @@ class SelfAttention(nn.Module):
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.in_proj = nn.Linear(dim, 3 * dim)
-        self.out_proj = nn.Linear(dim, dim)
+        self.in_proj = Linear(dim, 3 * dim)
+        self.out_proj = Linear(dim, dim)
 
     def forward(
         self,
@@ -68,8 +69,8 @@ class CausalSelfAttention(nn.Module):
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.heads, self.dropout = heads, dropout
-        self.read = nn.Linear(dim, 3 * dim)
-        self.write = nn.Linear(dim, dim)
+        self.read = Linear(dim, 3 * dim)
+        self.write = Linear(dim, dim)
 
     def forward(
         self,
@@ -101,11 +102,11 @@ class RelativeSelfAttention(nn.Module):
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.in_proj = nn.Linear(dim, 3 * dim)
-        self.position_proj = nn.Linear(dim, dim, bias=False)
+        self.in_proj = Linear(dim, 3 * dim)
+        self.position_proj = Linear(dim, dim, bias=False)
         self.content_bias = nn.Parameter(torch.empty(dim))  # u
         self.position_bias = nn.Parameter(torch.empty(dim))  # v
-        self.out_proj = nn.Linear(dim, dim)
+        self.out_proj = Linear(dim, dim)
         for bias in (self.content_bias, self.position_bias):
             nn.init.xavier_uniform_(bias.view(heads, -1))
 

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from firstwords.nn.linear import Linear
 from firstwords.nn.norms import Folded, MaskedBatchNorm
 
 
@@ -111,11 +112,11 @@ class ConvolutionModule(nn.Module):
     ) -> None:
         super().__init__()
         inner = dim if gate == "glu" else 2 * dim
-        self.in_proj = nn.Linear(dim, 2 * dim)
+        self.in_proj = Linear(dim, 2 * dim)
         self.gate = F.glu if gate == "glu" else F.silu
         self.depthwise = DepthwiseOverTime(inner, kernel, causal=causal)
         self.norm = nn.LayerNorm(inner) if norm == "layer" else MaskedBatchNorm(inner)
-        self.out_proj = nn.Linear(inner, dim)
+        self.out_proj = Linear(inner, dim)
 
     def forward(
         self, x: Float[Tensor, "batch time dim"], real: Bool[Tensor, "batch time"] | None = None

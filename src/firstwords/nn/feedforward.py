@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from firstwords.nn.dropout import Dropout
+from firstwords.nn.linear import Linear
 
 _ACTIVATIONS = {"relu": F.relu, "swish": F.silu}
 
@@ -19,10 +20,10 @@ class FeedForward(nn.Module):
 
     def __init__(self, dim: int, hidden: int, dropout: float, activation: Literal["relu", "swish"]) -> None:
         super().__init__()
-        self.in_proj = nn.Linear(dim, hidden)
+        self.in_proj = Linear(dim, hidden)
         self.activation = _ACTIVATIONS[activation]
         self.dropout = Dropout(dropout)
-        self.out_proj = nn.Linear(hidden, dim)
+        self.out_proj = Linear(hidden, dim)
 
     def forward(self, x: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch time dim"]:
         return self.out_proj(self.dropout(self.activation(self.in_proj(x))))

@@ -7,6 +7,8 @@ from typing import final
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from firstwords.nn.linear import Linear
+
 
 def worth(inputs: int, outputs: int) -> int:
     """The largest rank whose two matrices have fewer numbers than one: r < m * n / (m + n); 0 for none."""
@@ -24,8 +26,8 @@ class LowRankLinear(nn.Module):
     def __init__(self, in_features: int, out_features: int, rank: int, *, bias: bool = True) -> None:
         super().__init__()
         self.in_features, self.out_features, self.rank = in_features, out_features, rank
-        self.down = nn.Linear(in_features, rank, bias=False)
-        self.up = nn.Linear(rank, out_features, bias=bias)
+        self.down = Linear(in_features, rank, bias=False)
+        self.up = Linear(rank, out_features, bias=bias)
 
     @property
     def weight(self) -> Float[Tensor, "out in"]:

@@ -31,6 +31,7 @@ from firstwords.config import Config
 from firstwords.errors import ConfigError
 from firstwords.nn.convolution import convolve
 from firstwords.nn.input_norm import InputNorm
+from firstwords.nn.linear import Linear, linear
 from firstwords.nn.norms import Folded, MaskedBatchNorm
 from firstwords.tensors import Padded, is_captured, is_full, real_frames, zero_padding
 
@@ -81,8 +82,8 @@ class Subsampling(nn.Module):
             nn.Conv2d(channels, channels, 3, stride=2, groups=groups) for _ in range(config.strides - 1)
         )
         mixed = config.strides - 1 if config.separable else 0
-        self.pointwise = nn.ModuleList(nn.Linear(channels, channels) for _ in range(mixed))
-        self.out = nn.Linear(bins * channels, dim)
+        self.pointwise = nn.ModuleList(Linear(channels, channels) for _ in range(mixed))
+        self.out = Linear(bins * channels, dim)
         self.norm = MaskedBatchNorm(dim) if config.norm == "batch" else nn.LayerNorm(dim)
 
     def output_lengths(self, lengths: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
@@ -113,7 +114,7 @@ class Subsampling(nn.Module):
             y = convolve(x.unsqueeze(-1), self.first).relu()
         else:
             places = x.unfold(1, 3, 2).unfold(2, 3, 2).flatten(3)
-            y = F.linear(places, self.first.weight.flatten(1), self.first.bias).relu()
+            y = linear(places, self.first.weight.flatten(1), self.first.bias).relu()
         for n, layer in enumerate(self.strided):
             y = _convolve(y, cast("nn.Conv2d", layer))
             y = self.pointwise[n](y) if self.config.separable else y

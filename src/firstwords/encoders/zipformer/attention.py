@@ -19,6 +19,7 @@ from firstwords.encoders.zipformer import constraints
 from firstwords.encoders.zipformer.activations import initialize_scaled
 from firstwords.encoders.zipformer.constraints import Balancer, Whiten
 from firstwords.encoders.zipformer.schedules import Schedule, Scheduled
+from firstwords.nn.linear import Linear
 from firstwords.nn.sharing import (
     SharedWeights,
     attend,
@@ -89,12 +90,12 @@ class AttentionWeights(Scheduled):
         self.heads, self.query_head_dim, self.position_head_dim = heads, query_head_dim, position_head_dim
         skip = Schedule((0.0, 0.5), (4000.0, 0.0))
         self.position_skip = skip if position_skip is None else position_skip
-        self.in_proj = nn.Linear(dim, heads * (2 * query_head_dim + position_head_dim))
+        self.in_proj = Linear(dim, heads * (2 * query_head_dim + position_head_dim))
         initialize_scaled(self.in_proj, query_head_dim**-0.25)
         limit = Schedule((0.0, 3.0), (20000.0, 6.0), default=3.0)
         self.whiten_keys = Whiten(limit, groups=heads, grad_scale=0.025)
         self.balance_keys = Balancer(0.4, 0.6, 0.0, 100.0, probability=0.025)
-        self.linear_pos = nn.Linear(position_dim, heads * position_head_dim, bias=False)
+        self.linear_pos = Linear(position_dim, heads * position_head_dim, bias=False)
         initialize_scaled(self.linear_pos, 0.05)
 
     def forward(
@@ -164,8 +165,8 @@ class SelfAttention(nn.Module):
     def __init__(self, dim: int, heads: int, value_head_dim: int) -> None:
         super().__init__()
         self.heads = heads
-        self.in_proj = nn.Linear(dim, heads * value_head_dim)
-        self.out_proj = nn.Linear(heads * value_head_dim, dim)
+        self.in_proj = Linear(dim, heads * value_head_dim)
+        self.out_proj = Linear(heads * value_head_dim, dim)
         initialize_scaled(self.out_proj, 0.05)
         self.whiten = Whiten(Schedule((0.0, 7.5), (20000.0, 22.5), default=7.5), grad_scale=0.01)
 
@@ -197,12 +198,12 @@ class NonlinAttention(nn.Module):
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
         self.hidden = hidden
-        self.in_proj = nn.Linear(dim, 3 * hidden)
+        self.in_proj = Linear(dim, 3 * hidden)
         self.balancer = Balancer(
             Schedule((0.0, 0.25), (20000.0, 0.05)), Schedule((0.0, 0.75), (20000.0, 0.95)), 0.5, 5.0
         )
         self.whiten1 = Whiten(Schedule((0.0, 5.0), (20000.0, 10.0), default=5.0), grad_scale=0.01)
-        self.out_proj = nn.Linear(hidden, dim)
+        self.out_proj = Linear(hidden, dim)
         initialize_scaled(self.out_proj, 0.05)
         self.whiten2 = Whiten(Schedule((0.0, 5.0), (20000.0, 15.0), default=5.0), grad_scale=0.01)
 

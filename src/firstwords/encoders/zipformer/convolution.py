@@ -17,6 +17,7 @@ from firstwords.encoders.zipformer.activations import initialize_scaled, swoosh_
 from firstwords.encoders.zipformer.constraints import Balancer, Whiten
 from firstwords.encoders.zipformer.schedules import Schedule
 from firstwords.nn.convolution import convolve_over_time
+from firstwords.nn.linear import Linear
 from firstwords.tensors import is_captured, split_evenly
 
 
@@ -134,7 +135,7 @@ class ConvolutionModule(nn.Module):
     def __init__(self, dim: int, kernel: int, *, causal: bool) -> None:
         super().__init__()
         self.causal, self.kernel = causal, kernel
-        self.in_proj = nn.Linear(dim, 2 * dim)
+        self.in_proj = Linear(dim, 2 * dim)
         self.balancer1 = Balancer(
             Schedule((0.0, 0.05), (8000.0, 0.025), default=0.0),
             1.0,
@@ -151,7 +152,7 @@ class ConvolutionModule(nn.Module):
             10.0,
         )
         self.whiten = Whiten(Schedule((0.0, 7.5), (20000.0, 15.0), default=7.5), grad_scale=0.01)
-        self.out_proj = nn.Linear(dim, dim)
+        self.out_proj = Linear(dim, dim)
         initialize_scaled(self.out_proj, 0.05)
 
     def forward(

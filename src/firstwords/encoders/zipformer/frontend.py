@@ -27,6 +27,7 @@ from firstwords.encoders.zipformer.constraints import Balancer, Whiten, scale_gr
 from firstwords.encoders.zipformer.layer import keep_utterances
 from firstwords.encoders.zipformer.schedules import Schedule, Scheduled
 from firstwords.nn.convolution import convolve
+from firstwords.nn.linear import Linear, linear
 from firstwords.tensors import is_captured, real_frames
 
 LOOK_AHEAD = 3  # frames at 50 Hz that the 7x7 convolution sees to either side
@@ -141,9 +142,9 @@ class ConvNeXt(Scheduled):
         return by_rows(self._mix, x, self.pointwise_conv1.out_channels)
 
     def _mix(self, x: Tensor) -> Tensor:
-        hidden = F.linear(x, self.pointwise_conv1.weight.flatten(1), self.pointwise_conv1.bias)
+        hidden = linear(x, self.pointwise_conv1.weight.flatten(1), self.pointwise_conv1.bias)
         hidden = swoosh_l(self.hidden_balancer(hidden))
-        return F.linear(hidden, self.pointwise_conv2.weight.flatten(1), self.pointwise_conv2.bias)
+        return linear(hidden, self.pointwise_conv2.weight.flatten(1), self.pointwise_conv2.bias)
 
 
 class ConvEmbed(Scheduled):
@@ -166,7 +167,7 @@ class ConvEmbed(Scheduled):
         self.balancers = nn.ModuleList(Balancer(max_abs=limit) for limit in (1.0, 4.0, 4.0))
         self.convnext = ConvNeXt(third)
         self.channels, self.bins = third, ((mels - 1) // 2 - 1) // 2
-        self.out = nn.Linear(third * self.bins, dim)
+        self.out = Linear(third * self.bins, dim)
         limit = Schedule((0.0, 4.0), (20000.0, 8.0), default=4.0)
         self.out_whiten = Whiten(limit, grad_scale=0.02)
         self.out_norm = BiasNorm(dim)
@@ -216,4 +217,4 @@ class ConvEmbed(Scheduled):
         # The weight's columns run channel by channel, x bin by bin: turning the weight is the smaller copy.
         weight = self.out.weight.unflatten(1, (self.channels, self.bins)).transpose(1, 2).flatten(1)
         wide = x.reshape(x.shape[0], x.shape[1], self.bins * self.channels)
-        return F.linear(wide, weight, self.out.bias)
+        return linear(wide, weight, self.out.bias)

@@ -33,6 +33,7 @@ from firstwords.heads.numeric import at_least_float32
 from firstwords.lm.neural.config import NetworkConfig
 from firstwords.lm.neural.folder import build_network
 from firstwords.lm.neural.model import NeuralLm
+from firstwords.nn.linear import Linear
 
 _SMALL = 0.05  # not zero: the steps of ScaledAdam are in proportion to a tensor's size
 _GATE = -1.0  # bias of deep fusion's gate at the start
@@ -125,9 +126,9 @@ class ColdFusion(nn.Module):
         super().__init__()
         self.features = config.width
         self.language_model = FrozenLanguageModel(config, vocabulary)
-        self.text = nn.Linear(vocabulary, config.width)
-        self.gate = nn.Linear(features + config.width, config.width)
-        self.mix = nn.Linear(features + config.width, config.width)
+        self.text = Linear(vocabulary, config.width)
+        self.gate = Linear(features + config.width, config.width)
+        self.mix = Linear(features + config.width, config.width)
 
     def forward(
         self, features: Float[Tensor, "*rows features"], said: Said, output: nn.Linear
@@ -147,8 +148,8 @@ class DeepFusion(nn.Module):
         super().__init__()
         self.features = features
         self.language_model = FrozenLanguageModel(config, vocabulary)
-        self.gate = nn.Linear(self.language_model.dim, 1)
-        self.beside = nn.Linear(self.language_model.dim, vocabulary, bias=False)
+        self.gate = Linear(self.language_model.dim, 1)
+        self.beside = Linear(self.language_model.dim, vocabulary, bias=False)
         with torch.no_grad():
             self.gate.bias.fill_(_GATE)
             self.beside.weight.mul_(_SMALL)

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from firstwords.config import Config
 from firstwords.heads.numeric import at_least_float32
+from firstwords.nn.linear import Linear
 from firstwords.tensors import Padded, real_frames
 
 
@@ -82,8 +83,8 @@ class DotEnergy(nn.Module):
     def __init__(self, config: DotAttentionConfig, query_dim: int, memory_dim: int) -> None:
         super().__init__()
         self.heads = config.heads
-        self.query = nn.Linear(query_dim, config.heads * config.dim)
-        self.key = nn.Linear(memory_dim, config.dim)
+        self.query = Linear(query_dim, config.heads * config.dim)
+        self.key = Linear(memory_dim, config.dim)
         self.scale = 1 / math.sqrt(config.dim)
 
     def keys(self, frames: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch time attention_dim"]:
@@ -111,14 +112,14 @@ class AdditiveEnergy(nn.Module):
     ) -> None:
         super().__init__()
         self.heads = config.heads
-        self.query = nn.Linear(query_dim, config.heads * config.dim, bias=False)
-        self.key = nn.Linear(memory_dim, config.dim)
+        self.query = Linear(query_dim, config.heads * config.dim, bias=False)
+        self.key = Linear(memory_dim, config.dim)
         self.conv, self.location = None, None
         if isinstance(config, LocationAttentionConfig):
             width = 2 * config.radius + 1
             self.conv = nn.Conv1d(1, config.filters, width, padding=config.radius, bias=False)
-            self.location = nn.Linear(config.filters, config.dim, bias=False)
-        self.energy = nn.Linear(config.dim, 1, bias=False)
+            self.location = Linear(config.filters, config.dim, bias=False)
+        self.energy = Linear(config.dim, 1, bias=False)
 
     def keys(self, frames: Float[Tensor, "batch time dim"]) -> Float[Tensor, "batch time attention_dim"]:
         return self.key(frames)
@@ -152,7 +153,7 @@ class Attention(nn.Module):
             self.energy = DotEnergy(config, query_dim, memory_dim)
         else:
             self.energy = AdditiveEnergy(config, query_dim, memory_dim)
-        self.project = nn.Linear(config.heads * memory_dim, memory_dim) if config.heads > 1 else None
+        self.project = Linear(config.heads * memory_dim, memory_dim) if config.heads > 1 else None
 
     def memory(self, encoded: Padded) -> Memory:
         """Encoded (B, T, D) -> what every token of the utterance looks at.

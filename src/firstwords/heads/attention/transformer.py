@@ -31,6 +31,7 @@ from firstwords.heads.attention.objective import (
 )
 from firstwords.heads.numeric import at_least_float32
 from firstwords.nn.attention import CausalSelfAttention, KeysValues
+from firstwords.nn.linear import Linear
 from firstwords.nn.positions import sinusoids
 from firstwords.nn.scorer import AttentionScorer
 from firstwords.tensors import Padded, real_frames
@@ -76,9 +77,9 @@ class FrameAttention(nn.Module):
     def __init__(self, config: TransformerDecoderConfig, dim: int) -> None:
         super().__init__()
         self.heads = config.heads
-        self.ask = nn.Linear(config.width, config.width)
-        self.read = nn.Linear(dim, 2 * config.width)
-        self.write = nn.Linear(config.width, config.width)
+        self.ask = Linear(config.width, config.width)
+        self.read = Linear(dim, 2 * config.width)
+        self.write = Linear(config.width, config.width)
         self.dropout = nn.Dropout(config.dropout)
 
     def sight(self, encoded: Padded) -> Sight:
@@ -112,10 +113,10 @@ class DecoderLayer(nn.Module):
         self.self_attention = CausalSelfAttention(config.width, config.heads, config.dropout)
         self.frame_attention = FrameAttention(config, dim)
         self.feedforward = nn.Sequential(
-            nn.Linear(config.width, config.feedforward),
+            Linear(config.width, config.feedforward),
             ACTIVATIONS[config.activation](),
             nn.Dropout(config.dropout),
-            nn.Linear(config.feedforward, config.width),
+            Linear(config.feedforward, config.width),
         )
         self.norms = nn.ModuleList(nn.LayerNorm(config.width) for _ in range(3))
         self.dropout = nn.Dropout(config.dropout)
@@ -169,7 +170,7 @@ class TransformerDecoderHead(TaughtHead):
         self.layers = nn.ModuleList(DecoderLayer(config, dim) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.width) if config.norm == "pre" else nn.Identity()
         self.fusion = build_fusion(config.fusion, config.width, vocabulary)
-        self.output = nn.Linear(self.fusion.features if self.fusion else config.width, vocabulary)
+        self.output = Linear(self.fusion.features if self.fusion else config.width, vocabulary)
 
     def lesson_loss(self, encoded: Padded, lesson: Lesson) -> Float[Tensor, " batch"]:
         """-log P(lesson); in training with label smoothing."""

@@ -29,6 +29,7 @@ from firstwords.heads.transducer.lattice import Topology
 from firstwords.heads.transducer.predictor import PredictorConfig, StatelessConfig, build_predictor
 from firstwords.heads.transducer.pruned import prune_ranges, pruned_loss, simple_paths
 from firstwords.heads.transducer.rnnt import joint_rnnt_loss
+from firstwords.nn.linear import Linear
 from firstwords.tensors import Padded
 
 _FIRST_PRUNED_WEIGHT = 0.1
@@ -102,8 +103,8 @@ class TransducerHead(Head):
         )
         self.simple_encoder = self.simple_predictor = None
         if config.loss == "pruned":
-            self.simple_encoder = nn.Linear(dim, vocabulary)
-            self.simple_predictor = nn.Linear(self.predictor.dim, vocabulary)
+            self.simple_encoder = Linear(dim, vocabulary)
+            self.simple_predictor = Linear(self.predictor.dim, vocabulary)
             shrink(self.simple_encoder)
             shrink(self.simple_predictor)
         self._count: float | None = None

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from firstwords.heads.numeric import at_least_float32
+from firstwords.nn.linear import Linear, product
 from firstwords.tensors import Padded, real_frames
 
 BLANK = 0
@@ -41,12 +42,12 @@ class Joiner(nn.Module):
         self, encoder_dim: int, predictor_dim: int, dim: int, vocabulary: int, durations: int = 0
     ) -> None:
         super().__init__()
-        self.encoder_proj = nn.Linear(encoder_dim, dim)
-        self.predictor_proj = nn.Linear(predictor_dim, dim)  # icefall: decoder_proj
-        self.output = nn.Linear(dim, vocabulary)  # icefall: output_linear
+        self.encoder_proj = Linear(encoder_dim, dim)
+        self.predictor_proj = Linear(predictor_dim, dim)  # icefall: decoder_proj
+        self.output = Linear(dim, vocabulary)  # icefall: output_linear
         shrink(self.encoder_proj)
         shrink(self.predictor_proj)
-        self.durations = nn.Linear(dim, durations) if durations else None
+        self.durations = Linear(dim, durations) if durations else None
 
     def forward(
         self, encoded: Float[Tensor, "*#shape encoder"], predicted: Float[Tensor, "*#shape predictor"]
@@ -228,8 +229,8 @@ class _JointScores(torch.autograd.Function):
                 grad = torch.cat((grad, by_other - shares * by_other.sum(dim=1, keepdim=True)), dim=1)
             d_bias += grad.sum(dim=0)
             grad = grad.to(frames.dtype)
-            d_weight += grad.t() @ hidden
-            d_hidden = torch.ops.aten.tanh_backward(grad @ small, hidden)
+            d_weight += product(grad.t(), hidden.t())
+            d_hidden = torch.ops.aten.tanh_backward(product(grad, small.t()), hidden)
             d_frames[part] = d_hidden.view(*places[part].shape, -1).sum(dim=1)
             d_rows.index_add_(0, places[part].reshape(-1), d_hidden.to(d_rows.dtype))
         d_weight, d_bias = d_weight.to(weight.dtype), d_bias.to(bias.dtype)
@@ -254,4 +255,4 @@ def _tanh(x: Tensor) -> Tensor:
 
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor) -> Float[Tensor, "nodes vocabulary"]:
-    return torch.addmm(bias.to(hidden.dtype), hidden, weight.to(hidden.dtype).t())
+    return product(hidden, weight.to(hidden.dtype), bias.to(hidden.dtype))

@@ -27,6 +27,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from firstwords.nn.linear import linear
+
 State = TypeVar("State")
 
 
@@ -92,4 +94,4 @@ class TiedEmbedding(nn.Module):
 
     def logits(self, hidden: Float[Tensor, "*rows dim"]) -> Float[Tensor, "*rows vocabulary"]:
         """Hidden values -> scores of all units."""
-        return F.linear(hidden, self.weight, self.bias)
+        return linear(hidden, self.weight, self.bias)
