@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self, TypeVar, cast
 
@@ -23,7 +24,9 @@ ConfigT = TypeVar("ConfigT", bound="Config")
 class Config(BaseModel):
     """A frozen group of settings; unknown keys and wrong types are refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=False, validate_default=True, allow_inf_nan=False
+    )
 
     def with_(self, **changes: Any) -> Self:
         """The same settings with some replaced, validated again."""
@@ -100,16 +103,19 @@ def _explain(fault: Any, values: Mapping[str, Any], kind: type[BaseModel], name:
         return f"{key}: no such setting.{hint}"
     got = fault.get("input")
     shown = "" if isinstance(got, Mapping) or fault["type"] == "missing" else f" (got {got!r})"
-    return f"{key}: {fault['msg']}{shown}"
+    said = str(fault["msg"]).removeprefix("Value error, ")
+    return f"{key}: {said}{shown}"
 
 
 def _without_tags(values: Mapping[str, Any], where: list[str]) -> list[str]:
-    """A path as its user wrote it: pydantic names the ``kind`` of a table that has one, too."""
+    """A path as its user wrote it: pydantic names the ``kind`` of a table, given or usual, too."""
     path: list[str] = []
     at: Any = values
-    for part in where:
+    for number, part in enumerate(where):
         table = cast("Mapping[str, Any]", at) if isinstance(at, Mapping) else {}
-        if part not in table and table.get("kind") == part:
+        # Nothing lies below a setting that is missing, nor in a table's place.
+        inside = number + 1 < len(where) if isinstance(at, Mapping) else not isinstance(at, Sequence | None)
+        if part not in table and (table.get("kind") == part or inside or isinstance(at, str)):
             continue
         path.append(part)
         at = table.get(part)
@@ -120,13 +126,13 @@ def _names_beside(kind: type[BaseModel], values: Mapping[str, Any], where: list[
     """Field names of the settings group that holds the unknown key ``where[-1]``."""
     groups: list[type[BaseModel]] = [kind]
     at: Any = values
-    for part in where[:-1]:
+    for part, tag in pairwise(where):
         at = cast("Mapping[str, Any]", at).get(part) if isinstance(at, Mapping) else None
         below: list[type[BaseModel]] = []
         for group in groups:
             if part in group.model_fields:
                 below += _models_in(group.model_fields[part].annotation)
-        chosen = cast("Mapping[str, Any]", at).get("kind") if isinstance(at, Mapping) else None
+        chosen = cast("Mapping[str, Any]", at).get("kind", tag) if isinstance(at, Mapping) else None
         below = [
             g for g in below if "kind" in g.model_fields and g.model_fields["kind"].default == chosen
         ] or below

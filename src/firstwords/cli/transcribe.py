@@ -184,9 +184,12 @@ def run(
         return
     if options is not None:
         from firstwords.cli.transcribe_stream import ModelHears, transcribe_stream
+        from firstwords.inference.streaming import read_otherwise
 
         recognizer = _load(model, device, precision, int8)
         search.apply(recognizer, console.print, stream=True)
+        if (told := read_otherwise(recognizer.search_config)) is not None:
+            console.print(told)
         transcribe_stream(ModelHears(recognizer), options, console.print)
         return
 

@@ -20,6 +20,7 @@ from firstwords.features.stream import open_stream
 from firstwords.model.speech_model import SpeechModel
 from firstwords.tensors import Padded
 
+_LONGEST_MS = 600_000.0  # of a chunk or a left context
 _WHOLE = "Transcribe whole recordings ('firstwords transcribe' without --stream), or "
 
 
@@ -37,6 +38,12 @@ def choose_context(model: SpeechModel, *, chunk_ms: float, left_ms: float | None
     Raises SearchError for a model that cannot stream, UsageError for a context it cannot have.
     """
     encoder = streaming_encoder(model)
+    for name, value in (("chunk", chunk_ms), ("left", left_ms)):
+        if value is not None and not 0 <= value <= _LONGEST_MS:
+            raise UsageError(
+                f"--{name}-ms {value:g}: this is no length of audio that a stream can hold.",
+                mend=f"Give milliseconds, at most {_LONGEST_MS:g}.",
+            )
     unit = encoder.hop(1) * model.frontend.frame_shift
     wanted = max(1, round(chunk_ms / 1000 / unit))
     wanted_left = None if left_ms is None else max(0, round(left_ms / 1000 / unit))
@@ -60,7 +67,8 @@ def streaming_encoder(model: SpeechModel) -> StreamingEncoder[Any]:
     if not isinstance(encoder, StreamingEncoder):
         raise SearchError(
             f"A model with the encoder '{kind}' cannot stream: it hears a recording only as a whole.",
-            mend=_WHOLE + "train another encoder.",
+            mend=_WHOLE + "train one that can: zipformer or conformer with encoder.causal = true, lstm with "
+            "encoder.bidirectional = false.",
         )
     if not encoder.causal:
         raise SearchError(

@@ -167,8 +167,9 @@ def with_beam(config: SearchConfig, beam: int, *, stream: bool = False) -> Searc
                 return GreedyConfig(language_model=config.language_model)
             return config.with_(beam=beam, n_best=min(beam, config.n_best))
         case _ if stream:
+            head = "transducer" if "transducer" in config.kind else "CTC head"
             raise UsageError(
-                f"A stream of this model is read by the greedy search of its CTC head, not by {config.kind}: "
+                f"A stream of this model is read by the greedy search of its {head}, not by {config.kind}: "
                 "it takes no beam.",
                 mend="Leave --beam out, or transcribe whole recordings (without --stream).",
             )

@@ -10,6 +10,7 @@ from typing import TypedDict
 import torch
 
 from firstwords.errors import SearchError
+from firstwords.heads.transducer.head import TransducerHead
 from firstwords.inference.encoding_stream import EncodingStream, choose_context
 from firstwords.inference.endpointing import EndpointConfig
 from firstwords.inference.listener import SHORTEST, Listener
@@ -17,9 +18,16 @@ from firstwords.model.speech_model import SpeechModel
 from firstwords.search.closed import ClosedStream, ClosedVocabulary
 from firstwords.search.ctc_streams import StreamingSearch
 from firstwords.search.fusion import NO_SCORERS, Scorers, weigh
-from firstwords.search.interface import CtcBeamConfig, GreedyConfig, SearchConfig
+from firstwords.search.interface import (
+    CtcBeamConfig,
+    GreedyConfig,
+    SearchConfig,
+    TransducerBeamConfig,
+    TransducerGreedyConfig,
+)
 from firstwords.search.speech_gate import OPEN, SpeechGate
 from firstwords.search.streaming import build_streaming_search
+from firstwords.search.transducer_greedy import TransducerGreedyStream
 from firstwords.text.tokenizer import Tokenizer
 
 
@@ -61,8 +69,8 @@ def open_listener(
     """
     recipe = model.recipe
     rate = recipe.data.sample_rate
-    found, closed = _search(model, tokenizer, search or recipe.search, scorers, speech_gate.words)
     context = choose_context(model, chunk_ms=chunk_ms, left_ms=left_ms)
+    found, closed = _search(model, tokenizer, search or recipe.search, scorers, speech_gate.words)
     return Listener(
         EncodingStream(model, context, device=device, least=round(SHORTEST * rate)),
         tokenizer,
@@ -78,11 +86,30 @@ def open_listener(
     )
 
 
-def streamed_search(config: SearchConfig) -> GreedyConfig | CtcBeamConfig:
-    """A search -> what reads a stream: itself, or the greedy one of the CTC head where it needs the whole."""
-    if isinstance(config, GreedyConfig | CtcBeamConfig):
-        return config
-    return GreedyConfig(language_model=config.language_model)
+def streamed_search(config: SearchConfig) -> GreedyConfig | CtcBeamConfig | TransducerGreedyConfig:
+    """A search -> what reads a stream: itself, or a greedy one where it needs the whole.
+
+    That is a transducer's own, and the CTC head's where an attention decoder takes part.
+    """
+    match config:
+        case GreedyConfig() | CtcBeamConfig() | TransducerGreedyConfig():
+            return config
+        case TransducerBeamConfig():
+            return TransducerGreedyConfig(language_model=config.language_model)
+        case _:
+            return GreedyConfig(language_model=config.language_model)
+
+
+def read_otherwise(config: SearchConfig) -> str | None:
+    """What a user must be told where a stream is read by another search than whole recordings are."""
+    used = streamed_search(config)
+    if used == config:
+        return None
+    head = "transducer" if isinstance(used, TransducerGreedyConfig) else "CTC head"
+    return (
+        f"This stream is read by the greedy search of the model's {head}: {config.kind}, which reads whole "
+        "recordings of this model, may find other words."
+    )
 
 
 def _search(
@@ -93,6 +120,12 @@ def _search(
     words: frozenset[str],
 ) -> tuple[StreamingSearch, ClosedStream | None]:
     """The search of a stream, and its closed vocabulary where one is used (as in reading.py)."""
+    streamed = streamed_search(config)
+    if isinstance(streamed, TransducerGreedyConfig):
+        head = model.heads["transducer"]
+        assert isinstance(head, TransducerHead)
+        helpers = weigh(scorers, config.language_model, head.vocabulary)
+        return TransducerGreedyStream(streamed, head, model.frame_seconds, helpers), None
     if model.ctc is None:
         raise SearchError(
             f"This model cannot stream: search.kind = '{config.kind}' reads whole utterances, "
@@ -105,4 +138,4 @@ def _search(
         known = ClosedVocabulary(model.ctc, words, tokenizer, model.frame_seconds)
         closed = ClosedStream(known, model.frame_seconds)
         score = closed.score
-    return build_streaming_search(streamed_search(config), score, model.frame_seconds, weighed), closed
+    return build_streaming_search(streamed, score, model.frame_seconds, weighed), closed

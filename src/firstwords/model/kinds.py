@@ -80,7 +80,7 @@ def _head_kind(settings: Any) -> str:
     """The kind of head that settings mean; recipes of before need not say "ctc"."""
     if isinstance(settings, Mapping):
         return str(cast("Mapping[str, Any]", settings).get("kind", "ctc"))
-    return str(settings.kind)
+    return str(getattr(settings, "kind", "ctc"))  # of what is no settings at all its check says so
 
 
 # The same tables for the type checker and pydantic; discriminated by 'kind' where there are several.

@@ -36,7 +36,25 @@ def _zipformer_unless_named(encoder: Any) -> Any:
     """Recipes from the time of one encoder may leave its kind out."""
     if not isinstance(encoder, dict):
         return encoder
-    return {"kind": "zipformer"} | cast("dict[str, Any]", encoder)
+    named = {"kind": "zipformer"} | cast("dict[str, Any]", encoder)
+    known = ENCODERS.get(str(named["kind"]))
+    if known is not None and named.get("causal") and "causal" not in known.config.model_fields:
+        if named["kind"] == "lstm":
+            raise ValueError("causal: an lstm streams with bidirectional = false")
+        raise ValueError(
+            f"causal: an encoder of kind '{named['kind']}' hears a recording only as a whole and cannot "
+            "stream: take zipformer or conformer, or lstm with bidirectional = false"
+        )
+    return named
+
+
+def _usual(kind: str) -> BeforeValidator:
+    """A table without a kind means this one."""
+
+    def complete(settings: Any) -> Any:
+        return {"kind": kind} | cast("dict[str, Any]", settings) if isinstance(settings, dict) else settings
+
+    return BeforeValidator(complete)
 
 
 class Recipe(Config):
@@ -48,11 +66,11 @@ class Recipe(Config):
     seed: int = 1
     data: DataConfig = DataConfig()
     text: TextConfig = TextConfig()
-    features: Annotated[FrontendSettings, Field(discriminator="kind")] = FbankConfig()
+    features: Annotated[FrontendSettings, Field(discriminator="kind"), _usual("fbank")] = FbankConfig()
     tokenizer: TokenizerSettings = GraphemeConfig()
     encoder: Annotated[EncoderSettings, Field(discriminator="kind"), BeforeValidator(_zipformer_unless_named)]
     heads: dict[str, HeadSettings]
-    search: SearchConfig = GreedyConfig()
+    search: Annotated[SearchConfig, _usual("greedy")] = GreedyConfig()
     training: TrainingConfig = TrainingConfig()
     distillation: DistillationConfig | None = None  # a teacher; none by default
     post: PostConfig | None = None  # stages between recognised words and text for people; none by default
@@ -105,6 +123,38 @@ class Recipe(Config):
             raise ValueError(
                 f"heads.ctc.intermediate = {list(head.intermediate)}: an encoder of kind "
                 f"'{self.encoder.kind}' has no stacks to look into; set it to [], self_conditioned to false"
+            )
+        if isinstance(head, CtcConfig) and head.intermediate:
+            layers = self.encoder.layers  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType, reportUnknownMemberType]
+            inside = len(layers) if isinstance(layers, tuple) else int(layers)
+            if wrong := [n for n in head.intermediate if not 0 <= n < inside]:
+                raise ValueError(
+                    f"heads.ctc.intermediate = {list(head.intermediate)}: there is no {wrong[0]}; this "
+                    f"encoder has 0 to {inside - 1}"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def what_is_causal_can_stream(self) -> Self:
+        if not getattr(self.encoder, "causal", False):
+            return self
+        head, features = self.heads.get("ctc"), self.features
+        if isinstance(head, CtcConfig) and head.self_conditioned:
+            raise ValueError(
+                "encoder.causal = true is for streams, and heads.ctc.self_conditioned = true feeds "
+                "predictions back into the encoder, which a stream cannot: set "
+                "heads.ctc.self_conditioned = false"
+            )
+        if not {"ctc", "transducer"} & self.heads.keys():
+            raise ValueError(
+                f"encoder.causal = true is for streams, and {' and '.join(self.heads)} (heads) "
+                "can only read whole utterances: add heads.ctc or heads.transducer"
+            )
+        if not features.snip_edges and 2 * features.shift_ms > features.window_ms:
+            raise ValueError(
+                f"encoder.causal = true is for streams, and with features.shift_ms = {features.shift_ms:g}, "
+                f"more than half of window_ms = {features.window_ms:g}, the mirrored end would need samples "
+                "that are already gone: set features.snip_edges = true"
             )
         return self
 

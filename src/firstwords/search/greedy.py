@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from firstwords.search.ctc_common import hypothesis_from_path, rows_of
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import Search
+from firstwords.search.prefix_beam import check_numbers
 from firstwords.tensors import Padded
 
 
@@ -38,7 +39,8 @@ def greedy_search(log_probs: Padded, *, frame_seconds: float) -> list[Hypothesis
     best, path = log_probs.values.float().max(dim=-1)
     numbers = rows_of(Padded(best.unsqueeze(-1), log_probs.lengths))
     symbols: NDArray[np.int64] = path.cpu().numpy()
-    return [
-        hypothesis_from_path(symbols[row, : len(scores)], scores[:, 0], frame_seconds)
-        for row, scores in enumerate(numbers)
-    ]
+    found: list[Hypothesis] = []
+    for row, scores in enumerate(numbers):
+        check_numbers(scores, f"Row {row} of the batch")  # of several, not a number is the largest
+        found.append(hypothesis_from_path(symbols[row, : len(scores)], scores[:, 0], frame_seconds))
+    return found

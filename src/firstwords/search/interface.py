@@ -103,7 +103,8 @@ class AttentionBeamConfig(Config):
     coverage: NonNegativeFloat = 0.0  # nats for each frame with more than half a token's attention
     max_length: NonNegativeFloat = 1.5  # tokens per encoded frame
     min_length: NonNegativeFloat = 0.0  # tokens per encoded frame; above 0 nothing is ever heard as silence
-    end_margin: NonNegativeFloat = 10.0  # stop after three tokens whose ends are so many nats below the best
+    # Stop after three tokens whose ends are so many nats below the best; infinite: never before the last.
+    end_margin: float = Field(default=10.0, ge=0, allow_inf_nan=True)
     language_model: LanguageModelConfig = LanguageModelConfig()
 
     @model_validator(mode="after")

@@ -23,6 +23,7 @@ from firstwords.search.ctc_beam import CtcBeamSearch
 from firstwords.search.fusion import Weighted
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import CtcBeamConfig, EncodedSearch, RescoringConfig
+from firstwords.search.prefix_beam import check_numbers
 from firstwords.tensors import Padded, pad
 
 
@@ -64,6 +65,7 @@ class RescoringSearch(EncodedSearch):
 
 def _in_order(readings: list[Hypothesis], second: Tensor, ctc_weight: float) -> list[Hypothesis]:
     scored: list[Hypothesis] = []
+    check_numbers(second.cpu().numpy(), "The attention decoder")
     for reading, log_prob in zip(readings, second.tolist(), strict=True):
         # A reading longer than any the decoder can write has probability 0, which times 0 is no number.
         said = (1 - ctc_weight) * log_prob if ctc_weight < 1 else 0.0

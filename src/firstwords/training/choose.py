@@ -33,6 +33,10 @@ SIZES: tuple[Size, ...] = ("nano", "tiny", "S", "M", "L", "kws")
 _CPU_SPEED: dict[Size, float] = {"nano": 130, "tiny": 100, "S": 12, "M": 5, "L": 2, "kws": 70}
 _GPU_SPEED: dict[Size, float] = {"nano": 4000, "tiny": 3000, "S": 1500, "M": 800, "L": 400, "kws": 3000}
 
+# How often the rarest of few words must stand in the texts to be worth a piece of its own. Digits, WER on dev
+# with whole words and with letters: 23.4 and 8.4 % from 30 clips of each, 0.9 and 4.9 % from 100 (LOG.md,
+# 2026-11-22).
+WHOLE_WORDS = 60
 PIECES_A_WORD = 30  # asked of BPE, more than a word has merges: every word becomes whole
 TELEPHONE = 8000  # hertz: recordings with no more hold nothing in the upper half of the usual 80 bands
 TELEPHONE_MELS = 40
@@ -112,6 +116,11 @@ class Material:
         """True where there are few words and each is frequent."""
         return self.words is not None and self.words <= FEW_WORDS and self.rarest >= OFTEN
 
+    @property
+    def learned_whole(self) -> bool:
+        """True where each word is heard often enough to be learned as one thing."""
+        return self.closed and self.rarest >= WHOLE_WORDS
+
 
 def choose_recipe(
     material: Material,
@@ -157,7 +166,7 @@ def choose_recipe(
             "training.batch_seconds is that of a part)"
         )
     # Few words, each frequent, are found at once: what is known of those was measured with full masks.
-    light = not material.closed
+    light = not material.learned_whole
     if light:
         reasons.append("masks that widen as it learns")
     training, scoring = normalizers_for(language)
@@ -247,13 +256,17 @@ def _pieces(material: Material, reasons: list[str]) -> GraphemeConfig | SubwordC
     words = material.words
     # A whole word is one decision: sneezes are read as digits with all confidence (LOG.md, 2026-11-21: 72 of
     # 80 clips of noise silent, with letters 80). Who names noise wants silence more than the last percent.
-    if words is not None and material.closed and not material.noise:
+    if words is not None and material.learned_whole and not material.noise:
         reasons.append(
             f"only {words} different words, each at least {material.rarest} times: "
             "whole words as pieces (letters remain for others)"
         )
         return SubwordConfig(model="bpe", vocabulary=PIECES_A_WORD * words)
-    why = "whole words would answer noise" if material.noise else "with little text, longer ones are too rare"
+    why = (
+        "whole words would answer noise"
+        if material.learned_whole and material.noise
+        else "with little text, longer ones are too rare"
+    )
     reasons.append(f"graphemes as pieces: {why}")
     return GraphemeConfig()
 

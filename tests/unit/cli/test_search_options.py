@@ -237,8 +237,8 @@ def test_a_stream_reads_with_a_language_model(corpus: Path, lm: Path, tmp_path: 
     other = make_causal_model(tmp_path / "other", heads=heads, search={"kind": "transducer_greedy"})
     refused = firstwords("transcribe", other, "--stream", "--lm", lm, "--beam", 4, pcm=pcm)
     assert isinstance(refused.exception, UsageError)
-    assert "read by the greedy search of its CTC head" in str(refused.exception)
-    assert "in greedy: weight 0.3" in (
+    assert "read by the greedy search of its transducer" in str(refused.exception)
+    assert "in transducer_greedy: weight 0.3" in (
         firstwords("transcribe", other, "--stream", "--lm", lm, pcm=pcm).stderr
     )
 

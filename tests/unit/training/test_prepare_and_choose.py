@@ -240,6 +240,8 @@ def test_few_words_that_are_heard_often_are_pieces() -> None:
     for words, rarest, noise, whole in (
         (10, 200, False, True),
         (10, 200, True, False),
+        (10, 60, False, True),
+        (10, 30, False, False),
         (10, 3, False, False),
         (400, 30, False, False),
         (None, 0, False, False),
@@ -321,6 +323,7 @@ def test_a_run_begins_with_light_masks_and_one_view_unless_words_are_few() -> No
     assert chosen(60) == (20_000, 10_000)
     assert chosen(6) == (60_000, 0)
     assert chosen(60, words=10, rarest=100) == (0, 0)
+    assert chosen(60, words=10, rarest=30) == (20_000, 10_000)
     assert chosen(60, words=10, rarest=1) == (20_000, 10_000)
 
 

@@ -46,9 +46,9 @@ class ConformerConfig(StackConfig):
     layer_drop: float = Field(default=0.0, ge=0, lt=1)  # of the last layer; earlier ones less
     subsampling: SubsamplingConfig = SubsamplingConfig()
     causal: bool = False  # trained for streaming: convolutions look back only, attention in random chunks
-    max_chunk: int = Field(default=25, ge=1)  # chunks of 1 to this many frames are drawn in training
+    max_chunk: int = Field(default=32, ge=1)  # chunks of 1 to this many frames are drawn in training
     full_share: float = Field(default=0.5, ge=0, le=1)  # of the batches: one chunk of everything
-    left_chunks: tuple[int, ...] = (-1,)  # one is drawn for a batch in chunks; -1 is all of them
+    left_chunks: tuple[int, ...] = (4, 8, -1)  # one is drawn for a batch in chunks; -1 is all of them
 
     @model_validator(mode="after")
     def sizes_fit(self) -> ConformerConfig:

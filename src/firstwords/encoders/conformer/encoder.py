@@ -83,6 +83,9 @@ class ConformerLayer(nn.Module):
         return self.norm(torch.add(x, self.dropout(self.feed_out(self.feed_out_norm(x))), alpha=0.5))
 
 
+_ALL = 250  # frames that stand for an unlimited left context where a stream must limit it: 10 s
+
+
 @final
 class Conformer(AttentionStack, StreamingEncoder[ConformerState]):
     """Frames (B, T, input_dim) -> (B, about T / subsampling, dim)."""
@@ -127,11 +130,11 @@ class Conformer(AttentionStack, StreamingEncoder[ConformerState]):
         return self.subsampling * chunk
 
     def nearest_context(self, chunk: int, left: int | None) -> tuple[int, int]:
-        """Any chunk; ``left`` a whole number of chunks, at least one."""
-        chunk = max(1, chunk)
+        """A chunk no longer than any of training; ``left`` a whole number of chunks, at least one."""
+        chunk = min(max(1, chunk), self.config.max_chunk)
         if left is None:
             chunks = max(self.config.left_chunks)
-            return chunk, (chunks if chunks > 0 else 4) * chunk
+            return chunk, (chunks if chunks > 0 else max(4, -(-_ALL // chunk))) * chunk
         return chunk, max(1, round(left / chunk)) * chunk
 
     def window(self, chunk: int) -> int:
