@@ -30,6 +30,7 @@ from firstwords.data.manifest import (
     write_quarantine,
 )
 from firstwords.files import staged, write_atomically
+from firstwords.inference.made import RECORD, made_in
 from firstwords.inference.transcript import Segment, Transcript, Word
 from firstwords.model.checkpoint import load_model, save_model
 from firstwords.model.recipe import Recipe, read_recipe, write_recipe
@@ -445,13 +446,19 @@ def transcribed_before(home: Path, made: tuple[Path, Transcript]) -> None:
 
 def transcribes(home: Path, made: tuple[Path, Transcript]) -> None:
     audio, transcript = made
-    write_results(Job(audio, 1.0, home / "one"), transcript, "m", FORMATS)
+    write_results(Job(audio, 1.0, home / "one"), transcript, "m", FORMATS, {"model": "m"})
+
+
+def is_the_record(path: Path, _: object) -> bool:
+    """Written before the transcripts: then they are known to be ours, whenever a kill comes."""
+    return path.name == RECORD
 
 
 def is_transcribed(home: Path, made: tuple[Path, Transcript]) -> None:
-    assert sorted(p.name for p in home.iterdir()) == sorted(
-        f"one.{'TextGrid' if f == 'textgrid' else f}" for f in FORMATS
-    )
+    names = [f"one.{'TextGrid' if f == 'textgrid' else f}" for f in FORMATS]
+    assert sorted(p.name for p in home.iterdir()) == sorted([*names, RECORD])
+    known = made_in(home)
+    assert all(known[name].is_in(home / name) for name in names)
     record = json.loads((home / "one.json").read_text(encoding="utf-8"))
     assert Transcript.from_record(record) == made[1]
     eaf = (home / "one.eaf").read_text(encoding="utf-8")
@@ -634,8 +641,15 @@ WRITERS = [
         is_evaluated,
         evaluated_before,
     ),
-    Writer("transcripts", a_transcript, transcribes, is_transcribed),
-    Writer("transcripts over others", a_transcript, transcribes, is_transcribed, transcribed_before),
+    Writer("transcripts", a_transcript, transcribes, is_transcribed, may_stay=is_the_record),
+    Writer(
+        "transcripts over others",
+        a_transcript,
+        transcribes,
+        is_transcribed,
+        transcribed_before,
+        may_stay=is_the_record,
+    ),
     Writer("page of the quickstart", an_evaluation, writes_page, is_page, old("report.html")),
     Writer("bundle of the doctor", nothing, writes_bundle, is_bundle, old("bundle.txt")),
     *(

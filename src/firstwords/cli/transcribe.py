@@ -179,7 +179,6 @@ def run(
             return
         _transcribe_files(
             load_bundle, model, inputs or [], format_, out, window, again, console,
-            otherwise=search.given or post is not None,
         )  # fmt: skip
         return
     if options is not None:
@@ -195,17 +194,14 @@ def run(
 
     def load() -> Loaded:
         from firstwords.cli.transcribe_files import Loaded
-        from firstwords.inference.made import plain_identity
 
         recognizer = _load(model, device, precision, int8)
         search.apply(recognizer, console.print, n_best=second.llm is not None, int8=int8)
         second.apply(recognizer, device, console.print)
         apply_post(recognizer, post, console.print)
-        plain = plain_identity(recognizer)
-        return Loaded(recognizer, plain, lambda: second.tell(recognizer, console.print))
+        return Loaded(recognizer, lambda: second.tell(recognizer, console.print))
 
-    otherwise = search.given or second.llm is not None or post is not None
-    _transcribe_files(load, model, inputs or [], format_, out, window, again, console, otherwise=otherwise)
+    _transcribe_files(load, model, inputs or [], format_, out, window, again, console)
 
 
 def _check(inputs: Sequence[Path], out: Path | None, stream: bool, of_streams: Mapping[str, object]) -> None:
@@ -251,21 +247,17 @@ def _transcribe_files(
     window: float,
     again: bool,
     console: Console,
-    *,
-    otherwise: bool,
 ) -> None:
-    """``otherwise``: another search than that of the recipe is wished."""
-    from firstwords.cli.transcribe_files import has_records, plan, read_formats
+    from firstwords.cli.transcribe_files import plan, read_formats
 
     formats = read_formats(format_, out)
     jobs, failures, done = plan(inputs, formats, out, again=again)
     if done:
         console.print(f"{len(done)} already transcribed, skipped (--again does them again).")
     written = 0
-    known = done if otherwise or has_records(done) else []
-    loaded = load() if jobs or known else None
-    if loaded is not None and known:
-        _tell_otherwise(loaded, known, formats, console)
+    loaded = load() if jobs or done else None
+    if loaded is not None and done:
+        _tell_otherwise(loaded, done, formats, console)
     if loaded is not None and jobs:
         try:
             more = _work(loaded, jobs, model.resolve().name, formats, window, console)
@@ -289,7 +281,7 @@ def _tell_otherwise(loaded: Loaded, done: Sequence[Job], formats: Sequence[str],
     """Say which of the results that are kept were made with other things than those wished today."""
     from firstwords.cli.transcribe_files import made_otherwise
 
-    found = made_otherwise(done, formats, loaded.transcriber.identity, loaded.plain)
+    found = made_otherwise(done, formats, loaded.transcriber.identity)
     for audio, others in list(found.items())[:_SHOWN]:
         console.print(f"{audio}: kept as it is, but made with another {' and another '.join(others)}.")
     if len(found) > _SHOWN:
@@ -307,14 +299,13 @@ def _work(
     console: Console,
 ) -> dict[Path, str]:
     """Transcribe every recording, write or print it -> those that failed, and why."""
-    from firstwords.cli.transcribe_files import as_printed, result_files, write_results
+    from firstwords.cli.transcribe_files import as_printed, write_results
     from firstwords.cli.transcribe_progress import AudioProgress
     from firstwords.errors import FirstwordsError, WriteError
     from firstwords.inference.journal import Journal
-    from firstwords.inference.made import note_made
 
     failures: dict[Path, str] = {}
-    identity, plain = loaded.transcriber.identity, loaded.plain
+    identity = loaded.transcriber.identity
     of_utterance = {job.utterance.id: job for job in jobs}
     with AudioProgress(console, sum(job.duration for job in jobs)) as progress:
 
@@ -341,8 +332,7 @@ def _work(
                 if job.target is None:
                     print(as_printed(result, job.audio, formats[0], several=len(jobs) > 1), flush=True)
                 else:
-                    write_results(job, result, name, formats)
-                    note_made(result_files(job, formats), identity, plain)
+                    write_results(job, result, name, formats, identity)
             except WriteError:  # a folder that cannot be written: the next file would not fare better
                 raise
             except FirstwordsError as error:

@@ -61,7 +61,7 @@ def open_bundle(
     for line in lines:
         say(line)
     apply_post_to_bundle(runtime, post, say)
-    return Loaded(runtime, runtime.plain_identity)
+    return Loaded(runtime)
 
 
 def _load(folder: Path, precision: str) -> Runtime:

@@ -14,8 +14,8 @@ from firstwords.errors import AudioError, FirstwordsError, UsageError, WriteErro
 from firstwords.files import staged, write_atomically
 from firstwords.folders import kind_of_folder
 from firstwords.inference.formats import WRITERS
-from firstwords.inference.journal import Journal, journal_path
-from firstwords.inference.made import RECORD, changed, made_with
+from firstwords.inference.journal import Journal, journal_path, recording_fingerprint
+from firstwords.inference.made import Made, changed, made_in, note_made
 from firstwords.inference.transcript import Transcript
 
 # In folders only files that are named like recordings are taken; a file named on the command line always is.
@@ -50,10 +50,9 @@ class Transcriber(Protocol):
 
 @dataclass(frozen=True)
 class Loaded:
-    """A transcriber, its identity without any help, and what says at the end what must be said."""
+    """A transcriber, and what says at the end what must be said."""
 
     transcriber: Transcriber
-    plain: Mapping[str, str]
     told: Callable[[], None] = lambda: None
 
 
@@ -102,9 +101,14 @@ def plan(
     jobs: list[Job] = []
     failures: dict[Path, str] = {}
     done: list[Job] = []
+    foreign: list[Path] = []
+    records: dict[Path, dict[str, Made]] = {}
     for audio, target in _targets(found, out):
         if target is not None:
-            _keep_what_is_not_ours(audio, target, formats, again=again)
+            known = records.setdefault(target.parent, made_in(target.parent))
+            if (other := _foreign(target, formats, known, again)) is not None:
+                foreign.append(other)
+                continue
         if target is not None and not again and all(_file(target, f).exists() for f in formats):
             journal_path(target).unlink(missing_ok=True)  # killed after the results, before this
             done.append(Job(audio, 0.0, target))
@@ -113,6 +117,13 @@ def plan(
             jobs.append(Job(audio, probe(audio).duration, target))
         except AudioError as error:
             failures[audio] = str(error)
+    if foreign:
+        more = f" (and {len(foreign) - 1} more)" if len(foreign) > 1 else ""
+        raise UsageError(
+            f"'{foreign[0]}'{more} stands where a transcript would be written, and is not as 'firstwords "
+            "transcribe' has written it: it may be somebody's work and is not touched.",
+            mend="Give another --out FOLDER, or move it away.",
+        )
     return jobs, failures, done
 
 
@@ -171,23 +182,16 @@ def _file(target: Path, format_: str) -> Path:
     return target.with_name(target.name + suffix)
 
 
-def _keep_what_is_not_ours(audio: Path, target: Path, formats: Sequence[str], *, again: bool) -> None:
-    """Refuse results that would replace, or be taken for, somebody's own files beside the recording."""
-    if target.parent.resolve() != audio.parent.resolve():
-        return
-    there = [path for format_ in formats if (path := _file(target, format_)).exists()]
-    if again and there:
-        raise UsageError(
-            f"'{there[0]}' lies beside its recording and may be your own file: it is not replaced.",
-            mend="Give another --out FOLDER, or delete it yourself if it is to be made again.",
-        )
-    foreign = [p for p in there if p.suffix == ".eaf" and b'TIER_ID="firstwords:' not in p.read_bytes()]
-    if foreign:
-        raise UsageError(
-            f"'{foreign[0]}' is the recording's own file and stays as it is; its copy with the new tier "
-            "would have the same name.",
-            mend="Give another --out FOLDER.",
-        )
+def _foreign(target: Path, formats: Sequence[str], known: Mapping[str, Made], again: bool) -> Path | None:
+    """A file that stands where a result would and is not ours to replace, or to be taken for one."""
+    for format_ in formats:
+        path = _file(target, format_)
+        if not path.exists():
+            continue
+        made = known.get(path.name)
+        if made is None or (again and not made.is_in(path)):
+            return path
+    return None
 
 
 def result_files(job: Job, formats: Sequence[str]) -> list[Path]:
@@ -196,27 +200,32 @@ def result_files(job: Job, formats: Sequence[str]) -> list[Path]:
 
 
 def made_otherwise(
-    done: Sequence[Job], formats: Sequence[str], identity: Mapping[str, str], plain: Mapping[str, str]
+    done: Sequence[Job], formats: Sequence[str], identity: Mapping[str, str]
 ) -> dict[Path, list[str]]:
     """Recordings that are done, but with other things than ``identity`` -> the names of these things."""
     found: dict[Path, list[str]] = {}
-    records: dict[Path, dict[str, dict[str, str]]] = {}
+    records: dict[Path, dict[str, Made]] = {}
     for job in done:
         for file in result_files(job, formats):
-            known = records.setdefault(file.parent, made_with(file.parent))
-            if others := changed(known.get(file.name, {}), identity, plain):
+            known = records.setdefault(file.parent, made_in(file.parent))
+            if others := changed(known[file.name].marks, _with_recording(identity, job.audio)):
                 found[job.audio] = others
     return found
 
 
-def has_records(done: Sequence[Job]) -> bool:
-    """Was any of these folders ever written to with another search than the recipe's?"""
-    folders = {job.target.parent for job in done if job.target is not None}
-    return any((folder / RECORD).is_file() for folder in folders)
+def _with_recording(identity: Mapping[str, str], audio: Path) -> dict[str, str]:
+    return {**identity, "state of the recording": recording_fingerprint(audio)}
 
 
-def write_results(job: Job, transcript: Transcript, model: str, formats: Sequence[str]) -> None:
-    """Write a transcript beside ``job.target`` in every format: all files appear whole, or none does."""
+def write_results(
+    job: Job, transcript: Transcript, model: str, formats: Sequence[str], identity: Mapping[str, str]
+) -> None:
+    """Write a transcript beside ``job.target`` in every format: all files appear whole, or none does.
+
+    Args:
+        model: its name, for tiers.
+        identity: what the text depends on beside the recording.
+    """
     assert job.target is not None
     data = {
         _file(job.target, f).name: _eaf(job.audio, transcript, model)
@@ -225,6 +234,7 @@ def write_results(job: Job, transcript: Transcript, model: str, formats: Sequenc
         for f in formats
     }
     try:
+        note_made(job.target.parent, data, _with_recording(identity, job.audio))
         with staged(job.target.parent, name=job.target.name) as new:
             for name, content in data.items():
                 write_atomically(new / name, content)

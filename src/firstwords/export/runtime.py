@@ -84,7 +84,7 @@ class Runtime:
         self._hop = round(self.facts.frame_seconds * self.sample_rate)  # samples from frame to frame
         self.search: GreedyConfig | CtcBeamConfig = GREEDY
         self.help: Help = NO_HELP
-        self._own_stages = self.formatter = own_stages(bundle)  # set ``formatter`` to have others, or None
+        self.formatter = own_stages(bundle)  # set ``formatter`` to have others, or None
 
     @classmethod
     def load(cls, folder: Path | str, variant: str = "fp32", threads: int = 1) -> Self:
@@ -256,15 +256,6 @@ class Runtime:
             "search": self.search.model_dump_json(),
             "language model or list of phrases": self.help.identity,
             "formatting": "" if self.formatter is None else self.formatter.identity,
-        }
-
-    @property
-    def plain_identity(self) -> dict[str, str]:
-        """``identity`` without any help."""
-        return self.identity | {
-            "search": GREEDY.model_dump_json(),
-            "language model or list of phrases": "",
-            "formatting": "" if self._own_stages is None else self._own_stages.identity,
         }
 
     def _identity(self, audio: Path, start: float, duration: float | None, window: float) -> dict[str, str]:

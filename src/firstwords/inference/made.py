@@ -1,79 +1,61 @@
-"""With which search the transcripts of a folder were made, where that was another than the recipe's.
+"""Which files of a folder are transcripts that we made, of what and with what.
 
-    .firstwords-made.jsonl     {"files": ["talk.txt", "talk.srt"], "with": {"search": "5e0c...", ...}}
+    .firstwords-made.jsonl     {"files": {"talk.txt": "9f86...", "talk.srt": "5e0c..."},
+                                "with": {"model": "d7a8...", "search": "2c26...", ...}}
 
-One line for each recording that was transcribed with a language model, phrases, another beam or a second
-pass; the last one that names a file counts, and a file that none names was made as the recipe says. Whoever
-asks for the same files otherwise can be told so.
+One line for each recording, written before its transcripts appear; the last one that names a file says what
+it was made with. A file that no line names, or that no longer holds what was written there, belongs to
+somebody: it is neither replaced nor taken for a transcript.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-from firstwords.errors import FirstwordsError
-
-if TYPE_CHECKING:  # a bundle is transcribed without torch
-    from firstwords.inference.recognizer import Recognizer
+from firstwords.files import unwritable
 
 RECORD = ".firstwords-made.jsonl"
 
 
-def plain_identity(recognizer: Recognizer) -> dict[str, str]:
-    """``Recognizer.identity`` as it would be with the recipe's search alone."""
-    known = recognizer.identity
-    alone = {name: "" for name in known if name not in {"model", "search"}}
-    return (
-        known
-        | alone
-        | {
-            "search": recognizer.recipe.search.model_dump_json(),
-            "formatting": _own_formatting(recognizer),
-        }
-    )
+@dataclass
+class Made:
+    """The marks of what a file was made with last, and of all contents that were ever written there."""
+
+    marks: dict[str, str] = field(default_factory=dict)
+    contents: set[str] = field(default_factory=set)
+
+    def is_in(self, path: Path) -> bool:
+        """The file holds what was written there, nobody's corrections."""
+        return _mark(path.read_bytes()) in self.contents
 
 
-def _own_formatting(recognizer: Recognizer) -> str:
-    """Identity of the stages that the recipe names. If they cannot be read, others are used, or none."""
-    from firstwords.formatting.build import recipe_formatter  # only for model folders
-
+def note_made(folder: Path, files: Mapping[str, bytes], identity: Mapping[str, str]) -> None:
+    """Write down that files with these contents are about to be made with ``identity``."""
+    record = folder / RECORD
+    line = {"files": {name: _mark(data) for name, data in files.items()}, "with": marks_of(identity)}
     try:
-        recipe, folder = recognizer.recipe, recognizer.folder
-        own = recipe_formatter(recipe.post, language=recipe.language, folder=folder)
-    except FirstwordsError as error:
-        return f"cannot be read: {error.what}"
-    return "" if own is None else own.identity
+        folder.mkdir(parents=True, exist_ok=True)
+        with record.open("ab+") as file:
+            # A line that a kill has torn shall not take this one along.
+            torn = file.seek(0, os.SEEK_END) > 0
+            if torn:
+                file.seek(-1, os.SEEK_END)
+                torn = file.read(1) != b"\n"
+            text = json.dumps(line, ensure_ascii=False)
+            file.write(b"\n" * torn + text.encode(errors="surrogatepass") + b"\n")
+    except OSError as error:
+        raise unwritable(record, error) from None
 
 
-def note_made(files: Iterable[Path], identity: Mapping[str, str], plain: Mapping[str, str]) -> None:
-    """Write down that files of one folder were made with ``identity``; ``plain`` is that of the recipe.
-
-    A record that cannot be written is none: the transcripts are there.
-    """
-    paths = list(files)
-    record = paths[0].parent / RECORD
-    marks = {} if dict(identity) == dict(plain) else _marks(identity)
-    if not marks and not record.exists():
-        return
-    line = json.dumps({"files": [path.name for path in paths], "with": marks}, ensure_ascii=False)
-    with contextlib.suppress(OSError), record.open("ab+") as file:
-        # A line that a kill has torn shall not take this one along.
-        torn = file.seek(0, os.SEEK_END) > 0
-        if torn:
-            file.seek(-1, os.SEEK_END)
-            torn = file.read(1) != b"\n"
-        file.write(b"\n" * torn + line.encode(errors="surrogatepass") + b"\n")
-
-
-def made_with(folder: Path) -> dict[str, dict[str, str]]:
-    """Name of a file -> the marks of what it was made with; those made as the recipe says are left out."""
-    found: dict[str, dict[str, str]] = {}
+def made_in(folder: Path) -> dict[str, Made]:
+    """Name of a file -> what is known of it."""
+    found: dict[str, Made] = {}
     try:
         lines = (folder / RECORD).read_bytes().splitlines()
     except OSError:
@@ -81,27 +63,31 @@ def made_with(folder: Path) -> dict[str, dict[str, str]]:
     for line in lines:
         try:
             values: Any = json.loads(line.decode(errors="surrogatepass"))
-            names, marks = values["files"], values["with"]
-        except (ValueError, TypeError, KeyError):  # torn by a kill: the transcripts are there all the same
+            files, marks = values["files"], values["with"]
+        except (ValueError, TypeError, KeyError):  # torn by a kill
             continue
-        if isinstance(names, list) and isinstance(marks, dict):
-            known = {str(k): str(v) for k, v in cast("dict[Any, Any]", marks).items()}
-            found |= {str(name): known for name in cast("list[Any]", names)}
-    return {name: marks for name, marks in found.items() if marks}
+        if not isinstance(files, dict) or not isinstance(marks, dict):
+            continue
+        known = {str(k): str(v) for k, v in cast("dict[Any, Any]", marks).items()}
+        for name, content in cast("dict[Any, Any]", files).items():
+            made = found.setdefault(str(name), Made())
+            made.marks = known
+            made.contents.add(str(content))
+    return found
 
 
-def changed(known: Mapping[str, str], identity: Mapping[str, str], plain: Mapping[str, str]) -> list[str]:
-    """The marks of a file (none: made as the recipe says) -> the things that are other ones today.
-
-    Which model a file without marks is from is not known.
-    """
-    before = known or {name: mark for name, mark in _marks(plain).items() if name != "model"}
-    now = _marks(identity)
-    return [name for name, mark in before.items() if now.get(name, mark) != mark]
+def changed(known: Mapping[str, str], identity: Mapping[str, str]) -> list[str]:
+    """The marks of a file -> the things that are other ones today."""
+    now = marks_of(identity)
+    return [name for name, mark in known.items() if now.get(name, mark) != mark]
 
 
-def _marks(identity: Mapping[str, str]) -> dict[str, str]:
+def marks_of(identity: Mapping[str, str]) -> dict[str, str]:
+    """What a text depends on, each thing as a short mark; empty where there is none."""
     return {
-        name: hashlib.sha256(value.encode(errors="surrogatepass")).hexdigest()[:16] if value else ""
-        for name, value in identity.items()
+        name: _mark(value.encode(errors="surrogatepass")) if value else "" for name, value in identity.items()
     }
+
+
+def _mark(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 from firstwords.audio.waveform import write
 from firstwords.cli.main import app
 from firstwords.errors import CheckpointError, FirstwordsError, SearchError, UsageError
+from firstwords.inference.made import RECORD
 from firstwords.lm.ngram_arpa import write_arpa
 from small_ngrams import train
 from tone_bundle import make_tone_bundle, read_facts, write_facts
@@ -67,7 +68,7 @@ def test_results_are_written_and_kept(home: Path, tmp_path: Path) -> None:
     first = firstwords(*command)
     assert first.exit_code == 0
     assert sorted(p.name for p in out.iterdir()) == sorted(
-        f"{name}.{suffix}" for name in ("one", "two") for suffix in ("txt", "json", "srt", "eaf")
+        [RECORD, *(f"{name}.{suffix}" for name in ("one", "two") for suffix in ("txt", "json", "srt", "eaf"))]
     )
     assert json.loads((out / "one.json").read_text())["segments"][0]["words"][0]["word"] == "aei"
     assert "2 already transcribed" in firstwords(*command).stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -15,6 +16,7 @@ from firstwords.audio.waveform import write
 from firstwords.cli.main import app
 from firstwords.cli.transcribe_files import SUFFIXES, plan, read_formats
 from firstwords.errors import AudioError, CheckpointError, FirstwordsError, UsageError
+from firstwords.inference.made import RECORD
 from firstwords.inference.transcript import Transcript
 from nonsense_model import make_nonsense_model
 from tone_corpus import RATE, sing
@@ -76,7 +78,9 @@ def test_every_format_in_its_file_and_done_files_are_skipped(
     assert first.exit_code == 0, first.stderr
     assert "2 transcribed" in first.stderr
     suffixes = [".txt", ".json", ".srt", ".vtt", ".ctm", ".TextGrid", ".eaf"]
-    written = sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
+    written = sorted(
+        p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file() and p.name != RECORD
+    )
     assert written == sorted([f"one{s}" for s in suffixes] + [f"deep/two{s}" for s in suffixes])
     before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in out.rglob("*") if p.is_file()}
     (out / "one.txt").unlink()
@@ -166,12 +170,12 @@ def test_wrong_folders(recordings: Path, tmp_path: Path) -> None:
 def test_files_of_others_beside_the_recordings_stay(model: Path, recordings: Path) -> None:
     own = recordings / "one.txt"
     own.write_text("what Ana heard")
-    skipped = firstwords("transcribe", model, recordings / "one.wav", "--out", recordings)
-    assert "1 already transcribed" in skipped.stderr
-    again = firstwords("transcribe", model, recordings / "one.wav", "--out", recordings, "--again")
-    assert isinstance(again.exception, UsageError)
-    assert "one.txt" in str(again.exception)
-    assert own.read_text() == "what Ana heard"
+    for more in ((), ("--again",), ("--format", "txt,srt")):
+        refused = firstwords("transcribe", model, recordings / "one.wav", "--out", recordings, *more)
+        assert isinstance(refused.exception, UsageError)
+        assert "one.txt" in str(refused.exception)
+        assert own.read_text() == "what Ana heard"
+    assert not (recordings / "one.srt").exists()
     (recordings / "one.eaf").write_text("<ANNOTATION_DOCUMENT/>")
     arguments = ("transcribe", model, recordings / "one.wav", "--format", "eaf", "--out", recordings)
     assert isinstance(firstwords(*arguments).exception, UsageError)
@@ -226,3 +230,25 @@ def test_info(model: Path, tmp_path: Path) -> None:
     result = firstwords("info", tmp_path / "edited")
     assert isinstance(result.exception, CheckpointError)
     assert "is not TOML" in result.exception.what
+
+
+def test_what_somebody_corrected_is_not_made_again(model: Path, recordings: Path, tmp_path: Path) -> None:
+    command = ("transcribe", model, recordings / "one.wav", "--out", tmp_path / "out")
+    assert firstwords(*command).exit_code == 0
+    text = tmp_path / "out" / "one.txt"
+    text.write_text("what Ana heard")
+    kept = firstwords(*command)
+    assert "1 already transcribed" in kept.stderr
+    refused = firstwords(*command, "--again")
+    assert isinstance(refused.exception, UsageError)
+    assert "may be somebody's work" in str(refused.exception)
+    assert text.read_text() == "what Ana heard"
+
+
+def test_another_recording_of_that_name_is_told(model: Path, recordings: Path, tmp_path: Path) -> None:
+    command = ("transcribe", model, recordings, "--out", tmp_path / "out")
+    assert firstwords(*command).exit_code == 0
+    assert "kept as it is" not in firstwords(*command).stderr
+    os.utime(recordings / "one.wav", (1e9, 1e9))
+    told = firstwords(*command).stderr
+    assert "one.wav: kept as it is, but made with another state of the recording." in told

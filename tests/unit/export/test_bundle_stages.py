@@ -75,10 +75,10 @@ def test_a_bundle_formats_as_its_model_does(folder: Path, made: Made) -> None:
     said = [Word(word, float(n), n + 0.5, 0.5) for n, word in enumerate(["drie", "hundred", "people"])]
     (segment,), _ = runtime.formatter.format([said])
     assert [word.word for word in segment] == ["300", "people"]
-    assert runtime.identity == runtime.plain_identity
+    before = runtime.identity
     runtime.formatter = None
     assert runtime.transcribe(TALK, RATE).formatted is None
-    assert runtime.identity != runtime.plain_identity
+    assert {name for name, mark in before.items() if runtime.identity[name] != mark} == {"formatting"}
 
 
 def test_its_files_are_looked_at(made: Made) -> None:
