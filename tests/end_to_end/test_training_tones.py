@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file
 
 from firstwords.data.batch import Batch
-from firstwords.data.manifest import load_corpus
+from firstwords.data.manifest import load_corpus, write_quarantine
 from firstwords.encoders.zipformer.config import ZipformerConfig
 from firstwords.errors import CorpusError, TrainingError, UsageError
 from firstwords.model.checkpoint import load_model, weights_digest
@@ -150,6 +150,22 @@ def test_a_changed_corpus_or_recipe_is_refused(corpus: Path, tmp_path: Path) -> 
     with pytest.raises(TrainingError, match=r"training\.batch_seconds was 25\.0, now 20\.0"):
         fit(own, tmp_path / "run", other)
     assert fit(own, tmp_path / "run", recipe).steps == 2
+
+
+def test_a_check_in_between_does_not_make_another_run(corpus: Path, tmp_path: Path) -> None:
+    own = make_tone_corpus(tmp_path / "corpus", train=12, dev=2, test=1)
+    recipe = tone_recipe(steps=4, save_every_seconds=0.01)
+    whole = fit(own, tmp_path / "whole", recipe)
+    fit(own, tmp_path / "run", recipe)
+    for step in ("00000003", "00000004"):
+        shutil.rmtree(tmp_path / "run" / "resume" / f"step-{step}", ignore_errors=True)
+    write_quarantine(own, {"train-003": "found while the run was interrupted"})
+    again = fit(own, tmp_path / "run", recipe)
+    assert again.steps == whole.steps == 4
+    assert digest(tmp_path / "run") == digest(tmp_path / "whole")
+    (tmp_path / "run" / "resume" / "quarantine.jsonl").unlink()
+    with pytest.raises(TrainingError, match="another corpus"):
+        fit(own, tmp_path / "run", recipe)
 
 
 def test_a_torn_newest_checkpoint_gives_way(corpus: Path, tmp_path: Path) -> None:
@@ -323,7 +339,7 @@ def test_a_corpus_without_train_split(tmp_path: Path) -> None:
 def test_two_processes_train_together_and_resume(corpus: Path, tmp_path: Path) -> None:
     script = tmp_path / "command.py"
     script.write_text(COMMAND)
-    recipe = tone_recipe(steps=8, validate_every=4, batch_seconds=12, save_every_seconds=0.1)
+    recipe = tone_recipe(steps=8, validate_every=4, batch_seconds=12, save_every_seconds=0.1, processes=1)
     write_recipe(tmp_path / "recipe.toml", recipe)
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     arguments = [str(corpus), "--recipe", str(tmp_path / "recipe.toml"), "--to", str(tmp_path / "run")]

@@ -64,6 +64,18 @@ def decide(folder: Path, reasons: Mapping[str, str], *, keep: Iterable[str] = ()
     )
 
 
+def by_hand(folder: Path) -> dict[str, str]:
+    """Lines of the quarantine (id -> reason) that no check has written."""
+    written = _read_written(folder)
+    return {name: reason for name, reason in read_quarantine(folder).items() if name not in written}
+
+
+def start_anew(new: Path, kept: Mapping[str, str]) -> None:
+    """A quarantine of these lines alone, as if no check had been: for a corpus that was imported again."""
+    write_quarantine(new, kept)
+    write_atomically(new / WRITTEN, "{}\n")
+
+
 def record(folder: Path, new: Path, decided: Decided) -> None:
     """Write quarantine.jsonl, allow.txt where it grew, and the memory of what the check itself wrote.
 

@@ -83,7 +83,7 @@ def split_speakers(
     """
     check_shares(dev, test)
     splits, rule, notes = _divide(utterances, dev=dev, test=test, seed=seed)
-    splits, more = _mind_texts(utterances, splits, move_texts)
+    splits, more = mind_texts(utterances, splits, move_texts)
     return SplitResult(splits, rule, (*notes, *more))
 
 
@@ -301,7 +301,7 @@ def _complete(
         notes.append(f"The source has no {' and no '.join(wanted)} split: {got} were taken from train.")
         notes += said
     notes += _shared_voices(utterances, splits)
-    splits, more = _mind_texts(utterances, splits, move_texts)
+    splits, more = mind_texts(utterances, splits, move_texts)
     return SplitResult(splits, "source", (*notes, *more))
 
 
@@ -338,7 +338,7 @@ def _shared_voices(utterances: Sequence[Utterance], splits: Mapping[str, str]) -
     return [f"{' and '.join(said)} {verb} in train too: the error rate says little about new voices."]
 
 
-def _mind_texts(
+def mind_texts(
     utterances: Sequence[Utterance], splits: dict[str, str], move: bool
 ) -> tuple[dict[str, str], list[str]]:
     overlap = text_overlap(utterances, splits)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,14 @@ from torch import Tensor
 
 from firstwords.audio.augment import ColoredNoise, FolderNoise, NoiseClip, NoiseSource
 from firstwords.audio.waveform import ChannelPolicy
-from firstwords.data.manifest import MANIFEST, QUARANTINE, Corpus, Utterance, load_corpus
+from firstwords.data.manifest import (
+    MANIFEST,
+    QUARANTINE,
+    Corpus,
+    Utterance,
+    load_corpus,
+    read_quarantine,
+)
 from firstwords.data.places import LONGEST, NOTHING, Between, Item, joined_places, negative_places
 from firstwords.errors import ConfigError, CorpusError
 from firstwords.heads.ctc import CtcConfig, frames_needed
@@ -320,10 +327,31 @@ def channel_policy(channels: str | int) -> ChannelPolicy:
     )
 
 
-def corpus_fingerprint(corpus: Corpus) -> str:
-    """Changes when an utterance is added, removed, edited or put into quarantine."""
-    texts = [
-        (corpus.folder / name).read_text(encoding="utf-8") if (corpus.folder / name).is_file() else ""
-        for name in (MANIFEST, QUARANTINE)
-    ]
-    return fingerprint("\0".join(texts))
+def corpus_fingerprints(corpus: Corpus) -> tuple[str, str]:
+    """Changes when an utterance is added, removed, edited or put into quarantine, whatever the reason.
+
+    The second is that of earlier versions, for which reasons counted, too.
+    """
+    manifest = (corpus.folder / MANIFEST).read_text(encoding="utf-8")
+    file = corpus.folder / QUARANTINE
+    aside = file.read_text(encoding="utf-8") if file.is_file() else ""
+    return fingerprint("\0".join((manifest, *sorted(corpus.quarantine)))), fingerprint(f"{manifest}\0{aside}")
+
+
+def as_it_was(corpus: Corpus, run: Path) -> tuple[Corpus, str]:
+    """A corpus with what was in quarantine when the run in this folder began, and what to tell of it.
+
+    'firstwords check' may put more aside while a run is interrupted, and other utterances would make another
+    run of it. What cannot be read is left out by the run itself.
+    """
+    if not (run / QUARANTINE).is_file():
+        return corpus, ""
+    then = replace(corpus, quarantine=read_quarantine(run))
+    now, before = set(corpus.quarantine), set(then.quarantine)
+    if now == before:
+        return then, ""
+    return then, (
+        f"The quarantine of the corpus has changed since this run began ({len(now - before)} utterances put "
+        f"aside, {len(before - now)} taken back): it goes on with those it began with. A run in another --to "
+        "folder begins with the others."
+    )

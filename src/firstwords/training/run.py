@@ -21,7 +21,7 @@ from torch import nn
 from torch.optim.optimizer import Optimizer
 
 from firstwords.data.loader import Loader, ValidationLoader
-from firstwords.data.manifest import Corpus, load_corpus
+from firstwords.data.manifest import Corpus, load_corpus, write_quarantine
 from firstwords.data.sampler import USUAL_COST
 from firstwords.device import Compute, choose_compute, keep_machine_code, machine_name, set_threads
 from firstwords.features.specaugment import SpecAugment
@@ -45,7 +45,7 @@ from firstwords.training.language_model import freeze_for_deep_fusion, move_in
 from firstwords.training.log import MetricsLog
 from firstwords.training.measure import measure
 from firstwords.training.plan import Plan, make_plan
-from firstwords.training.prepare import Prepared, prepare
+from firstwords.training.prepare import Prepared, as_it_was, prepare
 from firstwords.training.progress import Progress
 from firstwords.training.resume import Checkpoints
 from firstwords.training.session import Run
@@ -114,11 +114,14 @@ def train_corpus(
         place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(place)
     progress = progress or Progress(quiet=not processes.first)
-    corpus = load_corpus(corpus_folder)
+    corpus, told = as_it_was(load_corpus(corpus_folder), run_folder / RESUME)
+    if told:
+        progress.say(told)
     start = load_start(start_from) if start_from is not None else None
     wanted = Wanted(recipe, size, minutes, tuple(overrides), start)
     if processes.first:
         settle(corpus, run_folder, wanted, place.type, progress)
+        write_quarantine(run_folder / RESUME, corpus.quarantine)
     processes.wait()
     recipe = read_recipe(run_folder / RECIPE)
     chosen = precision if precision is not None else recipe.training.precision

@@ -32,7 +32,7 @@ from firstwords.training.distillation.begin import identity_of, load_teacher, ta
 from firstwords.training.fine_tune import fitted_recipe, gentle
 from firstwords.training.language_model import with_sizes
 from firstwords.training.memory import free_bytes
-from firstwords.training.prepare import corpus_fingerprint, split_corpus, training_texts
+from firstwords.training.prepare import corpus_fingerprints, split_corpus, training_texts
 from firstwords.training.progress import Progress
 from firstwords.training.resume import IDENTITY, check_identity
 
@@ -109,7 +109,7 @@ def settle(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress: 
             recipe = taught_recipe(recipe, teacher, chosen=wanted.recipe is None)
         recipe = _with_processes(with_sizes(recipe), device)
     digests = recipe_digests(folder / RECIPE, recipe) if stored is not None else (bare_digest(recipe),)
-    identity = {"recipe": digests, "corpus": corpus_fingerprint(corpus)}
+    identity = {"recipe": digests, "corpus": corpus_fingerprints(corpus)}
     if wanted.start is not None:
         identity["start model"] = str(wanted.start.tokenizer.piece_hash)
         if wanted.start.model.structure:

@@ -16,6 +16,7 @@ import pytest
 from firstwords.audio.waveform import probe
 from firstwords.data.corpora import LAYOUTS, Options, detect_layout, layout_named
 from firstwords.data.corpora.importing import Plan, import_corpus
+from firstwords.data.decisions import decide, record
 from firstwords.data.manifest import load_corpus, read_manifest, write_quarantine
 from firstwords.errors import AudioError, CorpusError, UsageError
 
@@ -125,13 +126,49 @@ def test_importing_again_replaces_the_manifest_and_puts_the_old_quarantine_aside
 ) -> None:
     root = tree(people(3, 2))
     import_corpus(root, tmp_path / "corpus")
-    write_quarantine(tmp_path / "corpus", {"s0-0": "clipped"})
+    decided = decide(tmp_path / "corpus", {"s0-0": "clipped"})
+    record(tmp_path / "corpus", tmp_path / "corpus", decided)
     tree({"s0/new.wav": 1, "s0/new.txt": "mpya"})
     report = import_corpus(root, tmp_path / "corpus")
     assert "s0-new" in {u.id for u in report.corpus.utterances}
     assert report.corpus.quarantine == {}
     assert (tmp_path / "corpus/quarantine.previous.jsonl").is_file()
     assert any("quarantine.previous.jsonl" in note for note in report.notes)
+
+
+def test_what_somebody_put_aside_stays_aside(tree: Tree, tmp_path: Path) -> None:
+    root, corpus = tree(people(3, 2)), tmp_path / "corpus"
+    import_corpus(root, corpus)
+    record(corpus, corpus, decide(corpus, {"s0-0": "clipped"}))
+    lines = {"s0-0": "clipped", "s1-0": "I heard another man", "s9-9": "is no more"}
+    write_quarantine(corpus, lines)
+    for _ in range(2):
+        report = import_corpus(root, corpus)
+        assert report.corpus.quarantine == {"s1-0": "I heard another man"}
+    found = decide(corpus, {"s0-0": "clipped"})
+    assert found.quarantine == {"s0-0": "clipped", "s1-0": "I heard another man"}
+    assert found.newly_allowed == ()  # nobody has deleted the line of the check
+
+
+def test_importing_again_moves_nobody_out_of_the_test(tree: Tree, tmp_path: Path) -> None:
+    root, corpus = tree(people(12, 3)), tmp_path / "corpus"
+    first = {u.id: u.split for u in import_corpus(root, corpus).corpus.utterances}
+    assert set(first.values()) == {"train", "dev", "test"}
+    held_out = next(name.split("-")[0] for name, split in first.items() if split == "test")
+    tree({f"new/{n}.wav": 0.5 for n in range(4)} | {f"new/{n}.txt": f"mpya {n}" for n in range(4)})
+    tree({f"{held_out}/9.wav": 0.5, f"{held_out}/9.txt": "tisa"})
+    report = import_corpus(root, corpus)
+    second = {u.id: u.split for u in report.corpus.utterances}
+    assert {name: second[name] for name in first} == first
+    assert {second[f"new-{n}"] for n in range(4)} == {"train"}
+    assert second[f"{held_out}-9"] == "test"  # as the rest of that voice
+    assert any("split is that of the import before" in note for note in report.notes)
+    for plan in (Plan(resplit=True), Plan(seed=5), Plan(test=0.3)):
+        anew = import_corpus(root, tmp_path / f"{plan.seed}-{plan.test}", plan).corpus.utterances
+        import_corpus(root, corpus)
+        assert {u.id: u.split for u in import_corpus(root, corpus, plan).corpus.utterances} == {
+            u.id: u.split for u in anew
+        }
 
 
 def test_an_import_that_fails_leaves_the_old_corpus_as_it_was(tree: Tree, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from firstwords.training.choose import Material, choose_recipe
 from firstwords.training.measure import Measured, measure
 from firstwords.training.prepare import (
     channel_policy,
-    corpus_fingerprint,
+    corpus_fingerprints,
     encoded_frames,
     prepare,
     split_corpus,
@@ -158,14 +158,14 @@ def test_frames_are_those_of_the_model() -> None:
 
 def test_fingerprint_follows_manifest_and_quarantine(tmp_path: Path) -> None:
     folder = make_tone_corpus(tmp_path / "corpus", train=3, dev=1, test=1)
-    first = corpus_fingerprint(load_corpus(folder))
-    assert corpus_fingerprint(load_corpus(folder)) == first
+    first = corpus_fingerprints(load_corpus(folder))
+    assert corpus_fingerprints(load_corpus(folder)) == first
     write_quarantine(folder, {"train-000": "clipped"})
-    second = corpus_fingerprint(load_corpus(folder))
+    second = corpus_fingerprints(load_corpus(folder))
     lines = [json.loads(x) for x in (folder / "manifest.jsonl").read_text().splitlines()]
     lines[1]["text"] += " a"
     (folder / "manifest.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
-    assert len({first, second, corpus_fingerprint(load_corpus(folder))}) == 3
+    assert len({first, second, corpus_fingerprints(load_corpus(folder))}) == 3
 
 
 def test_channels() -> None:

@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from firstwords import __version__
+from firstwords.data.continued_split import continue_split
 from firstwords.data.corpora import LAYOUTS, detect_layout, layout_named
 from firstwords.data.corpora.imported import Options, Skipped
 from firstwords.data.corpora.source import IMPORT_RECORD, Source
+from firstwords.data.decisions import WRITTEN, by_hand, start_anew
 from firstwords.data.manifest import (
     MANIFEST,
     QUARANTINE,
@@ -33,8 +35,8 @@ from firstwords.data.manifest import (
     with_splits,
     write_manifest,
 )
-from firstwords.data.split import DEV, TEST, TRAIN, Rule, check_shares, split_corpus
-from firstwords.errors import CorpusError, WriteError
+from firstwords.data.split import DEV, TEST, TRAIN, Rule, SplitResult, check_shares, split_corpus
+from firstwords.errors import CorpusError, ManifestError, WriteError
 from firstwords.files import WRITING, staged, write_atomically, written_aside
 
 FORMAT = 1
@@ -86,7 +88,7 @@ def import_corpus(source: Path, target: Path, plan: Plan = Plan()) -> ImportRepo
         name, found = plan.layout, layout.detect(Source.of(source)) or f"{layout.title}, as you said"
     _check_target(source, target)
     imported = LAYOUTS[name].read(source, plan.options)
-    split = split_corpus(
+    split = _continued(imported.utterances, target, plan) or split_corpus(
         imported.utterances,
         dev=plan.dev,
         test=plan.test,
@@ -117,6 +119,24 @@ def import_corpus(source: Path, target: Path, plan: Plan = Plan()) -> ImportRepo
             mend="Name another folder with --to, or check the rights and the free space there.",
         ) from None
     return ImportReport(load_corpus(target), name, found, split.rule, imported.skipped, tuple(notes))
+
+
+def _continued(utterances: Sequence[Utterance], target: Path, plan: Plan) -> SplitResult | None:
+    """The split of the import before, if there was one of the same wishes and the source has none."""
+    record = _record_of(target)
+    if record is None or plan.resplit or any(u.split for u in utterances):
+        return None
+    options, rule = record.get("options"), record.get("split_rule")
+    same = isinstance(options, dict) and all(
+        cast("dict[str, Any]", options).get(name) == getattr(plan, name) for name in ("dev", "test", "seed")
+    )
+    if not same or rule in (None, "source", "none"):
+        return None
+    try:
+        before = load_corpus(target).utterances
+    except CorpusError:
+        return None
+    return continue_split(utterances, before, rule=cast("Rule", rule), move_texts=plan.move_texts)
 
 
 def counts(utterances: Sequence[Utterance]) -> dict[str, Any]:
@@ -207,13 +227,29 @@ def _write(
             _write_record(target, {"format": FORMAT, "source": record["source"], "finished": False})
         utterances = _copied(utterances, Source.of(source).root, target)
     old = target / QUARANTINE
-    with staged(target, last=(IMPORT_RECORD,), gone=(QUARANTINE,)) as new:
+    kept_lines = _decided_before(target, utterances)
+    gone = () if kept_lines else (QUARANTINE,)
+    # A kill must not look as if a person had deleted lines: what the check wrote is forgotten first.
+    with staged(target, last=(WRITTEN.as_posix(), QUARANTINE, IMPORT_RECORD), gone=gone) as new:
         write_manifest(new / MANIFEST, utterances, folder=target)
+        if kept_lines:
+            start_anew(new, kept_lines)
+            notes.append(f"{len(kept_lines)} lines that somebody wrote into {QUARANTINE} stay there.")
         if old.is_file():
             kept = QUARANTINE.replace(".jsonl", ".previous.jsonl")
             write_atomically(new / kept, old.read_bytes())
             notes.append(f"The old {QUARANTINE} is now {kept}: run 'firstwords check' again.")
         _write_record(new, record | {"notes": notes, "finished": True})
+
+
+def _decided_before(target: Path, utterances: Sequence[Utterance]) -> dict[str, str]:
+    """What somebody put aside by hand and is still there."""
+    try:
+        lines = by_hand(target)
+    except ManifestError:  # the file is kept aside as it is
+        return {}
+    there = {u.id for u in utterances}
+    return {name: reason for name, reason in lines.items() if name in there}
 
 
 def _write_record(target: Path, record: Mapping[str, Any]) -> None:

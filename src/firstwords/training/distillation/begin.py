@@ -19,7 +19,7 @@ from firstwords.text.tokenizer import Tokenizer
 from firstwords.training.distillation.cache import TargetCache
 from firstwords.training.distillation.objective import Distillation
 from firstwords.training.distillation.teacher import Teacher, questions_for, target_key
-from firstwords.training.prepare import corpus_fingerprint
+from firstwords.training.prepare import corpus_fingerprints
 
 _MEGABYTE = 2**20
 
@@ -104,7 +104,7 @@ def begin_distillation(
     cache = None
     if clean and config.cache_megabytes:
         heard = f"{recipe.data.channels} {recipe.data.sample_rate} {recipe.data.keep_pitch}"
-        key = target_key(teacher, questions, corpus_fingerprint(corpus), compute, heard=heard)
+        key = target_key(teacher, questions, corpus_fingerprints(corpus)[0], compute, heard=heard)
         owner = f"{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]}-{rank}"
         place = folder if config.cache_folder is None else Path(config.cache_folder)
         cache = TargetCache(place, key, owner, config.cache_megabytes * _MEGABYTE)
