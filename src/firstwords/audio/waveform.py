@@ -150,6 +150,10 @@ class AudioReader:
         left = known - self.first
         return resampled_length(min(left, self.wanted or left), self.native_rate, self.sample_rate)
 
+    def whole(self) -> Samples:
+        """All samples at once; none where the recording is shorter than one of ``sample_rate``."""
+        return next(self.blocks(1 << 40), np.zeros(0, dtype=np.float32))
+
     def blocks(self, block_samples: int) -> Iterator[Samples]:
         """Blocks of exactly ``block_samples`` samples, only the last one shorter."""
         if block_samples < 1:

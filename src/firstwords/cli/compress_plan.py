@@ -49,6 +49,7 @@ def run(
     from firstwords.compression.planner import ATTEMPTS, compress_to_target
     from firstwords.compression.target import Target
     from firstwords.data.manifest import load_corpus
+    from firstwords.device import choose_device
     from firstwords.report.compression import ROUNDS, joined, save_comparison
     from firstwords.report.evaluate_model import utterances_of
     from firstwords.training.progress import Progress
@@ -64,6 +65,7 @@ def run(
     utterances_of(heard, split)  # refuses a split that is not there before anything is written
     exact = any(limits.limit(metric) is not None for metric in ("rtf", "memory"))
     kept = to / ATTEMPTS / MEASURED
+    choose_device(device)  # a word that is none would look like a step that this model does not allow
     steps = _Steps(corpus, heard, split, minutes, device, ROUNDS if exact else 1, kept, model, progress)
     settings = f"{corpus.resolve()} {split} {minutes:g} {device}"
     done = compress_to_target(model, to, limits, steps, most=attempts, settings=settings, say=progress.say)

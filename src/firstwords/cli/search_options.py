@@ -39,7 +39,8 @@ SourceWeight = Annotated[
 Phrases = Annotated[
     Path | None,
     typer.Option(
-        "--phrases", help="File of names and terms to expect: one a line, a boost behind a tab (default 1.5)."
+        "--phrases",
+        help="File of names and terms to expect: one a line, a boost behind a tab (default: by length).",
     ),
 ]
 Beam = Annotated[

@@ -95,7 +95,8 @@ def run(
         typer.Option("--microphone", help="With --stream: listen to a microphone, DEVICE in place of FILES."),
     ] = False,
     rate: Annotated[
-        int | None, typer.Option("--rate", help="Sample rate of the stream in hertz; default: the model's.")
+        int | None,
+        typer.Option("--rate", help="Sample rate of the stream in hertz; default: the model's.", min=1),
     ] = None,
     chunk_ms: Annotated[
         float | None, typer.Option("--chunk-ms", help="Of a stream, read at a time; default 640.")

@@ -176,11 +176,6 @@ def _streaming(
             f"holds {_SUBSAMPLING}.",
             mend="Export it without --streaming, or train with encoder.output_downsampling = 2.",
         )
-    if model.ctc is not None and model.ctc.config.self_conditioned:
-        raise ConfigError(
-            "a self-conditioned CTC model cannot stream: its inner predictions go back into the encoder.",
-            mend="Export it without --streaming, or train with heads.ctc.self_conditioned = false.",
-        )
     fbank = model.frontend if isinstance(model.frontend, Fbank) else cast("Mfcc", model.frontend).fbank
     if fbank.width > _WIDEST * fbank.shift:
         raise ConfigError(

@@ -48,8 +48,7 @@ def load_short(utterance: Utterance, sample_rate: int) -> Loaded:
             start=utterance.start,
             duration=utterance.duration or None,
         )
-        (samples,) = reader.blocks(1 << 40)
-        return samples, reader.repairs
+        return reader.whole(), reader.repairs
     except FirstwordsError as error:
         return error
 

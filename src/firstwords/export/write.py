@@ -94,11 +94,20 @@ def write_bundle(folder: Path, facts: Mapping[str, Any], files: Mapping[str, byt
     """Put the files in their places, bundle.json last; a card or report of an earlier bundle goes."""
     own = {*files, BUNDLE}
     gone = [name for name in (CARD, PARITY, TABLE) if name not in own and (folder / name).exists()]
-    gone += [p.name for p in folder.glob("*.onnx") if p.name not in own] if folder.is_dir() else []
+    gone += [name for name in _graphs_of_before(folder) if name not in own and (folder / name).is_file()]
     with staged(folder, last=[BUNDLE], gone=gone) as new:
         for name, content in files.items():
             (new / name).write_bytes(content)
         (new / BUNDLE).write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def _graphs_of_before(folder: Path) -> list[str]:
+    """Graphs that the bundle in this folder lists as its own; others belong to somebody."""
+    try:
+        listed: Any = json.loads((folder / BUNDLE).read_text(encoding="utf-8"))["files"]
+        return [str(name) for name in listed if str(name).endswith(".onnx") and Path(str(name)).name == name]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return []
 
 
 def refuse_other_folders(folder: Path) -> None:

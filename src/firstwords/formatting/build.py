@@ -54,7 +54,7 @@ def hotword_phrases(config: HotwordsConfig, folder: Path) -> tuple[str, ...]:
 
 
 def read_phrases(path: Path) -> list[str]:
-    """A text file -> its lines."""
+    """A text file -> its lines, without the boosts that ``--phrases`` reads behind a tab."""
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
@@ -64,7 +64,7 @@ def read_phrases(path: Path) -> list[str]:
         raise TextError(
             f"The phrases in '{path}' cannot be read: {reason}.", mend="Check the path of the file."
         ) from None
-    phrases = [line for line in text.splitlines() if line.strip()]
+    phrases = [line for line in (line.partition("\t")[0] for line in text.splitlines()) if line.strip()]
     if not phrases:
         raise TextError(f"'{path}' holds no phrases.", mend="Write one a line.")
     return phrases

@@ -223,7 +223,7 @@ class Recognizer:
         self, audio: Path | str, *, start: float = 0.0, duration: float | None = None
     ) -> list[Hypothesis]:
         """Recording, decoded as a whole -> its readings, best first; without speech one without tokens."""
-        (samples,) = self._open(Path(audio), start, duration).blocks(1 << 40)
+        samples = self._open(Path(audio), start, duration).whole()
         (found,) = self._read([samples])
         return found or [Hypothesis((), 0.0, {})]
 
@@ -351,8 +351,7 @@ class Recognizer:
     def _load(self, utterance: Utterance) -> tuple[Samples, tuple[str, ...]] | FirstwordsError:
         try:
             reader = self._open(utterance.audio, utterance.start, utterance.duration)
-            (samples,) = reader.blocks(1 << 40)
-            return samples, reader.repairs
+            return reader.whole(), reader.repairs
         except FirstwordsError as error:
             return error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from firstwords.errors import UsageError
@@ -13,6 +14,7 @@ from firstwords.lm.llm_load import load_scorer
 from firstwords.lm.llm_score import LlmConfig
 
 _LONGEST_PROMPT = 1 << 20  # bytes of a prompt file
+_TEXT_FILES = (".txt", ".md", ".text")
 
 
 def add_second_pass(
@@ -50,11 +52,21 @@ def add_second_pass(
     return made
 
 
+def _looks_like_a_file(given: str) -> bool:
+    """One word with the end of a text file's name, or in a folder."""
+    return len(given.split()) == 1 and ("/" in given or os.sep in given or given.endswith(_TEXT_FILES))
+
+
 def read_prompt(given: str) -> str:
     """What stands behind ``--prompt``: the name of a text file, or the text itself."""
     path = Path(given)
     try:
         if not path.is_file():
+            if given and (path.is_dir() or _looks_like_a_file(given)):
+                raise UsageError(
+                    f"--prompt: there is no file '{given}'.",
+                    mend="Check the path. If it is the text itself, write it as a sentence of several words.",
+                )
             return given
         if path.stat().st_size > _LONGEST_PROMPT:
             raise UsageError(f"--prompt: '{path}' is longer than a megabyte.", mend="Give a shorter text.")

@@ -292,7 +292,12 @@ def require_files(folder: Path) -> None:
     missing = [name for name in (RECIPE, WEIGHTS, TOKENIZER) if not (folder / name).exists()]
     if missing:
         found = ", ".join(sorted(p.name for p in folder.iterdir())[:10]) or "nothing"
-        unfinished = (folder / "resume").is_dir()
+        if any((folder / name).exists() for name in ("features.onnx", "tokens.txt")):
+            raise CheckpointError(
+                f"'{folder}' holds parts of an exported bundle, and its bundle.json is missing.",
+                mend="Export it again, or copy the whole folder.",
+            )
+        unfinished = (folder / "resume").is_dir() and not any(folder.glob("resume/best-*"))
         raise CheckpointError(
             f"'{folder}' is not a model: {', '.join(missing)} missing. Found: {found}.",
             mend="Its training has not reached a first validation: run the same 'firstwords train' again."

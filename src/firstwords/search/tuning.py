@@ -114,6 +114,11 @@ def check_split(split: str) -> None:
             f"Weights are not tuned on '{split}': what is chosen on test says nothing of new speech.",
             mend="Tune on dev (--split dev), then evaluate on test once.",
         )
+    if split.strip().lower() in ("train", "training"):
+        raise SearchError(
+            f"Weights are not tuned on '{split}': the model knows these texts by heart.",
+            mend="Tune on dev (--split dev).",
+        )
 
 
 def by_search(

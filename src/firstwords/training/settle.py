@@ -109,7 +109,7 @@ def settle(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress: 
             recipe = taught_recipe(recipe, teacher, chosen=wanted.recipe is None)
         recipe = _with_processes(with_sizes(recipe), device)
     digests = recipe_digests(folder / RECIPE, recipe) if stored is not None else (bare_digest(recipe),)
-    identity = {"recipe": digests, "corpus": corpus_fingerprints(corpus)}
+    identity: dict[str, str | tuple[str, ...]] = {"recipe": digests, "corpus": corpus_fingerprints(corpus)}
     if wanted.start is not None:
         identity["start model"] = str(wanted.start.tokenizer.piece_hash)
         if wanted.start.model.structure:

@@ -313,3 +313,12 @@ def test_half_an_hour_of_opus_costs_less_than_30_mb(tmp_path: Path) -> None:
     samples, grown = _growth(path)
     assert samples == 1800 * 16000
     assert grown < 30e6
+
+
+@pytest.mark.parametrize("rate", [8000, 16000, 44100, 48000, 96000, 192000])
+@pytest.mark.parametrize("samples", [1, 2, 5])
+def test_a_recording_of_hardly_a_sample_is_read(tmp_path: Path, rate: int, samples: int) -> None:
+    soundfile.write(tmp_path / "a.wav", np.full(samples, 0.1, dtype=np.float32), rate)
+    heard = AudioReader(tmp_path / "a.wav", sample_rate=16000).whole()
+    assert heard.dtype == np.float32
+    assert len(heard) <= 2 * samples

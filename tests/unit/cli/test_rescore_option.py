@@ -216,6 +216,9 @@ def test_a_prompt_is_a_text_or_a_file(tmp_path: Path) -> None:
     assert read_prompt("A talk.") == "A talk."
     assert read_prompt("word " * 500) == "word " * 500
     assert read_prompt("a\0b") == "a\0b"
+    for mistyped in ("no-such-prompt.txt", "texts/prompt", str(tmp_path)):
+        with pytest.raises(UsageError, match="there is no file"):
+            read_prompt(mistyped)
     assert read_prompt("") == ""
     assert read_prompt(str(tmp_path)) == str(tmp_path)
     file = tmp_path / "prompt.txt"

@@ -111,3 +111,10 @@ def test_any_text_is_understood_or_refused(text: str) -> None:
     except UsageError:
         return
     assert Target.parse(str(target).lower()).limits[0].metric == target.limits[0].metric
+
+
+def test_beyond_a_bound_of_nothing_the_nearest_is_told_from_the_others() -> None:
+    """A model without errors, and "size<1MB, cer<=+0": 8 MB is not as near as 0.9."""
+    target, original = Target.parse("size<1MB, cer<=+0"), {"size": 8e6, "cer": 0.0}
+    large, small = ({"size": 8e6, "cer": 0.1}, {"size": 0.9e6, "cer": 0.3})
+    assert target.excess(small, original) < target.excess(large, original) < math.inf

@@ -9,7 +9,7 @@ import torch
 
 from firstwords.errors import ConfigError
 from firstwords.export.plan import only_ours, plan_bundle
-from firstwords.export.write import refuse_other_folders
+from firstwords.export.write import refuse_other_folders, write_bundle
 from firstwords.model.recipe import Recipe
 from firstwords.model.speech_model import SpeechModel
 
@@ -86,9 +86,6 @@ def test_the_same_band_in_other_words_is_for_everybody() -> None:
          "frame per 2 feature frames"),
         ({"encoder": ZIPFORMER | {"causal": True}, "features": {"kind": "fbank", "mels": 100}},
          {"streaming": True}, "'embed_states'"),
-        ({"encoder": ZIPFORMER | {"causal": True},
-          "heads": {"ctc": {"kind": "ctc", "intermediate": [0], "self_conditioned": True}}},
-         {"streaming": True}, "self-conditioned"),
         ({"encoder": ZIPFORMER | {"causal": True}, "features": {"kind": "fbank", "window_ms": 31.0}},
          {"streaming": True}, "windows of 496 samples"),
         ({"heads": transducer(predictor={"kind": "lstm", "dim": 8}), **GREEDY}, {}, "state of its own"),
@@ -114,3 +111,10 @@ def test_refusals_of_folders(tmp_path: Any) -> None:
     refuse_other_folders(tmp_path / "new")
     (tmp_path / "bundle.json").write_text("{}")
     refuse_other_folders(tmp_path)
+
+
+def test_a_graph_that_is_not_ours_stays(tmp_path: Path) -> None:
+    write_bundle(tmp_path, {"files": {"encoder.onnx": {}, "../far.onnx": {}}}, {"encoder.onnx": b"1"})
+    (tmp_path / "silero_vad.onnx").write_bytes(b"vad")
+    write_bundle(tmp_path, {"files": {"model.onnx": {}}}, {"model.onnx": b"2"})
+    assert sorted(p.name for p in tmp_path.glob("*.onnx")) == ["model.onnx", "silero_vad.onnx"]

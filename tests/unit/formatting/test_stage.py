@@ -158,6 +158,10 @@ def test_phrases_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     for name, said in [("none.txt", "cannot be read"), ("empty.txt", "no phrases"), ("bytes.txt", "UTF-8")]:
         with pytest.raises(TextError, match=said):
             read_phrases(tmp_path / name)
+    (tmp_path / "boosts.txt").write_text(
+        "Ouagadougou\t2.5\n\nBobo-Dioulasso\n", encoding="utf-8"
+    )  # as --phrases
+    assert read_phrases(tmp_path / "boosts.txt") == ["Ouagadougou", "Bobo-Dioulasso"]
 
 
 def test_the_command_line_names_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
