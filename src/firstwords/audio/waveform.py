@@ -222,7 +222,8 @@ class AudioReader:
             raise AudioError(
                 f"'{source.path}': its {source.channels} channels cancel each other when mixed "
                 "(one is the other turned upside down).",
-                mend='Pick one channel: channels = "0".',
+                mend="Pick one channel: --set data.channels=0 where a model is trained, "
+                "or write it into a file of its own.",
             )
         missing = 0 if self.wanted is None else self.wanted - frames
         if missing > rate // 50:  # 20 ms: rounding in manifests is not worth a word

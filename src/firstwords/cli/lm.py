@@ -12,6 +12,7 @@ import typer
 from firstwords.cli import lm_mix, lm_tune
 from firstwords.cli.group import PlainGroup
 from firstwords.cli.shipped import find_recipe
+from firstwords.data.manifest import MANIFEST
 from firstwords.errors import TextError, UsageError, quoted
 
 if TYPE_CHECKING:
@@ -120,6 +121,11 @@ def train(
     A training saves when interrupted, and the same command goes on.
     """
     leaks = what_of_leaks(drop=drop_leaks, allow=allow_leak)
+    if not exclude and not any((path / MANIFEST).is_file() for path in text):
+        typer.echo(
+            "No corpus was named (--exclude CORPUS): the text was not compared with any dev or test.",
+            err=True,
+        )
     neural = {"--size": size, "--minutes": minutes, "--recipe": recipe, "--set": set_, "--dev": dev}
     if kind in (None, "ngram") and recipe is None:
         _refuse(neural | {"--device": device}, "an n-gram model has none.", "Add --kind lstm or transformer.")

@@ -13,7 +13,7 @@ import numpy as np
 from firstwords.errors import CheckpointError
 from firstwords.export.runtime_help import DEFAULT, BonusRows, Help, Part, Rows
 from firstwords.export.runtime_words import check_letters
-from firstwords.lm.language_model import HEADER, WEIGHTS, WORDS, read_ngram
+from firstwords.lm.language_model import HEADER, WEIGHTS, WORDS, check_written_letters, read_ngram
 from firstwords.lm.ngram import SPECIAL, UNKNOWN, NgramModel
 from firstwords.lm.ngram_arpa import read_arpa
 from firstwords.search.interface import LanguageModelConfig
@@ -76,6 +76,7 @@ def open_help(
     else:
         lm = read_ngram(path)
         lm.check_normalizer(normalizer)
+        check_written_letters(normalizer, lm.header.normalizer, tokenizer, lm.name)
         if lm.header.pieces and lm.header.pieces != tokenizer.piece_hash:
             raise CheckpointError(
                 f"{lm.name} was made for the pieces of another tokenizer (their fingerprints differ).",

@@ -151,6 +151,24 @@ def check_normalizer(used: str, header: str, unit: Unit, words: Iterable[str], n
     )
 
 
+def check_written_letters(used: str, header: str, tokenizer: Tokenizer, name: str) -> None:
+    """Refuse a model whose text, of normalizer ``header``, can never hold letters that the recogniser writes.
+
+    Its own words may all be such as ``used`` writes ("o" where the recogniser also says "ọ̀").
+    """
+    if used == header:
+        return
+    normalize = normalizer(header)
+    letters = [p for p in tokenizer.pieces[1:] if p not in BYTES and p not in SPECIAL]
+    letters = [p for p in letters if any(character.isalpha() for character in p)]
+    if lost := [letter for letter in letters if _changed(normalize, letter, "char")]:
+        raise CheckpointError(
+            f"{name} was made from text of normalizer '{header}', '{used}' is used here ({len(lost)} pieces "
+            f"of the recogniser, '{lost[0]}' for one, cannot stand in it).",
+            mend=f"Make it anew: 'firstwords lm train TEXT --to LM --normalizer {used}'.",
+        )
+
+
 def save_language_model(folder: Path, lm: NgramLanguageModel) -> None:
     """Write (or replace) the folder of a language model: all of it, or WriteError and nothing."""
     library = _safetensors()

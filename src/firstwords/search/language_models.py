@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from firstwords.errors import CheckpointError
-from firstwords.lm.language_model import kind_of, load_language_model
+from firstwords.lm.language_model import check_written_letters, kind_of, load_language_model
 from firstwords.lm.mixture import read_mixture
 from firstwords.lm.neural.folder import load_neural
 from firstwords.lm.neural.scorer import neural_scorer
@@ -43,6 +43,7 @@ class Speaks(NamedTuple):
 def _open_ngram(folder: Path, speaks: Speaks) -> TokenScorer[Any]:
     lm = load_language_model(folder)
     lm.check_normalizer(speaks.normalizer)
+    check_written_letters(speaks.normalizer, lm.header.normalizer, speaks.tokenizer, lm.name)
     if lm.header.unit == "word":
         return LexiconScorer(*word_lexicon(lm.model, speaks.tokenizer, lm.name))
     return NgramScorer(lm, speaks.tokenizer)
@@ -51,6 +52,7 @@ def _open_ngram(folder: Path, speaks: Speaks) -> TokenScorer[Any]:
 def _open_network(folder: Path, speaks: Speaks) -> TokenScorer[Any]:
     lm = load_neural(folder)
     lm.check_normalizer(speaks.normalizer)
+    check_written_letters(speaks.normalizer, lm.header.normalizer, speaks.tokenizer, lm.name)
     return neural_scorer(lm, speaks.tokenizer)
 
 

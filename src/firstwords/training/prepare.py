@@ -68,6 +68,12 @@ def split_corpus(corpus: Corpus, seed: int) -> tuple[list[Utterance], list[Utter
     """Corpus -> training utterances, dev utterances, and what to tell the user about them."""
     train = list(corpus.split("train"))
     if not train:
+        if aside := [u.id for u in corpus.utterances if u.split == "train"]:
+            raise CorpusError(
+                f"'{corpus.folder}': all {len(aside)} utterances of the split 'train' are in quarantine, "
+                f"'{aside[0]}' for one: {corpus.quarantine[aside[0]]}.",
+                mend=f"Mend the cause, then run 'firstwords check' again, or delete lines of {QUARANTINE}.",
+            )
         found = ", ".join(f"'{name}'" for name in corpus.splits) or "none"
         raise CorpusError(
             f"'{corpus.folder}' has no usable utterance in the split 'train' (splits found: {found}).",

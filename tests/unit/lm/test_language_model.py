@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from firstwords.errors import CheckpointError, TextError, UsageError
-from firstwords.lm.language_model import load_language_model, save_language_model
+from firstwords.lm.language_model import check_written_letters, load_language_model, save_language_model
 from firstwords.lm.ngram_text import (
     Line,
     gather,
@@ -97,6 +97,15 @@ def test_another_vocabulary_or_normalizer_is_refused() -> None:
     with pytest.raises(CheckpointError, match="'keep_case' is used here"):
         train(TEXT, "piece", 3, TOKENIZER).check_normalizer("keep_case")
     train(TEXT, "piece", 3, TOKENIZER).check_normalizer("default")
+
+
+def test_text_that_cannot_hold_the_letters_of_the_recogniser_is_refused() -> None:
+    """Its own words are all such as the recogniser writes: it just never saw the others."""
+    marked = GraphemeTokenizer.train(["ọ̀ a b"] * 5)
+    with pytest.raises(CheckpointError, match="'ọ̀' for one, cannot stand in it"):
+        check_written_letters("default", "strip_diacritics", marked, "lm")
+    check_written_letters("default", "default", marked, "lm")
+    check_written_letters("default", "strip_diacritics", GraphemeTokenizer.train(["o a b."] * 5), "lm")
 
 
 def test_units() -> None:
