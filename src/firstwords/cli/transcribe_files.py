@@ -105,8 +105,9 @@ def plan(
     records: dict[Path, dict[str, Made]] = {}
     for audio, target in _targets(found, out):
         if target is not None:
+            whole = all(_file(target, f).exists() for f in formats)
             known = records.setdefault(target.parent, made_in(target.parent))
-            if (other := _foreign(target, formats, known, again)) is not None:
+            if (other := _foreign(target, formats, known, replaced=again or not whole)) is not None:
                 foreign.append(other)
                 continue
         if target is not None and not again and all(_file(target, f).exists() for f in formats):
@@ -182,14 +183,16 @@ def _file(target: Path, format_: str) -> Path:
     return target.with_name(target.name + suffix)
 
 
-def _foreign(target: Path, formats: Sequence[str], known: Mapping[str, Made], again: bool) -> Path | None:
+def _foreign(
+    target: Path, formats: Sequence[str], known: Mapping[str, Made], *, replaced: bool
+) -> Path | None:
     """A file that stands where a result would and is not ours to replace, or to be taken for one."""
     for format_ in formats:
         path = _file(target, format_)
         if not path.exists():
             continue
         made = known.get(path.name)
-        if made is None or (again and not made.is_in(path)):
+        if made is None or (replaced and not made.is_in(path)):
             return path
     return None
 
@@ -214,7 +217,10 @@ def made_otherwise(
 
 
 def _with_recording(identity: Mapping[str, str], audio: Path) -> dict[str, str]:
-    return {**identity, "state of the recording": recording_fingerprint(audio)}
+    try:
+        return {**identity, "state of the recording": recording_fingerprint(audio)}
+    except OSError:  # nothing can be said of it
+        return dict(identity)
 
 
 def write_results(

@@ -92,7 +92,8 @@ class GreedyWalk:
         self.before: list[list[Mapping[str, float]]] = [[] for _ in range(batch)]
         self._histories = Histories.start(head, batch)
         device = self._histories.projected.device
-        self.scores = torch.zeros(batch, dtype=torch.float64, device=device)  # of the paths
+        exact = torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
+        self.scores = torch.zeros(batch, dtype=exact, device=device)  # of the paths
         self._durations = head.config.durations
         self._most = config.symbols_per_frame or (1 if self._durations is None else _TIMED)
         self._remember = remember
@@ -167,7 +168,7 @@ class GreedyWalk:
                 self.written[row].append(Emission(tokens[row], frame_of(row), sure[row]))
                 if self._remember:
                     self.before[row].append(self.parts(row))
-        self.scores += gains.double().masked_fill(~active, 0.0)
+        self.scores += gains.to(self.scores.dtype).masked_fill(~active, 0.0)
         self._histories.grow(symbols, writes)
         if self.companion is not None and rows:
             self.companion.move(np.arange(len(symbols)), symbols.masked_fill(~writes, 0).cpu().numpy())

@@ -239,10 +239,11 @@ def test_what_somebody_corrected_is_not_made_again(model: Path, recordings: Path
     text.write_text("what Ana heard")
     kept = firstwords(*command)
     assert "1 already transcribed" in kept.stderr
-    refused = firstwords(*command, "--again")
-    assert isinstance(refused.exception, UsageError)
-    assert "may be somebody's work" in str(refused.exception)
-    assert text.read_text() == "what Ana heard"
+    for more in (("--again",), ("--format", "txt,srt")):  # one of these is not there yet
+        refused = firstwords(*command, *more)
+        assert isinstance(refused.exception, UsageError)
+        assert "may be somebody's work" in str(refused.exception)
+        assert text.read_text() == "what Ana heard"
 
 
 def test_another_recording_of_that_name_is_told(model: Path, recordings: Path, tmp_path: Path) -> None:
