@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from firstwords.errors import CheckpointError
-from firstwords.export.bundle import BundleFacts, read_bundle
+from firstwords.export.bundle import BundleFacts, gate_warning, read_bundle
 from firstwords.export.check_bundle import check_bundle
 
 
@@ -31,6 +31,8 @@ def show_bundle(folder: Path, console: Console, *, check: bool) -> None:
             faults.append(error)
     if faults:
         raise faults[0]
+    if (warning := gate_warning(folder)) is not None:
+        console.print(warning, style="red", highlight=False)
     console.print("Every graph loads." if check else "Every file is what bundle.json says.")
 
 

@@ -11,6 +11,7 @@ from firstwords.cli.post import apply_post_to_bundle
 from firstwords.cli.search_options import SearchOptions
 from firstwords.cli.transcribe_files import Loaded
 from firstwords.errors import UsageError
+from firstwords.export.bundle import gate_warning
 from firstwords.export.runtime import Runtime
 from firstwords.export.runtime_help import DEFAULT, NO_HELP
 
@@ -57,6 +58,8 @@ def open_bundle(
 ) -> Loaded:
     """A bundle, ready to transcribe as wished."""
     runtime = _load(folder, precision)
+    if (warning := gate_warning(folder)) is not None:
+        say(warning)
     lines = _help(runtime, search)
     for line in lines:
         say(line)

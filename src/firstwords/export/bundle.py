@@ -22,6 +22,7 @@ from firstwords.errors import CheckpointError
 from firstwords.formatting.settings import PostConfig
 
 BUNDLE, TOKENS, FEATURES, TABLE = "bundle.json", "tokens.txt", "features.onnx", "numbers.toml"
+PARITY = "parity.json"  # what the gate found; absent: it was not run
 PARTS = {"ctc": ("model",), "transducer": ("encoder", "decoder", "joiner")}  # kind -> graphs of a variant
 COPY_AGAIN = "Was the copy interrupted, or a file edited? Copy the whole bundle again."
 EXPORT_AGAIN = "Export the model again: 'firstwords export MODEL --to DIR'."
@@ -179,6 +180,18 @@ def read_bundle(folder: Path) -> BundleFacts:
     except ValidationError as error:
         faults = [_explained(fault) for fault in error.errors()[:5]]
         raise CheckpointError(f"'{path}': " + "; ".join(faults) + ".", mend=EXPORT_AGAIN) from None
+
+
+def gate_warning(folder: Path) -> str | None:
+    """What a user must be told of a bundle that did not pass its gate; None of others."""
+    try:
+        found: Any = json.loads((folder / PARITY).read_text(encoding="utf-8"))
+        failed, faults = found["passed"] is False, list(found["faults"])
+    except (OSError, ValueError, RecursionError, KeyError, TypeError):
+        return None
+    if not failed:
+        return None
+    return f"'{folder}' did not pass its parity gate: {faults[0] if faults else f'see {PARITY}'}"
 
 
 def read_bytes(path: Path, largest: int) -> bytes:

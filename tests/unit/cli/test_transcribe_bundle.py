@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -160,3 +161,19 @@ def test_info(home: Path) -> None:
     assert "streaming transducer" in told
     assert "Every graph loads." in told
     assert "offline CTC" in firstwords("info", home / "offline").stdout
+
+
+def test_a_bundle_that_did_not_pass_its_gate_is_named(home: Path, tmp_path: Path) -> None:
+    bundle = shutil.copytree(home / "offline", tmp_path / "bundle")
+    talk = home / "talks" / "one.wav"
+    for found, told in (
+        ({"passed": True, "faults": []}, False),
+        ({"passed": False, "faults": ["int8 loses 12 points"]}, True),
+        ([], False),
+    ):
+        (bundle / "parity.json").write_text(json.dumps(found))
+        result = firstwords("transcribe", bundle, talk)
+        assert result.stdout.strip() == "aei"
+        shown = firstwords("info", bundle).output
+        for said in (result.stderr, " ".join(shown.split())):
+            assert ("did not pass its parity gate: int8 loses 12 points" in said) == told
