@@ -76,12 +76,6 @@ def streaming_encoder(model: SpeechModel) -> StreamingEncoder[Any]:
             mend=_WHOLE
             + f"train with --set encoder.{'bidirectional=false' if kind == 'lstm' else 'causal=true'}.",
         )
-    if model.ctc is not None and model.ctc.config.self_conditioned:
-        raise SearchError(
-            "This model cannot stream: it feeds its predictions back into its encoder "
-            "(heads.ctc.self_conditioned).",
-            mend=_WHOLE + "train with --set heads.ctc.self_conditioned=false.",
-        )
     return encoder
 
 

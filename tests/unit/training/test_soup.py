@@ -127,7 +127,7 @@ def test_formatting_is_not_merged(folders: list[Path], tmp_path: Path) -> None:
 
 
 def test_errors_on_training_speech_are_refused(folders: list[Path], corpus: Path, tmp_path: Path) -> None:
-    with pytest.raises(CorpusError, match="training speech"):
+    with pytest.raises(SearchError, match="by heart"):
         merge(folders, tmp_path / "both", corpus=corpus, split="train")
 
 
