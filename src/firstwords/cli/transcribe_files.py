@@ -104,13 +104,14 @@ def plan(
     foreign: list[Path] = []
     records: dict[Path, dict[str, Made]] = {}
     for audio, target in _targets(found, out):
+        whole = False
         if target is not None:
             whole = all(_file(target, f).exists() for f in formats)
             known = records.setdefault(target.parent, made_in(target.parent))
             if (other := _foreign(target, formats, known, replaced=again or not whole)) is not None:
                 foreign.append(other)
                 continue
-        if target is not None and not again and all(_file(target, f).exists() for f in formats):
+        if target is not None and whole and not again:
             journal_path(target).unlink(missing_ok=True)  # killed after the results, before this
             done.append(Job(audio, 0.0, target))
             continue

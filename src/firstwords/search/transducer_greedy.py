@@ -127,9 +127,10 @@ class GreedyWalk:
             for _ in range(self._most):
                 log_probs = self.head.next_log_probs(frames[:, frame], self._histories.projected)
                 best, symbols = _chosen(log_probs, self.companion)
-                active = self._write(active, best, best, symbols, lambda _, now=frame: self._passed + now)
-                if not bool(active.any()):
+                written = self._write(active, best, best, symbols, lambda _, now=frame: self._passed + now)
+                if written is None:
                     break
+                active = written
 
     def _skipping(
         self, frames: Float[Tensor, "batch time joint"], lengths: Tensor, durations: tuple[int, ...]
@@ -158,19 +159,21 @@ class GreedyWalk:
         gains: Float[Tensor, " batch"],
         symbols: Int[Tensor, " batch"],
         frame_of: Callable[[int], int],
-    ) -> Bool[Tensor, " batch"]:
-        """One symbol for each active row, blanks too -> the rows in which a token was written."""
+    ) -> Bool[Tensor, " batch"] | None:
+        """One symbol for each active row, blanks too -> the rows in which a token was written, or None."""
         writes = active & (symbols != 0)
         rows = writes.nonzero()[:, 0].tolist()
-        if rows:
-            tokens, sure = symbols.tolist(), best.exp().tolist()
+        if self._remember:
             for row in rows:
-                self.written[row].append(Emission(tokens[row], frame_of(row), sure[row]))
-                if self._remember:
-                    self.before[row].append(self.parts(row))
+                self.before[row].append(self.parts(row))
         self.scores += gains.to(self.scores.dtype).masked_fill(~active, 0.0)
+        if not rows:
+            return None
+        tokens, sure = symbols.tolist(), best.exp().tolist()
+        for row in rows:
+            self.written[row].append(Emission(tokens[row], frame_of(row), sure[row]))
         self._histories.grow(symbols, writes)
-        if self.companion is not None and rows:
+        if self.companion is not None:
             self.companion.move(np.arange(len(symbols)), symbols.masked_fill(~writes, 0).cpu().numpy())
         return writes
 
