@@ -1,8 +1,8 @@
 """Encoders and heads at about two million parameters, each after the same seconds of training audio.
 
     python benchmarks/architectures.py CORPUS [--epochs 20] [--minutes 20] [--size tiny] [--only NAME ...]
-        [--rates 1 0.5 2] [--best 3] [--seeds 1 2 3] [--set training.mask_warmup=60000 ...] [--no-test]
-        [--folder runs/architectures]
+        [--rates 1 0.5 2 | --as-found] [--best 3] [--seeds 1 2 3] [--set training.mask_warmup=60000 ...]
+        [--no-test] [--folder runs/architectures]
     python benchmarks/architectures.py --speed [--size tiny] [--only NAME ...] [--rounds 5] [--cpu-time]
         [--folder runs/architectures]
 
@@ -15,7 +15,7 @@ loader inside, so that its peak memory is its own. The test split is read with t
 
 Results are appended to FOLDER/results.jsonl; what is there under the same conditions, ``--set`` included, is
 not run again, and a run that was interrupted goes on. Two processes may share the folder where they run other
-variants. Kinds that this version does not have are named as missing. At the end FOLDER/table.md holds:
+variants; ``--as-found`` then chooses each variant's rate among the runs of theirs. Kinds that this version does not have are named as missing. At the end FOLDER/table.md holds:
 
     CER, WER     of the test split (``--no-test``: dev) with 95 % bootstrap intervals, greedy unless said
     rate         in units of the variant's own
@@ -288,6 +288,7 @@ def main() -> None:
     parser.add_argument("--size", default="tiny")
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--rates", type=float, nargs="+", default=[1.0], help="in units of a variant's own")
+    parser.add_argument("--as-found", action="store_true", help="no new rates: choose among the runs there are")
     parser.add_argument("--best", type=int, default=3)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--threads", type=int, default=None)
@@ -337,7 +338,11 @@ def main() -> None:
     first, *others = options.seeds
     stay: list[dict[str, Any]] = []
     for name in options.only:
-        tried = [run_apart(name, rate, first, "dev", options, key, path) for rate in options.rates]
+        rates = options.rates
+        if options.as_found:
+            known = [r for r in results(path, key, "dev") if r["seed"] == first]
+            rates = [r["rate"] for r in known if r["variant"] == name]
+        tried = [run_apart(name, rate, first, "dev", options, key, path) for rate in rates]
         if there := [record for record in tried if record]:
             stay.append(min(there, key=lambda record: record["dev_cer"]))
     stay.sort(key=lambda record: record["dev_cer"])
