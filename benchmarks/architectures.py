@@ -15,7 +15,8 @@ loader inside, so that its peak memory is its own. The test split is read with t
 
 Results are appended to FOLDER/results.jsonl; what is there under the same conditions, ``--set`` included, is
 not run again, and a run that was interrupted goes on. Two processes may share the folder where they run other
-variants; ``--as-found`` then chooses each variant's rate among the runs of theirs. Kinds that this version does not have are named as missing. At the end FOLDER/table.md holds:
+variants; ``--as-found`` then chooses each variant's rate among their runs. Kinds that this version does not
+have are named as missing. At the end FOLDER/table.md holds:
 
     CER, WER     of the test split (``--no-test``: dev) with 95 % bootstrap intervals, greedy unless said
     rate         in units of the variant's own
@@ -288,7 +289,7 @@ def main() -> None:
     parser.add_argument("--size", default="tiny")
     parser.add_argument("--only", nargs="+", choices=list(VARIANTS), default=list(VARIANTS))
     parser.add_argument("--rates", type=float, nargs="+", default=[1.0], help="in units of a variant's own")
-    parser.add_argument("--as-found", action="store_true", help="no new rates: choose among the runs there are")
+    parser.add_argument("--as-found", action="store_true", help="choose rates among the runs there are")
     parser.add_argument("--best", type=int, default=3)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--threads", type=int, default=None)
