@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Self, TypeVar, cast
 
@@ -101,6 +100,9 @@ def _explain(fault: Any, values: Mapping[str, Any], kind: type[BaseModel], name:
         near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.5)
         hint = f" Did you mean '{near[0]}'?" if near else f" Known here: {', '.join(known)}."
         return f"{key}: no such setting.{hint}"
+    if fault["type"] == "union_tag_not_found":
+        kinds = [str(_kind_of(group)) for group in _groups_at(kind, values, where)]
+        return f"{key}: say which kind it is: {key}.kind is one of {', '.join(kinds)}."
     got = fault.get("input")
     shown = "" if isinstance(got, Mapping) or fault["type"] == "missing" else f" (got {got!r})"
     said = str(fault["msg"]).removeprefix("Value error, ")
@@ -124,21 +126,32 @@ def _without_tags(values: Mapping[str, Any], where: list[str]) -> list[str]:
 
 def _names_beside(kind: type[BaseModel], values: Mapping[str, Any], where: list[str]) -> list[str]:
     """Field names of the settings group that holds the unknown key ``where[-1]``."""
+    return list(
+        dict.fromkeys(n for group in _groups_at(kind, values, where[:-1]) for n in group.model_fields)
+    )
+
+
+def _groups_at(
+    kind: type[BaseModel], values: Mapping[str, Any], where: Sequence[str]
+) -> list[type[BaseModel]]:
+    """The settings groups that a path leads to: one where kinds are known, by ``kind`` or pydantic's tags."""
     groups: list[type[BaseModel]] = [kind]
     at: Any = values
-    for part, tag in pairwise(where):
-        at = cast("Mapping[str, Any]", at).get(part) if isinstance(at, Mapping) else None
-        below: list[type[BaseModel]] = []
-        for group in groups:
-            if part in group.model_fields:
-                below += _models_in(group.model_fields[part].annotation)
-        chosen = cast("Mapping[str, Any]", at).get("kind", tag) if isinstance(at, Mapping) else None
-        below = [
-            g for g in below if "kind" in g.model_fields and g.model_fields["kind"].default == chosen
-        ] or below
-        groups = below or groups  # union tags and dict keys stand in the path but are no field
-    names = [n for group in groups for n in group.model_fields]
-    return list(dict.fromkeys(names))
+    for part in where:
+        table = cast("Mapping[str, Any]", at) if isinstance(at, Mapping) else {}
+        chosen: Any = part  # a tag, unless it is a key
+        if part in table:
+            at = table[part]
+            fields = [group.model_fields[part] for group in groups if part in group.model_fields]
+            # The key of a dict of groups is no field.
+            groups = [below for field in fields for below in _models_in(field.annotation)] or groups
+            chosen = cast("Mapping[str, Any]", at).get("kind") if isinstance(at, Mapping) else None
+        groups = [g for g in groups if _kind_of(g) == chosen] or groups
+    return groups
+
+
+def _kind_of(group: type[BaseModel]) -> Any:
+    return group.model_fields["kind"].default if "kind" in group.model_fields else None
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -56,3 +56,25 @@ def test_a_table_without_a_kind_is_the_usual_one() -> None:
     assert (recipe.features.kind, recipe.features.mels) == ("fbank", 40)
     assert recipe.search.kind == "greedy"
     assert recipe.search.language_model.weight == 0.2
+
+
+@pytest.mark.parametrize(
+    ("assignments", "said"),
+    [
+        (('predictor={kind="lstm",context=3}',), "context: no such setting. Known here: kind, dim, layers"),
+        (('predictor={kind="lstm",dimm=3}',), "Did you mean 'dim'?"),
+        (('predictor={kind="stateless",contxt=3}',), "Did you mean 'context'?"),
+        (('prediktor={kind="lstm"}',), "Did you mean 'predictor'?"),
+        (("predictor.context=3",), "recipe.heads.transducer.predictor.kind is one of stateless, lstm."),
+    ],
+)
+def test_a_hint_is_a_setting_of_the_chosen_kind(assignments: tuple[str, ...], said: str) -> None:
+    heads = {"transducer": {"kind": "transducer"}}
+    with pytest.raises(ConfigError) as caught:
+        read(*(f"heads.transducer.{a}" for a in assignments), "search.kind=transducer_greedy", heads=heads)
+    assert said in str(caught.value)
+
+
+def test_a_schedule_without_a_kind_is_asked_for_one() -> None:
+    with pytest.raises(ConfigError, match=r"recipe\.training\.schedule\.kind is one of eden, "):
+        read("training.schedule.lr=0.01")
