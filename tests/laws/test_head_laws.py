@@ -90,6 +90,18 @@ def test_token_loss_is_the_sum_over_its_tokens(name: str) -> None:
     assert losses == pytest.approx(found, rel=1e-6)
 
 
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", TOKEN_HEADS)
+def test_a_batch_without_utterances_has_no_losses(name: str, training: bool) -> None:
+    head = make(name).train(training)
+    frames = torch.zeros(0, 5, DIM, dtype=torch.float64, requires_grad=True)
+    for tokens in (0, 2):
+        nobody = Padded(torch.zeros(0, tokens, dtype=torch.long), torch.zeros(0, dtype=torch.long))
+        loss = head.loss(Padded(frames, torch.zeros(0, dtype=torch.long)), nobody)
+        loss.sum().backward()
+        assert loss.shape == (0,)
+
+
 @pytest.mark.parametrize("name", TOKEN_HEADS)
 def test_all_sentences_together_have_probability_one(name: str) -> None:
     """Sentences of up to two tokens, and the beginnings of all longer ones."""

@@ -68,6 +68,11 @@ def sentence_loss(
     return each.masked_fill(~real_frames(lesson.lengths, each.shape[1]), 0).sum(dim=1)
 
 
+def _of_nobody(encoded: Padded) -> Float[Tensor, " batch"]:
+    """The loss of a batch without utterances: none, and no gradient."""
+    return at_least_float32(encoded.values).sum(dim=(1, 2))
+
+
 class Written(NamedTuple):
     """What a decoder says for every token and the end, and what it looked at (mean over attention heads)."""
 
@@ -92,11 +97,15 @@ class TaughtHead(TokenHead, ABC):
 
     def loss(self, encoded: Padded, targets: Padded) -> Float[Tensor, " batch"]:
         """-log P(targets, end); in training smoothed, sampled and guided as the settings say."""
+        if not len(targets.lengths):
+            return _of_nobody(encoded)
         lesson = lesson_of(self._cut(targets), self.vocabulary)
         return self._possible(self.lesson_loss(encoded, lesson), targets)
 
     def log_likelihood(self, encoded: Padded, targets: Padded) -> Float[Tensor, " batch"]:
         """Encoded (B, T, D) and target ids (B, U) -> log P(targets and then the end), in nats."""
+        if not len(targets.lengths):
+            return _of_nobody(encoded)
         lesson = lesson_of(self._cut(targets), self.vocabulary)
         return -self._possible(sentence_loss(self.write(encoded, lesson).logits, lesson), targets)
 
