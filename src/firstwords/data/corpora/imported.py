@@ -11,13 +11,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from firstwords.audio.waveform import AudioInfo, probe
 from firstwords.data.corpora.source import Source
 from firstwords.data.manifest import FIELDS, Utterance
+from firstwords.data.marks import parse_marks
 from firstwords.errors import CorpusError, FirstwordsError
 
 SpeakerRule = Literal["auto", "folder", "prefix", "none"]
@@ -36,6 +37,7 @@ class Options:
         language: BCP 47 tag of utterances for which the source names none.
         speakers: what names the speaker in a plain folder (``folder.py``).
         columns: field -> column of a table, where the header is not understood.
+        remove_marks: brackets and words to take out of transcripts ('[]', 'xxx'; ``data/marks.py``).
         progress: called with (recordings looked at, of how many).
     """
 
@@ -44,6 +46,7 @@ class Options:
     drop_empty: bool = False
     speakers: SpeakerRule = "auto"
     columns: Mapping[str, str] = field(default_factory=dict[str, str])
+    remove_marks: tuple[str, ...] = ()
     progress: Callable[[int, int], None] | None = None
 
 
@@ -108,6 +111,7 @@ class Collector:
 
     def finish(self) -> Imported:
         """Look at the recordings and make the utterances; nothing usable at all is an error."""
+        self._remove_marks()
         wanted = [f for f in self.found if not (self.options.drop_empty and not (f.text or "").split())]
         if dropped := len(self.found) - len(wanted):
             self.note(f"{dropped} utterances without text were dropped (--drop-empty).")
@@ -136,6 +140,27 @@ class Collector:
                 f"name (for example '{by_name[0]}')."
             )
         return Imported(tuple(utterances), tuple(self.skipped), tuple(self.notes), tuple(repaired))
+
+    def _remove_marks(self) -> None:
+        """Take out of the texts what the user named, and say how much that was."""
+        marks = parse_marks(self.options.remove_marks)
+        counts: Counter[str] = Counter()
+        changed = emptied = 0
+        for number, found in enumerate(self.found):
+            text, marked = marks.removed(found.text or "")
+            if marked:
+                counts.update(marked)
+                changed += 1
+                emptied += not text.split()
+                self.found[number] = replace(found, text=text)
+        if not self.options.remove_marks:
+            return
+        shown = ", ".join(f"'{' '.join(mark.split())}' ({n})" for mark, n in counts.most_common(3))
+        self.note(
+            f"{counts.total()} marks were taken out of {changed} transcripts (--remove-marks)"
+            + (f": {shown}" if shown else "")
+            + (f"; {emptied} of them hold nothing else." if emptied else ".")
+        )
 
     def _utterances(self, wanted: list[Found], infos: Mapping[Path, AudioInfo | str]) -> list[Utterance]:
         taken: dict[str, str] = {}
