@@ -114,6 +114,9 @@ def test_a_finished_run_whose_weights_are_gone_publishes_its_best_again(corpus: 
     fit(corpus, folder, tone_recipe(steps=6, validate_every=2, **LEARN))
     before = (folder / "model.safetensors").read_bytes()
     kept = digest(folder)
+    with pytest.raises(TrainingError, match=r"training.minutes was None, now 5.*6 steps are done") as refused:
+        fit(corpus, folder, None, minutes=5)
+    assert "another --to folder, or go on from the model there: add --from" in refused.value.mend
     (best,) = (folder / "resume").glob("best-*")
     (folder / "model.safetensors").unlink()
     told = Told()
@@ -139,6 +142,9 @@ def test_an_interrupted_run_whose_weights_are_gone_goes_on_as_if_they_were_there
     fit(corpus, tmp_path / "whole", recipe)
     fit(corpus, tmp_path / "torn", recipe)
     shutil.rmtree(tmp_path / "torn" / "resume" / "step-00000006")
+    with pytest.raises(TrainingError) as refused:
+        fit(corpus, tmp_path / "torn", None, minutes=5)
+    assert "Leave these settings away to go on" in refused.value.mend
     (tmp_path / "torn" / "model.safetensors").unlink()
     fit(corpus, tmp_path / "torn", None)
     assert digest(tmp_path / "torn") == digest(tmp_path / "whole")
