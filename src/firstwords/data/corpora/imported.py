@@ -134,6 +134,13 @@ class Collector:
                 f"{len(chosen)} recordings lie there in several forms; one was taken of each (for example "
                 f"'{chosen[0].name}')."
             )
+        if respelled := list(dict.fromkeys(self.source.respelled)):
+            written, real = respelled[0]
+            self.note(
+                f"{len(respelled)} recordings are named in the source with other capitals or accents stored "
+                f"another way (NFC, NFD) than on the disk, and were matched (for example '{written}' with "
+                f"'{real}')."
+            )
         if by_name := self.source.found_by_name:
             self.note(
                 f"{len(by_name)} recordings do not lie where the source says and were found by their "
