@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from firstwords.audio.waveform import AudioInfo, probe
-from firstwords.data.corpora.source import Source
+from firstwords.data.corpora.source import Source, recordings_in
 from firstwords.data.manifest import FIELDS, Utterance
 from firstwords.data.marks import parse_marks
 from firstwords.errors import CorpusError, FirstwordsError
@@ -109,8 +109,12 @@ class Collector:
     def note(self, sentence: str) -> None:
         self.notes.append(sentence)
 
-    def finish(self) -> Imported:
-        """Look at the recordings and make the utterances; nothing usable at all is an error."""
+    def finish(self, *, beside: bool = False) -> Imported:
+        """Look at the recordings and make the utterances; nothing usable at all is an error.
+
+        Args:
+            beside: name recordings that lie there without any transcript (where each is not named as a skip).
+        """
         self._remove_marks()
         wanted = [f for f in self.found if not (self.options.drop_empty and not (f.text or "").split())]
         if dropped := len(self.found) - len(wanted):
@@ -146,7 +150,26 @@ class Collector:
                 f"{len(by_name)} recordings do not lie where the source says and were found by their "
                 f"name (for example '{by_name[0]}')."
             )
+        if beside:
+            self._note_untranscribed()
         return Imported(tuple(utterances), tuple(self.skipped), tuple(self.notes), tuple(repaired))
+
+    def _note_untranscribed(self) -> None:
+        """Count the recordings of which no annotation says anything; with drafts they can be used, too."""
+        used = {(f.audio.parent, f.audio.stem) for f in self.found}  # talk.wav and talk.mp4 are one
+        if self.source.is_file:  # a table in a home folder: look where its recordings are, and no further
+            there = recordings_in({f.audio.parent for f in self.found})
+        else:
+            there = list(self.source.audio)
+        left = list({(p.parent, p.stem): p for p in there if (p.parent, p.stem) not in used}.values())
+        if left:
+            shown = ", ".join(f"'{self.source.named(p)}'" for p in left[:3])
+            self.note(
+                f"{len(left)} recordings lie there without a transcript and were left out ({shown}"
+                f"{', ...' if len(left) > 3 else ''}). They are no waste: once there is a model, 'firstwords "
+                "transcribe MODEL RECORDING --format textgrid --out DRAFTS' writes drafts, and to correct "
+                "these takes less time than to transcribe."
+            )
 
     def _remove_marks(self) -> None:
         """Take out of the texts what the user named, and say how much that was."""

@@ -7,11 +7,12 @@ import' are left out, so that ``firstwords import . --to corpus`` can be run twi
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -198,6 +199,15 @@ class Source:
         """What lies there, for messages: '120 .wav, 3 .docx'."""
         counts = Counter(p.suffix.lower() or "without suffix" for p in self.files)
         return ", ".join(f"{n} {suffix}" for suffix, n in counts.most_common(6)) or "no files"
+
+
+def recordings_in(folders: Iterable[Path]) -> list[Path]:
+    """Files named like recordings right in these folders; what may not be listed is passed over."""
+    found: list[Path] = []
+    for folder in sorted(folders):
+        with contextlib.suppress(OSError):
+            found += sorted(p for p in folder.iterdir() if p.suffix.lower() in AUDIO_SUFFIXES)
+    return [p for p in found if not p.name.startswith(".")]
 
 
 def spelling(name: str) -> str:
