@@ -203,6 +203,7 @@ class _Parts:
             kind=element.get("LINGUISTIC_TYPE_REF", ""),
             speaker=self._inherited(element, "PARTICIPANT"),
             language=languages.get(element.get("LANG_REF", ""), ""),
+            parent=element.get("PARENT_REF", ""),
             faults=tuple(faults),
         )
 
