@@ -98,6 +98,59 @@ def test_tones_are_learned(corpus: Path, tmp_path: Path) -> None:
     assert again.numbers == result.numbers
 
 
+class Told(Progress):
+    """What the user is told, kept."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.lines: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.lines.append(message)
+
+
+def test_a_finished_run_whose_weights_are_gone_publishes_its_best_again(corpus: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    fit(corpus, folder, tone_recipe(steps=6, validate_every=2, **LEARN))
+    before = (folder / "model.safetensors").read_bytes()
+    kept = digest(folder)
+    with pytest.raises(TrainingError, match=r"training.minutes was None, now 5.*6 steps are done") as refused:
+        fit(corpus, folder, None, minutes=5)
+    assert "another --to folder, or go on from the model there: add --from" in refused.value.mend
+    (best,) = (folder / "resume").glob("best-*")
+    (folder / "model.safetensors").unlink()
+    told = Told()
+    again = train_corpus(corpus, folder, device="cpu", threads=1, progress=told)
+    assert again.finished
+    assert (folder / "model.safetensors").read_bytes() == before
+    assert digest(folder) == kept
+    (said,) = (line for line in told.lines if "gone" in line)
+    assert f"resume/{best.name}" in said
+    load_model(folder, device="cpu", check=True)
+    (folder / "model.safetensors").unlink()
+    shutil.rmtree(best)
+    told = Told()
+    train_corpus(corpus, folder, device="cpu", threads=1, progress=told)
+    assert any("so are the weights that were best" in line and "step 6" in line for line in told.lines)
+    load_model(folder, device="cpu", check=True)
+
+
+def test_an_interrupted_run_whose_weights_are_gone_goes_on_as_if_they_were_there(
+    corpus: Path, tmp_path: Path
+) -> None:
+    recipe = tone_recipe(steps=6, validate_every=2, save_every_seconds=1e-6, average_share=0.5, **LEARN)
+    fit(corpus, tmp_path / "whole", recipe)
+    fit(corpus, tmp_path / "torn", recipe)
+    shutil.rmtree(tmp_path / "torn" / "resume" / "step-00000006")
+    with pytest.raises(TrainingError) as refused:
+        fit(corpus, tmp_path / "torn", None, minutes=5)
+    assert "Leave these settings away to go on" in refused.value.mend
+    (tmp_path / "torn" / "model.safetensors").unlink()
+    fit(corpus, tmp_path / "torn", None)
+    assert digest(tmp_path / "torn") == digest(tmp_path / "whole")
+    load_model(tmp_path / "torn", device="cpu", check=True)
+
+
 def test_kill_minus_nine_and_resume_ends_with_the_same_weights(corpus: Path, tmp_path: Path) -> None:
     recipe = tone_recipe(steps=24, validate_every=10, save_every_seconds=0.3, average_share=0.5)
     write_recipe(tmp_path / "recipe.toml", recipe)

@@ -40,6 +40,7 @@ def run(
     from rich.console import Console
 
     from firstwords.data.manifest import load_corpus
+    from firstwords.data.validate import too_long
     from firstwords.errors import CorpusError, DependencyError
 
     try:
@@ -71,6 +72,12 @@ def run(
             soft_wrap=True, markup=False, highlight=False,
         )  # fmt: skip
     if not written.usable_seconds:
+        if too_long(written.result, written.decided.quarantine)[0]:
+            raise CorpusError(
+                f"'{corpus}': nothing to train on, every usable utterance with words is too long.",
+                mend="Give each sentence times of its own, or raise data.max_duration of a recipe: "
+                "longer ones need more memory and learn slowly.",
+            )
         raise CorpusError(
             f"'{corpus}': nothing to train on, no utterance with words is usable.",
             mend="Mend what the report names. A folder of noise goes into data.noise_folders of a recipe.",
@@ -101,9 +108,9 @@ def show_check(console: Console, result: CheckResult, decided: Decided) -> None:
     from rich.text import Text
 
     from firstwords.data.validate import usable_seconds
-    from firstwords.report.check import expect, hours
+    from firstwords.report.check import expect, hours, lost_in_length
 
-    rows = result.by_rule()
+    rows = result.by_rule(decided.quarantine)
     if rows:
         shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left", show_edge=False)
         shown.add_column("hours", justify="right", no_wrap=True)
@@ -111,9 +118,8 @@ def show_check(console: Console, result: CheckResult, decided: Decided) -> None:
         shown.add_column("rule", no_wrap=True)
         shown.add_column("example, and how to mend it", overflow="fold", ratio=1)
         for row in rows:
-            put_aside = row.rule.severity == "quarantine"
             label = Text(row.rule.id, style="bold")
-            label.append("\nput aside" if put_aside else "\nwarning", style="red" if put_aside else "yellow")
+            label.append(f"\n{row.outcome}", style="red" if row.put_aside else "yellow")
             shown.add_row(
                 f"{row.seconds / 3600:.2f}",
                 f"{row.utterances:,}",
@@ -136,6 +142,8 @@ def show_check(console: Console, result: CheckResult, decided: Decided) -> None:
             f"{len(decided.newly_allowed)} lines were deleted from quarantine.jsonl since the last check: "
             "these utterances stay in, and are kept in allow.txt."
         )
+    if lost := lost_in_length(result, decided.quarantine):
+        lines.append(lost)
     if everything:
         lines.append(expect(result, decided.quarantine))
     for line in lines:

@@ -65,7 +65,7 @@ def run(
     from firstwords.data.manifest import load_corpus
     from firstwords.errors import UsageError
     from firstwords.files import write_atomically
-    from firstwords.report.evaluate import save_evaluation
+    from firstwords.report.evaluate import folder_for, save_evaluation
     from firstwords.report.evaluate_model import check_other, compare_with, evaluate_model
     from firstwords.report.evaluation_terminal import print_evaluation
 
@@ -125,7 +125,7 @@ def run(
     if recognizer is not None:
         second.tell(recognizer, console.print)
     how = search.suffix + ("-rescored" if rescore else "")
-    folder = out or Path("evaluation") / f"{evaluation.model}-{evaluation.corpus}-{split}{how}"
+    folder = out or folder_for(evaluation, Path("evaluation"), ending=how)
     page = save_evaluation(evaluation, folder, audio=audio)
     if counted:
         write_atomically(folder / "phrases.tsv", counted)

@@ -55,6 +55,13 @@ def run(
         list[str] | None,
         typer.Option("--column", help="Tables: field=column, such as text=Satz. May be repeated."),
     ] = None,
+    remove_marks: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--remove-marks",
+            help="Take annotators' marks out of transcripts: brackets and words, such as '[] (()) <> xxx'.",
+        ),
+    ] = None,
     resplit: Annotated[
         bool, typer.Option("--resplit", help="Split anew although the source has splits.")
     ] = False,
@@ -68,6 +75,7 @@ def run(
 
     from firstwords.data.corpora.imported import Options
     from firstwords.data.corpora.importing import Plan, import_corpus
+    from firstwords.data.marks import parse_marks
 
     console = Console()
     rules = ("auto", "folder", "prefix", "none")
@@ -75,6 +83,7 @@ def run(
         raise UsageError(f"--speakers {speakers}: no such rule.", mend=f"Known: {', '.join(rules)}.")
     if language is not None and not re.fullmatch(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*", language):
         raise UsageError(f"--language {language}: not a BCP 47 tag.", mend="For example sw, yo or pt-BR.")
+    parse_marks(remove_marks or [])  # what is wrong with it is said before minutes of looking
     columns = (TextColumn("looking at recordings"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None)
@@ -84,6 +93,7 @@ def run(
             drop_empty=drop_empty,
             speakers=rules[rules.index(speakers)],
             columns=_columns(column or []),
+            remove_marks=tuple(remove_marks or ()),
             progress=lambda done, of: bar.update(task, completed=done, total=of),
         )
         plan = Plan(

@@ -314,6 +314,6 @@ RULES = (
          "Nothing to do, audio is resampled; a lower rate lacks the high sounds of the others.",
          sample_rate_mix),
     Rule("several-channels", "more than one channel", "warning",
-         "They are averaged. If each channel is one speaker, set data.channels to the one you want.",
+         "They are averaged. If each channel is one speaker, write each into a file and import these.",
          several_channels),
 )  # fmt: skip

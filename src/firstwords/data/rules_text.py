@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from firstwords.data.manifest import Utterance
+from firstwords.data.marks import EXAMPLE, find_marks
 from firstwords.data.rules import Evidence, Hit, Rule, is_non_speech
 
 RARE = 3  # seen fewer times than this: too rare to be learnt
@@ -292,6 +293,22 @@ def text_digits(evidence: Evidence) -> Iterator[Hit]:
             yield utterance.id, f"'{found[0]}' is written in figures"
 
 
+def text_markup(evidence: Evidence) -> Iterator[Hit]:
+    """Marks of the annotators among the words, with how often each stands in the whole corpus."""
+    marks = {u.id: found for u in evidence.spoken if (found := find_marks(u.text or ""))}
+    counts = Counter(mark for found in marks.values() for mark in found)
+    for name, found in marks.items():
+        own = dict.fromkeys(found)
+        others = [mark for mark, _ in counts.most_common(6) if mark not in own]
+        shown = ", ".join(f"'{mark}' ({_often(counts[mark])})" for mark in list(own)[:3])
+        also = ", ".join(f"'{mark}' ({counts[mark]:,})" for mark in others[:3])
+        yield name, shown + (f"; others are {also}" if also else "")
+
+
+def _often(count: int) -> str:
+    return "once in the corpus" if count == 1 else f"{count:,} times in the corpus"
+
+
 RULES = (
     Rule("text-missing", "no transcript", "warning",
          "Training leaves it out; write one, or use the folder as data.noise_folders.", text_missing),
@@ -311,6 +328,9 @@ RULES = (
          "Replace the odd letter: to the model it is another letter.", text_mixed_scripts),
     Rule("text-look-alikes", "characters that look like others used more", "warning",
          "Keep to one character for one letter; to the model they are two.", text_look_alikes),
+    Rule("text-markup", "annotators' marks among the words", "warning",
+         f"The model would learn them as words. Import again with --remove-marks and what to take out, as in "
+         f"'{EXAMPLE}'; better leave out speech that nobody understood.", text_markup),
     Rule("text-digits", "numbers written in figures", "warning",
          "Write numbers as they are spoken.", text_digits),
 )  # fmt: skip

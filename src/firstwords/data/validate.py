@@ -25,6 +25,7 @@ from pathlib import Path
 from firstwords.data import rules_audio, rules_corpus, rules_text
 from firstwords.data.manifest import Corpus, Utterance
 from firstwords.data.rules import Evidence, Finding, Rule, Sound, is_evaluation, is_training
+from firstwords.data.rules_corpus import LONGEST
 from firstwords.text.graphemes import graphemes
 
 RULES: tuple[Rule, ...] = (*rules_audio.RULES, *rules_text.RULES, *rules_corpus.RULES)
@@ -35,12 +36,24 @@ HEARD = frozenset({"audio-silent", "audio-not-a-number", "audio-unreadable", "du
 
 @dataclass(frozen=True)
 class RuleSummary:
-    """All findings of one rule."""
+    """All findings of one rule.
+
+    Args:
+        put_aside: utterances that training must not see because of them; the others are warned of.
+    """
 
     rule: Rule
     utterances: int
     seconds: float
     example: Finding
+    put_aside: int
+
+    @property
+    def outcome(self) -> str:
+        """What came of it, for people: 'put aside', 'warning', or how many of each."""
+        if not self.put_aside:
+            return "warning"
+        return "put aside" if self.put_aside == self.utterances else f"{self.put_aside:,} put aside"
 
 
 @dataclass(frozen=True)
@@ -98,8 +111,14 @@ class CheckResult:
                 reasons[finding.utterance].append(f"{finding.rule}: {finding.detail}")
         return {name: "; ".join(words) for name, words in reasons.items()}
 
-    def by_rule(self) -> list[RuleSummary]:
-        """One row for each rule that found something, most hours first."""
+    def by_rule(self, quarantine: Mapping[str, str] | None = None) -> list[RuleSummary]:
+        """One row for each rule that found something, most hours first.
+
+        Args:
+            quarantine: what is put aside in the end (a person may have let some back in); None: all that this
+                check would put aside.
+        """
+        aside = self.quarantine if quarantine is None else quarantine
         groups: defaultdict[str, list[Finding]] = defaultdict(list)
         for finding in self.findings:
             groups[finding.rule].append(finding)
@@ -109,6 +128,7 @@ class CheckResult:
                 len(found),
                 sum(self.seconds_of[f.utterance] for f in found),
                 found[0],
+                len({f.utterance for f in found if f.severity == "quarantine" and f.utterance in aside}),
             )
             for name, found in groups.items()
         ]
@@ -240,14 +260,24 @@ def _flags(cluster: str, count: int, odd: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def usable_seconds(result: CheckResult, quarantine: Mapping[str, str]) -> tuple[float, float]:
-    """Seconds with words outside the quarantine: of training, and of everything.
+    """Seconds with words outside the quarantine that training takes: of its own splits, and of everything.
 
     A corpus without splits counts as training: 'firstwords train' makes the split.
     """
-    spoken = [u for u in result.utterances if u.id not in quarantine and (u.text or "").strip()]
+    spoken = [u for u in _with_words(result, quarantine) if u.duration <= LONGEST]
     everything = sum(u.duration for u in spoken)
     has_splits = any(is_training(u.split) for u in spoken)
     return (
         sum(u.duration for u in spoken if is_training(u.split)) if has_splits else everything,
         everything,
     )
+
+
+def too_long(result: CheckResult, quarantine: Mapping[str, str]) -> tuple[int, float]:
+    """Utterances with words that training leaves out for their length alone, and their seconds."""
+    long = [u.duration for u in _with_words(result, quarantine) if u.duration > LONGEST]
+    return len(long), sum(long)
+
+
+def _with_words(result: CheckResult, quarantine: Mapping[str, str]) -> list[Utterance]:
+    return [u for u in result.utterances if u.id not in quarantine and (u.text or "").strip()]

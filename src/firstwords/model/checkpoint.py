@@ -297,12 +297,16 @@ def require_files(folder: Path) -> None:
                 f"'{folder}' holds parts of an exported bundle, and its bundle.json is missing.",
                 mend="Export it again, or copy the whole folder.",
             )
-        unfinished = (folder / "resume").is_dir() and not any(folder.glob("resume/best-*"))
+        mend = "Was the copy interrupted?"
+        if not any(folder.glob("resume/best-*")):
+            if (folder / "resume").is_dir():
+                mend = (
+                    "Its training has not reached a first validation: run the same 'firstwords train' again."
+                )
+        elif missing == [WEIGHTS]:
+            mend = "Run the same 'firstwords train' again: it writes the model anew from its best weights."
         raise CheckpointError(
-            f"'{folder}' is not a model: {', '.join(missing)} missing. Found: {found}.",
-            mend="Its training has not reached a first validation: run the same 'firstwords train' again."
-            if unfinished
-            else "Was the copy interrupted?",
+            f"'{folder}' is not a model: {', '.join(missing)} missing. Found: {found}.", mend=mend
         )
 
 

@@ -11,8 +11,9 @@ from markupsafe import Markup
 from firstwords.data.decisions import Decided
 from firstwords.data.manifest import Utterance
 from firstwords.data.rules import Finding
+from firstwords.data.rules_corpus import LONGEST
 from firstwords.data.rules_text import code_points
-from firstwords.data.validate import CheckResult, Letter, usable_seconds
+from firstwords.data.validate import CheckResult, Letter, too_long, usable_seconds
 from firstwords.report.charts import bar_chart, histogram
 from firstwords.report.page import (
     Block,
@@ -90,6 +91,19 @@ def expect(result: CheckResult, quarantine: Mapping[str, str]) -> str:
     )
 
 
+def lost_in_length(result: CheckResult, quarantine: Mapping[str, str]) -> str:
+    """How much speech is of no use because one text belongs to too much of it; empty where none is."""
+    count, seconds = too_long(result, quarantine)
+    if not count:
+        return ""
+    return (
+        f"Not usable as it is: {hours(seconds)} in {count:,} utterance{'s' if count > 1 else ''} longer "
+        f"than {LONGEST:g} s. Training leaves these out (data.max_duration), for nobody tells it which words "
+        "of a long text are said when. Split them into sentences or breath groups with times of their own, "
+        "in ELAN or Praat or as subtitles, and import those files."
+    )
+
+
 def training_speakers(result: CheckResult) -> int:
     """Known speakers of the corpus; 0 where the manifest names none."""
     return len({u.speaker for u in result.utterances} - {None})
@@ -98,7 +112,7 @@ def training_speakers(result: CheckResult) -> int:
 def build_page(result: CheckResult, decided: Decided, *, name: str, folder: Path, next_command: str) -> Page:
     """Result and decisions -> page to be saved in ``folder`` (players are linked relative to it)."""
     page = Page(f"Corpus check: {name}", "What 'firstwords check' found, and what the corpus is made of.")
-    page.add(_summary(result, decided, next_command), _findings(result))
+    page.add(_summary(result, decided, next_command), _findings(result, decided))
     utterances = {u.id: u for u in result.utterances}
     groups: defaultdict[str, list[Finding]] = defaultdict(list)
     for finding in result.findings:
@@ -133,6 +147,8 @@ def _summary(result: CheckResult, decided: Decided, next_command: str) -> Sectio
                 "warning",
             )
         )
+    if lost := lost_in_length(result, decided.quarantine):
+        blocks.append(note(lost, "warning"))
     if everything:
         blocks += [
             paragraph(expect(result, decided.quarantine)),
@@ -144,17 +160,17 @@ def _summary(result: CheckResult, decided: Decided, next_command: str) -> Sectio
     return section("Summary", *blocks)
 
 
-def _findings(result: CheckResult) -> Section:
+def _findings(result: CheckResult, decided: Decided) -> Section:
     rows: list[list[Cell]] = [
         [
             Markup("<code>{0}</code>").format(row.rule.id),
             row.rule.meaning,
-            "put aside" if row.rule.severity == "quarantine" else "warning",
+            row.outcome,
             row.utterances,
             row.seconds / 3600,
             row.rule.mend,
         ]
-        for row in result.by_rule()
+        for row in result.by_rule(decided.quarantine)
     ]
     if not rows:
         return section("Findings", note("No rule found anything.", "good"))

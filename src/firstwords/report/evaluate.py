@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from firstwords.data.manifest import Utterance
 from firstwords.errors import CorpusError, WriteError
@@ -252,6 +252,31 @@ def compare(first: Evaluation, second: Evaluation, *, replicates: int = 10_000, 
     ]
     found = Comparison(first.model, second.model, len(pairs), words, letters, matched_pairs(segments))
     return replace(second, comparison=found)
+
+
+def folder_for(evaluation: Evaluation, home: Path, *, ending: str = "") -> Path:
+    """Where below ``home`` its report belongs: MODEL-CORPUS-SPLIT, unless another's report has that name.
+
+    Two models may both lie in folders called 'model'. Then the name of the folder above stands before it, and
+    last a number behind it. The report of the same model and corpus is replaced.
+    """
+    name = f"{evaluation.model}-{evaluation.corpus}-{evaluation.split}{ending}"
+    above = Path(evaluation.made_from.get("model", "")).parent.name
+    longer = f"{above}-{name}" if above else name
+    names = [name, longer, *(f"{longer}-{number}" for number in range(2, 1000))]
+    return next((home / n for n in names if _is_ours(home / n, evaluation)), home / name)
+
+
+def _is_ours(folder: Path, evaluation: Evaluation) -> bool:
+    """True where nothing is there, or an evaluation of the same model and corpus; of unknown ones: False."""
+    try:
+        record = json.loads((folder / JSON).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):  # the second: whoever writes there says what is wrong
+        return True
+    except (OSError, ValueError, RecursionError):
+        return False
+    known: object = cast("dict[str, object]", record).get("made_from") if isinstance(record, dict) else None
+    return bool(known) and known == dict(evaluation.made_from)
 
 
 def save_evaluation(evaluation: Evaluation, folder: Path, *, audio: bool = True) -> Path:

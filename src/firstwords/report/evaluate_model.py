@@ -87,6 +87,7 @@ def evaluate_model(
     broken = {f"line {number}": reason for number, reason in corpus.broken.items()}
     return replace(
         evaluation,
+        made_from={"model": str(folder.resolve()), "corpus": str(corpus.folder.resolve())},
         skipped={**evaluation.skipped, **aside, **broken},
         formatting=score_formatted(evaluation, formatted, _hotwords(recognizer)),
     )

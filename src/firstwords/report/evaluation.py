@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from firstwords.data.manifest import Utterance
 from firstwords.scoring.error_rate import ErrorRate
@@ -108,6 +108,7 @@ class Evaluation:
     comparison: Comparison | None = None
     formatting: Formatting | None = None  # where stages were on
     note: str = ""  # what a reader must know first, e.g. that the voices are synthetic
+    made_from: Mapping[str, str] = field(default_factory=dict[str, str])  # "model", "corpus" -> its folder
 
     def total(self, part: str) -> ErrorRate:
         """Sum over the utterances of one of Result's counts: 'words', 'graphemes', 'raw_words', ..."""

@@ -73,6 +73,7 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
         "model": evaluation.model,
         "corpus": evaluation.corpus,
         "split": evaluation.split,
+        "made_from": dict(evaluation.made_from),
         "note": evaluation.note,
         "utterances": len(evaluation.results),
         "skipped": dict(evaluation.skipped),

@@ -47,6 +47,7 @@ from firstwords.training.measure import measure
 from firstwords.training.plan import Plan, make_plan
 from firstwords.training.prepare import Prepared, as_it_was, prepare
 from firstwords.training.progress import Progress
+from firstwords.training.republish import republish
 from firstwords.training.resume import Checkpoints
 from firstwords.training.session import Run
 from firstwords.training.settle import RESUME, Wanted, settle
@@ -261,6 +262,7 @@ class _Session:
             if checkpoint is not None:
                 run.restore(checkpoint, task, optimizer)
                 self.progress.say(f"Going on from step {run.step} of {run.plan.last_step}.")
+                republish(self.folder, task, dev, run)
             else:
                 run.counters.elapsed = time.monotonic() - began
                 self.progress.say(

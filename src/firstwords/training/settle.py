@@ -16,7 +16,7 @@ import torch
 from firstwords.audio.containers import open_source
 from firstwords.config import override, parse_config
 from firstwords.data.manifest import MANIFEST, Corpus, Utterance
-from firstwords.errors import AudioError, TrainingError, UsageError
+from firstwords.errors import AudioError, TrainingError, UsageError, quoted
 from firstwords.folders import MODEL, refuse_occupied
 from firstwords.model.checkpoint import RECIPE, TOKENIZER, LoadedModel, bare_digest, recipe_digests
 from firstwords.model.recipe import Recipe, read_recipe, write_recipe
@@ -32,9 +32,10 @@ from firstwords.training.distillation.begin import identity_of, load_teacher, ta
 from firstwords.training.fine_tune import fitted_recipe, gentle
 from firstwords.training.language_model import with_sizes
 from firstwords.training.memory import free_bytes
+from firstwords.training.plan import Plan
 from firstwords.training.prepare import corpus_fingerprints, split_corpus, training_texts
 from firstwords.training.progress import Progress
-from firstwords.training.resume import IDENTITY, check_identity
+from firstwords.training.resume import IDENTITY, Checkpoints, check_identity
 
 RESUME = "resume"
 _FASTEST = 25 / 1.1  # encoded frames of a second of speech that is played back at speed 1.1
@@ -152,10 +153,30 @@ def _refuse_other(stored: Recipe, asked: Recipe, wanted: Wanted, folder: Path) -
             ours, theirs = ({k: v for k, v in one.items() if k not in own} for one in (ours, theirs))
             changed += list(differences(ours, theirs, "encoder."))
     if changed:
+        what = f"'{folder}' was begun with another recipe: {'; '.join(changed[:5])}."
+        if (steps := _finished_steps(stored, folder / RESUME)) is not None:
+            raise TrainingError(
+                f"{what} Its {steps} steps are done, and more of them would be another run.",
+                mend="Start afresh in another --to folder, or go on from the model there: add --from "
+                f"{quoted(folder)} to a --to folder of its own.",
+            )
         raise TrainingError(
-            f"'{folder}' was begun with another recipe: {'; '.join(changed[:5])}.",
-            mend="Leave these settings away to go on with the run, or give another --to folder.",
+            what, mend="Leave these settings away to go on with the run, or give another --to folder."
         )
+
+
+def _finished_steps(recipe: Recipe, folder: Path) -> int | None:
+    """The steps of a run that has nothing left to do; None while it has."""
+    try:
+        checkpoint = Checkpoints(folder).newest()
+    except TrainingError:  # none can be read: whoever goes on says so
+        return None
+    if checkpoint is None:
+        return None
+    patience, counters = recipe.training.early_stop, checkpoint.state["counters"]
+    stopped = patience is not None and counters["without_gain"] >= patience
+    over = stopped or checkpoint.step >= Plan.from_record(checkpoint.state["plan"]).last_step
+    return checkpoint.step if over else None
 
 
 def differences(old: object, new: object, at: str = "") -> Iterator[str]:

@@ -507,3 +507,30 @@ def test_a_file_cut_off_anywhere_raises_nothing_but_our_errors(kind: str) -> Non
     said = [attempt(kind, data[:length]) for length in range(0, len(data), 11)]
     assert said[0]
     assert all("the-file" in words for words in said if words)
+
+
+@pytest.mark.parametrize("layout", ["elan", "table", "file", "subtitles"])
+def test_recordings_without_transcript_are_counted_and_named(layout: str, tree: Tree, take: Take) -> None:
+    files: dict[str, object] = {f"more/talk{n}.wav": 0.5 for n in range(4)}
+    files |= {"more/talk.wav": 5.0, "more/talk.flac": 5.0, "more/notes.txt": "x"}
+    match layout:
+        case "elan":
+            files["more/talk.eaf"] = eaf()
+        case "subtitles":
+            files["more/talk.srt"] = "1\n00:00:01,000 --> 00:00:02,000\nhabari\n"
+        case _:
+            files["more/list.csv"] = "file,text\ntalk.wav,habari\n"
+    root = tree(files)
+    source = root / "more" / "list.csv" if layout == "file" else root
+    tiers = ("ref@A",) if layout == "elan" else ()
+    imported = take(source, "table" if layout == "file" else layout, tiers=tiers)
+    (note,) = [n for n in imported.notes if "without a transcript" in n]
+    assert note.startswith("4 recordings lie there without a transcript")
+    assert "talk0.wav" in note
+    assert "..." in note
+    assert "firstwords transcribe MODEL" in note
+
+
+def test_where_all_are_transcribed_nothing_is_said(tree: Tree, take: Take) -> None:
+    imported = take(tree({"talk.eaf": eaf(), "talk.wav": 5.0, "talk.mp4": b"x"}), "elan", tiers=("ref@A",))
+    assert not any("without a transcript" in n for n in imported.notes)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -402,3 +404,48 @@ def test_tables_of_nothing_or_of_one_endless_cell(content: str, tmp_path: Path) 
     (tmp_path / "b.csv").write_text("path,sentence\n", encoding="utf-8")
     with pytest.raises(FirstwordsError):
         LAYOUTS["table"].read(tmp_path, Options())
+
+
+exact_names = pytest.mark.skipif(sys.platform != "linux", reason="this file system finds them by itself")
+NFC, NFD = (unicodedata.normalize(form, "kamaró_ñandú.wav") for form in ("NFC", "NFD"))
+
+
+@exact_names
+@pytest.mark.parametrize(("written", "real"), [(NFC, NFD), (NFD, NFC)])
+def test_names_stored_another_way_are_matched_and_that_is_said(
+    written: str, real: str, tree: Tree, take: Take
+) -> None:
+    table = f"file,text\namina/{written},habari\njuma/plain.wav,sawa\n"
+    files = {"list.csv": table, f"amina/{real}": 1.0, f"juma/{real}": 1.0, "juma/plain.wav": 1.0}
+    imported = take(tree(files), "table")
+    assert not imported.skipped
+    assert [u.audio.parent.name for u in imported.utterances] == ["amina", "juma"]
+    (note,) = [n for n in imported.notes if "NFC" in n]
+    assert note.startswith("1 recordings are named in the source with other capitals or accents")
+    assert not any("found by their name" in n for n in imported.notes)
+
+
+@exact_names
+def test_capitals_of_a_suffix_are_matched_in_the_right_folder(tree: Tree, take: Take) -> None:
+    table = "file,text\namina/1.wav,habari\njuma/1,sawa\n"
+    imported = take(tree({"list.csv": table, "amina/1.WAV": 1.0, "juma/1.Wav": 1.0}), "table")
+    assert not imported.skipped
+    assert [u.audio.parent.name for u in imported.utterances] == ["amina", "juma"]
+    assert any(
+        n.startswith("2 recordings are named in the source with other capitals") for n in imported.notes
+    )
+
+
+@exact_names
+def test_two_that_fit_are_not_guessed_among(tree: Tree, take: Take) -> None:
+    files = {"list.csv": "file,text\na1.WAV,habari\nb.wav,sawa\n", "a1.wav": 1.0, "A1.wav": 1.0, "b.wav": 1.0}
+    imported = take(tree(files), "table")
+    assert [u.text for u in imported.utterances] == ["sawa"]
+    assert "could be any of 2 files" in imported.skipped[0].reason
+
+
+@exact_names
+def test_texts_beside_recordings_may_store_their_accents_another_way(tree: Tree, take: Take) -> None:
+    imported = take(tree({f"{NFD}": 1.0, NFC.replace(".wav", ".txt"): "habari"}), "folder")
+    assert [u.text for u in imported.utterances] == ["habari"]
+    assert any("NFC, NFD" in n for n in imported.notes)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from firstwords.data import rules_audio, rules_corpus, rules_text
 from firstwords.data.manifest import Corpus, Utterance, load_corpus, write_manifest
 from firstwords.data.rules import NON_SPEECH, Evidence, Sound
-from firstwords.data.validate import RULE, RULES, CheckResult, alphabet, check, usable_seconds
+from firstwords.data.validate import RULE, RULES, CheckResult, alphabet, check, too_long, usable_seconds
 
 RATE = 8000
 COUNT = 45
@@ -290,6 +290,12 @@ TEXTS: dict[str, tuple[str, Callable[[str], str | None]]] = {
     "Cyrillic word": ("text-look-alikes", lambda t: t + " сор"),
     "curly apostrophe": ("text-look-alikes", lambda t: t + " ng’ombe"),
     "modifier apostrophe": ("text-look-alikes", lambda t: t + " ngʼombe"),
+    "laughter": ("text-markup", lambda t: f"[laughs] {t}"),
+    "cough": ("text-markup", lambda t: f"{t} ((cough))"),
+    "unknown word": ("text-markup", lambda t: f"{t} <unk>"),
+    "noise": ("text-markup", lambda t: f"{{noise}} {t}"),
+    "not understood": ("text-markup", lambda t: f"{t} xxx."),
+    "asterisk": ("text-markup", lambda t: f"* {t}"),
     "figures": ("text-digits", lambda t: t + " 13"),
     "too much text": ("text-too-long", lambda t: " ".join([t] * 4)),
     "far too much text": ("frames-fewer-than-tokens", lambda t: " ".join([t] * 4)),
@@ -581,6 +587,36 @@ def test_usable_hours(clean: Corpus) -> None:
     assert usable_seconds(result, {victim.id: "x"})[0] == pytest.approx(training - victim.duration)
     unsplit = check(with_changed(clean, *(replace(u, split=None) for u in clean.utterances)), fast=True)
     assert usable_seconds(unsplit, {}) == pytest.approx((everything, everything))
+
+
+def test_what_training_leaves_out_for_its_length_is_not_usable(clean: Corpus) -> None:
+    victim = next(u for u in clean.utterances if u.split == "train")
+    result = check(with_changed(clean, replace(victim, duration=90.0)), fast=True)
+    usable = check(clean, fast=True)
+    lost = victim.duration
+    assert usable_seconds(result, {}) == pytest.approx([s - lost for s in usable_seconds(usable, {})])
+    assert too_long(result, {}) == (1, 90.0)
+    assert too_long(result, {victim.id: "put aside"}) == (0, 0.0)
+    silent = check(with_changed(clean, replace(victim, duration=90.0, text=None)), fast=True)
+    assert too_long(silent, {}) == (0, 0.0)
+
+
+def test_a_rule_is_said_to_put_aside_only_what_it_puts_aside(clean: Corpus) -> None:
+    packed = {
+        split: replace(u, duration=round(len(u.text or "") / 24.5, 2))
+        for split in ("train", "test")
+        if (u := next(u for u in clean.utterances if u.split == split))
+    }
+
+    def outcome(*changed: Utterance, quarantine: dict[str, str] | None = None) -> str:
+        result = check(with_changed(clean, *changed), fast=True)
+        (row,) = [r for r in result.by_rule(quarantine) if r.rule.id == "frames-fewer-than-tokens"]
+        return row.outcome
+
+    assert outcome(packed["train"]) == "put aside"
+    assert outcome(packed["test"]) == "warning"
+    assert outcome(*packed.values()) == "1 put aside"
+    assert outcome(packed["train"], quarantine={}) == "warning"  # somebody let it back in
 
 
 # ---- real corpora ---------------------------------------------------------------------------------------

@@ -277,3 +277,27 @@ def test_a_model_without_a_head_is_refused() -> None:
     values["heads"] = {}
     with pytest.raises(ValueError, match=r"heads is empty: give at least one"):
         Recipe.model_validate(values)
+
+
+@pytest.mark.parametrize(
+    ("there", "mend"),
+    [
+        (("recipe.toml", "tokenizer/"), "Was the copy interrupted"),
+        (("recipe.toml", "tokenizer/", "resume/step-00000001/"), "not reached a first validation"),
+        (
+            ("recipe.toml", "tokenizer/", "resume/best-00000001/"),
+            "writes the model anew from its best weights",
+        ),
+        (("recipe.toml", "resume/best-00000001/"), "Was the copy interrupted"),
+    ],
+)
+def test_a_folder_without_weights_is_told_what_brings_them_back(
+    there: tuple[str, ...], mend: str, tmp_path: Path
+) -> None:
+    for name in there:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir() if name.endswith("/") else path.touch()
+    with pytest.raises(CheckpointError) as refused:
+        load_model(tmp_path, device="cpu")
+    assert mend in refused.value.mend

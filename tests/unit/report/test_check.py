@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -257,3 +258,35 @@ def test_a_broken_list_of_the_user_is_said_before_listening(
     monkeypatch.setattr("firstwords.report.check_files.check", lambda *_, **__: pytest.fail("listened"))
     with pytest.raises(ManifestError, match="not UTF-8"):
         check_and_write(corpus, name="good")
+
+
+def test_one_text_for_a_long_recording_is_said_to_be_of_no_use(tmp_path: Path) -> None:
+    folder = make_corpus(tmp_path / "talks", list(GOOD))
+    utterances = [
+        Utterance(id=u.id, audio=u.audio, duration=u.duration, text=u.text)
+        for u in load_corpus(folder).usable
+    ]
+    soundfile.write(str(tmp_path / "long.wav"), np.zeros(65 * 8000), 8000)
+    long = Utterance(id="long", audio=tmp_path / "long.wav", duration=65.0, text="habari " * 40)
+    write_manifest(folder / "manifest.jsonl", [*utterances, long])
+    _, output, _ = invoke(folder, "--fast")
+    words = " ".join(output.split())
+    assert "usable 12 s, of them for training 12 s" in words
+    assert "Not usable as it is: 65 s in 1 utterance longer than 30 s." in words
+    assert "in ELAN or Praat" in words
+    page = (folder / "check" / "report.html").read_text(encoding="utf-8")
+    assert "Not usable as it is: 65 s" in page
+    write_manifest(folder / "manifest.jsonl", [long])
+    _, _, error = invoke(folder, "--fast")
+    assert isinstance(error, CorpusError)
+    assert "every usable utterance with words is too long" in error.what
+
+
+def test_a_finding_in_test_that_only_warns_is_called_a_warning(tmp_path: Path) -> None:
+    folder = make_corpus(tmp_path / "talks", [*GOOD, "neno " * 14])
+    utterances = [replace(u, split="test") for u in load_corpus(folder).usable]
+    write_manifest(folder / "manifest.jsonl", utterances)
+    _, output, _ = invoke(folder, "--fast")
+    (row,) = [n for n, line in enumerate(output.splitlines()) if "frames-fewer-than-tokens" in line]
+    assert "warning" in output.splitlines()[row + 1]
+    assert "put aside" not in output.splitlines()[row + 1]

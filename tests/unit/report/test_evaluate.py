@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from rich.console import Console
 
 from firstwords.data.manifest import Utterance
 from firstwords.errors import CorpusError, WriteError
-from firstwords.report.evaluate import compare, evaluate, save_evaluation
+from firstwords.report.evaluate import compare, evaluate, folder_for, save_evaluation
 from firstwords.report.evaluation import Confusion
 from firstwords.report.evaluation_json import read_hypotheses, to_json
 from firstwords.report.evaluation_terminal import print_evaluation
@@ -244,3 +244,32 @@ def test_hostile_hypotheses(tmp_path: Path, content: str, message: str) -> None:
     path.write_text(content, encoding="utf-8")
     with pytest.raises(CorpusError, match=message):
         read_hypotheses(path)
+
+
+def test_reports_of_models_in_folders_of_one_name_do_not_replace_each_other(tmp_path: Path) -> None:
+    def saved(model: str, corpus: str = "/data/c") -> str:
+        made = replace(evaluation(), made_from={"model": model, "corpus": corpus})
+        folder = folder_for(made, tmp_path, ending="-lm")
+        save_evaluation(made, folder, audio=False)
+        return folder.name
+
+    assert saved("/work/first/m") == "m-c-test-lm"
+    assert saved("/work/second/m") == "second-m-c-test-lm"
+    assert saved("/home/second/m") == "second-m-c-test-lm-2"
+    assert saved("/work/first/m", "/other/c") == "first-m-c-test-lm"
+    assert saved("/work/first/m") == "m-c-test-lm"  # the same again: replaced
+    assert saved("/home/second/m") == "second-m-c-test-lm-2"
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "first-m-c-test-lm", "m-c-test-lm", "second-m-c-test-lm", "second-m-c-test-lm-2",
+    ]  # fmt: skip
+
+
+def test_a_report_of_which_nobody_knows_the_model_is_left_alone(tmp_path: Path) -> None:
+    made = replace(evaluation(), made_from={"model": "/work/first/m", "corpus": "/data/c"})
+    for number, content in enumerate(('{"model": "m"}', "[]", "{torn")):
+        home = tmp_path / str(number)
+        (home / "m-c-test").mkdir(parents=True)
+        (home / "m-c-test" / "evaluation.json").write_text(content, encoding="utf-8")
+        assert folder_for(made, home).name == "first-m-c-test"
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    assert folder_for(made, tmp_path / "file").name == "m-c-test"

@@ -125,6 +125,7 @@ def test_a_model_is_evaluated(model: Path, corpus: Corpus) -> None:
     # 13 letters and spaces: one is wrong in b, all are lost in c
     assert (got.total("labels").errors, got.total("labels").reference_length) == (1 + 13, 39)
     assert got.skipped == {"d": "quarantined: clipped"}
+    assert got.made_from == {"model": str(model.resolve()), "corpus": str(corpus.folder.resolve())}
     assert got.baselines[1].text == "three"
     assert got.baselines[1].words.rate == pytest.approx(2 / 3)
     assert "torch" in got.hardware

@@ -94,7 +94,7 @@ def read(path: Path, options: Options) -> Imported:
                 )
     if blank:
         collector.note(f"{blank} annotations are blank (not transcribed yet) and were left out.")
-    return collector.finish()
+    return collector.finish(beside=True)
 
 
 def _recording(file: Path, eaf: Eaf, source: Source) -> tuple[Path, float]:
@@ -203,6 +203,7 @@ class _Parts:
             kind=element.get("LINGUISTIC_TYPE_REF", ""),
             speaker=self._inherited(element, "PARTICIPANT"),
             language=languages.get(element.get("LANG_REF", ""), ""),
+            parent=element.get("PARENT_REF", ""),
             faults=tuple(faults),
         )
 

@@ -15,7 +15,7 @@ from collections import Counter
 from pathlib import Path
 
 from firstwords.data.corpora.imported import Collector, Found, Imported, Options
-from firstwords.data.corpora.source import Source, preferred, read_text
+from firstwords.data.corpora.source import Source, preferred, read_text, spelling
 from firstwords.data.split import TRAIN, split_in_name
 from firstwords.errors import CorpusError, quoted
 
@@ -29,27 +29,27 @@ class _Transcripts:
         # 001.txt goes before 001.lab where both are there
         files = [p for p in source.tree if p.suffix.lower() in _SUFFIXES]
         self.files = sorted(files, key=lambda p: _SUFFIXES.index(p.suffix.lower()))
-        self.beside = {(p.parent, p.stem.casefold()): p for p in reversed(self.files)}
+        self.beside = {(p.parent, spelling(p.stem)): p for p in reversed(self.files)}
         self.exact = {(p.parent, p.stem): p for p in reversed(self.files)}
         places = {(p.parent, p.stem) for p in source.audio}
-        self.alike = Counter((folder, stem.casefold()) for folder, stem in places)
+        self.alike = Counter((folder, spelling(stem)) for folder, stem in places)
         self.by_stem: dict[str, list[Path]] = {}
         for path in self.files:
-            self.by_stem.setdefault(path.stem.casefold(), []).append(path)
-        self.stems = Counter(p.stem.casefold() for p in source.audio)
+            self.by_stem.setdefault(spelling(path.stem), []).append(path)
+        self.stems = Counter(spelling(p.stem) for p in source.audio)
 
     def of(self, audio: Path) -> Path | None:
         """001.txt or 001.wav.txt beside 001.wav; else the only 001.txt, if 001 is the only such recording."""
         for name in (audio.stem, audio.name):
             if (audio.parent, name) in self.exact:
                 return self.exact[audio.parent, name]
-        if self.alike[audio.parent, audio.stem.casefold()] > 1:  # x.wav and X.wav: whose is x.txt?
+        if self.alike[audio.parent, spelling(audio.stem)] > 1:  # x.wav and X.wav: whose is x.txt?
             return None
-        for stem in (audio.stem.casefold(), audio.name.casefold()):
+        for stem in (spelling(audio.stem), spelling(audio.name)):
             if (audio.parent, stem) in self.beside:
                 return self.beside[audio.parent, stem]
             paths = self.by_stem.get(stem, ())
-            if len(paths) == 1 and self.stems[audio.stem.casefold()] == 1:
+            if len(paths) == 1 and self.stems[spelling(audio.stem)] == 1:
                 return paths[0]
         return None
 
@@ -113,6 +113,8 @@ def read(path: Path, options: Options) -> Imported:
             collector.skip(source.named(audio), "no text file of the same name")
             continue
         used.add(text_path)
+        if text_path.stem not in (audio.stem, audio.name):
+            source.respelled.append((text_path.name, audio.name))
         try:
             text = read_text(text_path)
             if is_label_track(text):
@@ -138,7 +140,7 @@ def read(path: Path, options: Options) -> Imported:
         )
     for text_path in transcripts.files:
         if text_path not in used and text_path.stem.casefold() not in ("readme", "license", "licence"):
-            rival = transcripts.beside.get((text_path.parent, text_path.stem.casefold()))
+            rival = transcripts.beside.get((text_path.parent, spelling(text_path.stem)))
             taken = f"'{rival.name}' was read instead" if rival is not None and rival in used else ""
             collector.skip(source.named(text_path), taken or "no recording of the same name")
     return collector.finish()

@@ -11,13 +11,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 from firstwords.audio.waveform import AudioInfo, probe
-from firstwords.data.corpora.source import Source
+from firstwords.data.corpora.source import Source, recordings_in
 from firstwords.data.manifest import FIELDS, Utterance
+from firstwords.data.marks import parse_marks
 from firstwords.errors import CorpusError, FirstwordsError
 
 SpeakerRule = Literal["auto", "folder", "prefix", "none"]
@@ -36,6 +37,7 @@ class Options:
         language: BCP 47 tag of utterances for which the source names none.
         speakers: what names the speaker in a plain folder (``folder.py``).
         columns: field -> column of a table, where the header is not understood.
+        remove_marks: brackets and words to take out of transcripts ('[]', 'xxx'; ``data/marks.py``).
         progress: called with (recordings looked at, of how many).
     """
 
@@ -44,6 +46,7 @@ class Options:
     drop_empty: bool = False
     speakers: SpeakerRule = "auto"
     columns: Mapping[str, str] = field(default_factory=dict[str, str])
+    remove_marks: tuple[str, ...] = ()
     progress: Callable[[int, int], None] | None = None
 
 
@@ -106,8 +109,13 @@ class Collector:
     def note(self, sentence: str) -> None:
         self.notes.append(sentence)
 
-    def finish(self) -> Imported:
-        """Look at the recordings and make the utterances; nothing usable at all is an error."""
+    def finish(self, *, beside: bool = False) -> Imported:
+        """Look at the recordings and make the utterances; nothing usable at all is an error.
+
+        Args:
+            beside: name recordings that lie there without any transcript (where each is not named as a skip).
+        """
+        self._remove_marks()
         wanted = [f for f in self.found if not (self.options.drop_empty and not (f.text or "").split())]
         if dropped := len(self.found) - len(wanted):
             self.note(f"{dropped} utterances without text were dropped (--drop-empty).")
@@ -130,12 +138,59 @@ class Collector:
                 f"{len(chosen)} recordings lie there in several forms; one was taken of each (for example "
                 f"'{chosen[0].name}')."
             )
+        if respelled := list(dict.fromkeys(self.source.respelled)):
+            written, real = respelled[0]
+            self.note(
+                f"{len(respelled)} recordings are named in the source with other capitals or accents stored "
+                f"another way (NFC, NFD) than on the disk, and were matched (for example '{written}' with "
+                f"'{real}')."
+            )
         if by_name := self.source.found_by_name:
             self.note(
                 f"{len(by_name)} recordings do not lie where the source says and were found by their "
                 f"name (for example '{by_name[0]}')."
             )
+        if beside:
+            self._note_untranscribed()
         return Imported(tuple(utterances), tuple(self.skipped), tuple(self.notes), tuple(repaired))
+
+    def _note_untranscribed(self) -> None:
+        """Count the recordings of which no annotation says anything; with drafts they can be used, too."""
+        used = {(f.audio.parent, f.audio.stem) for f in self.found}  # talk.wav and talk.mp4 are one
+        if self.source.is_file:  # a table in a home folder: look where its recordings are, and no further
+            there = recordings_in({f.audio.parent for f in self.found})
+        else:
+            there = list(self.source.audio)
+        left = list({(p.parent, p.stem): p for p in there if (p.parent, p.stem) not in used}.values())
+        if left:
+            shown = ", ".join(f"'{self.source.named(p)}'" for p in left[:3])
+            self.note(
+                f"{len(left)} recordings lie there without a transcript and were left out ({shown}"
+                f"{', ...' if len(left) > 3 else ''}). They are no waste: once there is a model, 'firstwords "
+                "transcribe MODEL RECORDING --format textgrid --out DRAFTS' writes drafts, and to correct "
+                "these takes less time than to transcribe."
+            )
+
+    def _remove_marks(self) -> None:
+        """Take out of the texts what the user named, and say how much that was."""
+        marks = parse_marks(self.options.remove_marks)
+        counts: Counter[str] = Counter()
+        changed = emptied = 0
+        for number, found in enumerate(self.found):
+            text, marked = marks.removed(found.text or "")
+            if marked:
+                counts.update(marked)
+                changed += 1
+                emptied += not text.split()
+                self.found[number] = replace(found, text=text)
+        if not self.options.remove_marks:
+            return
+        shown = ", ".join(f"'{' '.join(mark.split())}' ({n})" for mark, n in counts.most_common(3))
+        self.note(
+            f"{counts.total()} marks were taken out of {changed} transcripts (--remove-marks)"
+            + (f": {shown}" if shown else "")
+            + (f"; {emptied} of them hold nothing else." if emptied else ".")
+        )
 
     def _utterances(self, wanted: list[Found], infos: Mapping[Path, AudioInfo | str]) -> list[Utterance]:
         taken: dict[str, str] = {}

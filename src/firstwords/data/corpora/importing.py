@@ -170,6 +170,7 @@ def _options(plan: Plan) -> dict[str, Any]:
         "drop_empty": options.drop_empty,
         "speakers": options.speakers,
         "columns": dict(options.columns),
+        "remove_marks": list(options.remove_marks),
         "dev": plan.dev,
         "test": plan.test,
         "seed": plan.seed,

@@ -7,10 +7,12 @@ import' are left out, so that ``firstwords import . --to corpus`` can be run twi
 from __future__ import annotations
 
 import codecs
+import contextlib
 import os
 import stat
+import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -63,6 +65,7 @@ class Source:
     path: Path
     root: Path
     found_by_name: list[str] = field(default_factory=list[str])
+    respelled: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])  # as written, on the disk
     chosen: list[Path] = field(default_factory=list[Path])
     closed: list[tuple[Path, str]] = field(default_factory=list[tuple[Path, str]])  # what, and why
 
@@ -119,7 +122,7 @@ class Source:
     def _by_name(self) -> dict[str, list[Path]]:
         index: dict[str, list[Path]] = {}
         for path in self.audio:
-            for key in {path.name.casefold(), path.stem.casefold()}:
+            for key in {spelling(path.name), spelling(path.stem)}:
                 index.setdefault(key, []).append(path)
         return index
 
@@ -127,21 +130,25 @@ class Source:
     def _by_place(self) -> dict[tuple[Path, str], list[Path]]:
         index: dict[tuple[Path, str], list[Path]] = {}
         for path in self.audio:
-            index.setdefault((path.parent, path.stem.casefold()), []).append(path)
+            index.setdefault((path.parent, spelling(path.stem)), []).append(path)
         return index
 
     def audio_of(self, annotation: Path, *, stem: str | None = None) -> Path:
         """The recording an annotation file belongs to: same stem beside it, else the only one below root."""
         stem = stem if stem is not None else annotation.stem
-        beside = self._by_place.get((annotation.parent, stem.casefold()))
-        return self._only(beside or self._by_name.get(stem.casefold(), []), f"'{stem}.*'")
+        beside = self._by_place.get((annotation.parent, spelling(stem)))
+        found = self._only(beside or self._by_name.get(spelling(stem), []), f"'{stem}.*'")
+        if stem not in (found.stem, found.name):
+            self.respelled.append((stem, found.name))
+        return found
 
     def find_audio(self, reference: str, base: Path) -> Path:
         """A reference as written in a table or manifest -> the existing file, or CorpusError with the reason.
 
         Tried in turn: as it stands (absolute or relative to ``base``, then to the source), below the usual
-        audio folders, with the usual suffixes, and last any recording of that name below the source, if
-        there is exactly one (manifests written on another machine).
+        audio folders, with the usual suffixes; there with capitals or composed letters (NFC, NFD) that are
+        written otherwise; and last any recording of that name below the source. These two only if there is
+        exactly one such recording (manifests written on another machine).
         """
         given = reference.strip()
         if not given:
@@ -159,10 +166,19 @@ class Source:
                     path = existing(folder / inner / form)
                     if path is not None:
                         return path
-        name = given.replace("\\", "/").rsplit("/", 1)[-1]
-        same_name = self._by_name.get(name.casefold(), [])
-        path = self._only(same_name, f"'{given}'")
-        self.found_by_name.append(given)
+        form = given.replace("\\", "/")
+        same_name = self._by_name.get(spelling(form.rsplit("/", 1)[-1]), [])
+        places = {
+            spelling(os.path.normpath(folder / inner / form))
+            for folder in (base, self.root)
+            for inner in ("", *_AUDIO_FOLDERS)
+        }
+        there = [p for p in same_name if not places.isdisjoint((spelling(str(p)), spelling(_bare(p))))]
+        path = self._only(there or same_name, f"'{given}'")
+        if there:
+            self.respelled.append((given, self.named(path)))
+        else:
+            self.found_by_name.append(given)
         return path
 
     def _only(self, paths: list[Path], what: str) -> Path:
@@ -183,6 +199,24 @@ class Source:
         """What lies there, for messages: '120 .wav, 3 .docx'."""
         counts = Counter(p.suffix.lower() or "without suffix" for p in self.files)
         return ", ".join(f"{n} {suffix}" for suffix, n in counts.most_common(6)) or "no files"
+
+
+def recordings_in(folders: Iterable[Path]) -> list[Path]:
+    """Files named like recordings right in these folders; what may not be listed is passed over."""
+    found: list[Path] = []
+    for folder in sorted(folders):
+        with contextlib.suppress(OSError):
+            found += sorted(p for p in folder.iterdir() if p.suffix.lower() in AUDIO_SUFFIXES)
+    return [p for p in found if not p.name.startswith(".")]
+
+
+def spelling(name: str) -> str:
+    """A file name -> the same for all ways to write it: small letters, composed (macOS writes NFD)."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _bare(path: Path) -> str:
+    return str(path.with_suffix(""))
 
 
 def preferred(paths: Sequence[Path]) -> Path:

@@ -244,6 +244,7 @@ def _headless(lines: list[tuple[int, list[str]]], source: Source, path: Path) ->
         return None
     finally:
         source.found_by_name.clear()
+        source.respelled.clear()
     width = max(len(cells) for _, cells in lines)
     return ["audio", "text", *(f"column {i}" for i in range(3, width + 1))]
 

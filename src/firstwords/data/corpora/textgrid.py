@@ -65,7 +65,7 @@ def read(path: Path, options: Options) -> Imported:
                         labels={"tier": tier.name} if len(chosen) > 1 else {},
                     )
                 )
-    return collector.finish()
+    return collector.finish(beside=True)
 
 
 def parse_textgrid(data: bytes, name: str) -> list[Tier]:

@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from firstwords.data.corpora.imported import Options
+from firstwords.data.corpora.transcript_tiers import Look, look_of
 from firstwords.errors import CorpusError
+
+NO_WISHES = Options()
 
 
 @dataclass(frozen=True)
@@ -22,13 +25,14 @@ class Annotation:
 
 @dataclass(frozen=True)
 class Tier:
-    """A named row of annotations; ``kind`` is ELAN's linguistic type."""
+    """A named row of annotations; ``kind`` is ELAN's linguistic type, ``parent`` the tier it refers to."""
 
     name: str
     annotations: tuple[Annotation, ...]
     kind: str = ""
     speaker: str = ""
     language: str = ""
+    parent: str = ""
     faults: tuple[tuple[str, str], ...] = field(default=())
 
     @property
@@ -47,7 +51,8 @@ def choose_tiers(files: Iterable[Sequence[Tier]], options: Options) -> tuple[set
     """Names of the tiers to read, and the sentence that says how they were chosen.
 
     Nobody named one: if only one tier name holds any text it is taken; otherwise all are listed with their
-    counts and an example each, as an error, since a tier of glosses looks like a transcript to a machine.
+    counts and an example each, as an error, since a tier of glosses looks like a transcript to a machine. The
+    one that is named in the example is the likeliest.
     """
     tiers = [tier for file in files for tier in file]
     if options.tiers:
@@ -55,7 +60,7 @@ def choose_tiers(files: Iterable[Sequence[Tier]], options: Options) -> tuple[set
         for wanted in options.tiers:
             if not any(matches(t, wanted) for t in tiers):
                 raise CorpusError(
-                    f"--tier {wanted}: no file has such a tier. The tiers are:\n{list_tiers(tiers)}",
+                    f"--tier {wanted}: no file has such a tier. The tiers are:\n{list_tiers(tiers, options)}",
                     mend="Name one of them; '*_orth' and 'type:NAME' (ELAN's linguistic type) work too.",
                 )
         return chosen, f"Read the tier{'s' if len(chosen) > 1 else ''} {_names(chosen)}."
@@ -64,37 +69,64 @@ def choose_tiers(files: Iterable[Sequence[Tier]], options: Options) -> tuple[set
         return names, f"Read the tier {_names(names)}, the only one that holds text."
     if not names:
         raise CorpusError(
-            "No tier holds any text." + (f" The tiers are:\n{list_tiers(tiers)}" if tiers else ""),
+            "No tier holds any text." + (f" The tiers are:\n{list_tiers(tiers, options)}" if tiers else ""),
             mend="Transcribe the recordings first, or name another source.",
         )
-    kinds = sorted({t.kind for t in tiers if t.kind and t.filled})
-    also = f" or --tier 'type:{kinds[0]}'" if kinds else ""
     raise CorpusError(
-        f"Several tiers hold text, and only you know which is the transcript:\n{list_tiers(tiers)}",
-        mend=f"Name it (or several): --tier '{_largest(tiers)}'{also}",
+        f"Several tiers hold text, and only you know which is the transcript:\n{list_tiers(tiers, options)}",
+        mend=f"Name it (or several), for example: {_suggestion(tiers, options)}",
     )
 
 
-def list_tiers(tiers: Sequence[Tier]) -> str:
-    """A line per tier name: files, annotations with text, seconds, type, an example."""
+def list_tiers(tiers: Sequence[Tier], options: Options = NO_WISHES) -> str:
+    """A line per tier name, the likeliest transcript first: files, annotations, seconds, type, an example."""
     lines: list[str] = []
-    for name in sorted({t.name for t in tiers}, key=lambda n: -_filled(tiers, n)):
+    for name in _by_likelihood(tiers, options):
         same = [t for t in tiers if t.name == name]
         filled = [a for t in same for a in t.filled]
         kind = f", type {same[0].kind}" if same[0].kind else ""
         example = f", for example '{' '.join(filled[0].text.split())[:50]}'" if filled else ""
         seconds = sum(a.end - a.start for a in filled)
         files = f"{len(same)} file{'s' if len(same) > 1 else ''}"
+        otherwise = _look(same, options).otherwise
+        example += f" (looks like {otherwise})" if otherwise and filled else ""
         lines.append(f"    {name}: {len(filled)} with text ({seconds:.0f} s) in {files}{kind}{example}")
     return "\n".join(lines[:30]) + (f"\n    ... and {len(lines) - 30} more" if len(lines) > 30 else "")
 
 
-def _filled(tiers: Sequence[Tier], name: str) -> int:
-    return sum(len(t.filled) for t in tiers if t.name == name)
+def _by_likelihood(tiers: Sequence[Tier], options: Options) -> list[str]:
+    """Names of tiers: those with text first, by how much they look like a transcript, then by size."""
+    groups: dict[str, list[Tier]] = {}
+    for tier in tiers:
+        groups.setdefault(tier.name, []).append(tier)
+
+    def worth(name: str) -> tuple[bool, int, int]:
+        filled = sum(len(t.filled) for t in groups[name])
+        return filled > 0, _look(groups[name], options).score, filled
+
+    return sorted(groups, key=worth, reverse=True)
 
 
-def _largest(tiers: Sequence[Tier]) -> str:
-    return max((t.name for t in tiers), key=lambda name: _filled(tiers, name))
+def _look(same: Sequence[Tier], options: Options) -> Look:
+    first = max(same, key=lambda tier: len(tier.filled))
+    return look_of(
+        first.name,
+        first.kind,
+        [a.text for a in first.filled],
+        below=bool(first.parent),
+        language=first.language,
+        wanted=options.language,
+    )
+
+
+def _suggestion(tiers: Sequence[Tier], options: Options) -> str:
+    """The likeliest tier by its name, those of all speakers by a pattern; and its type."""
+    best = _by_likelihood(tiers, options)[0]
+    head, sign, _ = best.partition("@")
+    speakers = {t.name for t in tiers if sign and t.filled and t.name.startswith(head + sign)}
+    words = f"--tier '{head}@*'" if len(speakers) > 1 else f"--tier '{best}'"
+    kind = next((t.kind for t in tiers if t.name == best), "")
+    return words + (f" or --tier 'type:{kind}'" if kind else "")
 
 
 def _names(names: Iterable[str]) -> str:
