@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _NEEDS_MODEL = "Give the model folder in place of the bundle."
 _REFUSED = {
     "--rescore": "a language model that chooses among readings runs in torch, which a bundle does without",
+    "--rescore-url": "a bundle writes the best reading of its search and hands on no others",
     "--chunk-ms": "the chunk of a streaming bundle is fixed when it is exported",
     "--left-ms": "the left context of a streaming bundle is fixed when it is exported",
     "--source-lm": "a bundle's search takes one language model",

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from firstwords.data.manifest import Corpus, Utterance
 from firstwords.device import choose_device, machine_name
-from firstwords.errors import CorpusError, FirstwordsError, TextError, UsageError
+from firstwords.errors import CorpusError, FirstwordsError, RemoteError, TextError, UsageError
 from firstwords.formatting.build import recipe_formatter
 from firstwords.formatting.stage import Formatter
 from firstwords.inference.transcript import Formatted, Transcript
@@ -197,6 +197,8 @@ def transcribe_all(
                 add(transcript)
             if len(texts) != len(utterances):
                 raise RuntimeError(f"{len(texts)} transcripts for {len(utterances)} utterances")
+        except RemoteError:  # of no utterance: the next one would not fare better
+            raise
         except FirstwordsError:
             for utterance in utterances[len(texts) :]:
                 try:
