@@ -13,6 +13,7 @@ import typer
 if TYPE_CHECKING:
     from firstwords.inference.recognizer import Recognizer
     from firstwords.lm.llm_remote import RemoteConfig
+    from firstwords.search.rescore import RescoreConfig
 
 MODEL_VARIABLE, KEY_VARIABLE = "FIRSTWORDS_LLM_MODEL", "FIRSTWORDS_LLM_KEY"
 
@@ -132,11 +133,23 @@ class SecondPassOptions:
             say(line)
 
     @property
+    def named(self) -> str:
+        """The language model, for people."""
+        return self.llm or f"{os.environ.get(MODEL_VARIABLE, '')} at {self.url}"
+
+    @property
+    def as_typed(self) -> str:
+        """What names it on a command line, the prompt with it."""
+        from firstwords.errors import quoted
+
+        model = f"--rescore-url {quoted(self.url)}" if self.llm is None else f"--rescore {quoted(self.llm)}"
+        return model if self.prompt is None else f"{model} --prompt {quoted(self.prompt)}"
+
+    @property
     def note(self) -> str:
         """For a report: what its reader must know."""
         told = " after a domain prompt" if self.prompt else ""
-        name = self.llm if self.url is None else f"{os.environ.get(MODEL_VARIABLE, '')} at {self.url}"
-        return f"Readings were chosen by the language model {name}{told}." if self.given else ""
+        return f"Readings were chosen by the language model {self.named}{told}." if self.given else ""
 
     def tell(self, recognizer: Recognizer, say: Callable[[str], None]) -> None:
         """Say what did not fit."""
@@ -147,6 +160,14 @@ class SecondPassOptions:
     @property
     def _option(self) -> str:
         return "--rescore" if self.url is None else "--rescore-url"
+
+
+def weight_options(config: RescoreConfig) -> str:
+    """The weights of a second pass as they are typed; without those that are as if not given."""
+    found = f"--rescore-weight {config.weight:g}"
+    if config.word_bonus:
+        found += f" --rescore-bonus {config.word_bonus:g}"
+    return found + (f" --rescore-length {config.length_power:g}" if config.length_power else "")
 
 
 def _remote_settings(url: str) -> RemoteConfig:
