@@ -10,6 +10,7 @@ import typer
 from firstwords.cli.post import POST_HELP, check_post, with_stages
 from firstwords.cli.search_options import (
     Beam,
+    InternalWeight,
     Lm,
     LmBonus,
     LmWeight,
@@ -52,6 +53,7 @@ def run(
     lm_bonus: LmBonus = None,
     source_lm: SourceLm = None,
     source_weight: SourceWeight = None,
+    internal_weight: InternalWeight = None,
     phrases: Phrases = None,
     beam: Beam = None,
     others: Others = None,
@@ -94,6 +96,7 @@ def run(
         bonus=lm_bonus,
         source=source_lm,
         source_weight=source_weight,
+        internal=internal_weight,
         phrases=phrases,
         beam=beam,
         others=tuple(others or ()),

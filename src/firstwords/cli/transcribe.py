@@ -11,6 +11,7 @@ import typer
 from firstwords.cli.post import POST_HELP, apply_post, check_post
 from firstwords.cli.search_options import (
     Beam,
+    InternalWeight,
     Lm,
     LmBonus,
     LmWeight,
@@ -83,6 +84,7 @@ def run(
     lm_bonus: LmBonus = None,
     source_lm: SourceLm = None,
     source_weight: SourceWeight = None,
+    internal_weight: InternalWeight = None,
     phrases: Phrases = None,
     beam: Beam = None,
     others: Others = None,
@@ -153,6 +155,7 @@ def run(
         bonus=lm_bonus,
         source=source_lm,
         source_weight=source_weight,
+        internal=internal_weight,
         phrases=phrases,
         beam=beam,
         others=tuple(others or ()),

@@ -250,6 +250,8 @@ def test_what_does_not_go_together_is_said(model: Path, corpus: Path, lm: Path) 
         (("--lm-weight", 1), "--lm-weight belongs to --lm"),
         (("--lm-bonus", 1), "--lm-bonus belongs to --lm"),
         (("--source-lm", lm), "--source-lm belongs to --lm"),
+        (("--internal-weight", 1), "--internal-weight belongs to --lm"),
+        (("--lm", lm, "--internal-weight", 1), "--internal-weight does nothing in greedy"),
         (("--lm", lm, "--source-weight", 1), "--source-weight belongs to --source-lm"),
         (("--lm", lm, "--lm-bonus", "nan"), "--lm-bonus nan: no number"),
         (("--lm", model), "is no language model: lm.toml is missing"),
