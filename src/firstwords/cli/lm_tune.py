@@ -65,6 +65,10 @@ def run(
     from firstwords.data.manifest import load_corpus
     from firstwords.inference.recognizer import Recognizer
     from firstwords.inference.tuning import searches_to_tune, tune_language_model, tune_second_pass
+    from firstwords.lm.compared import comparison_words
+    from firstwords.lm.language_model import kind_of
+    from firstwords.lm.mixture import KIND as MIXTURE
+    from firstwords.lm.mixture import read_mixture
     from firstwords.report.evaluate_model import utterances_of
     from firstwords.search.tuned import add_tuned, read_tuned
     from firstwords.search.tuning import check_split
@@ -131,6 +135,8 @@ def run(
                 )
 
         behind = _tune_rescoring(recognizer, lm, second, last, tuned, what, device, console)
+    for part in [path for path, _ in read_mixture(lm)] if kind_of(lm) == MIXTURE else [lm]:
+        console.print(f"{part}: {comparison_words(part)}")
     _print_end(model, corpus, lm, last, behind, console)
 
 
