@@ -11,6 +11,7 @@
     ├── CompressionError       a model cannot be made as small, fast and accurate as was asked
     ├── SearchError            a decoder was asked for something impossible
     ├── DependencyError        an optional part is not installed
+    ├── RemoteError            a server that was asked does not answer, or not as expected
     ├── WriteError             a file cannot be written: disk full, disk broken, no rights
     └── UsageError             the command line contradicts itself (exit code 2)
 
@@ -77,6 +78,10 @@ class TextError(FirstwordsError):
 
 class CheckpointError(FirstwordsError):
     """A folder is not a model, or not this model."""
+
+
+class RemoteError(FirstwordsError):
+    """A server that was asked does not answer, or not as expected; the next question would fare no better."""
 
 
 class TrainingError(FirstwordsError):

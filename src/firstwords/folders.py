@@ -55,8 +55,10 @@ def refuse_occupied(folder: Path, ours: Sequence[str], *, kind: str, to: str = "
         ours: names of which one, if it is there, says that the folder was begun by the same command,
         kind: unless a mark says that it is of another kind than this.
     """
+    name = folder
+    folder = folder.resolve()  # as the system finds it once the folders before a ".." are made
     if folder.exists() and not folder.is_dir():
-        raise UsageError(f"{to} {folder}: this is a file.", mend="Give a folder that does not exist yet.")
+        raise UsageError(f"{to} {name}: this is a file.", mend="Give a folder that does not exist yet.")
     if not folder.is_dir():
         return
     if kind_of_folder(folder) in (None, kind) and any((folder / name).exists() for name in ours):
@@ -65,7 +67,7 @@ def refuse_occupied(folder: Path, ours: Sequence[str], *, kind: str, to: str = "
     if found:
         more = ", ..." if len(found) > 4 else ""
         raise UsageError(
-            f"{to} {folder}: {kind_of_folder(folder) or 'something else'} is there already "
+            f"{to} {name}: {kind_of_folder(folder) or 'something else'} is there already "
             f"(found: {', '.join(found[:4])}{more}).",
             mend="Give a folder of its own, one that does not exist yet.",
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from firstwords.data.manifest import load_corpus
-from firstwords.errors import FirstwordsError, UsageError
+from firstwords.errors import CheckpointError, FirstwordsError, UsageError, quoted
 from firstwords.folders import LANGUAGE_MODEL, MODEL, PUNCTUATION, kind_of_folder, refuse_occupied
 from firstwords.lm.language_model import kind_of, refuse_others
 from firstwords.model.checkpoint import require_files
@@ -67,6 +67,26 @@ def test_results_go_into_folders_of_their_own(tmp_path: Path) -> None:
     refuse_others(mine)
     with pytest.raises(UsageError, match="this is a file"):
         refuse_occupied(mine / "card.md", ("lm.toml",), kind=LANGUAGE_MODEL)
+
+
+def test_a_folder_is_found_behind_two_dots(tmp_path: Path) -> None:
+    """The folder before them need not exist: writing would make it, and then replace what is there."""
+    mine = marked(tmp_path / "mine", "card.md")
+    with pytest.raises(
+        UsageError, match=r"new.\.\..mine: something else is there already \(found: card.md\)"
+    ):
+        refuse_occupied(tmp_path / "new" / ".." / mine.name, (), kind=MODEL)
+    with pytest.raises(UsageError, match="this is a file"):
+        refuse_occupied(tmp_path / "new" / ".." / "mine" / "card.md", (), kind=MODEL)
+
+
+def test_a_state_of_training_is_no_interrupted_copy(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / "resume").mkdir(parents=True)
+    step = marked(run / "resume" / "step-00000100", "state.json", "state.safetensors")
+    with pytest.raises(CheckpointError, match="what a training goes on from, not a model") as refused:
+        require_files(step)
+    assert refused.value.mend.startswith(f"Give the folder of its run, {quoted(run)}:")
 
 
 def test_logs_and_what_a_kill_left_are_in_nobodys_way(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import typer
 from firstwords.cli.post import POST_HELP, check_post, with_stages
 from firstwords.cli.search_options import (
     Beam,
+    InternalWeight,
     Lm,
     LmBonus,
     LmWeight,
@@ -19,7 +20,15 @@ from firstwords.cli.search_options import (
     SourceLm,
     SourceWeight,
 )
-from firstwords.cli.second_pass import PROMPT_HELP, RESCORE_HELP, WEIGHT_HELP, SecondPassOptions
+from firstwords.cli.second_pass import (
+    Prompt,
+    Rescore,
+    RescoreBonus,
+    RescoreLength,
+    RescoreUrl,
+    RescoreWeight,
+    SecondPassOptions,
+)
 
 if TYPE_CHECKING:
     from firstwords.inference.recognizer import Recognizer
@@ -44,14 +53,16 @@ def run(
     lm_bonus: LmBonus = None,
     source_lm: SourceLm = None,
     source_weight: SourceWeight = None,
+    internal_weight: InternalWeight = None,
     phrases: Phrases = None,
     beam: Beam = None,
     others: Others = None,
-    rescore: Annotated[str | None, typer.Option("--rescore", help=RESCORE_HELP, metavar="LLM")] = None,
-    prompt: Annotated[str | None, typer.Option("--prompt", help=PROMPT_HELP)] = None,
-    rescore_weight: Annotated[
-        float | None, typer.Option("--rescore-weight", help=WEIGHT_HELP, min=0.0)
-    ] = None,
+    rescore: Rescore = None,
+    rescore_url: RescoreUrl = None,
+    prompt: Prompt = None,
+    rescore_weight: RescoreWeight = None,
+    rescore_bonus: RescoreBonus = None,
+    rescore_length: RescoreLength = None,
     post: Annotated[str | None, typer.Option("--post", help=POST_HELP, metavar="STAGES")] = None,
     audio: Annotated[
         bool, typer.Option("--audio/--no-audio", help="Put the worst utterances' audio into the report.")
@@ -70,7 +81,14 @@ def run(
     from firstwords.report.evaluation_terminal import print_evaluation
 
     console = Console()
-    second = SecondPassOptions(rescore, prompt, rescore_weight)
+    second = SecondPassOptions(
+        llm=rescore,
+        url=rescore_url,
+        prompt=prompt,
+        weight=rescore_weight,
+        bonus=rescore_bonus,
+        length=rescore_length,
+    )
     second.check(stream=False)
     search = SearchOptions(
         lm=lm,
@@ -78,6 +96,7 @@ def run(
         bonus=lm_bonus,
         source=source_lm,
         source_weight=source_weight,
+        internal=internal_weight,
         phrases=phrases,
         beam=beam,
         others=tuple(others or ()),
@@ -124,7 +143,7 @@ def run(
     print_evaluation(evaluation, console)
     if recognizer is not None:
         second.tell(recognizer, console.print)
-    how = search.suffix + ("-rescored" if rescore else "")
+    how = search.suffix + ("-rescored" if second.given else "")
     folder = out or folder_for(evaluation, Path("evaluation"), ending=how)
     page = save_evaluation(evaluation, folder, audio=audio)
     if counted:
@@ -136,7 +155,7 @@ def _load(
     model: Path, device: str, search: SearchOptions, second: SecondPassOptions, notes: list[str]
 ) -> Recognizer | None:
     """The recogniser with what was asked for, and in ``notes`` what must be said of it; None: a plain one."""
-    if not search.given and second.llm is None:
+    if not search.given and not second.given:
         return None
     from firstwords.inference.recognizer import Recognizer
     from firstwords.search.search import search_words
@@ -144,7 +163,7 @@ def _load(
     from firstwords.text.normalize import normalizer
 
     recognizer = Recognizer.load(model, device=device)
-    search.apply(recognizer, notes.append, n_best=second.llm is not None)
+    search.apply(recognizer, notes.append, n_best=second.given)
     second.apply(recognizer, device, notes.append)
     if search.phrases is not None:  # what cannot be counted is said before minutes of transcribing
         listed_phrases(search.phrases, normalizer(recognizer.recipe.text.scoring))

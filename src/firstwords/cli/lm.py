@@ -181,6 +181,7 @@ def _train_ngram(
 ) -> None:
     from rich.console import Console
 
+    from firstwords.lm.compared import compared_with
     from firstwords.lm.language_model import NgramLanguageModel, refuse_others, save_language_model
     from firstwords.lm.ngram_estimate import check_thresholds, estimate_ngram
     from firstwords.lm.ngram_text import gather, held_out, measured_corpora, read_lines, splitter, text_files
@@ -204,7 +205,8 @@ def _train_ngram(
             progress=told,
         )
     estimate = estimate_ngram(found.tokens, found.words, order, thresholds)
-    save_language_model(to, NgramLanguageModel(header, estimate.model, pieces))
+    compared = compared_with(measured, found.leaks.count, leaks)
+    save_language_model(to, NgramLanguageModel(header, estimate.model, pieces), compared)
     units = len(found.tokens) - 2 * found.sentences
     console.print(f"Read {found.sentences:,} sentences, {units:,} {_UNIT_NAMES[header.unit]}.")
     if found.empty:
@@ -225,6 +227,7 @@ def perplexity(lm: _Lm, text: _Text) -> None:
     """Measure how well a language model foresees a text it was not made from."""
     from rich.console import Console
 
+    from firstwords.lm.compared import comparison_words
     from firstwords.lm.language_model import kind_of, load_language_model
     from firstwords.lm.ngram_text import read_lines, text_files
     from firstwords.lm.perplexity import measure_perplexity
@@ -253,6 +256,7 @@ def perplexity(lm: _Lm, text: _Text) -> None:
     if model.header.unit != "word":
         console.print(f"perplexity per word and end: {found.perplexity_per_word:.4f}")
     console.print(f"bits per letter: {found.bits_per_letter:.4f}")
+    console.print(comparison_words(lm))
 
 
 @app.command("export")

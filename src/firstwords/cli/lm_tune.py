@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from firstwords.cli.second_pass import (
+    Prompt,
+    RescoreUrl,
+    SecondPassOptions,
+    weight_options,
+)
 from firstwords.errors import UsageError, quoted
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from firstwords.data.manifest import Utterance
     from firstwords.inference.recognizer import Recognizer
     from firstwords.inference.tuning import Choice, Progress
+    from firstwords.search.rescore import TunedRescoring
     from firstwords.search.tuning import Tuned
 
 _PLAIN_EVERY = 60.0  # seconds between lines where nothing can be redrawn
@@ -30,6 +36,9 @@ def run(
         Path, typer.Option("--corpus", help="Corpus folder with transcripts.", show_default=False)
     ],
     split: Annotated[str, typer.Option("--split", help="Which part of the corpus; never test.")] = "dev",
+    any_split: Annotated[
+        bool, typer.Option("--any-split", help="Tune on --split although it is not called dev.")
+    ] = False,
     by: Annotated[str, typer.Option("--by", help="What shall be least: wer or cer.")] = "wer",
     beam: Annotated[
         int | None, typer.Option("--beam", help="Tune the beam search of this width alone.", min=1)
@@ -38,9 +47,13 @@ def run(
     rescore: Annotated[
         str | None,
         typer.Option(
-            "--rescore", help="Then choose the --rescore-weight of this language model, too.", metavar="LLM"
+            "--rescore",
+            help="Then choose the --rescore-weight, -bonus and -length of this language model, too.",
+            metavar="LLM",
         ),
     ] = None,
+    rescore_url: RescoreUrl = None,
+    prompt: Prompt = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Choose weight and bonus of a language model on dev, for greedy and for beam search.
@@ -51,7 +64,11 @@ def run(
 
     from firstwords.data.manifest import load_corpus
     from firstwords.inference.recognizer import Recognizer
-    from firstwords.inference.tuning import searches_to_tune, tune_language_model
+    from firstwords.inference.tuning import searches_to_tune, tune_language_model, tune_second_pass
+    from firstwords.lm.compared import comparison_words
+    from firstwords.lm.language_model import kind_of
+    from firstwords.lm.mixture import KIND as MIXTURE
+    from firstwords.lm.mixture import read_mixture
     from firstwords.report.evaluate_model import utterances_of
     from firstwords.search.tuned import add_tuned, read_tuned
     from firstwords.search.tuning import check_split
@@ -60,13 +77,15 @@ def run(
     what = _measure(by)
     if greedy and beam is not None and beam > 1:
         raise UsageError(f"--greedy and --beam {beam} exclude each other.", mend="Give one, or neither.")
-    if rescore is not None and (greedy or beam == 1):
+    second = SecondPassOptions(llm=rescore, url=rescore_url, prompt=prompt)
+    second.check(stream=False)
+    if second.given and (greedy or beam == 1):
         narrow = "--greedy" if greedy else "--beam 1"
         raise UsageError(
             f"{narrow} finds one reading: --rescore has nothing to choose from.",
             mend="Leave one out: the second pass is tuned behind a beam search.",
         )
-    check_split(split)
+    check_split(split, any_split=any_split)
     utterances = utterances_of(load_corpus(corpus), split)
     read_tuned(lm)  # what is wrong with it is said before minutes of searching, not after
     recognizer = Recognizer.load(model, device=device)
@@ -74,7 +93,7 @@ def run(
     started = time.monotonic()
     if source := recognizer.search_config.language_model.source_weight:
         left = f"search.language_model.source_weight = {source:g}"
-        if rescore is not None:
+        if second.given:
             raise UsageError(
                 f"{left}: a second pass cannot be tuned beside a model of the training texts.",
                 mend="Leave --rescore out.",
@@ -94,6 +113,7 @@ def run(
             split=split,
             corpus=corpus.resolve().name,
             by=what,
+            any_split=any_split,
             progress=told,
             chosen=chosen,
         )
@@ -104,44 +124,50 @@ def run(
         f"in {time.monotonic() - started:.0f} s."
     )
     last = found.choices[-1]
-    second = ""
-    if rescore is not None:
+    behind = ""
+    if second.given:
         recognizer = Recognizer.load(model, device=device)
-        weight = _tune_rescoring(recognizer, lm, rescore, last, utterances, split, what, device, console)
-        second = f" --rescore {quoted(rescore)} --rescore-weight {weight:g}"
-    _print_end(model, corpus, lm, last, second, console)
+
+        def tuned() -> TunedRescoring:
+            with _shown(console) as told:
+                return tune_second_pass(
+                    recognizer, utterances, split=split, by=what, any_split=any_split, progress=told
+                )
+
+        behind = _tune_rescoring(recognizer, lm, second, last, tuned, what, device, console)
+    for part in [path for path, _ in read_mixture(lm)] if kind_of(lm) == MIXTURE else [lm]:
+        console.print(f"{part}: {comparison_words(part)}")
+    _print_end(model, corpus, lm, last, behind, console)
 
 
 def _tune_rescoring(
     recognizer: Recognizer,
     lm: Path,
-    llm: str,
+    second: SecondPassOptions,
     choice: Choice,
-    utterances: Sequence[Utterance],
-    split: str,
+    tuned: Callable[[], TunedRescoring],
     by: Literal["wer", "cer"],
     device: str,
     console: Console,
-) -> float:
-    """The weight of a second pass over what the search finds with the weights just chosen."""
+) -> str:
+    """The options of a second pass over what the search finds with the weights just chosen."""
     from firstwords.inference.fused import SearchHelp, add_help
-    from firstwords.inference.rescored import add_second_pass
-    from firstwords.inference.tuning import tune_second_pass
     from firstwords.search.search import search_words
 
     beam = choice.setting.beam if choice.setting.beam > 1 else None
     for line in add_help(recognizer, SearchHelp(language_model=lm, beam=beam), n_best=True):
         console.print(line)
-    add_second_pass(recognizer, llm, device=device)
-    with _shown(console) as told:
-        found = tune_second_pass(recognizer, utterances, split=split, by=by, progress=told)
+    second.apply(recognizer, device, console.print)
+    found = tuned()
+    second.tell(recognizer, console.print)
+    chosen = weight_options(found.config)
     rates = [100 * rate.rate for rate in (found.before, found.errors, found.oracle)]
     console.print(
-        f"{llm} among the readings of {search_words(recognizer.search_config)}: --rescore-weight "
-        f"{found.config.weight:g}; {by.upper()} {rates[0]:.2f} % without it, {rates[1]:.2f} % with it "
+        f"{second.named} among the readings of {search_words(recognizer.search_config)}: {chosen}; "
+        f"{by.upper()} {rates[0]:.2f} % without it, {rates[1]:.2f} % with it "
         f"({rates[2]:.2f} % if the best reading were always chosen)."
     )
-    return found.config.weight
+    return f" {second.as_typed} {chosen}"
 
 
 def _measure(by: str) -> Literal["wer", "cer"]:

@@ -41,11 +41,11 @@ def run(
     from firstwords.inference.spotting import calibrate_phrases
     from firstwords.search.phrase_rows import read_phrases
     from firstwords.search.spotted import write_spotted
-    from firstwords.search.tuning import check_split
+    from firstwords.search.tuning import refuse_kept
     from firstwords.text.normalize import normalizer
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    check_split(split)
+    refuse_kept(split)
     if to.is_dir():
         raise UsageError(f"--to: '{to}' is a folder.", mend="Give a file.")
     loaded = load_corpus(corpus)

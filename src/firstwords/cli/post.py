@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from firstwords.inference.recognizer import Recognizer
 
 POST_HELP = (
-    "Stages of formatting, in order, in place of the recipe's: numbers, punctuation=FOLDER, hotwords=FILE; "
-    "'none' for none."
+    "Stages of formatting, in order, in place of the recipe's: numbers (or numbers=en), "
+    "punctuation=FOLDER, hotwords=FILE; 'none' for none."
 )
 
 

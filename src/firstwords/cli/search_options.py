@@ -36,6 +36,15 @@ SourceLm = Annotated[
 SourceWeight = Annotated[
     float | None, typer.Option("--source-weight", help="With --source-lm: how much; default 0.2.", min=0.0)
 ]
+InternalWeight = Annotated[
+    float | None,
+    typer.Option(
+        "--internal-weight",
+        help="With --lm: how much of what a transducer or attention decoder itself knows of text is taken "
+        "off; default: as in the recipe.",
+        min=0.0,
+    ),
+]
 Phrases = Annotated[
     Path | None,
     typer.Option(
@@ -66,6 +75,7 @@ class SearchOptions:
     bonus: float | None = None
     source: Path | None = None
     source_weight: float | None = None
+    internal: float | None = None
     phrases: Path | None = None
     beam: int | None = None
     others: tuple[Path, ...] = ()
@@ -87,7 +97,12 @@ class SearchOptions:
             raise UsageError(
                 "--with needs whole utterances: it cannot be used with --stream.", mend="Leave one out."
             )
-        of_lm = {"--lm-weight": self.weight, "--lm-bonus": self.bonus, "--source-lm": self.source}
+        of_lm = {
+            "--lm-weight": self.weight,
+            "--lm-bonus": self.bonus,
+            "--source-lm": self.source,
+            "--internal-weight": self.internal,
+        }
         if self.lm is None and (lone := [name for name, value in of_lm.items() if value is not None]):
             raise UsageError(f"{lone[0]} belongs to --lm.", mend="Name a language model with --lm.")
         if self.source is None and self.source_weight is not None:
@@ -98,6 +113,7 @@ class SearchOptions:
             "--lm-weight": self.weight,
             "--lm-bonus": self.bonus,
             "--source-weight": self.source_weight,
+            "--internal-weight": self.internal,
         }
         for name, value in numbers.items():
             if value is not None and not math.isfinite(value):
@@ -132,6 +148,7 @@ class SearchOptions:
             bonus=self.bonus,
             source=self.source,
             source_weight=self.source_weight,
+            internal_weight=self.internal,
             phrases=self.phrases,
             beam=self.beam,
         )

@@ -11,6 +11,7 @@ import typer
 from firstwords.cli.post import POST_HELP, apply_post, check_post
 from firstwords.cli.search_options import (
     Beam,
+    InternalWeight,
     Lm,
     LmBonus,
     LmWeight,
@@ -20,7 +21,15 @@ from firstwords.cli.search_options import (
     SourceLm,
     SourceWeight,
 )
-from firstwords.cli.second_pass import PROMPT_HELP, RESCORE_HELP, WEIGHT_HELP, SecondPassOptions
+from firstwords.cli.second_pass import (
+    Prompt,
+    Rescore,
+    RescoreBonus,
+    RescoreLength,
+    RescoreUrl,
+    RescoreWeight,
+    SecondPassOptions,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -75,14 +84,16 @@ def run(
     lm_bonus: LmBonus = None,
     source_lm: SourceLm = None,
     source_weight: SourceWeight = None,
+    internal_weight: InternalWeight = None,
     phrases: Phrases = None,
     beam: Beam = None,
     others: Others = None,
-    rescore: Annotated[str | None, typer.Option("--rescore", help=RESCORE_HELP, metavar="LLM")] = None,
-    prompt: Annotated[str | None, typer.Option("--prompt", help=PROMPT_HELP)] = None,
-    rescore_weight: Annotated[
-        float | None, typer.Option("--rescore-weight", help=WEIGHT_HELP, min=0.0)
-    ] = None,
+    rescore: Rescore = None,
+    rescore_url: RescoreUrl = None,
+    prompt: Prompt = None,
+    rescore_weight: RescoreWeight = None,
+    rescore_bonus: RescoreBonus = None,
+    rescore_length: RescoreLength = None,
     post: Annotated[str | None, typer.Option("--post", help=POST_HELP, metavar="STAGES")] = None,
     stream: Annotated[
         bool,
@@ -129,7 +140,14 @@ def run(
         "--partials": partials,
         "--report": report,
     }
-    second = SecondPassOptions(rescore, prompt, rescore_weight)
+    second = SecondPassOptions(
+        llm=rescore,
+        url=rescore_url,
+        prompt=prompt,
+        weight=rescore_weight,
+        bonus=rescore_bonus,
+        length=rescore_length,
+    )
     second.check(stream=stream)
     search = SearchOptions(
         lm=lm,
@@ -137,6 +155,7 @@ def run(
         bonus=lm_bonus,
         source=source_lm,
         source_weight=source_weight,
+        internal=internal_weight,
         phrases=phrases,
         beam=beam,
         others=tuple(others or ()),
@@ -167,7 +186,8 @@ def run(
             variant_wished,
         )
 
-        refused = {"--rescore": rescore, "--chunk-ms": chunk_ms, "--left-ms": left_ms}
+        refused: dict[str, object] = {"--rescore": rescore, "--rescore-url": rescore_url}
+        refused |= {"--chunk-ms": chunk_ms, "--left-ms": left_ms}
         refuse_options(refused, device, search)
 
         wished = variant_wished(precision, int8)
@@ -197,7 +217,7 @@ def run(
         from firstwords.cli.transcribe_files import Loaded
 
         recognizer = _load(model, device, precision, int8)
-        search.apply(recognizer, console.print, n_best=second.llm is not None, int8=int8)
+        search.apply(recognizer, console.print, n_best=second.given, int8=int8)
         second.apply(recognizer, device, console.print)
         apply_post(recognizer, post, console.print)
         return Loaded(recognizer, lambda: second.tell(recognizer, console.print))

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 _NEEDS_MODEL = "Give the model folder in place of the bundle."
 _REFUSED = {
     "--rescore": "a language model that chooses among readings runs in torch, which a bundle does without",
+    "--rescore-url": "a bundle writes the best reading of its search and hands on no others",
     "--chunk-ms": "the chunk of a streaming bundle is fixed when it is exported",
     "--left-ms": "the left context of a streaming bundle is fixed when it is exported",
     "--source-lm": "a bundle's search takes one language model",
+    "--internal-weight": "a bundle's search adds a language model and takes nothing off",
     "--with": "models read together in torch, which a bundle does without",
 }
 _VARIANTS = {"auto": "fp32", "fp32": "fp32", "int8": "int8"}
@@ -32,7 +34,12 @@ _VARIANTS = {"auto": "fp32", "fp32": "fp32", "int8": "int8"}
 
 def refuse_options(given: Mapping[str, object], device: str, search: SearchOptions) -> None:
     """UsageError that names an option which a bundle cannot honour, and why."""
-    named = {**given, "--source-lm": search.source, "--with": search.others or None}
+    named = {
+        **given,
+        "--source-lm": search.source,
+        "--internal-weight": search.internal,
+        "--with": search.others or None,
+    }
     for name, value in named.items():
         if value is not None:
             raise UsageError(f"{name} cannot be used with a bundle: {_REFUSED[name]}.", mend=_NEEDS_MODEL)

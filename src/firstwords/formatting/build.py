@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from firstwords.errors import TextError, UsageError
@@ -12,6 +13,7 @@ from firstwords.formatting.settings import STAGES, HotwordsConfig, PostConfig, S
 from firstwords.formatting.stage import Formatter, Stage
 
 _NONE = "none"
+_LANGUAGE = re.compile(r"[A-Za-z]{2,8}([-_][A-Za-z0-9]{1,8})*")  # BCP 47
 
 
 def build_formatter(config: PostConfig, *, language: str, folder: Path) -> Formatter:
@@ -73,7 +75,8 @@ def read_phrases(path: Path) -> list[str]:
 def named_stages(text: str, config: PostConfig | None) -> PostConfig:
     """``numbers,punctuation=FOLDER,hotwords=FILE`` -> the settings with these stages; ``none``: no stage.
 
-    What stands behind ``=`` replaces the settings' own; paths become absolute.
+    What stands behind ``=`` replaces the settings' own; paths become absolute. Of ``numbers`` it is
+    a language (``numbers=en``) or a table: what looks like a language and is no file is one.
     """
     values = (config or PostConfig()).model_dump(mode="json")
     chosen: list[str] = []
@@ -91,7 +94,9 @@ def named_stages(text: str, config: PostConfig | None) -> PostConfig:
             what = "stands twice" if name in chosen else "has nothing behind ="
             raise UsageError(f"--post {text}: '{name}' {what}.", mend="Mend it.")
         chosen.append(name)
-        if path:
+        if name == "numbers" and _LANGUAGE.fullmatch(path) and not Path(path).is_file():
+            values[name] = {"language": path, "table": ""}
+        elif path:
             values[name][key_of[name]] = str(Path(path).absolute())
             if name == "hotwords":
                 values[name]["phrases"] = ()

@@ -193,8 +193,10 @@ def load_table(language: str, path: Path | None = None) -> NumberTable:
         if primary not in known:
             raise ConfigError(
                 f"Stage 'numbers' has no table for language '{language}'. Shipped: {', '.join(known)}.",
-                mend="Leave the stage out, name a language in the recipe, or write a table "
-                '(docs/formatting.md) and name it: [post.numbers] table = "FILE.toml".',
+                mend="Leave the stage out, name the language that is spoken (--post numbers=en, or "
+                '[post.numbers] language = "en" in the recipe; the recipe\'s own language must stay, as its '
+                "weights are bound to it), or write a table (docs/formatting.md) and name it: --post "
+                "numbers=FILE.toml.",
             )
         path = _TABLES / f"{primary}.toml"
     return parse_config(read_toml(path), NumberTable, name="table", source=str(path))

@@ -54,6 +54,7 @@ class SearchHelp:
     bonus: float | None = None
     source: Path | None = None  # a language model of the training transcripts, taken off
     source_weight: float | None = None
+    internal_weight: float | None = None  # of what the recogniser itself knows of text, taken off
     phrases: Path | None = None
     beam: int | None = None
 
@@ -89,15 +90,23 @@ def add_help(
         config = in_sums(config)
         kind = streamed_search(config) if stream else config
         settings, why = _weights(config.language_model, kind, recognizer, wanted, mark)
+        if wanted.internal_weight is not None:
+            settings = settings.with_(internal_weight=wanted.internal_weight)
+            _check_internal(with_weights(kind, settings))
         config = with_weights(config, settings)
         try:
             check_internal_weight(kind)
         except ConfigError as error:  # of a recipe that was settled before
-            told.append(error.what)
+            if wanted.internal_weight is None:
+                told.append(error.what)
         told.append(
             f"Language model {wanted.language_model} in {search_words(kind)}: weight {settings.weight:g}, "
             f"bonus {settings.bonus:g} ({why})."
         )
+        if settings.internal_weight and wanted.internal_weight is not None:
+            told.append(
+                f"What the recogniser itself knows of text is taken off: weight {settings.internal_weight:g}."
+            )
     if wanted.source is not None:
         source = open_language_model(wanted.source, known)
         marks.append(f"source {language_model_fingerprint(wanted.source)}")
@@ -118,6 +127,17 @@ def add_help(
     recognizer.use(config, Scorers(language_model, source, phrases, spotter, " ".join(marks)))
     told += closed_vocabulary_off(recognizer, closed)
     return told
+
+
+def _check_internal(config: SearchConfig) -> None:
+    try:
+        check_internal_weight(config)
+    except ConfigError:
+        raise UsageError(
+            f"--internal-weight does nothing in {search_words(config)}: that asks nothing that knows of text "
+            "by itself.",
+            mend="Leave it out; --source-lm takes off a model of the training transcripts.",
+        ) from None
 
 
 def _spotter(recognizer: Recognizer, path: Path, config: SearchConfig, *, stream: bool) -> PhraseSpotter:

@@ -24,7 +24,7 @@ from firstwords.audio.source import Samples
 from firstwords.audio.waveform import AudioReader, ChannelPolicy, resample
 from firstwords.data.manifest import Utterance
 from firstwords.device import Compute, Precision
-from firstwords.errors import FirstwordsError, UsageError
+from firstwords.errors import FirstwordsError, RemoteError, UsageError
 from firstwords.formatting.build import recipe_formatter
 from firstwords.formatting.stage import Formatter
 from firstwords.inference.committee import Committee
@@ -345,6 +345,8 @@ class Recognizer:
                     progress=progress,
                     journal=journals(utterance) if journals is not None else None,
                 )
+            except RemoteError:  # of no recording: the next one would not fare better
+                raise
             except FirstwordsError as error:
                 yield error
 

@@ -11,6 +11,7 @@ from firstwords.inference.recognizer import Recognizer
 from firstwords.inference.second_pass import SecondPass, SecondPassConfig, n_best_search
 from firstwords.lm.llm_folder import Dtype, find_llm, llm_fingerprint
 from firstwords.lm.llm_load import load_scorer
+from firstwords.lm.llm_remote import RemoteLlm
 from firstwords.lm.llm_score import LlmConfig
 
 _LONGEST_PROMPT = 1 << 20  # bytes of a prompt file
@@ -34,12 +35,7 @@ def add_second_pass(
         llm: a folder in Hugging Face format, or ``hub:ORGANISATION/NAME`` to download one.
         prompt: domain text, which is read before every utterance.
     """
-    transducer = recognizer.recipe.heads.get("transducer")
-    if isinstance(transducer, TransducerConfig) and transducer.durations is not None:
-        raise UsageError(
-            "A transducer with durations gives one reading: a language model has nothing to choose from.",
-            mend="Leave --rescore out.",
-        )
+    _check_several(recognizer)
     config = config or SecondPassConfig()
     in_lines = bool(prompt.strip()) or config.context.tokens > 0
     folder = find_llm(llm)
@@ -47,6 +43,39 @@ def add_second_pass(
         folder, device=device, dtype=dtype, config=LlmConfig(ending="separator" if in_lines else "eos")
     )
     made = SecondPass(scorer, recognizer.tokenizer, config, prompt=prompt, name=llm_fingerprint(folder))
+    return _installed(recognizer, made)
+
+
+def add_remote_pass(
+    recognizer: Recognizer, llm: RemoteLlm, *, prompt: str = "", config: SecondPassConfig | None = None
+) -> SecondPass:
+    """The same with a model behind an endpoint, which is asked at once what it can do.
+
+    Where it gives no log-probabilities of texts, it chooses among numbered readings (``SecondPass.choose``).
+    """
+    _check_several(recognizer)
+    scores = llm.gives_scores(prompt)
+    made = SecondPass(
+        llm,
+        recognizer.tokenizer,
+        config,
+        prompt=prompt,
+        name=f"{llm.config.url} {llm.config.model}",
+        choose=None if scores else llm.choose,
+    )
+    return _installed(recognizer, made)
+
+
+def _check_several(recognizer: Recognizer) -> None:
+    transducer = recognizer.recipe.heads.get("transducer")
+    if isinstance(transducer, TransducerConfig) and transducer.durations is not None:
+        raise UsageError(
+            "A transducer with durations gives one reading: a language model has nothing to choose from.",
+            mend="Leave --rescore out.",
+        )
+
+
+def _installed(recognizer: Recognizer, made: SecondPass) -> SecondPass:
     recognizer.use(n_best_search(recognizer.search_config), recognizer.scorers)
     recognizer.second_pass = made
     return made

@@ -11,7 +11,7 @@ what it would have given.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import final
 
@@ -29,7 +29,7 @@ from firstwords.search.interface import (
     TransducerBeamConfig,
     TransducerGreedyConfig,
 )
-from firstwords.search.rescore import RescoreConfig, rescore
+from firstwords.search.rescore import RescoreConfig, put_first, rescore
 from firstwords.text.tokenizer import Tokenizer
 
 _PIECES = 8  # of the recogniser for one token of the language model, at most, in what is looked back at
@@ -49,6 +49,8 @@ class SecondPass:
     Args:
         prompt: domain text before everything else.
         name: what stands for the scorer where results are compared, such as the fingerprint of its folder.
+        choose: texts and prompt -> the number of the best text or None; in place of scores, for a model that
+            gives none.
     """
 
     def __init__(
@@ -59,13 +61,16 @@ class SecondPass:
         *,
         prompt: str = "",
         name: str = "",
+        choose: Callable[[Sequence[str], str], int | None] | None = None,
     ) -> None:
         self.scorer = scorer
+        self.choose = choose
         self.tokenizer = tokenizer
         self.config = config or SecondPassConfig()
         self.prompt = prompt
         self.cut = 0  # most tokens of a prompt that did not fit
-        facts = "\n".join((name, prompt, self.config.model_dump_json(), type(scorer).__name__))
+        how = type(scorer).__name__ + ("" if choose is None else ", chooses")
+        facts = "\n".join((name, prompt, self.config.model_dump_json(), how))
         self.identity = hashlib.sha256(facts.encode(errors="surrogatepass")).hexdigest()[:16]
         self._carried = CarriedContext(self.config.context)
 
@@ -104,6 +109,11 @@ class SecondPass:
         if len(readings) < 2:
             return list(readings)
         texts = [self._text(reading) for reading in readings]
+        if self.choose is not None:
+            distinct = list(dict.fromkeys(texts))
+            choice = self.choose(distinct, prompt) if len(distinct) > 1 else None
+            ordered = put_first(readings, 0 if choice is None else texts.index(distinct[choice]))
+            return [_spread(ordered[0], readings[0]), *ordered[1:]]
         scores = self.scorer.score(texts, prompt)
         self.cut = max(self.cut, *(score.prompt_cut for score in scores))
         ordered = rescore(readings, texts, scores, self.config.rescore)

@@ -116,6 +116,7 @@ def tune_language_model(
     split: str,
     corpus: str = "",
     by: By = "wer",
+    any_split: bool = False,
     progress: Callable[[Progress], None] | None = None,
     chosen: Callable[[Choice], None] | None = None,
 ) -> Outcome:
@@ -124,11 +125,12 @@ def tune_language_model(
     Args:
         folder: of the language model.
         searches: from ``searches_to_tune``.
-        split: name of the split; test splits are refused.
+        split: name of the split; only dev and the like are taken.
         corpus: its name, for the record.
+        any_split: take a split of another name, too; never test.
         chosen: called with each choice as soon as it is made, so that a later interruption does not lose it.
     """
-    check_split(split)
+    check_split(split, any_split=any_split)
     scorer = open_language_model(folder, speaks(recognizer))
     mark = language_model_fingerprint(folder)
     score = normalizer(recognizer.recipe.text.scoring)
@@ -193,7 +195,7 @@ def tune_language_model(
             told(name, tried, max(USUAL_TRIALS, tried + 1))
 
         told(name, 0, USUAL_TRIALS)
-        found = tune(read, references, split=split, errors=ERRORS[by], told=trial)
+        found = tune(read, references, split=split, errors=ERRORS[by], told=trial, any_split=any_split)
         before, after = (
             [ERRORS[by](r, t) for r, t in zip(references, texts[setting], strict=True)]
             for setting in (Setting(0.0, 0.0), found.setting)
@@ -231,17 +233,23 @@ def tune_second_pass(
     *,
     split: str,
     by: By = "wer",
+    any_split: bool = False,
     progress: Callable[[Progress], None] | None = None,
 ) -> TunedRescoring:
-    """Dev utterances -> the weight of the recogniser's second pass (inference/rescored.py) that errs least.
+    """Dev utterances -> the weights of the recogniser's second pass (inference/rescored.py) that err least.
 
     Each utterance is judged alone. Utterances without a transcript or with unreadable audio are left out.
     """
-    check_split(split)
+    check_split(split, any_split=any_split)
     second = recognizer.second_pass
     if second is None:
         raise UsageError(
             "There is no second pass to tune.", mend="Add one: add_second_pass(recognizer, LLM)."
+        )
+    if second.choose is not None:
+        raise UsageError(
+            "The language model gives no log-probabilities, it chooses a reading: nothing is to be tuned.",
+            mend="Leave it out here.",
         )
     score = normalizer(recognizer.recipe.text.scoring)
     spoken = [u for u in utterances if u.text is not None and score(u.text)]
@@ -252,10 +260,11 @@ def tune_second_pass(
         if isinstance(readings, list):
             texts = [" ".join(recognizer.tokenizer.decode(r.tokens).split()) for r in readings]
             said = second.scorer.score(texts, second.prompt)
+            second.cut = max(second.cut, *(one.prompt_cut for one in said))
             scored = [score(text) for text in texts]
             reference = score(spoken[number].text or "")
             options.append(candidates(readings, scored, said, reference, errors=ERRORS[by]))
-    return tune_rescoring(options, split, length_powers=[0.0], word_bonuses=[0.0])
+    return tune_rescoring(options, split, any_split=any_split)
 
 
 def sentence_log_probs(scorer: TokenScorer[Any], sentences: Sequence[Sequence[int]]) -> list[float]:

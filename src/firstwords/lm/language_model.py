@@ -26,6 +26,7 @@ from firstwords.config import Config, ConfigT, dump_config, read_config, read_to
 from firstwords.errors import CheckpointError, ConfigError, DependencyError, TextError, UsageError, quoted
 from firstwords.files import staged, write_atomically
 from firstwords.folders import LANGUAGE_MODEL, MODEL, kind_of_folder, refuse_occupied
+from firstwords.lm.compared import COMPARED, Compared, write_compared
 from firstwords.lm.ngram import SPECIAL, UNKNOWN, Level, NgramModel
 from firstwords.lm.ngram_text import Unit, splitter
 from firstwords.lm.perplexity import score_sentences
@@ -169,8 +170,12 @@ def check_written_letters(used: str, header: str, tokenizer: Tokenizer, name: st
         )
 
 
-def save_language_model(folder: Path, lm: NgramLanguageModel) -> None:
-    """Write (or replace) the folder of a language model: all of it, or WriteError and nothing."""
+def save_language_model(folder: Path, lm: NgramLanguageModel, compared: Compared | None = None) -> None:
+    """Write (or replace) the folder of a language model: all of it, or WriteError and nothing.
+
+    Args:
+        compared: what its text was compared with; None: not known.
+    """
     library = _safetensors()
     model = lm.model
     words = "".join(f"{word}\n" for word in model.words).encode()
@@ -183,7 +188,9 @@ def save_language_model(folder: Path, lm: NgramLanguageModel) -> None:
         "backoff": model.backoff[1:],
     }
     content = library.save(tensors, metadata={"fingerprint": fingerprint(header, words)})
-    with staged(folder, last=(WEIGHTS,)) as new:
+    with staged(folder, last=(WEIGHTS,), gone=() if compared else (COMPARED,)) as new:
+        if compared is not None:
+            write_compared(new, compared)
         write_atomically(new / HEADER, header)
         write_atomically(new / WORDS, words)
         if lm.tokenizer is not None:

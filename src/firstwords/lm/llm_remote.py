@@ -4,6 +4,8 @@
     choice   POST {url}/chat/completions where a server gives none: the readings as numbered options, the
              number of one as the answer. Any other answer changes nothing; the model never writes a text
 
+Which of the two a server can do is found out by a made-up text (``gives_scores``), before any other is sent.
+
 What is sent, and to whom, is said once before the first request. Audio is never sent. Redirections are not
 followed (they would carry key and texts to another host).
 """
@@ -26,11 +28,13 @@ from typing import Any, cast, final
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
 from firstwords.config import Config
-from firstwords.errors import CheckpointError, FirstwordsError, UsageError
+from firstwords.errors import RemoteError, UsageError
 from firstwords.lm.llm_score import TextScore, TextScorer
 
 _LOCAL = ("localhost", "127.0.0.1", "::1")
 _AGAIN = (408, 429, 500, 502, 503, 504)
+_CANNOT = (400, 404, 405, 415, 422, 501)  # how servers without echo and logprobs refuse them
+_TRIAL = ("one two three", "one too three")  # made up: says nothing of anybody
 _LARGEST = 64 << 20  # bytes of an answer
 _INSTRUCTION = (
     "A speech recogniser heard one utterance and offers these readings of it. Which one was most likely "
@@ -62,6 +66,10 @@ class RemoteConfig(Config):
         return value.rstrip("/")
 
 
+class _NoScores(RemoteError):
+    """The server gives no log-probabilities of texts."""
+
+
 class _NoRedirection(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, *args: Any, **kwargs: Any) -> None:
         return None
@@ -85,6 +93,15 @@ class RemoteLlm(TextScorer):
         self._say = say
         self._said = False
         self._opener = urllib.request.build_opener(_NoRedirection)
+
+    def gives_scores(self, prompt: str = "") -> bool:
+        """Does the server give log-probabilities, or must it choose? RemoteError where it can do neither."""
+        try:
+            self.score(_TRIAL, prompt)
+        except _NoScores:
+            self.choose(_TRIAL, prompt)
+            return False
+        return True
 
     def token_count(self, text: str) -> int:
         """A guess: the server has the tokenizer. Four bytes of UTF-8 a token, rounded up."""
@@ -157,11 +174,13 @@ class RemoteLlm(TextScorer):
                     content = reply.read(_LARGEST + 1)
             except urllib.error.HTTPError as error:
                 fault = _refused(address, error)
+                if path == "completions" and error.code in _CANNOT:
+                    raise _NoScores(fault.what, mend=fault.mend) from None
                 if error.code not in _AGAIN:
                     raise fault from None
             except (OSError, HTTPException) as error:  # no route, no answer in time, cut off in the middle
                 reason = error.reason if isinstance(error, urllib.error.URLError) else error
-                fault = CheckpointError(
+                fault = RemoteError(
                     f"'{address}' does not answer: {reason or type(error).__name__}.",
                     mend="Is the server running, and is the address right? A longer timeout may help.",
                 )
@@ -179,13 +198,27 @@ class RemoteLlm(TextScorer):
         local = parts.hostname in _LOCAL
         place = "a server on this machine" if local else "which is another machine"
         plain = "" if local or parts.scheme == "https" else " The connection is not encrypted."
+        key = self.config.key_variable
+        secret = f", the key in {key}" if os.environ.get(key) else ""
         self._say(
-            f"Sent to {self.config.url} ({place}): the prompt, and the readings of every utterance as text. "
-            f"Audio and file names are not sent.{plain}"
+            f"Sent to {self.config.url} ({place}){_by_way_of(parts)}: the name of the model "
+            f"({self.config.model}){secret}, the prompt, and the "
+            "readings of every utterance as text, in long recordings after the texts before it. Audio, file "
+            f"names and transcripts to compare with are not sent.{plain}"
         )
 
 
-def _refused(address: str, error: urllib.error.HTTPError) -> FirstwordsError:
+def _by_way_of(address: urllib.parse.SplitResult) -> str:
+    """The proxy that the environment names for this address, without its password."""
+    host = address.hostname or ""
+    proxy = urllib.request.getproxies().get(address.scheme)
+    if not proxy or urllib.request.proxy_bypass(host):
+        return ""
+    shown = urllib.parse.urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+    return f", by way of the proxy {shown.hostname}"
+
+
+def _refused(address: str, error: urllib.error.HTTPError) -> RemoteError:
     """A status other than success, with what the server says."""
     said = ""
     with error, contextlib.suppress(OSError, HTTPException):
@@ -198,12 +231,12 @@ def _refused(address: str, error: urllib.error.HTTPError) -> FirstwordsError:
     }.get(error.code, "Ask the server's logs; it may not offer echo with logprobs.")
     if 300 <= error.code < 400:
         mend = "Redirections are not followed: give the address it leads to, if you trust it."
-    return CheckpointError(f"'{address}' answers {error.code} {error.reason}{detail}", mend=mend)
+    return RemoteError(f"'{address}' answers {error.code} {error.reason}{detail}", mend=mend)
 
 
 def _parsed(content: bytes, address: str) -> dict[str, Any]:
     if len(content) > _LARGEST:
-        raise CheckpointError(
+        raise RemoteError(
             f"'{address}' answers with more than {_LARGEST >> 20} MB.", mend="Lower texts_per_request."
         )
     try:
@@ -211,7 +244,7 @@ def _parsed(content: bytes, address: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         answer = None
     if not isinstance(answer, dict):
-        raise CheckpointError(
+        raise RemoteError(
             f"'{address}' answers with something else than a JSON object.",
             mend="Is this the address of an OpenAI-compatible server? It usually ends in /v1.",
         )
@@ -225,7 +258,7 @@ def _choices(answer: dict[str, Any], expected: int, url: str) -> list[dict[str, 
     choices = cast("list[dict[str, Any]]", found)
     numbers = [choice.get("index", i) for i, choice in enumerate(choices)]
     if sorted(numbers, key=str) != sorted(range(expected), key=str):
-        raise CheckpointError(
+        raise RemoteError(
             f"'{url}': {expected} answers were expected, numbered from 0, got {len(choices)}.",
             mend="Set texts_per_request = 1 if the server takes one text at a time.",
         )
@@ -257,8 +290,8 @@ def _own_score(choice: dict[str, Any], text: str, before: int, url: str) -> Text
     return TextScore(float(sum(own)), len(own), len(text))
 
 
-def _no_log_probs(url: str) -> CheckpointError:
-    return CheckpointError(
+def _no_log_probs(url: str) -> RemoteError:
+    return _NoScores(
         f"'{url}' gives no log-probabilities of the texts it was sent (echo with logprobs).",
         mend="Use the choice among numbered readings (RemoteLlm.choose) with this server. If only a text's "
         "first token is without, give a prompt.",

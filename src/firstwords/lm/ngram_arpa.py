@@ -22,8 +22,10 @@ from __future__ import annotations
 import gzip
 import math
 import re
+import unicodedata
 import zlib
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,6 +41,9 @@ if TYPE_CHECKING:  # models are queried without it, too
 
 LOG10 = math.log(10)
 _LEAST = -100.0 * LOG10  # what KenLM gives an <unk> that is not there
+_LARGEST = 1e30  # of a weight: numbers are kept as float32, and several are added
+_MOST = 99.0  # log10 of a backoff; above 0 they are in order (Katz), but -99 stands for never
+_BETWEEN = frozenset(" \t\n\r\v\f")  # parts the fields of a line
 _MEND = "Write the ARPA file again with the tool that made it, or mend that line."
 
 WordCheck = Callable[[str], str | None]
@@ -55,6 +60,11 @@ def read_arpa(path: Path, *, check_word: WordCheck | None = None) -> NgramModel:
 
 def write_arpa(path: Path, model: NgramModel) -> None:
     """Model -> ARPA file; seven digits, contexts before what follows them."""
+    if split := [word for word in model.words if not _BETWEEN.isdisjoint(word)]:
+        raise TextError(
+            f"The word {split[0]!r} of this model holds white space: in an ARPA file it would be two.",
+            mend="Make the model anew from its text: 'firstwords lm train'.",
+        )
     with written_aside(path) as new:
         if path.suffix == ".gz":
             with new.open("wb") as raw, gzip.GzipFile("", "wb", 6, raw, mtime=0) as file:
@@ -164,6 +174,8 @@ class _Reader:
                 self.again = line
                 break
             fields = line.split()
+            if b"  " in line or b"\t " in line:
+                self._check_spaces(line)
             if not order < len(fields) <= order + (1 if last else 2):
                 raise self._fault(
                     f"a {order}-gram reads 'log10 P', {order} word{'s' if order > 1 else ''}"
@@ -181,7 +193,7 @@ class _Reader:
                 seen[gram] = self.number
                 flat += gram
             scores.append(score)
-            weights.append(self._weight(fields[-1], "backoff") if len(fields) == order + 2 else 0.0)
+            weights.append(self._backoff(fields[-1]) if len(fields) == order + 2 else 0.0)
         if len(scores) != size:
             raise self._fault(f"{len(scores)} {order}-grams, but the head of the file counts {size}")
         table = np.array(flat, dtype=np.int64).reshape(len(scores), order)
@@ -233,7 +245,24 @@ class _Reader:
             raise self._fault(f"expected a {what}, found {_shown(field)}") from None
         if not math.isfinite(value):
             raise self._fault(f"the {what} is {field.decode()}, which is not finite")
+        if abs(value) > _LARGEST:
+            raise self._fault(f"the {what} is {field.decode()}, which is too large to be one")
         return value
+
+    def _backoff(self, field: bytes) -> float:
+        value = self._weight(field, "backoff")
+        if value > _MOST:
+            raise self._fault(
+                f"the backoff is {field.decode()}: a probability times 10 to that power is none any more"
+            )
+        return value
+
+    def _check_spaces(self, line: bytes) -> None:
+        """A letter that is a mark on a space looks like a mark alone: two spaces, or one behind a tab."""
+        words = line.split(b"\t")[1:2]
+        for before, after in pairwise(words[0].split(b" ") if words else ()):
+            if not before and after and unicodedata.category(after.decode(errors="replace")[0])[0] == "M":
+                raise self._fault(f"the word {_shown(b' ' + after)} holds a space")
 
     def _next(self, what: str) -> bytes:
         """The next line that is not empty."""

@@ -87,7 +87,16 @@ def splitter(unit: Unit, tokenizer: Tokenizer | None = None) -> Callable[[str], 
 
 
 def _letters(text: str) -> list[str]:
-    return [SPACE if c.isspace() or c < " " else c for c in graphemes(text)]
+    found: list[str] = []
+    for cluster in graphemes(text):
+        if cluster.isspace() or cluster < " ":
+            found.append(SPACE)
+        elif len(cluster) > 1 and any(map(str.isspace, cluster)):
+            # A mark on a space: two units, as the recogniser's tokenizer has it, and none with a space in it.
+            found += [SPACE if point.isspace() else point for point in cluster]
+        else:
+            found.append(cluster)
+    return found
 
 
 def text_files(sources: Sequence[Path]) -> list[Path]:

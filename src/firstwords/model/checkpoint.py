@@ -37,7 +37,7 @@ from safetensors.torch import save_file
 
 from firstwords.config import read_toml
 from firstwords.device import choose_device
-from firstwords.errors import CheckpointError, ConfigError
+from firstwords.errors import CheckpointError, ConfigError, quoted
 from firstwords.files import staged, unwritable, write_atomically, written_aside
 from firstwords.folders import MODEL, kind_of_folder
 from firstwords.model.recipe import FORMAT, Recipe, read_recipe, write_recipe
@@ -296,6 +296,12 @@ def require_files(folder: Path) -> None:
             raise CheckpointError(
                 f"'{folder}' holds parts of an exported bundle, and its bundle.json is missing.",
                 mend="Export it again, or copy the whole folder.",
+            )
+        if (folder / "state.safetensors").exists() and (folder / "state.json").exists():
+            run = folder.absolute().parent.parent
+            raise CheckpointError(
+                f"'{folder}' is what a training goes on from, not a model: of a run, only its folder is one.",
+                mend=f"Give the folder of its run, {quoted(run)}: it holds the best weights so far.",
             )
         mend = "Was the copy interrupted?"
         if not any(folder.glob("resume/best-*")):

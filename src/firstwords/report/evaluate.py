@@ -286,7 +286,7 @@ def save_evaluation(evaluation: Evaluation, folder: Path, *, audio: bool = True)
     """
     figures = json.dumps(to_json(evaluation), ensure_ascii=False, indent=1) + "\n"
     lines = (
-        json.dumps(result_record(r, evaluation.formatting), ensure_ascii=False) + "\n"
+        json.dumps(result_record(r, evaluation.formatting, evaluation.quality), ensure_ascii=False) + "\n"
         for r in evaluation.results
     )
     page = evaluation_page(evaluation, folder=folder, audio=audio)

@@ -10,14 +10,14 @@ from typing import Protocol
 
 from firstwords.data.manifest import Corpus, Utterance
 from firstwords.device import choose_device, machine_name
-from firstwords.errors import CorpusError, FirstwordsError, TextError, UsageError
+from firstwords.errors import CorpusError, FirstwordsError, RemoteError, TextError, UsageError
 from firstwords.formatting.build import recipe_formatter
 from firstwords.formatting.stage import Formatter
 from firstwords.inference.transcript import Formatted, Transcript
 from firstwords.model.recipe import read_recipe
 from firstwords.report.evaluate import HasText, compare, evaluate
 from firstwords.report.evaluate_formatted import score_formatted
-from firstwords.report.evaluation import Evaluation
+from firstwords.report.evaluation import Evaluation, Quality
 from firstwords.report.evaluation_json import read_hypotheses
 from firstwords.text.graphemes import graphemes
 from firstwords.text.load import load_tokenizer
@@ -61,7 +61,8 @@ def evaluate_model(
     recipe = read_recipe(folder / "recipe.toml")
     started = time.perf_counter()
     formatted: dict[str, Formatted] = {}
-    texts, failures = transcribe_all(recognizer, utterances, progress, formatted)
+    confidences: dict[str, float] = {}
+    texts, failures = transcribe_all(recognizer, utterances, progress, formatted, confidences)
     seconds = time.perf_counter() - started
     tokenizer = load_tokenizer(folder / "tokenizer")
     evaluation = evaluate(
@@ -90,6 +91,7 @@ def evaluate_model(
         made_from={"model": str(folder.resolve()), "corpus": str(corpus.folder.resolve())},
         skipped={**evaluation.skipped, **aside, **broken},
         formatting=score_formatted(evaluation, formatted, _hotwords(recognizer)),
+        quality=_quality(evaluation, recognizer, confidences),
     )
 
 
@@ -175,11 +177,12 @@ def transcribe_all(
     utterances: Sequence[Utterance],
     progress: Progress | None = None,
     formatted: dict[str, Formatted] | None = None,
+    confidences: dict[str, float] | None = None,
 ) -> tuple[list[str | None], dict[str, str]]:
     """Utterances -> (texts in order, None where it failed; id -> reason).
 
     Where a batch fails, its utterances are tried one by one until the culprit is found. ``formatted`` is
-    given what stages of formatting wrote, by id.
+    given what stages of formatting wrote, ``confidences`` the mean over the words of each text, by id.
     """
     texts: list[str | None] = []
     failures: dict[str, str] = {}
@@ -187,6 +190,9 @@ def transcribe_all(
     def add(heard: HasText | None) -> None:
         if formatted is not None and isinstance(heard, Transcript) and heard.formatted is not None:
             formatted[utterances[len(texts)].id] = heard.formatted
+        if confidences is not None and isinstance(heard, Transcript) and (words := heard.words):
+            sure = sum(word.confidence for word in words) / len(words)
+            confidences[utterances[len(texts)].id] = sure
         texts.append(None if heard is None else heard.text)
         if progress:
             progress(len(texts), len(utterances))
@@ -198,6 +204,8 @@ def transcribe_all(
                 add(transcript)
             if len(texts) != len(utterances):
                 raise RuntimeError(f"{len(texts)} transcripts for {len(utterances)} utterances")
+        except RemoteError:  # of no utterance: the next one would not fare better
+            raise
         except FirstwordsError:
             for utterance in utterances[len(texts) :]:
                 try:
@@ -239,6 +247,19 @@ def _formatter(recognizer: Transcriber) -> Formatter | None:
     from firstwords.inference.recognizer import Recognizer
 
     return recognizer.formatter if isinstance(recognizer, Recognizer) else None
+
+
+def _quality(
+    evaluation: Evaluation, recognizer: Transcriber, confidences: dict[str, float]
+) -> Quality | None:
+    """What a second pass's language model says of the transcripts, where there is one."""
+    from firstwords.inference.recognizer import Recognizer
+
+    if not isinstance(recognizer, Recognizer) or recognizer.second_pass is None:
+        return None
+    from firstwords.report.evaluate_quality import score_quality
+
+    return score_quality(evaluation, recognizer.second_pass, confidences)
 
 
 def _hotwords(recognizer: Transcriber) -> tuple[str, ...]:

@@ -86,6 +86,24 @@ class Formatting:
     texts: Mapping[str, str]  # id -> formatted text
 
 
+@dataclass(frozen=True)
+class Area:
+    """Area under the curve, and its interval."""
+
+    value: float
+    interval: Interval
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """What is known of transcripts without a reference, and how well it tells; see evaluate_quality.py."""
+
+    scores: Mapping[str, float]  # id -> nats per character
+    confidences: Mapping[str, float]  # the same utterances
+    wrong: int  # of them have a word error
+    areas: Mapping[str, Area]  # text, confidence, both; none where all are right, or all wrong
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """All figures of one system on one set of utterances."""
@@ -107,6 +125,7 @@ class Evaluation:
     grapheme_confusions: tuple[Confusion, ...]
     comparison: Comparison | None = None
     formatting: Formatting | None = None  # where stages were on
+    quality: Quality | None = None  # where a language model chose among readings
     note: str = ""  # what a reader must know first, e.g. that the voices are synthetic
     made_from: Mapping[str, str] = field(default_factory=dict[str, str])  # "model", "corpus" -> its folder
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from firstwords.errors import CorpusError
-from firstwords.report.evaluation import Confusion, Evaluation, Formatting, Result, Row
+from firstwords.report.evaluation import Confusion, Evaluation, Formatting, Quality, Result, Row
 from firstwords.scoring.error_rate import ErrorRate
 from firstwords.scoring.significance import Difference, Interval
 
@@ -103,6 +103,8 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
     }
     if evaluation.formatting is not None:
         record["formatting"] = _formatting(evaluation.formatting)
+    if evaluation.quality is not None:
+        record["quality"] = _quality(evaluation.quality)
     if evaluation.comparison:
         found = evaluation.comparison
         record["comparison"] = {
@@ -113,6 +115,17 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
             "matched_pairs_p": found.matched_pairs_p,
         }
     return record
+
+
+def _quality(found: Quality) -> dict[str, Any]:
+    return {
+        "utterances": len(found.scores),
+        "with_errors": found.wrong,
+        "area_under_curve": {
+            name: {"value": area.value, "interval": _interval(area.interval)}
+            for name, area in found.areas.items()
+        },
+    }
 
 
 def _formatting(found: Formatting) -> dict[str, Any]:
@@ -131,7 +144,9 @@ def _formatting(found: Formatting) -> dict[str, Any]:
     return record
 
 
-def result_record(result: Result, formatting: Formatting | None = None) -> dict[str, Any]:
+def result_record(
+    result: Result, formatting: Formatting | None = None, quality: Quality | None = None
+) -> dict[str, Any]:
     """One line of hypotheses.jsonl."""
     utterance = result.utterance
     record: dict[str, Any] = {
@@ -141,6 +156,9 @@ def result_record(result: Result, formatting: Formatting | None = None) -> dict[
     }
     if formatting is not None and utterance.id in formatting.texts:
         record["formatted"] = formatting.texts[utterance.id]
+    if quality is not None and utterance.id in quality.scores:
+        record["quality"] = round(quality.scores[utterance.id], 6)
+        record["confidence"] = round(quality.confidences[utterance.id], 6)
     if utterance.speaker is not None:
         record["speaker"] = utterance.speaker
     return record | {

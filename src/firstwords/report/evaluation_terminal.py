@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from firstwords.report.evaluation import Comparison, Evaluation, Formatting
+from firstwords.report.evaluation import Comparison, Evaluation, Formatting, Quality
 from firstwords.scoring.error_rate import ErrorRate
 from firstwords.scoring.significance import Difference, Interval
 
@@ -95,10 +95,29 @@ def circumstances(evaluation: Evaluation) -> list[str]:
         lines.append(f"Non-speech: {quiet} of {non_speech} gave empty text.")
     if evaluation.formatting is not None:
         lines.append(formatting_words(evaluation.formatting))
+    if evaluation.quality is not None:
+        lines.append(quality_words(evaluation.quality))
     if evaluation.skipped:
         first = ", ".join(f"{k} ({v})" for k, v in list(evaluation.skipped.items())[:3])
         lines.append(f"Not scored: {len(evaluation.skipped)} utterances, first {first}.")
     return lines
+
+
+def quality_words(found: Quality) -> str:
+    """How well transcripts with an error are known without a reference."""
+    count = f"{found.wrong:,} of {len(found.scores):,} utterances with text have an error"
+    if not found.areas:
+        return f"Quality without reference: {count}, so nothing can be told apart."
+    names = {"text": "the language model", "confidence": "the recogniser's confidence", "both": "both"}
+    areas = ", ".join(
+        f"{area.value:.2f} ({area.interval.low:.2f}–{area.interval.high:.2f}) by {names[name]}"
+        for name, area in found.areas.items()
+    )
+    interval = next(iter(found.areas.values())).interval
+    return (
+        f"Quality without reference: {count}; area under the curve {areas}; 0.5 is chance "
+        f"({100 * interval.level:.0f} % intervals: bootstrap over {interval.groups:,} {interval.unit}s)."
+    )
 
 
 def formatting_words(found: Formatting) -> str:

@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from firstwords.errors import CheckpointError
+from firstwords.lm.compared import COMPARED
 from firstwords.lm.language_model import check_written_letters, kind_of, load_language_model
 from firstwords.lm.mixture import read_mixture
 from firstwords.lm.neural.folder import load_neural
@@ -84,12 +85,13 @@ def open_language_model(folder: Path | str, speaks: Speaks) -> TokenScorer[Any]:
 
 
 def language_model_fingerprint(folder: Path | str) -> str:
-    """Of the contents of a language model's folder, whatever it is called; not of what was tuned for it."""
+    """Of the contents of a language model's folder, whatever it is called; not of what was tuned for it,
+    nor of what its text was compared with."""
     folder = Path(folder)
     total = hashlib.sha256()
     try:
         files = [p for p in folder.rglob("*") if p.is_file()]
-        inside = {p.relative_to(folder).as_posix(): p for p in files if p.name != TUNED}
+        inside = {p.relative_to(folder).as_posix(): p for p in files if p.name not in (TUNED, COMPARED)}
         inside = {name: path for name, path in inside.items() if not name.startswith(_TRAINING)}
         for name in sorted(n for n in inside if not any(part.startswith(".") for part in n.split("/"))):
             total.update(f"{len(name)} {name} {inside[name].stat().st_size}\n".encode(errors="surrogatepass"))

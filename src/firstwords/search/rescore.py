@@ -117,6 +117,7 @@ def tune_rescoring(
     weights: Sequence[float] = _WEIGHTS,
     length_powers: Sequence[float] = _POWERS,
     word_bonuses: Sequence[float] = _BONUSES,
+    any_split: bool = False,
 ) -> TunedRescoring:
     """Candidates of development utterances -> the settings with the fewest errors.
 
@@ -124,9 +125,10 @@ def tune_rescoring(
     what changes least.
 
     Args:
-        split: where the utterances are from; one that is called test is refused.
+        split: where the utterances are from; only one called dev or the like is taken.
+        any_split: take one of another name, too; never test.
     """
-    check_split(split)
+    check_split(split, any_split=any_split)
     tried = [found for found in utterances if found]
     if not tried:
         raise UsageError("There are no readings to tune on.", mend="Give n-best lists of dev utterances.")

@@ -30,6 +30,7 @@ from firstwords.tensors import pad
 
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0)  # published optima lie between 0.2 and 2
 BONUSES = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+_DEV = ("dev", "val", "tun", "heldout")  # how splits begin on which something may be chosen
 _FINE = 2  # times that the steps are halved
 
 
@@ -68,16 +69,18 @@ def tune(
     bonuses: Sequence[float] = BONUSES,
     errors: Errors = word_errors,
     told: Told | None = None,
+    any_split: bool = False,
 ) -> Tuned:
     """The setting with the fewest errors; of equals the one with the smaller weight, then bonus.
 
     Args:
         read: pure: the same setting gives the same texts, normalized for scoring as the references are.
-        split: name of what the utterances belong to; one that is called test is refused.
+        split: name of what the utterances belong to; only one called dev or the like is taken.
         errors: ``word_errors`` for WER, ``grapheme_errors`` for CER.
         told: called with every setting as soon as it has been tried.
+        any_split: take one of another name, too; never test.
     """
-    check_split(split)
+    check_split(split, any_split=any_split)
     if not any(references):
         raise SearchError(
             f"Split '{split}' has no reference text to tune by.", mend="Give dev utterances with transcripts."
@@ -107,18 +110,41 @@ def tune(
     return Tuned(best, tried[best], tried)
 
 
-def check_split(split: str) -> None:
-    """SearchError for a split that is kept for the last word: 'test', 'test-clean', 'fr_test' ..."""
-    if any(part.startswith("test") for part in re.split(r"[^a-z]+", split.lower())):
+def check_split(split: str, *, any_split: bool = False) -> None:
+    """SearchError for a split on which weights are not tuned: all but 'dev', 'valid', 'fr_dev', 'tune2' ...
+
+    Args:
+        any_split: somebody said that this one is meant; what is called test is refused all the same.
+    """
+    refuse_kept(split, any_split=any_split)
+    if not any_split and not any(part.startswith(_DEV) for part in _parts(split)):
         raise SearchError(
-            f"Weights are not tuned on '{split}': what is chosen on test says nothing of new speech.",
+            f"Weights are not tuned on '{split}': by its name it need not be a split to choose on.",
+            mend="Tune on dev (--split dev). If this split is neither trained on nor kept for the last word, "
+            "say so: 'firstwords lm tune' takes --any-split.",
+        )
+
+
+def refuse_kept(split: str, *, any_split: bool = False) -> None:
+    """SearchError for a split kept for the last word ('test-clean', 'fr_test', 'eval92'), and for train."""
+    parts = _parts(split)
+    if any(part.startswith("test") for part in parts) or (
+        not any_split and any(part.startswith("eval") for part in parts)
+    ):
+        kept = "test" if any(part.startswith("test") for part in parts) else "an evaluation split"
+        raise SearchError(
+            f"Weights are not tuned on '{split}': what is chosen on {kept} says nothing of new speech.",
             mend="Tune on dev (--split dev), then evaluate on test once.",
         )
-    if split.strip().lower() in ("train", "training"):
+    if not any_split and any(part.startswith("train") for part in parts):
         raise SearchError(
             f"Weights are not tuned on '{split}': the model knows these texts by heart.",
             mend="Tune on dev (--split dev).",
         )
+
+
+def _parts(split: str) -> list[str]:
+    return re.split(r"[^a-z]+", split.lower())
 
 
 def by_search(

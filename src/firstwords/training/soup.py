@@ -25,7 +25,7 @@ from firstwords.model.recipe import Recipe
 from firstwords.model.speech_model import SpeechModel
 from firstwords.nn.norms import MaskedBatchNorm
 from firstwords.search.speech_gate import SpeechGate, closed_vocabulary
-from firstwords.search.tuning import check_split
+from firstwords.search.tuning import refuse_kept
 from firstwords.tensors import Padded
 from firstwords.text.normalize import normalizer, writes_spaces
 from firstwords.text.tokenizer import Tokenizer
@@ -62,7 +62,7 @@ class Tasting:
     _dev: list[Item] = field(init=False)
 
     def __post_init__(self) -> None:
-        check_split(self.split)
+        refuse_kept(self.split)
         seed, settings = self.recipe.seed, self.recipe.training
         self._compute = choose_compute(self.device, "fp32")
         dev = self._items(self.split)

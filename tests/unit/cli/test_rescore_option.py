@@ -170,6 +170,7 @@ def test_an_evaluation_says_that_a_language_model_chose(
     assert folder.name.endswith("-test-rescored")
     page = next(folder.glob("*.html")).read_text(encoding="utf-8")
     assert f"Readings were chosen by the language model {llm} after a domain prompt." in page
+    assert "Quality without reference: 2 of 2 utterances with text have an error" in page
     assert "The prompt does not fit into the language model: its first " in result.output.replace("\n", " ")
 
 

@@ -250,6 +250,8 @@ def test_what_does_not_go_together_is_said(model: Path, corpus: Path, lm: Path) 
         (("--lm-weight", 1), "--lm-weight belongs to --lm"),
         (("--lm-bonus", 1), "--lm-bonus belongs to --lm"),
         (("--source-lm", lm), "--source-lm belongs to --lm"),
+        (("--internal-weight", 1), "--internal-weight belongs to --lm"),
+        (("--lm", lm, "--internal-weight", 1), "--internal-weight does nothing in greedy"),
         (("--lm", lm, "--source-weight", 1), "--source-weight belongs to --source-lm"),
         (("--lm", lm, "--lm-bonus", "nan"), "--lm-bonus nan: no number"),
         (("--lm", model), "is no language model: lm.toml is missing"),
@@ -261,6 +263,9 @@ def test_what_does_not_go_together_is_said(model: Path, corpus: Path, lm: Path) 
             assert said in str(result.exception)
     for options, kind, said in (
         (("--split", "test"), SearchError, "not tuned on 'test'"),
+        (("--split", "eval"), SearchError, "not tuned on 'eval'"),
+        (("--split", "test", "--any-split"), SearchError, "not tuned on 'test'"),
+        (("--prompt", "a"), UsageError, "--prompt belongs to --rescore"),
         (("--by", "ler"), UsageError, "no such measure"),
         (("--greedy", "--beam", 4), UsageError, "exclude each other"),
         (("--greedy", "--rescore", "llm"), UsageError, "--greedy finds one reading"),
@@ -289,20 +294,48 @@ def test_a_source_weight_of_the_recipe_is_named(model: Path, corpus: Path, lm: P
 def test_a_second_pass_is_tuned_after_the_first(model: Path, corpus: Path, lm: Path, tmp_path: Path) -> None:
     """The weight that is printed gives the printed error rate in evaluate."""
     llm = small_llm.save(tmp_path / "llm", "llama", letters=True, positions=512)
-    options = ("--corpus", corpus, "--by", "cer", "--beam", 3, "--rescore", llm, "--device", "cpu")
+    options = (
+        "--corpus",
+        corpus,
+        "--by",
+        "cer",
+        "--beam",
+        3,
+        "--rescore",
+        llm,
+        "--device",
+        "cpu",
+        "--prompt",
+        "a e i.",
+    )
     tuned = firstwords("lm", "tune", model, lm, *options)
     assert tuned.exit_code == 0, tuned.output
     found = re.search(
-        r"--rescore-weight (\S+); CER (\S+) % without it, (\S+) % with it \((\S+) % if the best", tuned.output
+        r"(--rescore-weight [^;]+); CER (\S+) % without it, (\S+) % with it \((\S+) % if the best",
+        tuned.output,
     )
     assert found
-    weight, without, best, oracle = map(float, found.groups())
+    chosen_weights = found[1].split()
+    without, best, oracle = map(float, found.groups()[1:])
+    assert f"--rescore {llm} --prompt 'a e i.' {found[1]}" in tuned.output.replace('"', "'")
     chosen = re.search(r"beam 3: (weight \S+, bonus \S+); CER", tuned.output)
     assert chosen
     assert f"Language model {lm} in ctc_beam, beam 3: {chosen[1]} (tuned on dev of corpus: " in tuned.output
     assert oracle <= best <= without
     out = tmp_path / "report"
-    how = ("--lm", lm, "--beam", 3, "--rescore", llm, "--rescore-weight", weight, "--device", "cpu")
+    how = (
+        "--lm",
+        lm,
+        "--beam",
+        3,
+        "--rescore",
+        llm,
+        *chosen_weights,
+        "--prompt",
+        "a e i.",
+        "--device",
+        "cpu",
+    )
     again = firstwords("evaluate", model, corpus, "--split", "dev", *how, "--out", out, "--no-audio")
     assert again.exit_code == 0, again.output
     figures = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))

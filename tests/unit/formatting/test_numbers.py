@@ -392,8 +392,9 @@ def test_a_long_row_of_numbers_is_read_in_time(en: Callable[[str], str]) -> None
 def test_an_unknown_language_is_named_with_those_there_are() -> None:
     assert shipped_languages() == ("de", "en")
     for language in ("und", "xx-YY", "../en"):
-        with pytest.raises(ConfigError, match="de, en"):
+        with pytest.raises(ConfigError, match="de, en") as refused:
             load_table(language)
+        assert "--post numbers=en" in refused.value.mend
 
 
 BASE = 'language = "xx"\n[cardinals]\nun = 1\ndos = 2\n'

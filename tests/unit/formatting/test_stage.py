@@ -177,6 +177,19 @@ def test_the_command_line_names_stages(tmp_path: Path, monkeypatch: pytest.Monke
     assert found.numbers.table == "t"
     assert named_stages("hotwords", recipe).hotwords.phrases == ("a",)
     assert named_stages("none", recipe).stages == ()
+    for given_, wanted in (
+        ("numbers=en", NumbersConfig(language="en")),
+        ("numbers=de-AT", NumbersConfig(language="de-AT")),
+        ("numbers=own.toml", NumbersConfig(table=str(tmp_path / "own.toml"))),
+        ("numbers=./en", NumbersConfig(table=str(tmp_path / "en"))),
+    ):
+        assert named_stages(given_, None).numbers == wanted
+    assert named_stages("numbers=en", recipe).numbers == NumbersConfig(language="en")  # in place of its table
+    (tmp_path / "en").mkdir()  # such as that of a corpus
+    assert named_stages("numbers=en", None).numbers.language == "en"
+    (tmp_path / "en").rmdir()
+    (tmp_path / "en").write_text("", encoding="utf-8")
+    assert named_stages("numbers=en", None).numbers == NumbersConfig(table=str(tmp_path / "en"))
     assert named_stages("numbers", None) == PostConfig(stages=("numbers",))
 
 

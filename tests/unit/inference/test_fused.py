@@ -387,6 +387,24 @@ def test_an_internal_model_is_refused_before_anything_is_read(
         tune_language_model(own, lm, corpus.split("dev"), searches, split="dev")
 
 
+def test_an_internal_weight_is_that_of_the_caller_or_the_recipe(
+    recognizer: Recognizer, corpus: Corpus, lm: Path, tmp_path: Path
+) -> None:
+    search = {"kind": "transducer_greedy", "language_model": {"internal_weight": 0.2}}
+    own = Recognizer.load(other_model(tmp_path / "model", {"transducer": TRANSDUCER}, search), device="cpu")
+    add_help(own, SearchHelp(language_model=lm))
+    assert own.search_config.language_model.internal_weight == 0.2
+    told = add_help(own, SearchHelp(language_model=lm, weight=0.5, internal_weight=0.4))
+    assert told[-1] == "What the recogniser itself knows of text is taken off: weight 0.4."
+    assert own.search_config.language_model.internal_weight == 0.4
+    assert "internal" in own.readings(corpus.split("dev")[0].audio)[0].parts
+    add_help(own, SearchHelp(language_model=lm, weight=0.5, internal_weight=0.0))
+    assert "internal" not in own.readings(corpus.split("dev")[0].audio)[0].parts
+    with pytest.raises(UsageError, match="--internal-weight does nothing in greedy"):
+        add_help(recognizer, SearchHelp(language_model=lm, internal_weight=0.4))
+    assert recognizer.scorers.language_model is None  # what was refused has changed nothing
+
+
 def test_a_transducer_with_durations_cannot_be_tuned(corpus: Corpus, lm: Path, tmp_path: Path) -> None:
     heads = {"transducer": TRANSDUCER | {"durations": [0, 1, 2], "loss": "full"}}
     own = Recognizer.load(other_model(tmp_path / "model", heads, {"kind": "transducer_greedy"}), device="cpu")

@@ -2,102 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
-import threading
-import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
-from firstwords.errors import CheckpointError, UsageError
+from firstwords.errors import RemoteError, UsageError
 from firstwords.lm.llm_remote import RemoteConfig, RemoteLlm
-
-
-def log_prob(token: str) -> float:
-    return -0.25 * len(token)
-
-
-class Server(ThreadingHTTPServer):
-    """A language model of one rule: a token (a word with the white space before it) costs 1/4 a letter."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.requests: list[tuple[str, dict[str, str], dict[str, Any]]] = []
-        self.faults: list[int] = []  # statuses to answer before anything else
-        self.answer: Any = None  # in place of the right one
-        self.said = "2"
-        self.wait = 0.0
-        self.more = False  # a token after the text, and choices in reverse
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/v1"
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def log_message(self, *args: Any) -> None:
-        pass
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.requests.append((self.path, dict(self.headers), body))
-        time.sleep(self.server.wait)
-        if self.server.faults:
-            status = self.server.faults.pop(0)
-            self.send_response(status)
-            self.send_header("Location", "http://127.0.0.1:9/elsewhere")
-            self.end_headers()
-            self.wfile.write(b"the reason\nand more")
-            return
-        answer = self.server.answer
-        if answer is None:
-            answer = self.completions(body) if self.path.endswith("/v1/completions") else self.chat()
-        content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def completions(self, body: dict[str, Any]) -> dict[str, Any]:
-        choices = [self.echo(i, prompt) for i, prompt in enumerate(body["prompt"])]
-        return {"choices": choices[::-1] if self.server.more else choices}
-
-    def echo(self, index: int, prompt: str) -> dict[str, Any]:
-        tokens: list[str] = []
-        for letter in prompt:
-            if letter.isspace() or not tokens:
-                tokens.append(letter)
-            else:
-                tokens[-1] += letter
-        if self.server.more:
-            tokens.append(" more")
-        offsets = [sum(map(len, tokens[:i])) for i in range(len(tokens))]
-        values = [None, *(log_prob(t) for t in tokens[1:])]
-        return {
-            "index": index,
-            "logprobs": {"tokens": tokens, "text_offset": offsets, "token_logprobs": values},
-        }
-
-    def chat(self) -> dict[str, Any]:
-        return {"choices": [{"index": 0, "message": {"role": "assistant", "content": self.server.said}}]}
+from remote_server import Server, serving
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    server = Server()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serving() as server:
+        yield server
 
 
 def remote(server: Server, **changes: Any) -> tuple[RemoteLlm, list[str]]:
@@ -130,7 +49,7 @@ def test_without_a_prompt_and_in_requests_of_few(server: Server) -> None:
     llm, _ = remote(server, texts_per_request=2)
     texts = [f"word{i} x" for i in range(5)]
     # The separator is the first token, and the one that begins with it has no log-probability: refused.
-    with pytest.raises(CheckpointError, match="no log-probabilities"):
+    with pytest.raises(RemoteError, match="no log-probabilities"):
         llm.score(["word"])
     server.requests.clear()
     llm.score(texts, "p")
@@ -147,8 +66,11 @@ def test_nothing_is_sent_unless_allowed_and_what_is_sent_is_said_before(server: 
     llm.choose(["a", "b"])
     assert len(said) == 1
     assert said[0].startswith(
-        f"0 sent: Sent to {server.url} (a server on this machine): the prompt, and the "
+        f"0 sent: Sent to {server.url} (a server on this machine): the name of the model (tiny), "
     )
+    assert "the prompt, and the readings of every utterance as text" in said[0]
+    assert "Audio, file names and transcripts to compare with are not sent." in said[0]
+    assert "the key in" not in said[0]
     far: list[str] = []
     settings = {"enabled": True, "model": "m", "url": "http://asr.example/v1"}
     llm = RemoteLlm(RemoteConfig.model_validate(settings), far.append)
@@ -181,7 +103,7 @@ def test_a_busy_server_is_asked_again(server: Server) -> None:
     assert llm.score(["b"], "p")[0].log_prob == -0.5
     assert len(server.requests) == 4
     server.faults = [503] * 9
-    with pytest.raises(CheckpointError, match="answers 503 Service Unavailable: the reason"):
+    with pytest.raises(RemoteError, match="answers 503 Service Unavailable: the reason"):
         llm.score(["c"], "p")
     assert len(server.requests) == 8
 
@@ -192,7 +114,7 @@ def test_a_busy_server_is_asked_again(server: Server) -> None:
 def test_refusals_are_not_repeated(server: Server, status: int, mend: str) -> None:
     llm, _ = remote(server)
     server.faults = [status] * 5
-    with pytest.raises(CheckpointError, match=f"answers {status}") as caught:
+    with pytest.raises(RemoteError, match=f"answers {status}") as caught:
         llm.score(["b"], "p")
     assert mend in caught.value.mend
     assert len(server.requests) == 1
@@ -201,10 +123,10 @@ def test_refusals_are_not_repeated(server: Server, status: int, mend: str) -> No
 def test_no_answer(server: Server) -> None:
     llm, _ = remote(server, timeout=0.05, retries=1)
     server.wait = 0.3
-    with pytest.raises(CheckpointError, match="does not answer: "):
+    with pytest.raises(RemoteError, match="does not answer: "):
         llm.score(["b"], "p")
     closed, _ = remote(server, url="http://127.0.0.1:9/v1", retries=0)
-    with pytest.raises(CheckpointError, match="does not answer"):
+    with pytest.raises(RemoteError, match="does not answer"):
         closed.score(["b"], "p")
 
 
@@ -240,7 +162,7 @@ RIGHT = {"tokens": ["p", "\nb"], "text_offset": [0, 1], "token_logprobs": [None,
 def test_answers_that_make_no_sense(server: Server, answer: Any) -> None:
     llm, _ = remote(server, retries=0)
     server.answer = answer
-    with pytest.raises(CheckpointError) as caught:
+    with pytest.raises(RemoteError) as caught:
         llm.score(["b"], "p")
     assert caught.value.mend
     server.answer = {"choices": [{"index": 0, "logprobs": RIGHT}]}
@@ -262,7 +184,7 @@ def test_the_key_comes_from_the_environment_and_is_never_shown(
     llm.score(["b"], "p")
     assert server.requests[0][1]["Authorization"] == "Bearer s3cret"
     server.faults = [401]
-    with pytest.raises(CheckpointError) as caught:
+    with pytest.raises(RemoteError) as caught:
         llm.score(["c"], "p")
     assert "s3cret" not in f"{caught.value}{said}{llm.config}"
     monkeypatch.delenv("MY_KEY")
@@ -281,3 +203,31 @@ def test_addresses(url: str) -> None:
 def test_a_guess_of_tokens() -> None:
     llm = RemoteLlm(RemoteConfig(model="m", enabled=True), print)
     assert [llm.token_count(text) for text in ("", "a", "abcd", "abcde", "ሰላም")] == [0, 1, 1, 2, 3]
+
+
+@pytest.mark.parametrize("status", [400, 404, 501])
+def test_a_server_without_scores_is_asked_to_choose(server: Server, status: int) -> None:
+    llm, said = remote(server)
+    assert llm.gives_scores("p")
+    assert [body["prompt"][0] for _, _, body in server.requests] == ["p\none two three"]
+    server.faults = [status]
+    assert not llm.gives_scores("p")
+    assert server.requests[-1][0] == "/v1/chat/completions"
+    server.faults = [status, 404]
+    with pytest.raises(RemoteError, match="answers 404"):
+        llm.gives_scores("p")
+    server.faults = [401]
+    with pytest.raises(RemoteError, match="answers 401"):  # no key is no sign of what it can do
+        llm.gives_scores("p")
+    assert len(said) == 1
+
+
+def test_a_proxy_is_named_without_its_password(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://me:s3cret@proxy.example:3128")
+    said: list[str] = []
+    settings = {"enabled": True, "model": "m", "url": "http://asr.example/v1"}
+    RemoteLlm(RemoteConfig.model_validate(settings), said.append)._announce()
+    assert "by way of the proxy proxy.example:" in said[0]
+    assert "s3cret" not in said[0]

@@ -13,11 +13,11 @@ import pytest
 
 from firstwords.errors import TextError
 from firstwords.lm.language_model import NgramHeader, NgramLanguageModel, word_check
-from firstwords.lm.ngram import NgramModel
+from firstwords.lm.ngram import SPECIAL, Level, NgramModel
 from firstwords.lm.ngram_arpa import read_arpa, write_arpa
-from firstwords.lm.ngram_text import Line
+from firstwords.lm.ngram_text import Line, splitter
 from firstwords.lm.perplexity import measure_perplexity, score_sentences
-from small_ngrams import draw_text, estimate, prob
+from small_ngrams import draw_text, estimate, prob, train
 
 DATA = Path(__file__).parents[2] / "golden" / "data"
 SMALL = r"""\data\
@@ -139,6 +139,12 @@ def test_contexts_that_were_pruned_away_change_nothing(tmp_path: Path) -> None:
         ("-0.5\ta b\t-0.2\n", "", 17, "2 2-grams, but the head of the file counts 3"),
         ("-0.5\ta b", "nan\ta b", 15, "log10 probability is nan, which is not finite"),
         ("a b\t-0.2", "a b\t-inf", 15, "backoff is -inf, which is not finite"),
+        ("a b\t-0.2", "a b\t1e300", 15, "backoff is 1e300, which is too large"),
+        ("a b\t-0.2", "a b\t-1e39", 15, "backoff is -1e39, which is too large"),
+        ("a b\t-0.2", "a b\t150", 15, "backoff is 150: a probability times 10 to that power is none"),
+        ("-0.5\ta b", "-1e39\ta b", 15, "log10 probability is -1e39, which is too large"),
+        ("-0.9\tb", "-0.9\t \u0301", 11, "the word ' \u0301' holds a space"),
+        ("-0.5\ta b", "-0.5\ta  \u0301", 15, "the word ' \u0301' holds a space"),
         ("-0.5\ta b", "0.5\ta b", 15, "above 0"),
         ("-0.5\ta b", "x\ta b", 15, "expected a log10 probability, found 'x'"),
         ("a b\t-0.2", "a c\t-0.2", 15, "'c' is none of the unigrams"),
@@ -157,6 +163,27 @@ def test_faults_are_named_with_their_line(tmp_path: Path, change: str, to: str, 
     path = write(tmp_path / "bad.arpa", SMALL.replace(change, to, 1))
     with pytest.raises(TextError, match=rf"^line {line} of '.*bad\.arpa': .*{re.escape(says)}"):
         read_arpa(path)
+
+
+def test_backoffs_above_0_are_in_order(tmp_path: Path) -> None:
+    """Katz smoothing (SRILM) gives such where what is seen after a context is rarely seen elsewhere."""
+    model = read_arpa(write(tmp_path / "x.arpa", SMALL.replace("a b\t-0.2", "a b\t0.2")))
+    assert log10(model, "a b", "a") == pytest.approx(0.2 - 0.3 - 0.6, abs=1e-6)
+
+
+def test_a_mark_on_a_space_is_two_letters(tmp_path: Path) -> None:
+    """As the recogniser's tokenizer has it; as one it would be two words of the file, or another one."""
+    text = "a \u0301b"
+    assert splitter("char")(text) == ["a", "\u2581", "\u0301", "b"]
+    assert splitter("char")("\u0600 a\r\n") == ["\u0600", "\u2581", "a", "\u2581"]
+    model = train([text, "ab"], "char", 3).model
+    write_arpa(tmp_path / "x.arpa", model)
+    again = read_arpa(tmp_path / "x.arpa")
+    assert set(again.words) == set(model.words)
+    old = NgramModel([*SPECIAL, " \u0301"], [Level(*(values[:4] for values in model.level(1)))])
+    with pytest.raises(TextError, match="holds white space"):
+        write_arpa(tmp_path / "old.arpa", old)
+    assert not (tmp_path / "old.arpa").exists()
 
 
 def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:

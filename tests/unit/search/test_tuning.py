@@ -58,12 +58,23 @@ def test_of_equals_the_least_is_taken() -> None:
 
 @pytest.mark.parametrize("split", ["test", "Test", "test-clean", "fr_test", "test2", "dev+test"])
 def test_test_is_refused(split: str) -> None:
+    for any_split in (False, True):
+        with pytest.raises(SearchError, match="not tuned on"):
+            tune(lambda _: ["a"], ["a"], split=split, any_split=any_split)
+
+
+@pytest.mark.parametrize(
+    "split",
+    ["train", "training", "train-clean-100", "eval", "eval92", "fr_eval", "evaluation", "latest", "all"],
+)
+def test_what_is_no_dev_is_refused_unless_it_is_meant(split: str) -> None:
     with pytest.raises(SearchError, match="not tuned on"):
         tune(lambda _: ["a"], ["a"], split=split)
+    assert tune(lambda _: ["a"], ["a"], split=split, any_split=True).rate.errors == 0
 
 
-@pytest.mark.parametrize("split", ["dev", "validation", "latest", "contest"])
-def test_what_is_not_test_is_taken(split: str) -> None:
+@pytest.mark.parametrize("split", ["dev", "validation", "valid2", "dev-clean", "fr_dev", "val", "tuning"])
+def test_what_is_dev_is_taken(split: str) -> None:
     assert tune(lambda _: ["a"], ["a"], split=split).rate.errors == 0
 
 

@@ -5,6 +5,7 @@
     model.safetensors    weights, and how often each unit was seen; its header names the files it belongs to
     tokenizer/           unit = "piece": the tokenizer whose pieces these are
     recipe.toml          how it was trained
+    compared.toml        with which dev and test its text was compared (lm/compared.py)
     resume/              training only; delete freely
 
 Ids of pieces are those of the tokenizer. A model of letters has ids of its own, of which 1 is <unk>: the
@@ -28,6 +29,7 @@ from torch import Tensor
 from firstwords.config import Config, dump_config
 from firstwords.errors import CheckpointError
 from firstwords.files import staged, write_atomically
+from firstwords.lm.compared import COMPARED, Compared, write_compared
 from firstwords.lm.language_model import (
     COPY_AGAIN,
     HEADER,
@@ -182,8 +184,12 @@ def build_network(config: LstmLmConfig | TransformerLmConfig, vocabulary: int) -
             return TransformerLm(config, vocabulary)
 
 
-def save_neural(folder: Path, lm: NeuralLanguageModel) -> None:
-    """Write (or replace) the folder of a language model: all of it, or WriteError and nothing."""
+def save_neural(folder: Path, lm: NeuralLanguageModel, compared: Compared | None = None) -> None:
+    """Write (or replace) the folder of a language model: all of it, or WriteError and nothing.
+
+    Args:
+        compared: what its text was compared with; None: not known.
+    """
     from safetensors.torch import save
 
     header = dump_config(lm.header).encode()
@@ -191,7 +197,9 @@ def save_neural(folder: Path, lm: NeuralLanguageModel) -> None:
     weights = {name: value.detach().cpu().contiguous() for name, value in lm.network.state_dict().items()}
     weights[SEEN] = torch.from_numpy(lm.seen)
     content = save(weights, metadata={"fingerprint": fingerprint(header, words)})
-    with staged(folder, last=(WEIGHTS,)) as new:
+    with staged(folder, last=(WEIGHTS,), gone=() if compared else (COMPARED,)) as new:
+        if compared is not None:
+            write_compared(new, compared)
         write_atomically(new / HEADER, header)
         write_atomically(new / WORDS, words)
         if lm.tokenizer is not None:

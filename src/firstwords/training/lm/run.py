@@ -211,7 +211,7 @@ class _Session:
 
         def publish(validation: Validation, step: int) -> None:
             del validation, step
-            save_neural(self.folder, lm)
+            save_neural(self.folder, lm, texts.compared)
 
         run = Run(
             folder=self.folder / RESUME,

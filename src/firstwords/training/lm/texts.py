@@ -18,6 +18,7 @@ from jaxtyping import Int64
 
 from firstwords.data.manifest import MANIFEST, load_corpus
 from firstwords.errors import TextError
+from firstwords.lm.compared import Compared, compared_with
 from firstwords.lm.neural.folder import MARK, UNKNOWN
 from firstwords.lm.ngram import BEGIN, SPECIAL
 from firstwords.lm.ngram_text import (
@@ -75,6 +76,7 @@ class Texts:
     empty: int
     leaks: Leaks
     held_out: bool  # dev was a part of the text
+    compared: Compared
 
     @property
     def fingerprint(self) -> str:
@@ -99,7 +101,8 @@ def read_texts(sources: Sources, recipe: LmRecipe, tokenizer: Tokenizer | None) 
     exclude = list(sources.exclude)
     if sources.dev is not None and (sources.dev / MANIFEST).is_file():
         exclude.append(sources.dev)  # its test must not be learned either
-    held = held_out(measured_corpora(files, exclude), normalize)
+    corpora = measured_corpora(files, exclude)
+    held = held_out(corpora, normalize)
     dev: TrainingText | None = None
     if sources.dev is not None:
         lines = list(_dev_lines(sources.dev))
@@ -125,6 +128,7 @@ def read_texts(sources: Sources, recipe: LmRecipe, tokenizer: Tokenizer | None) 
         train.empty,
         train.leaks,
         held_out=dev is None,
+        compared=compared_with(corpora, train.leaks.count, sources.leaks),
     )
 
 
