@@ -40,7 +40,7 @@ from firstwords.scoring.significance import Interval
 JSON, HTML = "compression.json", "report.html"
 LENGTHS = (5.0, 15.0)  # seconds
 ROUNDS = 3
-MINUTES = "minutes"  # the setting of a step that says how long its training took
+MINUTES = ("minutes", "tune")  # settings of a step that say how long its training took
 Say = Callable[[str], None]
 
 
@@ -177,8 +177,9 @@ def joined(parts: Sequence[Comparison]) -> Comparison:
 
 
 def _minutes(settings: dict[str, Any]) -> float:
-    value = settings.get(MINUTES)
-    return float(value) if isinstance(value, int | float) else 0.0
+    """Of training: 'minutes' of prune, low-rank and distil, 'tune' of quantize."""
+    found = (settings.get(name) for name in MINUTES)
+    return sum(float(value) for value in found if isinstance(value, int | float))
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
