@@ -50,6 +50,7 @@ def run(
     from firstwords.compression.target import Target
     from firstwords.data.manifest import load_corpus
     from firstwords.device import choose_device
+    from firstwords.model.checkpoint import require_files
     from firstwords.report.compression import ROUNDS, joined, save_comparison
     from firstwords.report.evaluate_model import utterances_of
     from firstwords.training.progress import Progress
@@ -60,6 +61,7 @@ def run(
             mend="Use dev, and 'firstwords evaluate' on test once.",
         )
     limits = Target.parse(target)
+    require_files(model)
     progress = Progress()
     heard = load_corpus(corpus)
     utterances_of(heard, split)  # refuses a split that is not there before anything is written
