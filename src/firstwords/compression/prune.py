@@ -176,14 +176,15 @@ def prune_model(
     return PruneResult(to, before, after, counts)
 
 
-def most_share(source: Path) -> float:
-    """The largest share of a model's parameters that can be cut; 0 where nothing is known to go."""
-    model = load_model(source, device="cpu").model
+def most_share(source: Path) -> tuple[float, str]:
+    """The largest share of a model's parameters that can be cut; 0, and why, where nothing is known to go."""
+    start = load_model(source, device="cpu")
     try:
-        groups = _groups(model, KINDS, source)
-    except (UsageError, CheckpointError):
-        return 0.0
-    return 1 - smallest(model, groups, floors(groups)) / model.num_parameters
+        require_exit_last(start, "prune")
+        groups = _groups(start.model, KINDS, source)
+    except (UsageError, CheckpointError) as error:
+        return 0.0, error.what
+    return 1 - smallest(start.model, groups, floors(groups)) / start.model.num_parameters, ""
 
 
 def said(standing: Standing) -> str:

@@ -328,8 +328,8 @@ def circumstances(comparison: Comparison) -> str:
     )
 
 
-def page_of(comparison: Comparison) -> Page:
-    """Comparison -> the page."""
+def page_of(comparison: Comparison, course: Sequence[str] = ()) -> Page:
+    """Comparison -> the page; ``course``: how a search among them went, in sentences."""
     longest = max(comparison.variants[0].seconds)
     plots = [
         scatter_chart(
@@ -361,12 +361,15 @@ def page_of(comparison: Comparison) -> Page:
         ),
         section("Which one to take", *plots),
     )
+    if course:
+        page.add(section("How the search went", *course))
     return page
 
 
-def save_comparison(comparison: Comparison, folder: Path) -> Path:
-    """Write numbers and page, all or nothing -> the page's path."""
+def save_comparison(comparison: Comparison, folder: Path, course: Sequence[str] = ()) -> Path:
+    """Write numbers, page and the course of a search, all or nothing -> the page's path."""
+    values = record(comparison) | ({"course": list(course)} if course else {})
     with staged(folder, last=(HTML,)) as new:
-        write_atomically(new / JSON, json.dumps(record(comparison), indent=1, ensure_ascii=False) + "\n")
-        page_of(comparison).save(new / HTML)
+        write_atomically(new / JSON, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+        page_of(comparison, course).save(new / HTML)
     return folder / HTML
