@@ -17,6 +17,7 @@ from firstwords.cli.main import app
 from firstwords.errors import CheckpointError, DependencyError, FirstwordsError, UsageError
 from firstwords.export import make, parity
 from firstwords.export.decode import OnnxReader, RuntimeReader, TorchReader, collapse, tail_samples, windows
+from firstwords.export.gated import prove_and_place
 from firstwords.export.make import Made, make_bundle
 from firstwords.export.sherpa import has_sherpa, read_with_sherpa, shown
 from firstwords.model.checkpoint import load_model
@@ -69,6 +70,9 @@ def test_a_passed_gate_of_enough_utterances_writes_a_card(
     assert gate.tokens > 20
     written = json.loads((made.folder / "parity.json").read_text(encoding="utf-8"))
     assert written["passed"]
+    assert written["sherpa_onnx"] == "not installed"
+    assert any("sherpa-onnx was not compared: it was not installed" in line for line in said)
+    assert any('pip install "firstwords[export]"' in line for line in said)
     assert {row["engine"] for row in written["rows"]} >= {"PyTorch", "onnxruntime"}
     card = (made.folder / "card.md").read_text(encoding="utf-8")
     assert "streaming transducer" in card
@@ -77,6 +81,7 @@ def test_a_passed_gate_of_enough_utterances_writes_a_card(
     assert f"20 sounds without transcripts, each read by {engines}:" in card
     assert f"| read alike by | {engines} |" in card
     assert "sherpa-onnx, which was not installed" in card
+    assert "sherpa-onnx was not compared" in card
     assert "sherpa-onnx" not in engines
 
 
@@ -148,6 +153,82 @@ def test_the_command(model: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     names = {path.name for path in (tmp_path / "b").iterdir()}
     assert names == {"bundle.json", "card.md", "features.onnx", "model.onnx", "parity.json", "tokens.txt"}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def prove(made: Made, to: Path) -> Made:
+    """As the command does, with a bundle that was made before."""
+
+    def make(place: Path) -> Made:
+        shutil.copytree(made.folder, place, dirs_exist_ok=True)
+        return replace(made, folder=place)
+
+    clips = [parity.Clip(talk(0.8, seed=seed), None) for seed in range(20)]
+    return prove_and_place(make, to, clips)[0]
+
+
+def test_an_earlier_bundle_stays_until_a_new_one_has_passed(
+    bundles: dict[str, Made], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parity, "has_sherpa", lambda: False)
+    monkeypatch.chdir(tmp_path)
+    place = Path("b")
+    prove(bundles["streaming transducer"], place)
+    good = contents(place)
+    assert {"card.md", "parity.json", "encoder.onnx"} <= good.keys()
+    other = load_model(make_causal_model(tmp_path / "other", seed=8), device="cpu")
+    with pytest.raises(CheckpointError, match="The bundle in 'b' is as it was") as refused:
+        prove(replace(bundles["ctc"], loaded=other), place)
+    assert contents(place) == good
+    failed = tmp_path / "b.unproven"
+    assert f"the new one is in '{failed}'" in refused.value.what
+    assert not json.loads((failed / "parity.json").read_text(encoding="utf-8"))["passed"]
+    assert "card.md" not in contents(failed)
+    assert prove(bundles["ctc"], place).folder == place
+    new = contents(place)
+    assert new.keys() == {*contents(bundles["ctc"].folder), "card.md", "parity.json"}
+    assert "encoder.onnx" not in new
+    assert not failed.exists()
+
+
+def test_a_bundle_that_failed_is_replaced_by_one_that_fails(
+    bundles: dict[str, Made], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parity, "has_sherpa", lambda: False)
+    other = load_model(make_causal_model(tmp_path / "other", seed=8), device="cpu")
+    for kind in ("ctc", "streaming ctc"):
+        with pytest.raises(CheckpointError, match="does not read what the model reads"):
+            prove(replace(bundles[kind], loaded=other), tmp_path / "b")
+        assert facts_of(replace(bundles[kind], folder=tmp_path / "b")) == facts_of(bundles[kind])
+        assert not (tmp_path / "b.unproven").exists()
+
+
+def test_an_export_that_is_stopped_leaves_the_earlier_bundle(
+    bundles: dict[str, Made], tmp_path: Path
+) -> None:
+    shutil.copytree(bundles["ctc"].folder, tmp_path / "b")
+    before = contents(tmp_path / "b")
+
+    def make(place: Path) -> Made:
+        place.mkdir()
+        (place / "model.onnx").write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prove_and_place(make, tmp_path / "b")
+    assert contents(tmp_path / "b") == before
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_chunk_without_a_stream_is_refused(model: Path, tmp_path: Path) -> None:
+    command = ["export", str(model), "--to", str(tmp_path / "b"), "--chunk-ms", "640"]
+    refused = CliRunner().invoke(app, command).exception
+    assert isinstance(refused, UsageError)
+    assert "--streaming is not given" in refused.what
+    assert not (tmp_path / "b").exists()
 
 
 @pytest.mark.parametrize("chunk", ["nan", "inf", "1e300", "60001", "0", "-5"])
