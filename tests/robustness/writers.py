@@ -292,7 +292,8 @@ def folds(home: Path, made: Path) -> None:
 
 def a_bundle(folder: Path) -> Path:
     (folder / "bundle").mkdir(parents=True)
-    for name, content in {"bundle.json": "{}", "model.onnx": "new", "parity.json": "{}"}.items():
+    listed = '{"files": {"model.onnx": {}}}'
+    for name, content in {"bundle.json": listed, "model.onnx": "new", "parity.json": "{}"}.items():
         (folder / "bundle" / name).write_text(content)
     return folder / "bundle"
 

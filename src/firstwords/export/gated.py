@@ -9,6 +9,7 @@ An earlier bundle that did not pass its own gate is no better, and is replaced.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,7 +19,7 @@ from firstwords.errors import CheckpointError
 from firstwords.export.bundle import BUNDLE, gate_warning, is_bundle
 from firstwords.export.make import Made
 from firstwords.export.parity import Clip, Gate, check_bundle_of
-from firstwords.export.write import of_before, refuse_other_folders
+from firstwords.export.write import own_files, refuse_other_folders
 from firstwords.files import staged
 
 UNPROVEN = ".unproven"
@@ -48,28 +49,40 @@ def prove_and_place(
     whole = to.resolve()
     aside = whole.with_name(whole.name + UNPROVEN)
     refuse_other_folders(aside)
-    kept = False
+    of_before = aside.exists()  # an attempt that failed, which a model that cannot be read shall not cost
     try:
         made = make(aside)
-        try:
-            gate = check_bundle_of(made, clips, long=long, report=report)
-        except CheckpointError as error:
-            kept = True
-            raise CheckpointError(
-                f"{error.what} The bundle in '{to}' is as it was; the new one is in '{aside}'.",
-                mend=error.mend,
-            ) from None
-        replace_bundle(aside, to)
-    finally:
-        if not kept:
+    except BaseException:
+        if not of_before:
             shutil.rmtree(aside, ignore_errors=True)
+        raise
+    try:
+        gate = check_bundle_of(made, clips, long=long, report=report)
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"{error.what} The bundle in '{to}' is as it was; the new one is in '{aside}'.",
+            mend=error.mend,
+        ) from None
+    except BaseException:
+        _discard(aside)
+        raise
+    replace_bundle(aside, to)
+    _discard(aside)
     return replace(made, folder=to), gate
 
 
 def replace_bundle(new: Path, to: Path) -> None:
     """All files of a bundle over those of an earlier one, bundle.json last, or none of them."""
-    files = [path for path in sorted(new.iterdir()) if path.is_file()]
-    gone = [name for name in of_before(to) if name not in {path.name for path in files}]
+    files = own_files(new)
+    gone = [name for name in own_files(to) if name not in files]
     with staged(to, last=[BUNDLE], gone=gone) as place:
-        for path in files:
-            shutil.copyfile(path, place / path.name)
+        for name in files:
+            shutil.copyfile(new / name, place / name)
+
+
+def _discard(bundle: Path) -> None:
+    """Its files, and the folder, unless somebody put something into it."""
+    with contextlib.suppress(OSError):
+        for name in own_files(bundle):
+            (bundle / name).unlink()
+        bundle.rmdir()

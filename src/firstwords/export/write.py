@@ -86,16 +86,16 @@ def describe(
 def write_bundle(folder: Path, facts: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
     """Put the files in their places, bundle.json last; a card or report of an earlier bundle goes."""
     own = {*files, BUNDLE}
-    gone = [name for name in of_before(folder) if name not in own]
+    gone = [name for name in own_files(folder) if name not in own]
     with staged(folder, last=[BUNDLE], gone=gone) as new:
         for name, content in files.items():
             (new / name).write_bytes(content)
         (new / BUNDLE).write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-def of_before(folder: Path) -> list[str]:
-    """Files in this folder that belong to the bundle there and that another one may not have."""
-    names = (CARD, PARITY, TABLE, *_graphs_of_before(folder))
+def own_files(folder: Path) -> list[str]:
+    """Files of the bundle in this folder; what somebody else put there is none of them."""
+    names = (TOKENS, CARD, PARITY, TABLE, *_graphs_of_before(folder), BUNDLE)
     return [name for name in names if (folder / name).is_file()]
 
 

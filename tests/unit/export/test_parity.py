@@ -184,6 +184,7 @@ def test_an_earlier_bundle_stays_until_a_new_one_has_passed(
         prove(replace(bundles["ctc"], loaded=other), place)
     assert contents(place) == good
     failed = tmp_path / "b.unproven"
+    (failed / "notes.txt").write_text("mine")
     assert f"the new one is in '{failed}'" in refused.value.what
     assert not json.loads((failed / "parity.json").read_text(encoding="utf-8"))["passed"]
     assert "card.md" not in contents(failed)
@@ -191,7 +192,7 @@ def test_an_earlier_bundle_stays_until_a_new_one_has_passed(
     new = contents(place)
     assert new.keys() == {*contents(bundles["ctc"].folder), "card.md", "parity.json"}
     assert "encoder.onnx" not in new
-    assert not failed.exists()
+    assert contents(failed) == {"notes.txt": b"mine"}
 
 
 def test_a_bundle_that_failed_is_replaced_by_one_that_fails(
