@@ -83,6 +83,11 @@ def test_figures_by_hand(
     assert "http:" not in html
     assert "https:" not in html
     assert len(rows(found)[0]) == len(compression.headers(found))
+    assert "How the search went" not in html
+    ended = "Ended because no other way is left."
+    searched = save_comparison(found, tmp_path / "searched", course=["Wanted: size<1MB.", ended])
+    assert json.loads((tmp_path / "searched" / "compression.json").read_text())["course"][-1] == ended
+    assert ended in searched.read_text()
 
 
 def test_minutes_of_training_are_those_of_all_steps(
