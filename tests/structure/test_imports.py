@@ -230,7 +230,8 @@ import pathlib, sys
 class Blocked:
     def find_spec(self, name, path=None, target=None):
         top = name.partition(".")[0]
-        if top not in sys.stdlib_module_names and top not in {("firstwords", *RUNTIME_NEEDS)!r}:
+        known = top in sys.stdlib_module_names or top.startswith("_sysconfigdata")
+        if not known and top not in {("firstwords", *RUNTIME_NEEDS)!r}:
             raise ImportError(name + " is not there")
 sys.meta_path.insert(0, Blocked())
 from firstwords.audio.waveform import read
