@@ -211,7 +211,7 @@ def _conclude(done: Planned, progress: Progress, target: str) -> None:
     if not done.met:
         raise CompressionError(
             f'None of {len(done.attempts)} attempts keeps to "{target}". Nearest: {said(best.way)}; '
-            f"{'; '.join(map(str, best.broken))}.",
+            f"{'; '.join(map(str, best.broken))}. {done.ended}",
             mend=f"It is in '{done.folder}', the others in '{done.folder}/attempts'; the original is as it "
             "was. Give more --minutes or --attempts, or wider limits.",
         )
