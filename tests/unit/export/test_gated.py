@@ -1,4 +1,4 @@
-"""Where a bundle goes, by what the gate says; gate and exporter are stand-ins here (test_parity.py has both)."""
+"""Where a bundle goes, by what the gate says; gate and exporter are stand-ins here (test_parity.py)."""
 
 from __future__ import annotations
 
