@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar, cast
 
-import tomli_w
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from firstwords.errors import ConfigError
@@ -234,4 +233,6 @@ def _toml_value(text: str) -> Any:
 
 def dump_config(config: Config) -> str:
     """Settings -> TOML with every default written out (a setting that is None is left out)."""
+    import tomli_w  # for who writes settings; a bundle is read without
+
     return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))

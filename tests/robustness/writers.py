@@ -290,12 +290,39 @@ def folds(home: Path, made: Path) -> None:
     fold_model(made / "model", home / "small")
 
 
+def a_bundle(folder: Path) -> Path:
+    (folder / "bundle").mkdir(parents=True)
+    listed = '{"files": {"model.onnx": {}}}'
+    for name, content in {"bundle.json": listed, "model.onnx": "new", "parity.json": "{}"}.items():
+        (folder / "bundle" / name).write_text(content)
+    return folder / "bundle"
+
+
+def an_earlier_bundle(home: Path, _: Path) -> None:
+    earlier = {"bundle.json": '{"files": {"encoder.onnx": {}}}', "encoder.onnx": "old", "card.md": "old"}
+    for name, content in earlier.items():
+        (home / name).write_text(content)
+
+
+def replaces_bundle(home: Path, made: Path) -> None:
+    from firstwords.export.gated import replace_bundle
+
+    replace_bundle(made, home)
+
+
+def is_the_new_bundle(home: Path, made: Path) -> None:
+    found = {path.name: path.read_text() for path in home.iterdir()}
+    assert found == {path.name: path.read_text() for path in made.iterdir()}
+
+
 class _Copying:
     """Steps of compression that copy, and figures that fall with each."""
 
-    def reach(self, source: Path) -> float:
+    def reach(self, source: Path) -> Any:
+        from firstwords.compression.planner import Reach
+
         del source
-        return 0.5
+        return Reach(0.5)
 
     def prune(self, source: Path, to: Path, share: float) -> None:
         self.store(source, to, "fp32", round(100 * share))
@@ -595,6 +622,7 @@ WRITERS = [
     Writer("quantize", a_model_and_speech, quantizes, is_small),
     Writer("prune", a_model_and_speech, prunes, is_small, may_stay=is_begun),
     Writer("fold", a_model_with_norms, folds, is_small),
+    Writer("bundle over an earlier one", a_bundle, replaces_bundle, is_the_new_bundle, an_earlier_bundle),
     Writer("compress to a target", a_file_called_model, plans, is_planned, may_stay=is_begun),
     Writer(
         "first checkpoint", nothing, lambda home, _: Checkpoints(home).save(4, some_state(4)), is_checkpoint

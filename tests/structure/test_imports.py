@@ -78,6 +78,11 @@ NOT_IN_CORE = (
     *("torch", "jaxtyping", "regex", "jinja2", "safetensors", "sentencepiece", "kaldialign", "defusedxml"),
     *("onnx", "onnxscript", "transformers", "scipy"),
 )
+# And all that the runtime of bundles loads, where recordings have the rate of the model.
+RUNTIME_NEEDS = (
+    *("numpy", "onnxruntime", "soundfile", "_soundfile", "_soundfile_data", "_cffi_backend"),
+    *("pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection"),
+)
 TENSOR_USERS_IN_DATA = {"data.batch", "data.loader"}
 
 
@@ -207,6 +212,48 @@ assert not [name for name in sys.modules if name.partition(".")[0] in {NOT_IN_CO
     assert result.returncode == 0, result.stderr[-2000:]
     assert [line for line in result.stdout.splitlines() if line == "aeiuoa"] == ["aeiuoa"] * 4
     assert (tmp_path / "out" / "said.txt").read_text().strip() == "aeiuoa"
+
+
+def test_the_runtime_needs_little(tmp_path: Path) -> None:
+    """Recordings and streams where nothing else can be imported; another rate asks for soxr by name."""
+    import numpy as np
+
+    from firstwords.audio.waveform import write
+    from tone_bundle import make_tone_bundle
+    from tone_corpus import RATE, sing
+
+    make_tone_bundle(tmp_path / "offline")
+    make_tone_bundle(tmp_path / "streaming", "transducer", streaming=True)
+    write(tmp_path / "said.flac", sing("aei uoa", np.random.default_rng(0)), RATE)
+    script = f"""
+import pathlib, sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        known = top in sys.stdlib_module_names or top.startswith("_sysconfigdata")
+        if not known and top not in {("firstwords", *RUNTIME_NEEDS)!r}:
+            raise ImportError(name + " is not there")
+sys.meta_path.insert(0, Blocked())
+from firstwords.audio.waveform import read
+from firstwords.errors import DependencyError
+from firstwords.export.runtime import Runtime
+samples = read(pathlib.Path("said.flac")).samples
+print(Runtime.load("offline").transcribe("said.flac").text)
+stream = Runtime.load("streaming").stream()
+stream.accept(samples, {RATE})
+stream.finish()
+print(stream.text)
+try:
+    Runtime.load("offline").transcribe(samples, {RATE} // 2)
+except DependencyError as error:
+    print(error.what)
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    needed = f"Changing {RATE // 2} Hz into {RATE} Hz needs the package 'soxr'."
+    assert result.stdout.splitlines() == ["aeiuoa", "aeiuoa", needed]
 
 
 def test_nothing_imports_torchaudio_or_torchcodec() -> None:

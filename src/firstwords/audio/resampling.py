@@ -1,11 +1,16 @@
-"""Sample rates: soxr in blocks, with lengths that are exact to the sample."""
+"""Sample rates: soxr in blocks, with lengths that are exact to the sample.
+
+soxr is loaded when a rate is really changed: where recordings have the rate of the model, none is needed.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-import soxr
 
 from firstwords.audio.source import Samples
+from firstwords.errors import DependencyError
 
 
 class Resampler:
@@ -16,7 +21,9 @@ class Resampler:
 
     def __init__(self, from_rate: int, to_rate: int) -> None:
         self.from_rate, self.to_rate = from_rate, to_rate
-        self._stream = soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32", quality="HQ")
+        self._stream = _soxr(from_rate, to_rate).ResampleStream(
+            from_rate, to_rate, 1, dtype="float32", quality="HQ"
+        )
         self._taken = self._given = 0
 
     def push(self, samples: Samples) -> Samples:
@@ -31,6 +38,17 @@ class Resampler:
         rest = self._stream.resample_chunk(np.zeros(0, np.float32), last=True)
         left = max(0, resampled_length(self._taken, self.from_rate, self.to_rate) - self._given)
         return np.pad(rest, (0, max(0, left - len(rest))))[:left]
+
+
+def _soxr(from_rate: int, to_rate: int) -> Any:
+    try:
+        import soxr
+    except ImportError:
+        raise DependencyError(
+            f"Changing {from_rate} Hz into {to_rate} Hz needs the package 'soxr'.",
+            mend=f"pip install soxr, or give recordings of {to_rate} Hz.",
+        ) from None
+    return soxr
 
 
 def resample(samples: Samples, from_rate: int, to_rate: int) -> Samples:

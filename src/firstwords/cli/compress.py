@@ -19,9 +19,14 @@ from firstwords.cli import (
     compress_report,
 )
 from firstwords.cli.group import PlainGroup
-from firstwords.errors import UsageError
+from firstwords.errors import UsageError, quoted
 
 PLAN = "plan"
+HELP = """Make a trained model smaller: folder in, smaller folder out.
+
+'firstwords compress MODEL --corpus CORPUS --target LIMITS --to SMALL' chooses the steps by itself; all three
+options are needed. The commands below do one step each."""
+_NEEDED = {"--corpus": "CORPUS", "--target": '"size<1MB, cer<=+1.0"', "--to": "SMALL"}
 
 
 class _ModelFirst(PlainGroup):
@@ -36,13 +41,25 @@ class _ModelFirst(PlainGroup):
                     f"'{named}' is neither a model folder nor a step.",
                     mend=f"Did you mean firstwords compress {near[0]}?",
                 )
+            _require_all(named, args, ctx.help_option_names)
             args = [PLAN, *args]
         return super().parse_args(ctx, args)
 
 
-app = typer.Typer(
-    help="Make a trained model smaller: folder in, smaller folder out.", no_args_is_help=True, cls=_ModelFirst
-)
+def _require_all(model: str, args: list[str], helps: list[str]) -> None:
+    """UsageError that names every option that is missing, not one after the other."""
+    given = {a.partition("=")[0] for a in args}
+    missing = [f"{option} {value}" for option, value in _NEEDED.items() if option not in given]
+    if missing and given.isdisjoint(helps):
+        whole = " ".join(f"{option} {value}" for option, value in _NEEDED.items())
+        raise UsageError(
+            f"What shall become of '{model}' is not all said: {', '.join(missing)} missing.",
+            mend=f"firstwords compress {quoted(Path(model))} {whole}\n"
+            "  Single steps: firstwords compress --help",
+        )
+
+
+app = typer.Typer(help=HELP, no_args_is_help=True, cls=_ModelFirst)
 app.command(PLAN)(compress_plan.run)
 app.command("choose")(compress_plan.choose)
 app.command("prune")(compress_prune.run)

@@ -51,7 +51,13 @@ def distil(
 ) -> None:
     """Train a small model on a corpus and a large model's answers; Ctrl-C saves, the same command goes on."""
     from firstwords.compression.steps import note_distilled
+    from firstwords.data.manifest import load_corpus
+    from firstwords.model.checkpoint import require_files
 
+    require_files(teacher)  # what is wrong with model or corpus is said before anything is asked for
+    load_corpus(corpus)
+    if start is not None:
+        require_files(start)
     known = (to / "recipe.toml").is_file()
     if not known and recipe is None and size is None and start is None:
         raise UsageError(

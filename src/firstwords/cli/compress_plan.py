@@ -13,7 +13,7 @@ from firstwords.cli.training_options import Device
 from firstwords.errors import CompressionError, UsageError, quoted
 
 if TYPE_CHECKING:
-    from firstwords.compression.planner import Keep, Planned
+    from firstwords.compression.planner import Keep, Planned, Reach
     from firstwords.compression.target import Measures
     from firstwords.data.manifest import Corpus
     from firstwords.report.compression import Comparison, Variant
@@ -50,6 +50,7 @@ def run(
     from firstwords.compression.target import Target
     from firstwords.data.manifest import load_corpus
     from firstwords.device import choose_device
+    from firstwords.model.checkpoint import require_files
     from firstwords.report.compression import ROUNDS, joined, save_comparison
     from firstwords.report.evaluate_model import utterances_of
     from firstwords.training.progress import Progress
@@ -60,6 +61,7 @@ def run(
             mend="Use dev, and 'firstwords evaluate' on test once.",
         )
     limits = Target.parse(target)
+    require_files(model)
     progress = Progress()
     heard = load_corpus(corpus)
     utterances_of(heard, split)  # refuses a split that is not there before anything is written
@@ -71,7 +73,8 @@ def run(
     done = compress_to_target(model, to, limits, steps, most=attempts, settings=settings, say=progress.say)
     folders = [model, *(attempt.folder for attempt in done.attempts)]
     _tell(done, progress, split)
-    page = save_comparison(joined([steps.compared(folder) for folder in folders]), to / "report")
+    compared = joined([steps.compared(folder) for folder in folders])
+    page = save_comparison(compared, to / "report", course=[f"Wanted: {limits}.", *done.course])
     progress.say(f"Report: {page}")
     _conclude(done, progress, target)
 
@@ -85,8 +88,7 @@ def choose(
     split: Annotated[str, typer.Option("--split", help="Of the corpus, that errors are counted on.")] = "dev",
 ) -> None:
     """Of several models the most accurate that keeps to the limits of a device, or why none does."""
-    from firstwords.compression.planner import fitting
-    from firstwords.compression.target import Target
+    from firstwords.compression.target import Target, fitting
     from firstwords.data.manifest import load_corpus
     from firstwords.report.compression import compare_variants
     from firstwords.training.progress import Progress
@@ -140,10 +142,11 @@ class _Steps:
     original: Path
     progress: Progress
 
-    def reach(self, source: Path) -> float:
+    def reach(self, source: Path) -> Reach:
+        from firstwords.compression.planner import Reach
         from firstwords.compression.prune import most_share
 
-        return most_share(source)
+        return Reach(*most_share(source))
 
     def prune(self, source: Path, to: Path, share: float) -> None:
         from firstwords.compression.prune import Orders, prune_model
@@ -208,7 +211,7 @@ def _conclude(done: Planned, progress: Progress, target: str) -> None:
     if not done.met:
         raise CompressionError(
             f'None of {len(done.attempts)} attempts keeps to "{target}". Nearest: {said(best.way)}; '
-            f"{'; '.join(map(str, best.broken))}.",
+            f"{'; '.join(map(str, best.broken))}. {done.ended}",
             mend=f"It is in '{done.folder}', the others in '{done.folder}/attempts'; the original is as it "
             "was. Give more --minutes or --attempts, or wider limits.",
         )

@@ -54,6 +54,11 @@ def run(
     device: Device = "auto",
 ) -> None:
     """Cut the parts of a model that matter least; Ctrl-C saves, and the same command goes on."""
+    from firstwords.data.manifest import load_corpus
+    from firstwords.model.checkpoint import require_files
+
+    require_files(model)  # what is wrong with model or corpus is said before anything is asked for
+    load_corpus(corpus)
     if (minutes is None) == (not no_tuning):
         raise UsageError(
             "How long to train after the cuts is not said."

@@ -21,8 +21,11 @@ def run(
         bool, typer.Option("--streaming", help="Graphs that read speech chunk by chunk (causal models).")
     ] = False,
     chunk_ms: Annotated[
-        float, typer.Option("--chunk-ms", help="With --streaming: audio per step, in milliseconds.")
-    ] = 640.0,
+        float | None,
+        typer.Option(
+            "--chunk-ms", help="With --streaming: audio per step, in milliseconds; 640 where it is not said."
+        ),
+    ] = None,
     head: Annotated[str, typer.Option("--head", help="ctc or transducer, where a model has both.")] = "auto",
     check: Annotated[
         bool,
@@ -37,15 +40,22 @@ def run(
     from rich.console import Console
 
     from firstwords.errors import UsageError, quoted
+    from firstwords.export.gated import prove_and_place
     from firstwords.export.make import make_bundle
-    from firstwords.export.parity import check_bundle_of, material
+    from firstwords.export.parity import material
+    from firstwords.export.plan import CHUNK_MS
     from firstwords.model.checkpoint import RECIPE, require_files
     from firstwords.model.recipe import read_recipe
 
     console = Console(highlight=False, markup=False, soft_wrap=True, stderr=True)
     if head not in ("auto", "ctc", "transducer"):
         raise UsageError(f"--head {head}: there is no such head.", mend="Heads: auto, ctc, transducer.")
-    if not 0 < chunk_ms <= _LONGEST_CHUNK_MS:
+    if chunk_ms is not None and not streaming:
+        raise UsageError(
+            f"--chunk-ms {chunk_ms:g} is for graphs that read chunk by chunk, and --streaming is not given.",
+            mend="Add --streaming, or leave --chunk-ms out.",
+        )
+    if chunk_ms is not None and not 0 < chunk_ms <= _LONGEST_CHUNK_MS:
         raise UsageError(
             f"--chunk-ms {chunk_ms:g} must be above 0 and at most {_LONGEST_CHUNK_MS:g}.",
             mend="640 is usual.",
@@ -54,18 +64,39 @@ def run(
     if corpus is not None:  # what is wrong with it is said before minutes of work
         require_files(model)
         clips = material(read_recipe(model / RECIPE), corpus)
-    made = make_bundle(
-        model,
+    made, _ = prove_and_place(
+        lambda place: _told(
+            make_bundle(
+                model,
+                place,
+                kind=None if head == "auto" else head,
+                streaming=streaming,
+                int8=int8,
+                chunk_ms=CHUNK_MS if chunk_ms is None else chunk_ms,
+                report=console.print,
+            )
+        ),
         to,
-        kind=None if head == "auto" else head,
-        streaming=streaming,
-        int8=int8,
-        chunk_ms=chunk_ms,
+        clips,
+        long=check or corpus is not None,
         report=console.print,
     )
     _show(made)
-    check_bundle_of(made, clips, long=check or corpus is not None, report=console.print)
     console.print(f"Next: firstwords transcribe {quoted(to)} RECORDINGS")
+
+
+def _told(made: Made) -> Made:
+    """The same; what engines cannot do with it, and what it leaves behind, is said before it is compared."""
+    from rich.console import Console
+
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    if made.plan.alone:
+        console.print("For firstwords' own runtime only; sherpa-onnx cannot run this bundle:")
+        for reason in made.plan.alone:
+            console.print(f"  - {reason}")
+    for line in made.left_out:
+        console.print(line)
+    return made
 
 
 def _show(made: Made) -> None:
@@ -76,9 +107,3 @@ def _show(made: Made) -> None:
     console = Console(highlight=False, markup=False, soft_wrap=True)
     for name, size in made.sizes.items():
         console.print(f"{readable_size(size):>9}  {made.folder / name}")
-    if made.plan.alone:
-        console.print("For firstwords' own runtime only; sherpa-onnx cannot run this bundle:")
-        for reason in made.plan.alone:
-            console.print(f"  - {reason}")
-    for line in made.left_out:
-        console.print(line)

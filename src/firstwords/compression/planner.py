@@ -23,11 +23,11 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, get_args
+from typing import Literal, NamedTuple, Protocol, get_args
 
 from firstwords.compression.history import FILE as HISTORY
 from firstwords.compression.target import METRICS, Broken, Measures, Target, shown
-from firstwords.errors import CompressionError, FirstwordsError, UsageError
+from firstwords.errors import CompressionError, UsageError
 from firstwords.files import staged, write_atomically
 from firstwords.model.checkpoint import WEIGHTS, require_files
 
@@ -40,6 +40,7 @@ MOST_ATTEMPTS = 4
 MOST_CUT = 0.7
 _FINER = 0.05  # shares are multiples of it
 _MARGIN = 0.03  # of a limit, kept free
+_BY_CUTTING = ("parameters", "macs", "rtf")  # what falls with the parameters
 Say = Callable[[str], None]
 
 
@@ -64,11 +65,18 @@ class Way:
         return "-".join(parts)
 
 
+class Reach(NamedTuple):
+    """The largest share of a model's parameters that can be cut; where that is 0, why."""
+
+    share: float
+    why: str = ""
+
+
 class Steps(Protocol):
     """The steps of compression, folder in, folder out; each goes on where it was stopped."""
 
-    def reach(self, source: Path) -> float:
-        """The largest share of the parameters that can be cut at all."""
+    def reach(self, source: Path) -> Reach:
+        """How much can be cut at all."""
         ...
 
     def prune(self, source: Path, to: Path, share: float) -> None: ...
@@ -91,17 +99,32 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Planned:
-    """What came of it: all attempts, and the best of them, which is now the model in ``folder``."""
+    """What came of it: all attempts, and the best of them, which is now the model in ``folder``.
+
+    Args:
+        refused: ways that a step would not go, and its reason.
+        ended: why no more was tried, in a sentence.
+    """
 
     folder: Path
     original: Measures
     attempts: tuple[Attempt, ...]
     best: Attempt
+    refused: tuple[tuple[Way, str], ...] = ()
+    ended: str = ""
 
     @property
     def met(self) -> bool:
         """Whether the best one keeps to every limit."""
         return not self.best.broken
+
+    @property
+    def course(self) -> list[str]:
+        """What was tried, what came of it and why it ended, a sentence each."""
+        lines = [
+            f"{said(a.way)}: {'; '.join(map(str, a.broken)) or 'keeps to all limits'}." for a in self.attempts
+        ]
+        return [*lines, *(f"{said(way)}: not possible. {why}" for way, why in self.refused), self.ended]
 
 
 def compress_to_target(
@@ -129,9 +152,12 @@ def compress_to_target(
             raise UsageError(
                 f"--target: {limit.metric} cannot be measured on this machine.", mend=f"Leave '{limit}' away."
             )
-    most_cut = min(MOST_CUT, math.floor(100 * steps.reach(source)) / 100)
+    reach = steps.reach(source)
+    most_cut = min(MOST_CUT, math.floor(100 * reach.share) / 100)
+    if reach.why and any(_cut_for(original, target, metric) for metric in _BY_CUTTING):
+        say(f"Nothing can be cut: {reach.why}")
     attempts: list[Attempt] = []
-    refused: list[Way] = []
+    refused: list[tuple[Way, str]] = []
     way: Way | None = first_way(original, target, most_cut=most_cut)
     while way is not None and len(attempts) < most:
         say(f"Attempt {len(attempts) + 1} of at most {most}: {said(way)}.")
@@ -139,28 +165,30 @@ def compress_to_target(
             attempts.append(_tried(way, source, to, target, original, steps))
         except UsageError as error:  # a step says that it cannot be done with this model
             say(f"  Not possible: {error.what}")
-            refused.append(way)
-            way = _instead(way, (*refused, *(a.way for a in attempts)), most_cut)
+            refused.append((way, error.what))
+            way = _instead(way, (*(w for w, _ in refused), *(a.way for a in attempts)), most_cut)
             continue
         done = attempts[-1]
         if not done.broken:
             break
         say(f"  Not yet: {'; '.join(map(str, done.broken))}.")
-        way = next_way(attempts, original, target, most_cut=most_cut, refused=refused)
+        way = next_way(attempts, original, target, most_cut=most_cut, refused=[w for w, _ in refused])
     if not attempts:
+        reasons = "\n".join(f"  {said(way)}: {why}" for way, why in refused)
         raise CompressionError(
-            f"Nothing that was tried can be done with '{source}': {'; '.join(map(said, refused))}.",
+            f"Nothing that was tried can be done with '{source}':\n{reasons}",
             mend="Take a smaller size of the model: firstwords compress distil.",
         )
+    ended = _ended(attempts, way, most, most_cut, reach)
     best = min(attempts, key=lambda a: (a.excess, a.measures.get("cer", 0.0)))
     _take(best, to)
-    return Planned(to, original, tuple(attempts), best)
+    return Planned(to, original, tuple(attempts), best, tuple(refused), ended)
 
 
 def first_way(original: Measures, target: Target, *, most_cut: float = MOST_CUT) -> Way:
     """The mildest way that keeps the limits, if bytes and time fall as they should."""
     cut = 0.0
-    for metric in ("parameters", "macs", "rtf"):
+    for metric in _BY_CUTTING:
         cut = max(cut, _cut_for(original, target, metric))
     size, whole = target.limit("size"), _as_fp32(original)
     mildest = KEEPS[_kept_so_far(original) :]  # what was lost in fewer bits does not come back
@@ -220,7 +248,7 @@ def next_way(
         )
     if not slow and "size" not in broken:  # it errs too much: milder, as far as the other limits let it
         if last.way.cut:
-            least = max((_cut_for(original, target, m) for m in ("parameters", "macs", "rtf")), default=0.0)
+            least = max((_cut_for(original, target, m) for m in _BY_CUTTING), default=0.0)
             wishes.append(
                 _way(_rounded(max(least, last.way.cut - 2 * _FINER), most_cut), last.way.keep, room)
             )
@@ -236,6 +264,25 @@ def next_way(
         if way not in tried:
             return way
     return None
+
+
+def _ended(attempts: Sequence[Attempt], left: Way | None, most: int, most_cut: float, reach: Reach) -> str:
+    """Why no more was tried: the target is met, no attempt is left, or no way."""
+    last = attempts[-1]
+    if not last.broken:
+        return "Then the target was met."
+    if left is not None:
+        return f"Ended after {most} attempts, which is all that --attempts allows; next: {said(left)}."
+    broken = {b.limit.metric for b in last.broken}
+    why: list[str] = []
+    if broken & {*_BY_CUTTING, "memory", "size"} and last.way.cut >= most_cut:
+        most_said = f"no more than {most_cut:.0%} of its parameters can be cut"
+        why.append(f"nothing can be cut ({reach.why.rstrip('.')})" if reach.why else most_said)
+    if "size" in broken and last.way.keep in ("kmeans6", "mixed"):
+        why.append("weights are kept in as few bits as was possible")
+    if broken <= {"cer", "wer"}:
+        why.append("nothing milder keeps the other limits" if last.way != Way() else "nothing was done to it")
+    return f"Ended because no other way is left: {', and '.join(why) or 'all that could help was tried'}."
 
 
 def said(way: Way) -> str:
@@ -344,22 +391,3 @@ def _settle(source: Path, to: Path, target: Target, settings: str) -> None:
     elif to.exists() and (not to.is_dir() or any(p.name != ATTEMPTS for p in to.iterdir())):
         raise UsageError(f"'{to}' exists and is not empty.", mend="Give --to a new folder.")
     write_atomically(path, json.dumps(order, indent=1) + "\n")
-
-
-def fitting(candidates: Sequence[tuple[Path, Measures]], target: Target) -> tuple[Path | None, list[str]]:
-    """Of several models the one with the fewest errors that keeps to the limits, or why none does.
-
-    Relative limits are points more than the first one has.
-    """
-    if not candidates:
-        raise FirstwordsError("There is nothing to choose from.", mend="Name model folders.")
-    original = candidates[0][1]
-    why: list[str] = []
-    fits: list[tuple[float, float, Path]] = []
-    for folder, measures in candidates:
-        broken = target.broken(measures, original)
-        if broken:
-            why.append(f"{folder}: {'; '.join(map(str, broken))}")
-        else:
-            fits.append((measures.get("cer", 0.0), measures.get("size", 0.0), folder))
-    return (min(fits)[2] if fits else None), why

@@ -29,6 +29,7 @@ from firstwords.compression.history import note_step
 from firstwords.compression.importance import NEEDS_SPEECH, By, importance
 from firstwords.compression.masks import sparse_storage, zero_weights
 from firstwords.compression.material import Material
+from firstwords.compression.order import kept_as_before, require_dense, require_exit_last, scales_anew
 from firstwords.compression.selection import (
     FLOOR,
     floors,
@@ -45,6 +46,7 @@ from firstwords.files import staged, write_atomically
 from firstwords.model.checkpoint import WEIGHTS, LoadedModel, load_model, save_model
 from firstwords.model.cost import model_cost
 from firstwords.model.speech_model import SpeechModel
+from firstwords.model.storage import Storage
 from firstwords.model.structure import Drop
 from firstwords.search.speech_gate import SpeechGate
 from firstwords.training.progress import Progress
@@ -121,6 +123,9 @@ def prune_model(
     progress = progress or Progress()
     _check(orders)
     start = load_model(source, device="cpu")
+    require_exit_last(start, "prune")
+    if orders.unstructured:
+        require_dense(start)
     wanted = _identity(source, orders, corpus_folder)
     _check_folder(to, source, wanted)
     groups = _groups(start.model, orders.kinds, source)
@@ -158,25 +163,28 @@ def prune_model(
     model = at.model
     if orders.minutes is None and trial.renew(model):
         progress.say("The statistics of batch normalization were measured anew.")
+    storage = sparse_storage(model) if orders.unstructured else kept_as_before(start, model.cpu())
     found, gate = trial.measure(model)
     after = _standing(model, found, None)
+    scales = scales_anew(start, model, trial)
     counts = _counts(groups, start.model, model)
     model.recipe = start.recipe.with_(name=to.resolve().name, post=None)  # not that of the fine-tuning
-    after = _write(to, source, model, start, gate, orders, (before, after), counts)
+    after = _write(to, source, model, start, gate, orders, (before, after), counts, (storage, scales))
     progress.say(f"After:  {said(after)}.")
     for folder in (to / ROUNDS).glob(f"*/tuned/{RESUME}"):
         shutil.rmtree(folder, ignore_errors=True)
     return PruneResult(to, before, after, counts)
 
 
-def most_share(source: Path) -> float:
-    """The largest share of a model's parameters that can be cut; 0 where nothing is known to go."""
-    model = load_model(source, device="cpu").model
+def most_share(source: Path) -> tuple[float, str]:
+    """The largest share of a model's parameters that can be cut; 0, and why, where nothing is known to go."""
+    start = load_model(source, device="cpu")
     try:
-        groups = _groups(model, KINDS, source)
-    except (UsageError, CheckpointError):
-        return 0.0
-    return 1 - smallest(model, groups, floors(groups)) / model.num_parameters
+        require_exit_last(start, "prune")
+        groups = _groups(start.model, KINDS, source)
+    except (UsageError, CheckpointError) as error:
+        return 0.0, error.what
+    return 1 - smallest(start.model, groups, floors(groups)) / start.model.num_parameters, ""
 
 
 def said(standing: Standing) -> str:
@@ -360,6 +368,7 @@ def _write(
     orders: Orders,
     standings: tuple[Standing, Standing],
     counts: Mapping[str, tuple[int, int]],
+    kept: tuple[Mapping[str, Storage], Mapping[str, float]],
 ) -> Standing:
     """The model, then its history: the presence of this says that all is done."""
     before, after = standings
@@ -381,7 +390,8 @@ def _write(
             start.tokenizer,
             card=step_card(to.resolve().name, rows, ("The dev set chose among weights.",)),
             speech_gate=gate,
-            storage=sparse_storage(model) if orders.unstructured else None,
+            storage=kept[0],
+            input_scales=kept[1],
         )
         after = Standing(**asdict(after) | {"file_bytes": (new / WEIGHTS).stat().st_size})
         settings = asdict(orders) | {"kinds": list(orders.kinds)}

@@ -8,7 +8,7 @@
     static                        scales of the inputs of linear layers, for 8-bit computation
     qat                           the same, and the model trained while weights and inputs are rounded
 
-The original is only read. A model that was quantized before is taken as it is: what is lost stays lost.
+The original is only read. What was quantized before stays as rough as it is; early exit comes after it.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from firstwords.compression.history import note_step
 from firstwords.compression.learned import learned_state, round_layers, share_weights
 from firstwords.compression.material import Material
 from firstwords.compression.mixed import BITS, Option, block_plan, least_harm, require_room, sensitivities
+from firstwords.compression.order import require_exit_last
 from firstwords.compression.tuning import tune_in_place
 from firstwords.data.manifest import load_corpus
 from firstwords.errors import UsageError
@@ -51,7 +52,7 @@ from firstwords.training.progress import Progress
 
 FREEZE_AT = 0.7  # of QAT: from here on the scales of inputs stay
 UTTERANCES = 32  # of dev, that harm is measured on
-# What belongs to the original alone; the last is a threshold for its very weights.
+# What belongs to the original alone.
 _OWN = ("resume", "rounds", "tuning", "attempts", "report", "accuracy.json", "early_exit.toml")
 
 
@@ -157,6 +158,7 @@ def quantize(folder: Path, to: Path, order: Order, *, progress: Progress | None 
         )
     progress = progress or Progress(quiet=True)
     loaded = load_model(folder, device="cpu")
+    require_exit_last(loaded, "quantize")
     if order.budget is not None:
         words = _words(loaded)
         require_room(loaded.model.state_dict(), order.budget, words=words, rows=order.rows)
@@ -186,7 +188,7 @@ class _Quantizer:
         before = self._judged("before", (self.loaded.folder / WEIGHTS).stat().st_size, model)
         others: tuple[Variant, ...] = ()
         bits: dict[str, int] = {}
-        scales: dict[str, float] = {}
+        scales = dict(self.loaded.input_scales)
         if order.budget is not None:
             plan, bits, others = self._mixed(order.budget)
         else:

@@ -33,6 +33,7 @@ from firstwords.compression.low_rank import (
     ranks_by_energy,
 )
 from firstwords.compression.material import Material
+from firstwords.compression.order import kept_as_before, require_exit_last, require_whole, scales_anew
 from firstwords.compression.skipping import transcript_loss, without_layers
 from firstwords.compression.tuning import WORSE, better_of
 from firstwords.data.manifest import load_corpus
@@ -94,6 +95,8 @@ def low_rank_model(
     progress = progress or Progress()
     _check(orders)
     start = load_model(source, device="cpu")
+    require_exit_last(start, "low-rank")
+    require_whole(start, "low-rank")
     wanted = {"step": "low-rank", "corpus": str(corpus.resolve()), **_plain(orders)}
     _settle(source, start, to, wanted, tuned=orders.minutes is not None)
     trial = Material(load_corpus(corpus), start, device)
@@ -129,6 +132,8 @@ def low_rank_model(
 def fold_model(source: Path, to: Path) -> StepResult:
     """Fold norms and scales into the matrices beside them; the gate against non-speech stays as it is."""
     start = load_model(source, device="cpu")
+    require_exit_last(start, "fold")
+    require_whole(start, "fold")
     _settle(source, start, to, {}, tuned=False)
     model, paths = folded(start.model)
     if not paths:
@@ -152,6 +157,7 @@ def skip_layers(
 ) -> StepResult:
     """Leave out the layers that the loss on dev misses least."""
     start = load_model(source, device="cpu")
+    require_exit_last(start, "skip-layers")
     _settle(source, start, to, {}, tuned=False)
     if most < 1 or not limit > 0:
         raise UsageError(
@@ -322,9 +328,10 @@ def _finish(
         ("model", f"{start.recipe.encoder.kind}, {model.num_parameters / 1e6:.2f} M parameters"),
         ("step", f"{step}, from {start.model.num_parameters / 1e6:.2f} M parameters"),
     ]
+    storage, scales = kept_as_before(start, model), dict[str, float]()
     if trial is not None and cer_before is not None:
         found, gate = trial.measure(model)
-        model.cpu()
+        scales = scales_anew(start, model.cpu(), trial)
         cer = (cer_before, found.numbers["cer"])
         rows.append(("dev CER", f"{100 * cer[1]:.1f} % (before: {100 * cer[0]:.1f} %)"))
         rows.append(("dev WER", f"{100 * found.numbers['wer']:.1f} %"))
@@ -332,7 +339,13 @@ def _finish(
     model.recipe = start.recipe.with_(name=to.resolve().name, post=None)
     with staged(to, last=(WEIGHTS,)) as new:
         save_model(
-            new, model, start.tokenizer, card=step_card(to.resolve().name, rows, said), speech_gate=gate
+            new,
+            model,
+            start.tokenizer,
+            card=step_card(to.resolve().name, rows, said),
+            speech_gate=gate,
+            storage=storage,
+            input_scales=scales,
         )
         note_step(new, source, step, settings)
     shutil.rmtree(to / TUNING / "tuned" / RESUME, ignore_errors=True)

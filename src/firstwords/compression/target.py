@@ -16,11 +16,12 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
-from firstwords.errors import UsageError
+from firstwords.errors import FirstwordsError, UsageError
 
 Metric = Literal["size", "parameters", "macs", "memory", "rtf", "cer", "wer"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
@@ -145,6 +146,25 @@ class Target:
 
     def __str__(self) -> str:
         return ", ".join(map(str, self.limits))
+
+
+def fitting(candidates: Sequence[tuple[Path, Measures]], target: Target) -> tuple[Path | None, list[str]]:
+    """Of several models the one with the fewest errors that keeps to the limits, or why none does.
+
+    Relative limits are points more than the first one has.
+    """
+    if not candidates:
+        raise FirstwordsError("There is nothing to choose from.", mend="Name model folders.")
+    original = candidates[0][1]
+    why: list[str] = []
+    fits: list[tuple[float, float, Path]] = []
+    for folder, measures in candidates:
+        broken = target.broken(measures, original)
+        if broken:
+            why.append(f"{folder}: {'; '.join(map(str, broken))}")
+        else:
+            fits.append((measures.get("cer", 0.0), measures.get("size", 0.0), folder))
+    return (min(fits)[2] if fits else None), why
 
 
 def shown(metric: Metric, value: float) -> str:

@@ -23,6 +23,7 @@ from firstwords.formatting.settings import PostConfig
 
 BUNDLE, TOKENS, FEATURES, TABLE = "bundle.json", "tokens.txt", "features.onnx", "numbers.toml"
 PARITY = "parity.json"  # what the gate found; absent: it was not run
+CARD = "card.md"  # only where the gate was passed
 PARTS = {"ctc": ("model",), "transducer": ("encoder", "decoder", "joiner")}  # kind -> graphs of a variant
 COPY_AGAIN = "Was the copy interrupted, or a file edited? Copy the whole bundle again."
 EXPORT_AGAIN = "Export the model again: 'firstwords export MODEL --to DIR'."

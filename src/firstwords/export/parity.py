@@ -15,7 +15,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,7 @@ from firstwords.audio.resampling import resample
 from firstwords.audio.waveform import read
 from firstwords.data.manifest import load_corpus
 from firstwords.errors import AudioError, CheckpointError, CorpusError
+from firstwords.export.bundle import BUNDLE, CARD, PARITY
 from firstwords.export.card import write_bundle_card
 from firstwords.export.decode import (
     OnnxReader,
@@ -35,7 +36,6 @@ from firstwords.export.decode import (
 )
 from firstwords.export.make import Made
 from firstwords.export.sherpa import Said, has_sherpa, read_with_sherpa, shown
-from firstwords.export.write import BUNDLE, CARD, PARITY
 from firstwords.files import write_atomically
 from firstwords.model.recipe import Recipe
 from firstwords.model.selfcheck import synthetic_clip
@@ -48,6 +48,12 @@ RATES = (8000, 16000, 44100, 48000)
 UTTERANCES = 20  # the fewest that a card is written after
 INT8_LOSS = 0.01  # CER
 _LONGEST = 30.0  # seconds of an utterance that is compared
+Sherpa = Literal["compared", "not installed", "cannot run it"]
+_UNTRIED: dict[Sherpa, str] = {
+    "compared": "",
+    "not installed": "\nsherpa-onnx was not compared: it was not installed.\n",
+    "cannot run it": "\nsherpa-onnx was not compared: it cannot run this bundle.\n",
+}
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,7 @@ class Gate:
     rate: int
     rows: tuple[Row, ...]
     faults: tuple[str, ...]
+    sherpa: Sherpa = "compared"
 
     def as_json(self) -> dict[str, Any]:
         """The content of parity.json."""
@@ -101,6 +108,7 @@ class Gate:
             "tokens": self.tokens,
             "cer_against": "transcripts" if self.with_texts else "PyTorch, fp32",
             "sample_rate": self.rate,
+            "sherpa_onnx": self.sherpa,
             "rows": rows,
         }
 
@@ -116,7 +124,7 @@ class Gate:
                 f"{row.tokens.errors} of {self.tokens} | {100 * row.cer:.2f} % |"
             )
         against = "the transcripts" if self.with_texts else "what PyTorch reads (no transcripts given)"
-        return "\n".join(lines) + f"\n\nCER against {against}.\n"
+        return "\n".join(lines) + f"\n\nCER against {against}.\n" + _UNTRIED[self.sherpa]
 
 
 def check_bundle_of(
@@ -143,6 +151,8 @@ def check_bundle_of(
     (made.folder / CARD).unlink(missing_ok=True)  # of an earlier comparison
     write_atomically(made.folder / PARITY, json.dumps(gate.as_json(), indent=1))
     report(gate.as_markdown())
+    if gate.sherpa == "not installed":
+        report("Install it with 'pip install \"firstwords[export]\"', and export again.")
     if gate.faults:
         raise CheckpointError(
             f"the bundle '{made.folder}' does not read what the model reads: {'; '.join(gate.faults)}. "
@@ -213,6 +223,8 @@ def compare(made: Made, clips: Sequence[Clip], rates: Sequence[int], report: Cal
     torch_reader = TorchReader(facts, made.loaded.model)
     report("reading with PyTorch")
     expected = _read(torch_reader, sounds[rate], rate)
+    installed: Sherpa = "compared" if has_sherpa() else "not installed"
+    sherpa: Sherpa = installed if facts["sherpa_onnx"] else "cannot run it"
     rows: list[Row] = []
     spelled: set[str] = set()  # texts of sherpa-onnx that are not those of their tokens
 
@@ -230,7 +242,7 @@ def compare(made: Made, clips: Sequence[Clip], rates: Sequence[int], report: Cal
             for at in rates:
                 found = _read(reader, sounds[at], at)
                 add(reader.name, variant, at, found, list(zip(expected, found, strict=True)))
-        if facts["sherpa_onnx"] and has_sherpa():
+        if sherpa == "compared":
             report(f"reading with sherpa-onnx, {variant}")
             wanted = [shown(pieces, tokens) for tokens in expected]
             for at, said in _sherpa(made.folder, facts, variant, sounds).items():
@@ -248,7 +260,7 @@ def compare(made: Made, clips: Sequence[Clip], rates: Sequence[int], report: Cal
         faults += ("the model reads nothing in these sounds, so nothing was compared: give --corpus",)
     if spelled:
         faults += (f"sherpa-onnx writes other letters than its tokens have: '{sorted(spelled)[0][:60]}'",)
-    return Gate(len(clips), sum(map(len, expected)), with_texts, rate, tuple(rows), faults)
+    return Gate(len(clips), sum(map(len, expected)), with_texts, rate, tuple(rows), faults, sherpa)
 
 
 def _faults(rows: Sequence[Row], rate: int) -> Iterable[str]:

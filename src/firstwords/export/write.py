@@ -13,7 +13,7 @@ from typing import Any
 
 from firstwords import __version__
 from firstwords.errors import UsageError
-from firstwords.export.bundle import TABLE
+from firstwords.export.bundle import BUNDLE, CARD, PARITY, TABLE, TOKENS
 from firstwords.export.plan import Plan
 from firstwords.export.tokens import tokens_txt
 from firstwords.export.trace import require_onnx, to_onnx
@@ -24,13 +24,6 @@ from firstwords.search.known_words import spelled_once
 from firstwords.search.speech_gate import OPEN, SpeechGate
 from firstwords.text.tokenizer import Tokenizer
 
-BUNDLE, TOKENS, FEATURES, CARD, PARITY = (
-    "bundle.json",
-    "tokens.txt",
-    "features.onnx",
-    "card.md",
-    "parity.json",
-)
 NO_STAGES = PostConfig()
 JOINED = "joined; U+2581 is a space; runs of <0x00> to <0xFF> are UTF-8; stripped"
 
@@ -93,12 +86,17 @@ def describe(
 def write_bundle(folder: Path, facts: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
     """Put the files in their places, bundle.json last; a card or report of an earlier bundle goes."""
     own = {*files, BUNDLE}
-    gone = [name for name in (CARD, PARITY, TABLE) if name not in own and (folder / name).exists()]
-    gone += [name for name in _graphs_of_before(folder) if name not in own and (folder / name).is_file()]
+    gone = [name for name in own_files(folder) if name not in own]
     with staged(folder, last=[BUNDLE], gone=gone) as new:
         for name, content in files.items():
             (new / name).write_bytes(content)
         (new / BUNDLE).write_text(json.dumps(facts, indent=1, ensure_ascii=False), encoding="utf-8")
+
+
+def own_files(folder: Path) -> list[str]:
+    """Files of the bundle in this folder; what somebody else put there is none of them."""
+    names = (TOKENS, CARD, PARITY, TABLE, *_graphs_of_before(folder), BUNDLE)
+    return [name for name in names if (folder / name).is_file()]
 
 
 def _graphs_of_before(folder: Path) -> list[str]:

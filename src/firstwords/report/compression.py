@@ -40,7 +40,7 @@ from firstwords.scoring.significance import Interval
 JSON, HTML = "compression.json", "report.html"
 LENGTHS = (5.0, 15.0)  # seconds
 ROUNDS = 3
-MINUTES = "minutes"  # the setting of a step that says how long its training took
+MINUTES = ("minutes", "tune")  # settings of a step that say how long its training took
 Say = Callable[[str], None]
 
 
@@ -177,8 +177,9 @@ def joined(parts: Sequence[Comparison]) -> Comparison:
 
 
 def _minutes(settings: dict[str, Any]) -> float:
-    value = settings.get(MINUTES)
-    return float(value) if isinstance(value, int | float) else 0.0
+    """Of training: 'minutes' of prune, low-rank and distil, 'tune' of quantize."""
+    found = (settings.get(name) for name in MINUTES)
+    return sum(float(value) for value in found if isinstance(value, int | float))
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
@@ -327,8 +328,8 @@ def circumstances(comparison: Comparison) -> str:
     )
 
 
-def page_of(comparison: Comparison) -> Page:
-    """Comparison -> the page."""
+def page_of(comparison: Comparison, course: Sequence[str] = ()) -> Page:
+    """Comparison -> the page; ``course``: how a search among them went, in sentences."""
     longest = max(comparison.variants[0].seconds)
     plots = [
         scatter_chart(
@@ -360,12 +361,15 @@ def page_of(comparison: Comparison) -> Page:
         ),
         section("Which one to take", *plots),
     )
+    if course:
+        page.add(section("How the search went", *course))
     return page
 
 
-def save_comparison(comparison: Comparison, folder: Path) -> Path:
-    """Write numbers and page, all or nothing -> the page's path."""
+def save_comparison(comparison: Comparison, folder: Path, course: Sequence[str] = ()) -> Path:
+    """Write numbers, page and the course of a search, all or nothing -> the page's path."""
+    values = record(comparison) | ({"course": list(course)} if course else {})
     with staged(folder, last=(HTML,)) as new:
-        write_atomically(new / JSON, json.dumps(record(comparison), indent=1, ensure_ascii=False) + "\n")
-        page_of(comparison).save(new / HTML)
+        write_atomically(new / JSON, json.dumps(values, indent=1, ensure_ascii=False) + "\n")
+        page_of(comparison, course).save(new / HTML)
     return folder / HTML

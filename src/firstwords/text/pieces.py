@@ -18,8 +18,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import tomli_w
-
 from firstwords.errors import TextError
 from firstwords.files import staged, write_atomically
 from firstwords.text.tokenizer import BLANK
@@ -96,6 +94,8 @@ def save_pieces(
     folder: Path, kind: str, pieces: Sequence[str], *, more: Mapping[str, bytes] | None = None
 ) -> None:
     """Write ``pieces.txt``, ``tokenizer.toml`` and what else the kind has (name -> content): all, or none."""
+    import tomli_w  # for who writes pieces; a bundle is read without
+
     settings = {"format": 1, "kind": kind, "hash": hash_pieces(pieces)}
     with staged(folder, last=(SETTINGS,)) as new:
         write_atomically(new / PIECES, "".join(f"{p}\n" for p in pieces))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,12 @@ from firstwords.compression.planner import (
     MOST_CUT,
     Keep,
     Planned,
+    Reach,
     Way,
     compress_to_target,
     first_way,
-    fitting,
 )
-from firstwords.compression.target import Measures, Target
+from firstwords.compression.target import Measures, Target, fitting
 from firstwords.errors import CheckpointError, CompressionError, UsageError
 
 BYTES: dict[Keep, float] = {"fp32": 1.0, "bf16": 0.5, "int8": 0.26, "kmeans6": 0.21, "mixed": 0.0}
@@ -30,7 +31,7 @@ class Toy:
 
     def __init__(self, *, speed_gain: float = 0.8, stop_after: int | None = None, most: float = 1.0) -> None:
         self.calls: list[str] = []
-        self.speed_gain, self.most = speed_gain, most
+        self.speed_gain, self.most = speed_gain, Reach(most, "" if most else "it was changed by low-rank.")
         self.stop_after = stop_after
 
     def _count(self, call: str) -> None:
@@ -38,7 +39,7 @@ class Toy:
         if self.stop_after is not None and len(self.calls) > self.stop_after:
             raise KeyboardInterrupt
 
-    def reach(self, source: Path) -> float:
+    def reach(self, source: Path) -> Reach:
         return self.most
 
     def prune(self, source: Path, to: Path, share: float) -> None:
@@ -188,6 +189,38 @@ def test_nothing_is_cut_beyond_what_can_go(model: Path) -> None:
     assert [a.way for a in none.attempts] == [Way()]
 
 
+@pytest.mark.parametrize(
+    ("target", "most", "ended"),
+    [
+        ("size<10MB", 1.0, "Then the target was met."),
+        ("rtf<0.01", 0.0, r"no other way is left: nothing can be cut \(it was changed by low-rank\)"),
+        ("parameters<0.5M", 0.337, "no more than 33% of its parameters can be cut"),
+        ("size<100KB", 0.0, r"low-rank\), and weights are kept in as few bits"),
+        ("cer<=-1", 1.0, "nothing was done to it"),
+        ("parameters<1.5M, cer<=-1", 1.0, "nothing milder keeps the other limits"),
+    ],
+)
+def test_why_it_ended_is_said(model: Path, target: str, most: float, ended: str) -> None:
+    told: list[str] = []
+
+    class Few(Toy):
+        def store(self, source: Path, to: Path, keep: Keep, budget: int | None) -> None:
+            if budget is not None:
+                raise UsageError("too few bytes", mend="more")
+            super().store(source, to, keep, budget)
+
+    done = planned(model, target, Few(most=most), say=told.append, most=20)
+    assert re.search(ended, done.ended)
+    assert done.course[-1] == done.ended
+    assert ("Nothing can be cut: it was changed by low-rank." in told) == (target == "rtf<0.01")
+    assert any("too few bytes" in line for line in done.course) == (target == "size<100KB")
+
+
+def test_that_there_were_no_more_attempts_is_said(model: Path) -> None:
+    done = planned(model, "rtf<0.04", Toy(speed_gain=0.5), most=1)
+    assert "Ended after 1 attempts" in done.ended
+
+
 def test_what_a_step_refuses_is_asked_in_another_way(model: Path) -> None:
     class Choosy(Toy):
         def store(self, source: Path, to: Path, keep: Keep, budget: int | None) -> None:
@@ -210,7 +243,7 @@ def test_where_nothing_can_be_done_it_is_said(model: Path) -> None:
         def store(self, source: Path, to: Path, keep: Keep, budget: int | None) -> None:
             raise UsageError("no", mend="never")
 
-    with pytest.raises(CompressionError, match="Nothing that was tried can be done"):
+    with pytest.raises(CompressionError, match=r"(?s)Nothing that was tried can be done.*: no\n"):
         planned(model, "size<1MB", Broken(most=0.3))
     assert not (model.parent / "small" / "model.safetensors").exists()
 

@@ -17,6 +17,7 @@ from firstwords.cli.main import app
 from firstwords.errors import CheckpointError, DependencyError, FirstwordsError, UsageError
 from firstwords.export import make, parity
 from firstwords.export.decode import OnnxReader, RuntimeReader, TorchReader, collapse, tail_samples, windows
+from firstwords.export.gated import prove_and_place
 from firstwords.export.make import Made, make_bundle
 from firstwords.export.sherpa import has_sherpa, read_with_sherpa, shown
 from firstwords.model.checkpoint import load_model
@@ -69,6 +70,9 @@ def test_a_passed_gate_of_enough_utterances_writes_a_card(
     assert gate.tokens > 20
     written = json.loads((made.folder / "parity.json").read_text(encoding="utf-8"))
     assert written["passed"]
+    assert written["sherpa_onnx"] == "not installed"
+    assert any("sherpa-onnx was not compared: it was not installed" in line for line in said)
+    assert any('pip install "firstwords[export]"' in line for line in said)
     assert {row["engine"] for row in written["rows"]} >= {"PyTorch", "onnxruntime"}
     card = (made.folder / "card.md").read_text(encoding="utf-8")
     assert "streaming transducer" in card
@@ -77,6 +81,7 @@ def test_a_passed_gate_of_enough_utterances_writes_a_card(
     assert f"20 sounds without transcripts, each read by {engines}:" in card
     assert f"| read alike by | {engines} |" in card
     assert "sherpa-onnx, which was not installed" in card
+    assert "sherpa-onnx was not compared" in card
     assert "sherpa-onnx" not in engines
 
 
@@ -148,6 +153,35 @@ def test_the_command(model: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     names = {path.name for path in (tmp_path / "b").iterdir()}
     assert names == {"bundle.json", "card.md", "features.onnx", "model.onnx", "parity.json", "tokens.txt"}
+
+
+def test_an_earlier_bundle_stays_until_a_new_one_has_passed(
+    bundles: dict[str, Made], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the real gate: weights that are not those of the graphs."""
+    monkeypatch.setattr(parity, "has_sherpa", lambda: False)
+    shutil.copytree(bundles["ctc"].folder, tmp_path / "b")
+    good = {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()}
+    other = load_model(make_causal_model(tmp_path / "other", seed=8), device="cpu")
+
+    def make_it(place: Path) -> Made:
+        shutil.copytree(bundles["ctc"].folder, place)
+        return replace(bundles["ctc"], folder=place, loaded=other)
+
+    few = parity.material(other.recipe, None, 4)
+    with pytest.raises(CheckpointError, match="is as it was"):
+        prove_and_place(make_it, tmp_path / "b", few)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "b").iterdir()} == good
+    found = json.loads((tmp_path / "b.unproven" / "parity.json").read_text(encoding="utf-8"))
+    assert (found["passed"], found["sherpa_onnx"]) == (False, "not installed")
+
+
+def test_a_chunk_without_a_stream_is_refused(model: Path, tmp_path: Path) -> None:
+    command = ["export", str(model), "--to", str(tmp_path / "b"), "--chunk-ms", "640"]
+    refused = CliRunner().invoke(app, command).exception
+    assert isinstance(refused, UsageError)
+    assert "--streaming is not given" in refused.what
+    assert not (tmp_path / "b").exists()
 
 
 @pytest.mark.parametrize("chunk", ["nan", "inf", "1e300", "60001", "0", "-5"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from firstwords.compression.history import note_step
 from firstwords.compression.steps import fold_model
 from firstwords.data.manifest import load_corpus
 from firstwords.errors import CheckpointError, CorpusError, UsageError
@@ -81,6 +83,26 @@ def test_figures_by_hand(
     assert "http:" not in html
     assert "https:" not in html
     assert len(rows(found)[0]) == len(compression.headers(found))
+    assert "How the search went" not in html
+    ended = "Ended because no other way is left."
+    searched = save_comparison(found, tmp_path / "searched", course=["Wanted: size<1MB.", ended])
+    assert json.loads((tmp_path / "searched" / "compression.json").read_text())["course"][-1] == ended
+    assert ended in searched.read_text()
+
+
+def test_minutes_of_training_are_those_of_all_steps(
+    tmp_path: Path, material: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of quantize, too, where they are called 'tune'; what was never trained counts nothing."""
+    corpus, whole, folded = material
+    shutil.copytree(folded, tmp_path / "folded")
+    steps = {"prune": {"minutes": 3.0}, "low-rank": {"minutes": None}, "quantize": {"tune": 1.5}}
+    for step, settings in steps.items():
+        note_step(tmp_path / "folded", tmp_path / "folded", step, settings)
+    measured(monkeypatch)
+    one, two = compare_variants([whole, tmp_path / "folded"], load_corpus(corpus), "dev", rounds=1).variants
+    assert two.steps == ("fold", "prune", "low-rank", "quantize")
+    assert (one.minutes, two.minutes) == (0.0, 4.5)
 
 
 def test_the_front_holds_what_no_other_beats(

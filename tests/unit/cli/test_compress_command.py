@@ -1,0 +1,56 @@
+"""``firstwords compress``: what is missing is said at once, and a wrong folder before any question."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from firstwords.cli.main import app
+from firstwords.errors import CheckpointError, FirstwordsError, ManifestError, UsageError
+from nonsense_model import make_nonsense_model
+
+
+def refused(*arguments: object) -> FirstwordsError:
+    error = CliRunner().invoke(app, ["compress", *map(str, arguments)]).exception
+    assert isinstance(error, FirstwordsError), error
+    return error
+
+
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ([], "--corpus CORPUS, --target"),
+        (["--corpus", "c"], "--to SMALL missing"),
+        (["--corpus=c", "--target", "size<1MB"], "said: --to SMALL missing"),
+        (["--to", "small", "--target=size<1MB"], "said: --corpus CORPUS missing"),
+    ],
+)
+def test_all_that_is_missing_is_named_at_once(tmp_path: Path, given: list[str], missing: str) -> None:
+    error = refused(tmp_path / "model", *given)
+    assert isinstance(error, UsageError)
+    assert missing in error.what
+    assert f"firstwords compress {tmp_path / 'model'} --corpus CORPUS --target" in error.mend
+
+
+def test_help_tells_of_the_form_without_a_step(tmp_path: Path) -> None:
+    said = " ".join(CliRunner().invoke(app, ["compress", "--help"]).output.split())
+    assert "firstwords compress MODEL --corpus CORPUS --target LIMITS --to SMALL" in said
+    done = CliRunner().invoke(app, ["compress", str(tmp_path), "--help"])
+    assert done.exit_code == 0
+    assert "--target" in done.output
+
+
+@pytest.mark.parametrize("step", ["prune", "distil", "plan"])
+def test_a_wrong_folder_is_said_before_any_question(tmp_path: Path, step: str) -> None:
+    """Neither prune nor distil is told how long, or what the student shall be."""
+    rest: list[object] = ["--target", "size<1MB"] if step == "plan" else []
+    rest += ["--corpus", tmp_path / "no-corpus", "--to", tmp_path / "new"]
+    error = refused(step, tmp_path / "no-model", *rest)
+    assert isinstance(error, CheckpointError)
+    assert "no-model' is not a folder" in error.what
+    error = refused(step, make_nonsense_model(tmp_path / "model"), *rest)
+    assert isinstance(error, ManifestError)
+    assert "no-corpus" in error.what
+    assert not (tmp_path / "new").exists()

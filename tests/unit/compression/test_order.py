@@ -1,0 +1,156 @@
+"""Steps after steps: what one has made, the next keeps, or it refuses and names the right order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from firstwords.compression.prune import Orders, prune_model
+from firstwords.compression.quantize import Order, quantize
+from firstwords.compression.steps import LowRankOrders, early_exit_model, fold_model, low_rank_model
+from firstwords.compression.steps import skip_layers as skip
+from firstwords.errors import UsageError
+from firstwords.inference.early_exit import ExitSettings, read_exit, write_exit
+from firstwords.inference.recognizer import Recognizer
+from firstwords.model.checkpoint import load_model, save_model, weights_digest
+from firstwords.model.recipe import Recipe
+from firstwords.model.speech_model import SpeechModel
+from firstwords.model.storage import Storage
+from firstwords.text.characters import GraphemeTokenizer
+from firstwords.training.progress import Progress
+from tone_corpus import make_tone_corpus, tone_recipe
+
+TOKENIZER = GraphemeTokenizer.train(["aeiou aeiou"] * 3)
+QUIET = Progress(quiet=True)
+Step = Callable[[Path, Path, Path], object]  # source, corpus, to
+
+
+def prune(source: Path, corpus: Path, to: Path, **orders: bool) -> object:
+    wanted = Orders(0.2, by="magnitude", **orders)
+    return prune_model(source, corpus, to, wanted, device="cpu", progress=QUIET)
+
+
+def skip_layers(source: Path, corpus: Path, to: Path) -> object:
+    return skip(source, corpus, to, most=1, limit=50.0, device="cpu")
+
+
+def fold(source: Path, corpus: Path, to: Path) -> object:
+    del corpus
+    return fold_model(source, to)
+
+
+def low_rank(source: Path, corpus: Path, to: Path) -> object:
+    return low_rank_model(source, corpus, to, LowRankOrders(cut=0.2), device="cpu", progress=QUIET)
+
+
+def requantize(source: Path, corpus: Path, to: Path) -> object:
+    del corpus
+    return quantize(source, to, Order(kind="fp16"))
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A corpus, a Conformer, and the same in 8 bits, with scales of its inputs, and with an early exit."""
+    home = tmp_path_factory.mktemp("order")
+    make_tone_corpus(home / "corpus", train=6, dev=2, test=1)
+    values = tone_recipe(steps=4, batch_seconds=6, validate_every=4).model_dump()
+    sizes = {"dim": 32, "layers": 3, "heads": 2, "feedforward": 64, "kernel": 7}
+    values["encoder"] = {"kind": "conformer", **sizes, "subsampling": {"channels": 8}}
+    values["encoder"]["convolution_norm"] = "batch"
+    values["heads"] = {"ctc": {"intermediate": [0, 1]}}
+    torch.manual_seed(1)
+    model = SpeechModel(Recipe.model_validate(values), len(TOKENIZER.pieces)).eval()
+    save_model(home / "model", model, TOKENIZER, card="# model\n")
+    quantize(home / "model", home / "int8", Order())
+    quantize(home / "model", home / "static", Order(static=True, corpus=home / "corpus", device="cpu"))
+    early_exit_model(home / "model", home / "corpus", home / "exit", most_loss=1.0, measure="confidence")
+    return home
+
+
+@pytest.mark.parametrize("step", [prune, skip_layers])
+def test_a_model_in_8_bits_stays_in_8_bits(home: Path, tmp_path: Path, step: Step) -> None:
+    step(home / "int8", home / "corpus", tmp_path / "new")
+    old, new = (load_model(f, device="cpu", check=True) for f in (home / "int8", tmp_path / "new"))
+    assert new.model.num_parameters < old.model.num_parameters
+    assert {name: old.storage[name] for name in new.storage} == new.storage
+    assert {n for n, s in new.storage.items() if s.kind == "int8"} == {
+        n for n, s in old.storage.items() if s.kind == "int8" and n in new.model.state_dict()
+    }
+    sizes = [(f / "model.safetensors").stat().st_size for f in (home / "int8", tmp_path / "new")]
+    assert sizes[1] < sizes[0]
+
+
+def test_layers_that_stay_lose_nothing(home: Path, tmp_path: Path) -> None:
+    skip_layers(home / "int8", home / "corpus", tmp_path / "new")
+    old, new = (load_model(f, device="cpu").model.state_dict() for f in (home / "int8", tmp_path / "new"))
+    assert len(new) < len(old)
+    for name, value in new.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, old[name], rtol=1e-5, atol=1e-7)  # the last bit of a scale
+
+
+@pytest.mark.parametrize("step", [prune, skip_layers, requantize])
+def test_scales_of_inputs_are_those_of_the_layers_that_are_there(
+    home: Path, tmp_path: Path, step: Step
+) -> None:
+    step(home / "static", home / "corpus", tmp_path / "new")
+    scales = load_model(tmp_path / "new", device="cpu").input_scales
+    assert scales
+    Recognizer.load(tmp_path / "new", device="cpu", int8=True)  # refuses scales of other layers
+    assert not load_model(home / "int8", device="cpu").input_scales
+
+
+@pytest.mark.parametrize("step", [fold, low_rank])
+@pytest.mark.parametrize("model", ["int8", "static"])
+def test_other_matrices_belong_before_the_rounding(
+    home: Path, tmp_path: Path, step: Step, model: str
+) -> None:
+    with pytest.raises(UsageError, match="was quantized") as refused:
+        step(home / model, home / "corpus", tmp_path / "new")
+    assert "first, then quantize" in refused.value.mend
+    assert not (tmp_path / "new").exists()
+
+
+def test_zeros_are_not_scattered_among_weights_in_8_bits(home: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--unstructured keeps what is left in 32 bits"):
+        prune(home / "int8", home / "corpus", tmp_path / "new", unstructured=True)
+    assert not (tmp_path / "new").exists()
+
+
+def test_zeros_stay_packed(home: Path, tmp_path: Path) -> None:
+    prune(home / "model", home / "corpus", tmp_path / "zeros", unstructured=True)
+    skip_layers(tmp_path / "zeros", home / "corpus", tmp_path / "new")
+    old, new = (load_model(f, device="cpu") for f in (tmp_path / "zeros", tmp_path / "new"))
+    assert Storage(kind="sparse", values="fp32") in new.storage.values()
+    assert {name: old.storage[name] for name in new.storage} == new.storage
+
+
+@pytest.mark.parametrize("step", [prune, skip_layers, fold, low_rank, requantize])
+def test_an_early_exit_is_not_lost(home: Path, tmp_path: Path, step: Step) -> None:
+    with pytest.raises(UsageError, match="tuned for its very weights") as refused:
+        step(home / "exit", home / "corpus", tmp_path / "new")
+    assert "early-exit last" in refused.value.mend
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_early_exit_of_other_weights_is_no_obstacle(home: Path, tmp_path: Path) -> None:
+    known = read_exit(home / "exit")
+    assert known is not None
+    values = known.model_dump(mode="json", exclude_none=True)
+    (tmp_path / "model").mkdir()
+    for path in (home / "model").rglob("*"):
+        place = tmp_path / "model" / path.relative_to(home / "model")
+        place.mkdir(parents=True) if path.is_dir() else place.write_bytes(path.read_bytes())
+    write_exit(tmp_path / "model", ExitSettings.model_validate(values | {"model": "0" * 64}))
+    requantize(tmp_path / "model", home / "corpus", tmp_path / "new")
+    assert not (tmp_path / "new" / "early_exit.toml").exists()
+    assert known.model == weights_digest(load_model(home / "exit", device="cpu").model.state_dict())
+
+
+def test_early_exit_keeps_the_format_and_the_scales(home: Path, tmp_path: Path) -> None:
+    early_exit_model(home / "static", home / "corpus", tmp_path / "new", most_loss=1.0, measure="confidence")
+    old, new = (load_model(f, device="cpu") for f in (home / "static", tmp_path / "new"))
+    assert (new.storage, new.input_scales) == (old.storage, old.input_scales)
