@@ -33,6 +33,7 @@ class BlankMonitor:
     loss: float = 0.0  # smoothed
     lowest: float = float("inf")
     seen: int = 0
+    compared: int = 0  # losses of one kind
     prior_weight: float = 0.0  # what the task should use now
     helped: bool = False
     lowered: int = 0  # step of the last lowering of the rate
@@ -42,19 +43,27 @@ class BlankMonitor:
         self.seen += 1
         keep = min(0.98, 1 - 1 / self.seen)
         self.blank = keep * self.blank + (1 - keep) * blank
+        self.compared += 1
+        keep = min(0.98, 1 - 1 / self.compared)
         self.loss = keep * self.loss + (1 - keep) * loss
-        if self.seen >= STUCK_STEPS:
+        if self.compared >= STUCK_STEPS:
             self.lowest = min(self.lowest, self.loss)
         if self.prior_weight and self.blank < FREE_BLANK:
             self.prior_weight = 0.0
+            self._begin_anew()
             return f"Letters have appeared ({self.blank:.0%} blanks): back to the ordinary loss."
         if not self.helped and self.stuck and progress >= STUCK_PROGRESS and self.seen >= STUCK_STEPS:
             self.helped, self.prior_weight = True, PRIOR_WEIGHT
+            self._begin_anew()
             return (
                 f"After {progress:.0%} of the run the model still answers {self.blank:.0%} of the audio with "
                 "silence (the blank). From here the loss weighs letters by their rarity until they appear."
             )
         return None
+
+    def _begin_anew(self) -> None:
+        """Forget the losses so far: from here on another one is measured, maybe half as large."""
+        self.lowest, self.compared = float("inf"), 0
 
     @property
     def stuck(self) -> bool:
@@ -73,6 +82,6 @@ class BlankMonitor:
         return asdict(self)
 
     def load(self, record: Mapping[str, Any]) -> None:
-        """Go on from a saved state."""
-        for name, value in record.items():
+        """Go on from a saved state; those of before do not know ``compared``."""
+        for name, value in ({"compared": record.get("seen", 0)} | dict(record)).items():
             setattr(self, name, value)

@@ -51,6 +51,31 @@ def test_small_losses_may_double() -> None:
     assert monitor.asks_for_half_rate(700)
 
 
+def test_the_weighed_loss_is_not_compared_with_the_ordinary_one() -> None:
+    """Half as large while letters are weighed by their rarity: what comes after has not grown."""
+    monitor = BlankMonitor()
+    feed(monitor, range(1, 200), 1000, blank=0.999, loss=20.0)
+    assert monitor.prior_weight
+    feed(monitor, range(200, 400), 1000, blank=0.95, loss=8.0)
+    asked = []
+    for step in range(400, 800):
+        monitor.update(step / 1000, blank=0.5, loss=19.0 if step < 600 else 40.0)
+        if monitor.asks_for_half_rate(step):
+            asked.append(step)
+    assert monitor.prior_weight == 0
+    assert len(asked) == 1
+    assert asked[0] > 600
+
+
+def test_a_state_of_before_is_gone_on_with() -> None:
+    monitor, copy = BlankMonitor(), BlankMonitor()
+    feed(monitor, range(1, 150), 1000, blank=0.5)
+    record = monitor.to_record()
+    del record["compared"]
+    copy.load(record)
+    assert copy == monitor
+
+
 def test_state_survives() -> None:
     monitor, copy = BlankMonitor(), BlankMonitor()
     feed(monitor, range(1, 150), 1000, blank=0.999)
