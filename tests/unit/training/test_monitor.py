@@ -22,6 +22,12 @@ def test_a_stuck_model_is_helped_once_and_left_alone_when_letters_appear() -> No
     assert feed(monitor, range(700, 1000), 1000, blank=0.999) == []
 
 
+def test_a_third_of_the_run_may_be_silent() -> None:
+    monitor = BlankMonitor()
+    assert feed(monitor, range(1, 349), 1000, blank=0.999) == []
+    assert monitor.prior_weight == 0
+
+
 def test_an_ordinary_run_is_left_alone() -> None:
     monitor = BlankMonitor()
     assert feed(monitor, range(1, 80), 1000, blank=1.0) == []
@@ -54,17 +60,17 @@ def test_small_losses_may_double() -> None:
 def test_the_weighed_loss_is_not_compared_with_the_ordinary_one() -> None:
     """Half as large while letters are weighed by their rarity: what comes after has not grown."""
     monitor = BlankMonitor()
-    feed(monitor, range(1, 200), 1000, blank=0.999, loss=20.0)
+    feed(monitor, range(1, 400), 1000, blank=0.999, loss=20.0)
     assert monitor.prior_weight
-    feed(monitor, range(200, 400), 1000, blank=0.95, loss=8.0)
+    feed(monitor, range(400, 600), 1000, blank=0.95, loss=8.0)
     asked = []
-    for step in range(400, 800):
-        monitor.update(step / 1000, blank=0.5, loss=19.0 if step < 600 else 40.0)
+    for step in range(600, 1000):
+        monitor.update(step / 1000, blank=0.5, loss=19.0 if step < 800 else 40.0)
         if monitor.asks_for_half_rate(step):
             asked.append(step)
     assert monitor.prior_weight == 0
     assert len(asked) == 1
-    assert asked[0] > 600
+    assert asked[0] > 800
 
 
 def test_a_state_of_before_is_gone_on_with() -> None:
