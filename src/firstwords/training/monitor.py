@@ -6,8 +6,8 @@ reason is that almost all of the alignment's weight lies on blanks, so hardly an
 from another (Zeyer et al., 2021, arXiv:2105.14849). Dividing the posteriors by the model's own label
 frequencies inside the loss gives the letters that weight back (label priors: Huang et al., 2024,
 arXiv:2406.02560); it is switched on here when the plateau lasts longer than that, and off again once letters
-appear, so that the finished model is an ordinary CTC model. When instead the loss grows, steps are too large: the rate is
-halved.
+appear, so that the finished model is an ordinary CTC model. When instead the loss grows, steps are too large:
+the rate is halved.
 """
 
 from __future__ import annotations
