@@ -12,7 +12,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,7 +26,7 @@ from firstwords.files import write_atomically
 
 __all__ = [
     "AudioInfo", "AudioReader", "ChannelPolicy", "DecodeLimit", "Waveform",
-    "probe", "read", "read_blocks", "resample", "resampled_length", "write",
+    "channel_policy", "probe", "read", "read_blocks", "resample", "resampled_length", "write",
 ]  # fmt: skip
 
 ChannelPolicy = Literal["mix", "error"] | int
@@ -316,6 +316,13 @@ def write(path: Path, samples: npt.NDArray[np.floating], sample_rate: int) -> No
     except soundfile.LibsndfileError as error:
         raise AudioError(f"'{path}' cannot be written: {error.error_string}", mend="Use .flac.") from None
     write_atomically(path, encoded.getbuffer())
+
+
+def channel_policy(setting: str | int) -> ChannelPolicy:
+    """``data.channels`` as people write it, "0" too -> the policy."""
+    if isinstance(setting, int):
+        return setting
+    return int(setting) if setting.isdecimal() else cast("ChannelPolicy", setting)
 
 
 def _choose_channel(source: Source, policy: ChannelPolicy | str) -> int | None:

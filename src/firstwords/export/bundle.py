@@ -84,6 +84,9 @@ class BundleFacts(_Facts):
     name: str
     language: str = "und"
     sample_rate: Annotated[int, Field(ge=1000, le=384_000)]
+    channels: Literal["mix", "error"] | Annotated[int, Field(ge=0, le=1023)] = (
+        "mix"  # of recordings with several
+    )
     mels: Annotated[int, Field(ge=1, le=4096)]
     subsampling: Annotated[int, Field(ge=1, le=64)]
     frame_shift_ms: Annotated[float, Field(gt=0, le=1000)]

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from firstwords.audio.resampling import resample
-from firstwords.audio.waveform import read
+from firstwords.audio.waveform import channel_policy, read
 from firstwords.data.manifest import load_corpus
 from firstwords.errors import AudioError, CheckpointError, CorpusError
 from firstwords.export.bundle import BUNDLE, CARD, PARITY
@@ -187,6 +187,7 @@ def material(recipe: Recipe, corpus: Path | None, count: int = UTTERANCES) -> li
             audio = read(
                 utterance.audio,
                 sample_rate=rate,
+                channels=channel_policy(recipe.data.channels),
                 start=utterance.start,
                 duration=utterance.duration,
             )

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, final
@@ -137,7 +137,13 @@ class Runtime:
         if isinstance(audio, np.ndarray):
             tokens, length = self._long([one_channel(audio, sample_rate, self.sample_rate)], window, progress)
             return self._transcript(tokens, length, "", ())
-        reader = AudioReader(Path(audio), sample_rate=self.sample_rate, start=start, duration=duration)
+        reader = AudioReader(
+            Path(audio),
+            sample_rate=self.sample_rate,
+            channels=self.facts.channels,
+            start=start,
+            duration=duration,
+        )
         if journal is not None:
             journal.open(self._identity(Path(audio), start, duration, window), self.sample_rate)
         blocks = reader.blocks(round(_BLOCK_SECONDS * self.sample_rate))
@@ -165,7 +171,8 @@ class Runtime:
         with ThreadPoolExecutor(_READERS) as readers:
             for group in utterance_groups(utterances, _GROUP_SECONDS):
                 short = {i: one for i, one in enumerate(group) if one.duration <= window}
-                found = readers.map(lambda one: load_short(one, self.sample_rate), short.values())
+                load = partial(load_short, sample_rate=self.sample_rate, channels=self.facts.channels)
+                found = readers.map(load, short.values())
                 loaded = dict(zip(short, found, strict=True))
                 done = self._short(group, loaded)
                 for i, utterance in enumerate(group):

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from firstwords.audio.source import MAX_RATE, MIN_RATE, Samples
-from firstwords.audio.waveform import AudioReader, resample
+from firstwords.audio.waveform import AudioReader, ChannelPolicy, resample
 from firstwords.data.manifest import Utterance
 from firstwords.errors import FirstwordsError, UsageError
 
@@ -39,12 +39,13 @@ def one_channel(samples: npt.NDArray[np.floating], sample_rate: int | None, want
     return resample(samples.astype(np.float32, copy=False), sample_rate or wanted, wanted)
 
 
-def load_short(utterance: Utterance, sample_rate: int) -> Loaded:
+def load_short(utterance: Utterance, sample_rate: int, channels: ChannelPolicy = "mix") -> Loaded:
     """An utterance -> all of its samples; the error instead where it cannot be read."""
     try:
         reader = AudioReader(
             utterance.audio,
             sample_rate=sample_rate,
+            channels=channels,
             start=utterance.start,
             duration=utterance.duration or None,
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from firstwords import __version__
+from firstwords.audio.waveform import channel_policy
 from firstwords.errors import UsageError
 from firstwords.export.bundle import BUNDLE, CARD, PARITY, TABLE, TOKENS
 from firstwords.export.plan import Plan
@@ -62,6 +63,7 @@ def describe(
         "name": recipe.name,
         "language": recipe.language,
         "sample_rate": recipe.features.sample_rate,
+        "channels": channel_policy(recipe.data.channels),
         "mels": model.frontend.dim,
         "subsampling": model.encoder.subsampling,
         "frame_shift_ms": 1000 * model.frontend.frame_shift,

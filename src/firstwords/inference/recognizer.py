@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Unpack, cast, final
+from typing import Unpack, final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from firstwords.audio.source import Samples
-from firstwords.audio.waveform import AudioReader, ChannelPolicy, resample
+from firstwords.audio.waveform import AudioReader, channel_policy, resample
 from firstwords.data.manifest import Utterance
 from firstwords.device import Compute, Precision
 from firstwords.errors import FirstwordsError, RemoteError, UsageError
@@ -264,7 +264,7 @@ class Recognizer:
         return self._as_read(tokens, len(log_probs) * self.frame_seconds, str(audio), reader.repairs)
 
     def _open(self, path: Path, start: float = 0.0, duration: float | None = None) -> AudioReader:
-        how = cast("ChannelPolicy", self.recipe.data.channels)
+        how = channel_policy(self.recipe.data.channels)
         return AudioReader(path, sample_rate=self.sample_rate, channels=how, start=start, duration=duration)
 
     @cached_property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -13,9 +14,11 @@ import torch
 from torch import Tensor
 
 from firstwords.encoders.zipformer.encoder import Zipformer
+from firstwords.export.bundle import BundleFacts
 from firstwords.export.graphs import frontend_graph
 from firstwords.export.make import Made
 from firstwords.export.trace import to_onnx
+from firstwords.export.write import describe
 from firstwords.features.fbank import Fbank, FbankConfig
 from firstwords.features.mfcc import Mfcc, MfccConfig
 from firstwords.heads.transducer.head import TransducerHead
@@ -53,6 +56,20 @@ def same(got: np.ndarray, wanted: Any) -> None:
 
 def noise(*shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+@pytest.mark.parametrize(("policy", "kept"), [("mix", "mix"), ("0", 0), (1, 1), ("error", "error")])
+def test_a_bundle_knows_which_channel_its_model_hears(
+    bundles: dict[str, Made], policy: str | int, kept: str | int
+) -> None:
+    made = bundles["ctc"]
+    assert facts_of(made)["channels"] == "mix"
+    recipe = made.loaded.recipe
+    loaded = replace(made.loaded, recipe=recipe.with_(data=recipe.data.with_(channels=policy)))
+    facts = describe(made.plan, loaded, {})
+    assert facts["channels"] == kept
+    read = facts_of(made) | {"channels": facts["channels"]}
+    assert BundleFacts.model_validate_json(json.dumps(read)).channels == kept
 
 
 @pytest.mark.parametrize("lengths", [(0,), (1,), (8,), (9,), (61, 20, 5), (16, 201), (333,)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -13,6 +15,7 @@ from firstwords.audio.waveform import probe, resample, write
 from firstwords.data.manifest import Utterance
 from firstwords.errors import AudioError, SearchError, UsageError
 from firstwords.export import runtime_graphs
+from firstwords.export.bundle import BUNDLE
 from firstwords.export.runtime import Runtime
 from firstwords.inference.endpointing import EndpointConfig
 from firstwords.inference.transcript import Transcript
@@ -91,6 +94,26 @@ def test_files_are_as_their_samples_and_in_order(runtime: Runtime, tmp_path: Pat
     assert [heard(t.text) for t in found] == [said(runtime, text) for text in texts]
     assert [t.audio for t in found] == [str(p) for p in paths]
     assert runtime.transcribe(paths[2]).text == found[2].text
+
+
+def test_the_channel_that_the_model_was_trained_on_is_read(bundle: Path, tmp_path: Path) -> None:
+    generator = np.random.default_rng(4)
+    left, right = sing("aei iou", generator), sing("uoe", generator)
+    right = np.concatenate([right, np.zeros(len(left) - len(right), np.float32)])
+    recording = tmp_path / "interview.wav"
+    write(recording, np.stack([left, right], axis=1), RATE)
+    facts = json.loads((bundle / BUNDLE).read_text(encoding="utf-8"))
+    assert Runtime.load(bundle).facts.channels == "mix"  # as bundles of before have it
+    copy = tmp_path / "second"
+    shutil.copytree(bundle, copy)
+    (copy / BUNDLE).write_text(json.dumps(facts | {"channels": 1}), encoding="utf-8")
+    second = Runtime.load(copy)
+    expected = said(second, "uoe")
+    assert heard(second.transcribe(recording).text) == expected
+    assert [heard(t.text) for t in second.transcribe_many([recording])] == [expected]
+    (copy / BUNDLE).write_text(json.dumps(facts | {"channels": 2}), encoding="utf-8")
+    with pytest.raises(AudioError, match="no channel 2: it has 2"):
+        Runtime.load(copy).transcribe(recording)
 
 
 def test_one_that_cannot_be_computed_leaves_the_others(
