@@ -27,7 +27,7 @@ from typing import Literal, NamedTuple, Protocol, get_args
 
 from firstwords.compression.history import FILE as HISTORY
 from firstwords.compression.target import METRICS, Broken, Measures, Target, shown
-from firstwords.errors import CompressionError, UsageError
+from firstwords.errors import CompressionError, TrainingError, UsageError
 from firstwords.files import staged, write_atomically
 from firstwords.model.checkpoint import WEIGHTS, require_files
 
@@ -163,7 +163,9 @@ def compress_to_target(
         say(f"Attempt {len(attempts) + 1} of at most {most}: {said(way)}.")
         try:
             attempts.append(_tried(way, source, to, target, original, steps))
-        except UsageError as error:  # a step says that it cannot be done with this model
+        except (UsageError, TrainingError) as error:  # it cannot be done with this model, or goes wrong
+            if isinstance(error, TrainingError) and not attempts:
+                raise  # there is no attempt yet that could be kept
             say(f"  Not possible: {error.what}")
             refused.append((way, error.what))
             way = _instead(way, (*(w for w, _ in refused), *(a.way for a in attempts)), most_cut)

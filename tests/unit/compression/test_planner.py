@@ -20,7 +20,7 @@ from firstwords.compression.planner import (
     first_way,
 )
 from firstwords.compression.target import Measures, Target, fitting
-from firstwords.errors import CheckpointError, CompressionError, UsageError
+from firstwords.errors import CheckpointError, CompressionError, TrainingError, UsageError
 
 BYTES: dict[Keep, float] = {"fp32": 1.0, "bf16": 0.5, "int8": 0.26, "kmeans6": 0.21, "mixed": 0.0}
 HARM: dict[Keep, float] = {"fp32": 0.0, "bf16": 0.0, "int8": 0.1, "kmeans6": 0.4, "mixed": 2.0}
@@ -236,6 +236,26 @@ def test_what_a_step_refuses_is_asked_in_another_way(model: Path) -> None:
     assert hopeless.attempts[0].way.keep == "kmeans6"
     assert not hopeless.met
     assert "size is" in str(hopeless.best.broken[0])
+
+
+@pytest.mark.parametrize("good", [0, 1])
+def test_a_training_that_fails_leaves_the_best_attempt(model: Path, good: int) -> None:
+    class Failing(Toy):
+        def prune(self, source: Path, to: Path, share: float) -> None:
+            if sum(call.startswith("prune") for call in self.calls) >= good:
+                raise TrainingError("0.1 minutes are too short", mend="Give more --minutes.")
+            super().prune(source, to, share)
+
+    if not good:
+        with pytest.raises(TrainingError, match="too short"):
+            planned(model, "rtf<0.04", Failing(speed_gain=0.5))
+        return
+    done = planned(model, "rtf<0.04", Failing(speed_gain=0.5))
+    assert not done.met
+    assert done.best == done.attempts[0]
+    assert done.best.way.cut > 0.5
+    assert "0.1 minutes are too short" in " ".join(done.course)
+    assert (done.folder / "model.safetensors").exists()
 
 
 def test_where_nothing_can_be_done_it_is_said(model: Path) -> None:
