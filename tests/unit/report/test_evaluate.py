@@ -253,11 +253,11 @@ def test_reports_of_models_in_folders_of_one_name_do_not_replace_each_other(tmp_
         save_evaluation(made, folder, audio=False)
         return folder.name
 
-    assert saved("/work/first/m") == "m-c-test-lm"
-    assert saved("/work/second/m") == "second-m-c-test-lm"
+    assert saved("/models/first/m") == "m-c-test-lm"
+    assert saved("/models/second/m") == "second-m-c-test-lm"
     assert saved("/home/second/m") == "second-m-c-test-lm-2"
-    assert saved("/work/first/m", "/other/c") == "first-m-c-test-lm"
-    assert saved("/work/first/m") == "m-c-test-lm"  # the same again: replaced
+    assert saved("/models/first/m", "/other/c") == "first-m-c-test-lm"
+    assert saved("/models/first/m") == "m-c-test-lm"  # the same again: replaced
     assert saved("/home/second/m") == "second-m-c-test-lm-2"
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "first-m-c-test-lm", "m-c-test-lm", "second-m-c-test-lm", "second-m-c-test-lm-2",
@@ -265,7 +265,7 @@ def test_reports_of_models_in_folders_of_one_name_do_not_replace_each_other(tmp_
 
 
 def test_a_report_of_which_nobody_knows_the_model_is_left_alone(tmp_path: Path) -> None:
-    made = replace(evaluation(), made_from={"model": "/work/first/m", "corpus": "/data/c"})
+    made = replace(evaluation(), made_from={"model": "/models/first/m", "corpus": "/data/c"})
     for number, content in enumerate(('{"model": "m"}', "[]", "{torn")):
         home = tmp_path / str(number)
         (home / "m-c-test").mkdir(parents=True)
