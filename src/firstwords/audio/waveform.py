@@ -12,7 +12,7 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ import soundfile
 from firstwords.audio.containers import open_source
 from firstwords.audio.resampling import Resampler, resample, resampled_length
 from firstwords.audio.source import Samples, Source, seconds
-from firstwords.errors import AudioError
+from firstwords.errors import AudioError, ConfigError
 from firstwords.files import write_atomically
 
 __all__ = [
@@ -319,13 +319,19 @@ def write(path: Path, samples: npt.NDArray[np.floating], sample_rate: int) -> No
 
 
 def channel_policy(setting: str | int) -> ChannelPolicy:
-    """``data.channels`` as people write it, "0" too -> the policy."""
-    if isinstance(setting, int):
-        return setting
-    return int(setting) if setting.isdecimal() else cast("ChannelPolicy", setting)
+    """``data.channels`` of a recipe, as written -> what a reader takes; ConfigError for other words."""
+    text = str(setting)
+    if text == "mix" or text == "error":
+        return text
+    if text.isdecimal():
+        return int(text)
+    raise ConfigError(
+        f"recipe.data.channels: '{setting}' is none of 'mix', 'error' or a channel number.",
+        mend="Use 'mix' unless each channel holds another speaker.",
+    )
 
 
-def _choose_channel(source: Source, policy: ChannelPolicy | str) -> int | None:
+def _choose_channel(source: Source, policy: ChannelPolicy) -> int | None:
     """Channel to pick, or None to mix."""
     if policy == "mix":
         return None
@@ -336,13 +342,12 @@ def _choose_channel(source: Source, policy: ChannelPolicy | str) -> int | None:
                 mend='Set data.channels = "mix" or the number of the channel to use, "0" or "1".',
             )
         return 0
-    number = int(policy) if isinstance(policy, int) or policy.isdecimal() else -1
-    if not 0 <= number < source.channels:
+    if not 0 <= policy < source.channels:
         raise AudioError(
             f"'{source.path}' has no channel {policy}: it has {source.channels}, counted from 0.",
             mend='Use "mix" or a number below that.',
         )
-    return number
+    return policy
 
 
 def _clean(source: Source, chunk: Samples, frames: int) -> tuple[Samples, int]:

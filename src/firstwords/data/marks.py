@@ -46,10 +46,9 @@ class Marks:
             while (shorter := inner.sub(take, text)) != text:
                 text = shorter
         words = text.split()
-        kept = [word for word in words if word.rstrip(".,;!?") not in self.words and word not in self.words]
-        if len(kept) < len(words):
-            found += [word for word in words if word not in kept]
-        return (" ".join(kept), found) if found else (text, found)
+        gone = {word for word in words if word in self.words or word.rstrip(".,;!?") in self.words}
+        found += [word for word in words if word in gone]
+        return (" ".join(word for word in words if word not in gone) if found else text), found
 
 
 def parse_marks(wishes: Sequence[str]) -> Marks:

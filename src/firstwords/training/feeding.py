@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from firstwords.audio.waveform import channel_policy
 from firstwords.data.cache import AudioCache
 from firstwords.data.examples import ExampleSource, LoadedExample
 from firstwords.data.loader import Loader, ValidationLoader
@@ -22,7 +23,7 @@ from firstwords.model.recipe import Recipe
 from firstwords.training.distributed import Processes
 from firstwords.training.gate import noise_probes
 from firstwords.training.memory import free_bytes
-from firstwords.training.prepare import Prepared, channel_policy
+from firstwords.training.prepare import Prepared
 
 _CACHE_SHARE = 0.3  # of the free memory
 

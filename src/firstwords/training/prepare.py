@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from firstwords.audio.augment import ColoredNoise, FolderNoise, NoiseClip, NoiseSource
-from firstwords.audio.waveform import ChannelPolicy
 from firstwords.data.manifest import (
     MANIFEST,
     QUARANTINE,
@@ -22,7 +21,7 @@ from firstwords.data.manifest import (
     read_quarantine,
 )
 from firstwords.data.places import LONGEST, NOTHING, Between, Item, joined_places, negative_places
-from firstwords.errors import ConfigError, CorpusError
+from firstwords.errors import CorpusError
 from firstwords.heads.ctc import CtcConfig, frames_needed
 from firstwords.heads.head import TokenHead
 from firstwords.heads.transducer.head import TransducerConfig
@@ -316,21 +315,6 @@ def _noise_clips(recipe: Recipe) -> list[Path | str | NoiseClip]:
         else:
             clips.append(Path(folder))
     return clips
-
-
-def channel_policy(channels: str | int) -> ChannelPolicy:
-    """The recipe's ``data.channels`` -> what the reader takes."""
-    text = str(channels)
-    if text == "mix":
-        return "mix"
-    if text == "error":
-        return "error"
-    if text.isdigit():
-        return int(text)
-    raise ConfigError(
-        f"recipe.data.channels: '{channels}' is none of 'mix', 'error' or a channel number.",
-        mend="Use 'mix' unless each channel holds another speaker.",
-    )
 
 
 def corpus_fingerprints(corpus: Corpus) -> tuple[str, str]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from test_recognition import batch_of, recognition_task
 
+from firstwords.audio.waveform import channel_policy
 from firstwords.data.examples import ExampleSource, LoadedExample
 from firstwords.data.manifest import Corpus, Utterance, load_corpus, write_quarantine
 from firstwords.errors import ConfigError, CorpusError, UsageError
@@ -28,7 +29,6 @@ from firstwords.training import choose, memory, settle
 from firstwords.training.choose import Material, choose_recipe
 from firstwords.training.measure import Measured, measure
 from firstwords.training.prepare import (
-    channel_policy,
     corpus_fingerprints,
     encoded_frames,
     prepare,

@@ -173,6 +173,8 @@ class Collector:
 
     def _remove_marks(self) -> None:
         """Take out of the texts what the user named, and say how much that was."""
+        if not self.options.remove_marks:
+            return
         marks = parse_marks(self.options.remove_marks)
         counts: Counter[str] = Counter()
         changed = emptied = 0
@@ -183,8 +185,6 @@ class Collector:
                 changed += 1
                 emptied += not text.split()
                 self.found[number] = replace(found, text=text)
-        if not self.options.remove_marks:
-            return
         shown = ", ".join(f"'{' '.join(mark.split())}' ({n})" for mark, n in counts.most_common(3))
         self.note(
             f"{counts.total()} marks were taken out of {changed} transcripts (--remove-marks)"
