@@ -331,8 +331,9 @@ def channel_policy(setting: str | int) -> ChannelPolicy:
     )
 
 
-def _choose_channel(source: Source, policy: ChannelPolicy) -> int | None:
-    """Channel to pick, or None to mix."""
+def _choose_channel(source: Source, wanted: ChannelPolicy) -> int | None:
+    """Channel to pick, or None to mix; a number written as text is one too, as recipes have it."""
+    policy = channel_policy(wanted)
     if policy == "mix":
         return None
     if policy == "error":
