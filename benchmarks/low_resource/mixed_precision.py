@@ -1,6 +1,6 @@
 """C11: what half precision in training is worth: time of a step and errors, fp32 against bf16, equal steps.
 
-    python benchmarks/low_resource/mixed_precision.py [--steps 600] [--size tiny] [--seeds 1 2 3]
+    python benchmarks/low_resource/mixed_precision.py [digits|yoruba] [--steps 600] [--seeds 1 2 3]
 
 The runs of a seed follow each other, so that a slow hour of the machine meets both. A processor without
 native bfloat16 trains in fp32 either way, and the ratio says so (benchmarks/bf16_losses.py compares the loss
@@ -13,7 +13,7 @@ import statistics
 from collections import defaultdict
 from pathlib import Path
 
-from study import Arm, digits, parser_of, report, run_arms, step_seconds
+from study import Arm, digits, parser_of, report, run_arms, step_seconds, whole
 
 LEAST = 1.2
 
@@ -21,8 +21,11 @@ LEAST = 1.2
 def main() -> None:
     parser = parser_of(__doc__, minutes=60.0)
     parser.set_defaults(steps=600, size="tiny")
+    parser.add_argument(
+        "corpus", choices=("digits", "yoruba", "swahili", "english"), nargs="?", default="digits"
+    )
     options = parser.parse_args()
-    corpus = digits(options, 1000)
+    corpus = digits(options, 1000) if options.corpus == "digits" else whole(options, options.corpus)
     tests = {options.scored: (corpus, options.scored)}
     arms = [
         Arm(precision, corpus, tests, (f"training.precision={precision}",)) for precision in ("fp32", "bf16")

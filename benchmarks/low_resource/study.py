@@ -205,15 +205,20 @@ def digits(options: argparse.Namespace, clips: int) -> Path:
     return folder
 
 
+def whole(options: argparse.Namespace, name: str) -> Path:
+    """A shared corpus as the product imports it."""
+    folder: Path = options.folder / name
+    if not (folder / "manifest.jsonl").exists():
+        import_corpus(options.shared / name, folder)
+    return folder
+
+
 def shortened(options: argparse.Namespace, name: str, minutes: float) -> Path:
     """A corpus folder with the first so many minutes of a seeded order of the training utterances."""
-    whole: Path = options.folder / name
-    if not (whole / "manifest.jsonl").exists():
-        import_corpus(options.shared / name, whole)
     folder: Path = options.folder / f"{name}-{minutes:g}min"
     if (folder / "manifest.jsonl").exists():
         return folder
-    corpus = load_corpus(whole)
+    corpus = load_corpus(whole(options, name))
     train = list(corpus.split("train"))
     random.Random(7).shuffle(train)
     kept: list[Utterance] = []

@@ -34,6 +34,7 @@ from firstwords.cli.second_pass import (
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from firstwords.audio.waveform import ChannelPolicy
     from firstwords.cli.transcribe_files import Job, Loaded
     from firstwords.data.manifest import Utterance
     from firstwords.inference.recognizer import Recognizer
@@ -67,6 +68,13 @@ def run(
             min=2.0,
         ),
     ] = 30.0,
+    channel: Annotated[
+        str | None,
+        typer.Option(
+            "--channel",
+            help="Of recordings with several: 0 (left), 1 (right), ... or mix. Default: as in training.",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
     precision: Annotated[
         str,
@@ -163,6 +171,7 @@ def run(
     search.check(stream=stream)
     check_post(post, stream=stream)
     _check(inputs or [], out, stream, of_streams)
+    channels = None if channel is None else _read_channel(channel, stream=stream)
     options = None
     if stream:
         from firstwords.cli.transcribe_stream import StreamOptions, check_options
@@ -193,7 +202,7 @@ def run(
         wished = variant_wished(precision, int8)
 
         def load_bundle() -> Loaded:
-            return open_bundle(model, wished, search, console.print, post)
+            return _hearing(channels, open_bundle(model, wished, search, console.print, post))
 
         if options is not None:
             stream_bundle(load_bundle(), options, console.print)
@@ -220,7 +229,7 @@ def run(
         search.apply(recognizer, console.print, n_best=second.given, int8=int8)
         second.apply(recognizer, device, console.print)
         apply_post(recognizer, post, console.print)
-        return Loaded(recognizer, lambda: second.tell(recognizer, console.print))
+        return _hearing(channels, Loaded(recognizer, lambda: second.tell(recognizer, console.print)))
 
     _transcribe_files(load, model, inputs or [], format_, out, window, again, console)
 
@@ -246,6 +255,28 @@ def _check(inputs: Sequence[Path], out: Path | None, stream: bool, of_streams: M
             f"--stream reads standard input, not '{inputs[0]}'.",
             mend="Leave --stream out to transcribe recordings, or add --microphone if this names a device.",
         )
+
+
+def _read_channel(wish: str, *, stream: bool) -> ChannelPolicy:
+    """--channel -> what a reader takes."""
+    from firstwords.audio.waveform import channel_policy
+    from firstwords.errors import UsageError
+
+    if stream:
+        raise UsageError("--channel: a stream has one channel.", mend="Leave --channel or --stream out.")
+    if wish != "mix" and not wish.isdecimal():
+        raise UsageError(
+            f"--channel '{wish}' is neither a number nor 'mix'.",
+            mend="Channels are counted from 0: 0 is the left one, 1 the right one.",
+        )
+    return channel_policy(wish)
+
+
+def _hearing(channels: ChannelPolicy | None, loaded: Loaded) -> Loaded:
+    """Have the channel heard that was asked for; None: as the model was trained."""
+    if channels is not None:
+        loaded.transcriber.channels = channels
+    return loaded
 
 
 def _load(model: Path, device: str, precision: str, int8: bool) -> Recognizer:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from firstwords.audio.waveform import probe
+from firstwords.audio.waveform import ChannelPolicy, probe
 from firstwords.data.manifest import Utterance
 from firstwords.errors import AudioError, FirstwordsError, UsageError, WriteError
 from firstwords.files import staged, write_atomically
@@ -30,6 +30,8 @@ _PRINTABLE = ("txt", "json", "ctm")  # several recordings in one stream stay apa
 
 class Transcriber(Protocol):
     """What makes the transcripts: a model (``Recognizer``) or a bundle (``Runtime``)."""
+
+    channels: ChannelPolicy
 
     @property
     def identity(self) -> dict[str, str]:

@@ -28,7 +28,7 @@ import numpy.typing as npt
 
 from firstwords import __version__
 from firstwords.audio.source import Samples
-from firstwords.audio.waveform import AudioReader, probe
+from firstwords.audio.waveform import AudioReader, ChannelPolicy, probe
 from firstwords.data.manifest import Utterance
 from firstwords.errors import FirstwordsError, SearchError, UsageError
 from firstwords.export.bundle import BUNDLE
@@ -77,6 +77,7 @@ class Runtime:
             raise UsageError(f"{threads} threads can do nothing.", mend="Give 1 or more.")
         self.bundle, self.facts = bundle, bundle.facts
         self.sample_rate = bundle.facts.sample_rate
+        self.channels: ChannelPolicy = bundle.facts.channels  # set it to hear others
         self.tokenizer = GivenTokenizer(bundle.pieces)
         self._judge = Judge(self.facts, self.tokenizer)
         self._graphs = Graphs(bundle, threads)
@@ -140,7 +141,7 @@ class Runtime:
         reader = AudioReader(
             Path(audio),
             sample_rate=self.sample_rate,
-            channels=self.facts.channels,
+            channels=self.channels,
             start=start,
             duration=duration,
         )
@@ -171,7 +172,7 @@ class Runtime:
         with ThreadPoolExecutor(_READERS) as readers:
             for group in utterance_groups(utterances, _GROUP_SECONDS):
                 short = {i: one for i, one in enumerate(group) if one.duration <= window}
-                load = partial(load_short, sample_rate=self.sample_rate, channels=self.facts.channels)
+                load = partial(load_short, sample_rate=self.sample_rate, channels=self.channels)
                 found = readers.map(load, short.values())
                 loaded = dict(zip(short, found, strict=True))
                 done = self._short(group, loaded)
@@ -262,6 +263,7 @@ class Runtime:
             "model": f"{self._fingerprint} {self.bundle.variant}",
             "search": self.search.model_dump_json(),
             "language model or list of phrases": self.help.identity,
+            "channel": "" if self.channels == self.facts.channels else str(self.channels),
             "formatting": "" if self.formatter is None else self.formatter.identity,
         }
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 from firstwords import __version__
+from firstwords.audio.waveform import ChannelPolicy, channel_policy
 from firstwords.device import Compute
 from firstwords.formatting.stage import Formatter
 from firstwords.inference.committee import Committee
@@ -24,6 +25,7 @@ class Reads(Protocol):
     """All that takes part in a recogniser's text."""
 
     recipe: Recipe
+    channels: ChannelPolicy
     tokenizer: Tokenizer
     compute: Compute
     speech_gate: SpeechGate
@@ -45,6 +47,7 @@ def identity_of(recognizer: Reads, weights: str, formatter: Formatter | None) ->
     """
     own = recognizer
     model = (bare_digest(own.recipe), own.tokenizer.piece_hash, weights)
+    usual = channel_policy(own.recipe.data.channels)
     return {
         "model": " ".join((*model, own.speech_gate.identity)).rstrip(),
         "search": own.search_config.model_dump_json()
@@ -52,6 +55,7 @@ def identity_of(recognizer: Reads, weights: str, formatter: Formatter | None) ->
         "language model or list of phrases": own.scorers.identity,
         "choice of models that read along": "" if own.committee is None else own.committee.identity,
         "second pass": "" if own.second_pass is None else own.second_pass.identity,
+        "channel": "" if own.channels == usual else str(own.channels),
         "formatting": "" if formatter is None else formatter.identity,
     }
 

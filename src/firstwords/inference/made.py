@@ -79,7 +79,7 @@ def made_in(folder: Path) -> dict[str, Made]:
 def changed(known: Mapping[str, str], identity: Mapping[str, str]) -> list[str]:
     """The marks of a file -> the things that are other ones today."""
     now = marks_of(identity)
-    return [name for name, mark in known.items() if now.get(name, mark) != mark]
+    return [name for name in {**known, **now} if name in now and known.get(name, "") != now[name]]
 
 
 def marks_of(identity: Mapping[str, str]) -> dict[str, str]:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 
 from firstwords.audio.source import Samples
-from firstwords.audio.waveform import AudioReader, channel_policy, resample
+from firstwords.audio.waveform import AudioReader, ChannelPolicy, channel_policy, resample
 from firstwords.data.manifest import Utterance
 from firstwords.device import Compute, Precision
 from firstwords.errors import FirstwordsError, RemoteError, UsageError
@@ -81,6 +81,8 @@ class Recognizer:
         self.compute = compute
         self._together = _BATCH_SECONDS.get(compute.device.type, 60.0)  # seconds decoded at once, at most
         self.sample_rate = loaded.recipe.data.sample_rate
+        # Set it to hear others.
+        self.channels: ChannelPolicy = channel_policy(loaded.recipe.data.channels)
         self._hop = round(self.model.frame_seconds * self.sample_rate)  # samples from frame to frame
         self.second_pass: SecondPass | None = None  # set it to have readings chosen by a language model
         self.committee: Committee | None = None  # models that read along
@@ -264,8 +266,9 @@ class Recognizer:
         return self._as_read(tokens, len(log_probs) * self.frame_seconds, str(audio), reader.repairs)
 
     def _open(self, path: Path, start: float = 0.0, duration: float | None = None) -> AudioReader:
-        how = channel_policy(self.recipe.data.channels)
-        return AudioReader(path, sample_rate=self.sample_rate, channels=how, start=start, duration=duration)
+        return AudioReader(
+            path, sample_rate=self.sample_rate, channels=self.channels, start=start, duration=duration
+        )
 
     @cached_property
     def weights(self) -> str:

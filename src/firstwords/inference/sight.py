@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from firstwords.audio.waveform import channel_policy, read
+from firstwords.audio.waveform import read
 from firstwords.errors import UsageError
 from firstwords.heads.head import TokenHead
 from firstwords.inference.recognizer import Recognizer
@@ -49,8 +49,9 @@ class Sight:
 def look(recognizer: Recognizer, audio: Path, *, start: float = 0.0, duration: float | None = None) -> Sight:
     """A recording of at most a minute (or a stretch of it, in seconds) -> what the model sees in it."""
     model, rate = recognizer.model, recognizer.sample_rate
-    channels = channel_policy(recognizer.recipe.data.channels)
-    samples = read(audio, sample_rate=rate, channels=channels, start=start, duration=duration).samples
+    samples = read(
+        audio, sample_rate=rate, channels=recognizer.channels, start=start, duration=duration
+    ).samples
     seconds = len(samples) / rate
     if seconds > LONGEST:
         raise UsageError(

@@ -63,6 +63,27 @@ def test_int8_asks_for_the_graphs_in_eight_bits(home: Path, tmp_path: Path) -> N
     assert firstwords("transcribe", folder, talk, "--int8").stdout.strip() == "aei"
 
 
+def test_the_channel_that_is_asked_for_is_heard(home: Path, tmp_path: Path) -> None:
+    generator = np.random.default_rng(1)
+    left, right = sing("aei", generator), sing("uoa", generator)
+    frames = max(len(left), len(right))
+    call = tmp_path / "call.wav"
+    write(call, np.stack([np.pad(one, (0, frames - len(one))) for one in (left, right)], axis=1), RATE)
+    command = ("transcribe", home / "offline", call)
+    for channel, text in (("0", "aei"), ("1", "uoa")):
+        assert firstwords(*command, "--channel", channel).stdout == f"{text}\n"
+    missing = firstwords(*command, "--channel", "2")
+    assert missing.exit_code == 1
+    assert "no channel 2: it has 2, counted from 0" in missing.stderr
+
+    out = tmp_path / "out"
+    assert firstwords(*command, "--channel", "1", "--out", out).exit_code == 0
+    assert (out / "call.txt").read_text() == "uoa\n"
+    assert "kept as it is" not in firstwords(*command, "--channel", "1", "--out", out).stderr
+    assert "made with another channel." in firstwords(*command, "--channel", "0", "--out", out).stderr
+    assert "made with another channel." in firstwords(*command, "--out", out).stderr
+
+
 def test_results_are_written_and_kept(home: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = ("transcribe", home / "offline", home / "talks", "--out", out, "--format", "txt,json,srt,eaf")

@@ -110,9 +110,24 @@ def test_a_bad_recording_is_named_and_the_others_are_done(
     assert (tmp_path / "out" / "one.txt").is_file()
 
 
+def test_one_channel_is_heard_as_if_it_were_alone(model: Path, tmp_path: Path) -> None:
+    generator = np.random.default_rng(3)
+    voices = np.stack([sing("aei ou", generator)[:9_000], sing("uu oa", generator)[:9_000]], axis=1)
+    write(tmp_path / "both.wav", voices, RATE)
+    texts: list[str] = []
+    for channel in (0, 1):
+        write(tmp_path / "alone.wav", voices[:, channel], RATE)
+        texts.append(firstwords("transcribe", model, tmp_path / "alone.wav").stdout)
+        both = firstwords("transcribe", model, tmp_path / "both.wav", "--channel", channel)
+        assert both.stdout == texts[-1]
+    assert texts[0] != texts[1]
+    mixed = firstwords("transcribe", model, tmp_path / "both.wav", "--channel", "mix").stdout
+    assert mixed == firstwords("transcribe", model, tmp_path / "both.wav").stdout
+
+
 def test_a_repair_is_said(model: Path, recordings: Path) -> None:
     path = recordings / "one.wav"
-    path.write_bytes(path.read_bytes()[:20_000])
+    path.write_bytes(path.read_bytes()[:9_000])
     result = firstwords("transcribe", model, path)
     assert result.exit_code == 0
     assert "cut short" in result.stderr
@@ -149,6 +164,8 @@ def test_a_tier_is_added_to_the_eaf_beside(model: Path, recordings: Path, tmp_pa
         (("--format", "eaf"), UsageError, "needs files"),
         (("--format", "txt,srt"), UsageError, "needs files"),
         (("--format", "srt"), UsageError, "cannot be told apart"),
+        (("--channel", "left"), UsageError, "'left' is neither a number nor 'mix'"),
+        (("--channel", "-1"), UsageError, "'-1' is neither a number nor 'mix'"),
     ],
 )
 def test_wrong_usage(

@@ -88,6 +88,7 @@ def test_the_rate_is_obeyed_and_half_a_sample_said(model: Path, expected: list[s
         (("--stream", "a.wav"), "not 'a.wav'", "Leave --stream out"),
         (("--stream", "--microphone", "a", "b"), "one device", ""),
         (("--stream", "--out", "x"), "no --out", "> FILE"),
+        (("--stream", "--channel", "0"), "a stream has one channel", "Leave --channel"),
         (("--stream", "--format", "srt"), "txt or jsonl", "leave --stream out"),
         (("--stream", "--chunk-ms", "250"), "no chunks of 250 ms", "240 ms"),
         (("--stream", "--rate", "3"), "3 Hz", "hertz"),
