@@ -55,6 +55,10 @@ CONSISTENCY_BATCH = 40.0  # seconds; both views of it are encoded
 # in 11 core-minutes: dev CER 20 instead of 86 %; english left 74 % only so (LOG.md, 2026-11-21).
 MASK_WARMUP = {1: 60_000, 2: 20_000}  # by views
 CONSISTENCY_START = 10_000
+# Encoded passes; with fewer, nothing is masked. Dev CER after 12 passes without masks and with masks that
+# widen, a seed each: yoruba 22.1, 23.2 and 26.3, 34.3 %; swahili 21.0 and 24.4, 36.0; yoruba
+# after 24 passes 18.9 and 19.7, one seed (LOG.md, 2026-11-22 and 2026-11-23).
+MASKED_PASSES = 24.0
 # Encoded; with fewer, rooms and noise are thought to cost a small model more than they bring. A guess: all
 # runs on yoruba were made without, and with them the quickstart's noisy corpus was learned badly.
 ROBUST_PASSES = 300.0
@@ -98,6 +102,7 @@ class Material:
         usual_encoder: False where the user names another kind, or one that streams.
         sample_rate: hertz that nearly all recordings have at most; None: not looked up.
         cores: of the processor that training may use.
+        fine_tuned: training starts from a model, which knows where letters are.
     """
 
     hours: float
@@ -110,6 +115,7 @@ class Material:
     usual_encoder: bool = True
     sample_rate: int | None = None
     cores: int | None = None
+    fine_tuned: bool = False
 
     @property
     def closed(self) -> bool:
@@ -166,8 +172,11 @@ def choose_recipe(
             "training.batch_seconds is that of a part)"
         )
     # Few words, each frequent, are found at once: what is known of those was measured with full masks.
-    light = not material.learned_whole
-    if light:
+    masked = passes >= MASKED_PASSES or material.fine_tuned
+    light = masked and not material.learned_whole
+    if not masked:
+        reasons.append("too few passes for masks (SpecAugment)")
+    elif light:
         reasons.append("masks that widen as it learns")
     training, scoring = normalizers_for(language)
     features, masks = _features(material, reasons)
@@ -187,7 +196,7 @@ def choose_recipe(
             batch_seconds=round(batch / parts, 1),
             accumulate=parts,
             sorted_first_epoch=False,
-            specaugment=masks,
+            specaugment=masks if masked else masks.with_(probability=0.0),
             mask_warmup=MASK_WARMUP[views] if light else 0,
             consistency_start=CONSISTENCY_START if light and views == 2 else 0,
             precision="fp32" if not gpu and (chosen == "nano" or material.longest < SHORT) else "auto",

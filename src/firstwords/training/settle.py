@@ -248,6 +248,7 @@ def _chosen(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress:
         usual_encoder=not _names_encoder(wanted),
         sample_rate=None if wanted.start is not None else usual_rate(train_part),
         cores=torch.get_num_threads(),
+        fine_tuned=wanted.start is not None,
     )
     choice = choose_recipe(
         material,

@@ -14,6 +14,7 @@ from firstwords.audio.waveform import channel_policy
 from firstwords.data.examples import ExampleSource, LoadedExample
 from firstwords.data.manifest import Corpus, Utterance, load_corpus, write_quarantine
 from firstwords.errors import ConfigError, CorpusError, UsageError
+from firstwords.features.specaugment import SpecAugmentConfig
 from firstwords.search.interface import (
     AttentionBeamConfig,
     LanguageModelConfig,
@@ -312,6 +313,23 @@ def test_an_hour_of_speech_gets_consistency_and_a_few_minutes_do_not() -> None:
     assert large.data.augment.noise.probability > 0
 
 
+def test_nothing_is_masked_in_a_run_of_few_passes_unless_a_model_is_tuned() -> None:
+    def masked(minutes: float, **material: Any) -> bool:
+        found = choose_recipe(
+            Material(hours=0.84, cores=2, **material), name="x", language="yo", minutes=minutes, device="cpu"
+        )
+        probability = found.recipe.training.specaugment.probability
+        assert probability in (0.0, SpecAugmentConfig.model_fields["probability"].default)
+        assert ("too few passes for masks (SpecAugment)" in found.reasons) == (not probability)
+        return probability > 0
+
+    # Some three passes of 0.84 h in a minute are thought to be possible with two cores.
+    assert [masked(minutes) for minutes in (2, 6, 20, 60)] == [False, False, True, True]
+    assert not masked(6, words=10, rarest=100)
+    assert not masked(6, sample_rate=8000)
+    assert masked(6, fine_tuned=True)
+
+
 def test_a_run_begins_with_light_masks_and_one_view_unless_words_are_few() -> None:
     def chosen(minutes: float, **material: Any) -> tuple[int, int]:
         found = choose_recipe(
@@ -321,7 +339,8 @@ def test_a_run_begins_with_light_masks_and_one_view_unless_words_are_few() -> No
         return found.recipe.training.mask_warmup, found.recipe.training.consistency_start
 
     assert chosen(60) == (20_000, 10_000)
-    assert chosen(6) == (60_000, 0)
+    assert chosen(12) == (60_000, 0)
+    assert chosen(6) == (0, 0)  # nothing is masked
     assert chosen(60, words=10, rarest=100) == (0, 0)
     assert chosen(60, words=10, rarest=30) == (20_000, 10_000)
     assert chosen(60, words=10, rarest=1) == (20_000, 10_000)
