@@ -13,9 +13,10 @@ r"""ARPA files: the n-gram format all toolkits share, read strictly and written.
     \end\
 
 Read as KenLM reads it: <unk> may be called <UNK>, and where it is missing its log10 P is -100; <s> and </s>
-must be there; any order of lines; the highest order may have backoffs of 0. Lines before \data\, in which tools
-tell where a model comes from, are passed over, and so is a byte-order mark. Everything else that is no ARPA is
-named with its line. Compressed files are known by their first bytes; written they are where the name ends in .gz.
+must be there; any order of lines; the highest order may have backoffs of 0. Lines before \data\, in which
+tools tell where a model comes from, are passed over, and so is a byte-order mark. Everything else that is no
+ARPA is named with its line. Compressed files are known by their first bytes; where the name ends in .gz the
+file is written compressed.
 """
 
 from __future__ import annotations
@@ -161,7 +162,7 @@ class _Reader:
         return sizes
 
     def _pass_over_remarks(self) -> None:
-        r"""Up to \data\, the first line that counts; where it is missing the file's own first line is named."""
+        r"""Up to \data\, the first line that counts; without it the file's own first line is named."""
         first: tuple[int, bytes] | None = None
         for line in self.lines:
             if line == rb"\data\ ".strip():
