@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import pytest
 import torch
 from test_encoder_laws import ENCODERS, encode, make, noise, same
-from torch import Tensor
+from torch import Tensor, nn
 
 from firstwords.compression.families import FAMILIES, groups_of
 from firstwords.compression.gates import gated
@@ -18,7 +18,8 @@ from firstwords.compression.groups import KINDS, Group, cut
 from firstwords.encoders.encoder import Encoder
 from firstwords.model import kinds
 from firstwords.model.speech_model import SpeechModel
-from firstwords.model.structure import Structure, apply_structure
+from firstwords.model.structure import LowRank, Structure, apply_structure
+from firstwords.nn.low_rank import worth
 from firstwords.tensors import Padded, pad
 from tone_corpus import tone_recipe
 
@@ -130,6 +131,27 @@ def test_everything_cut_at_once_and_then_again(name: str) -> None:
         alone = encode(model.encoder, [utterance])
         count = int(alone.lengths[0])
         same(together.values[i, :count], alone.values[0, :count])
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_layers_of_a_model_of_low_rank_can_go(name: str) -> None:
+    """What low ranks made of the matrices does not hide the layers: one of them goes, all else stays."""
+    model = model_of(name)
+    whole = [g.name for g in groups_of(model) if g.layer is not None]
+    linear = {p: m for p, m in model.encoder.named_modules(prefix="encoder") if isinstance(m, nn.Linear)}
+    ranks = {path: worth(m.in_features, m.out_features) for path, m in linear.items()}
+    changes = tuple(LowRank(module=path, rank=rank) for path, rank in ranks.items() if rank > 0)
+    apply_structure(model, Structure(changes=changes))
+    layers = [g for g in groups_of(model) if g.layer is not None]
+    assert [g.name for g in layers] == whole
+    if not layers:
+        return
+    before, parameters = outputs(model), model.num_parameters
+    cut(model, {layers[-1]: [0]})
+    after = outputs(model)
+    assert model.num_parameters < parameters
+    assert torch.equal(after.lengths, before.lengths)
+    assert float((after.values - before.values).abs().max()) > 1e-4
 
 
 @pytest.mark.parametrize("name", EACH)

@@ -44,6 +44,13 @@ def span(units: int, *, each: int = 1, offsets: Iterable[int] = (0,)) -> Index:
     return torch.cat([own + offset for offset in offsets], dim=1)
 
 
+def weight_of(root: nn.Module, path: str) -> Tensor:
+    """The weight of a layer, (outputs, inputs, ...); of one of low rank the product of its matrices."""
+    weight = root.get_submodule(path).weight
+    assert isinstance(weight, Tensor)
+    return weight
+
+
 @dataclass(frozen=True)
 class Places:
     """Entries along an axis of a parameter or buffer, by unit."""

@@ -78,13 +78,13 @@ class Reader(ABC):
 
 @final
 class TorchReader(Reader):
-    """The model itself."""
+    """The model itself; of a CTC reading the pieces that are no text (``silent``) are left out."""
 
     name = "PyTorch"
 
-    def __init__(self, facts: Mapping[str, Any], model: SpeechModel) -> None:
+    def __init__(self, facts: Mapping[str, Any], model: SpeechModel, silent: Sequence[int] = ()) -> None:
         super().__init__(facts)
-        self.model = model
+        self.model, self.silent = model, frozenset(silent)
 
     @torch.inference_mode()
     def decode(self, samples: Samples) -> Tokens:
@@ -95,7 +95,7 @@ class TorchReader(Reader):
         if self.facts["kind"] == "ctc":
             assert self.model.ctc is not None
             best = self.model.ctc.log_probs(encoded).values[0, : int(encoded.lengths[0])].argmax(dim=-1)
-            return collapse([int(token) for token in best])
+            return tuple(t for t in collapse([int(token) for token in best]) if t not in self.silent)
         head = cast("TransducerHead", self.model.heads["transducer"])
         config = TransducerGreedyConfig(symbols_per_frame=1)
         return TransducerGreedySearch(config, head, self.model.frame_seconds)(encoded)[0][0].tokens

@@ -35,6 +35,8 @@ from firstwords.heads.transducer.predictor import StatelessPredictor
 from firstwords.model.speech_model import SpeechModel
 from firstwords.tensors import Padded
 
+_NEVER = -1e4  # log-probability of what is not said
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -58,17 +60,44 @@ class Graph:
 
 
 @final
-class OfflineCtc(nn.Module):
-    """Feature frames -> log-probabilities of the pieces."""
+class Spoken(nn.Module):
+    """A CTC head whose pieces that are no text (``<unk>`` of a converted model) say what the blank says.
 
-    def __init__(self, model: SpeechModel) -> None:
+    sherpa-onnx would write their names. Where one of them is the most probable, the blank is now; else the
+    most probable piece stays.
+    """
+
+    def __init__(self, head: CtcHead, silent: Sequence[int]) -> None:
+        super().__init__()
+        self.head, self.any = head, len(silent) > 0
+        is_silent = torch.zeros(head.projection.out_features, dtype=torch.bool)
+        is_silent[list(silent)] = True
+        self.register_buffer("is_silent", is_silent, persistent=False)
+
+    def forward(self, encoded: Padded) -> Padded:
+        found = self.head.log_probs(encoded)
+        if not self.any:
+            return found
+        mask = cast("Tensor", self.is_silent)
+        spoken = found.values.masked_fill(mask, _NEVER)
+        lifted = found.values.masked_fill(~mask, _NEVER).amax(dim=-1, keepdim=True)
+        blank = torch.maximum(spoken[..., :1], lifted)
+        return Padded(torch.cat([blank, spoken[..., 1:]], dim=-1), found.lengths)
+
+
+@final
+class OfflineCtc(nn.Module):
+    """Feature frames -> log-probabilities of the pieces; ``silent``: those that are no text."""
+
+    def __init__(self, model: SpeechModel, silent: Sequence[int] = ()) -> None:
         super().__init__()
         self.model = model
+        self.spoken = Spoken(cast("CtcHead", model.ctc), silent)
 
     def forward(
         self, x: Float[Tensor, "batch frames mels"], x_lens: Int[Tensor, " batch"]
     ) -> tuple[Float[Tensor, "batch time pieces"], Int[Tensor, " batch"]]:
-        log_probs = cast("CtcHead", self.model.ctc).log_probs(self.model.encode_frames(Padded(x, x_lens)))
+        log_probs = self.spoken(self.model.encode_frames(Padded(x, x_lens)))
         return log_probs.values, log_probs.lengths
 
 
@@ -122,15 +151,15 @@ class StreamingStep(nn.Module):
         last: what makes log-probabilities (CTC) or the joiner's input of the encoded frames.
     """
 
-    def __init__(self, encoder: Zipformer, layout: StateLayout, last: CtcHead | nn.Linear) -> None:
+    def __init__(self, encoder: Zipformer, layout: StateLayout, last: Spoken | nn.Linear) -> None:
         super().__init__()
         self.encoder, self.last, self.layout = encoder, last, layout
 
     def forward(self, x: Float[Tensor, "batch window mels"], *states: Tensor) -> tuple[Tensor, ...]:
         lengths = torch.full((x.shape[0],), int(x.shape[1]), dtype=torch.int64)
         encoded, after = self.encoder.step(Padded(x, lengths), self.layout.read(states))
-        if isinstance(self.last, CtcHead):
-            said = self.last.log_probs(encoded).values
+        if isinstance(self.last, Spoken):
+            said = self.last(encoded).values
         else:
             said = self.last(encoded.values)
         return said, *self.layout.write(after)

@@ -44,7 +44,13 @@ def make_bundle(
     require_onnx()
     refuse_other_folders(folder)
     loaded = load_model(model, device="cpu")
-    plan = plan_bundle(folded_copy(loaded.model)[0], kind=kind, streaming=streaming, chunk_ms=chunk_ms)
+    plan = plan_bundle(
+        folded_copy(loaded.model)[0],
+        kind=kind,
+        streaming=streaming,
+        chunk_ms=chunk_ms,
+        silent=loaded.tokenizer.silent,
+    )
     report("tracing the graphs")
     graphs = make_graphs(plan)
     if int8:

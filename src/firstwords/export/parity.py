@@ -221,7 +221,7 @@ def compare(made: Made, clips: Sequence[Clip], rates: Sequence[int], report: Cal
     facts = json.loads((made.folder / BUNDLE).read_text(encoding="utf-8"))
     pieces, rate = made.loaded.tokenizer.pieces, int(facts["sample_rate"])
     sounds = {r: [_at(clip.samples, rate, r) for clip in clips] for r in rates}
-    torch_reader = TorchReader(facts, made.loaded.model)
+    torch_reader = TorchReader(facts, made.loaded.model, made.loaded.tokenizer.silent)
     report("reading with PyTorch")
     expected = _read(torch_reader, sounds[rate], rate)
     installed: Sherpa = "compared" if has_sherpa() else "not installed"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -15,6 +15,7 @@ from firstwords.export.graphs import (
     JoinerGraph,
     OfflineCtc,
     OfflineEncoder,
+    Spoken,
     StreamingStep,
     TokenReader,
     frontend_graph,
@@ -51,11 +52,17 @@ class Plan:
 
 
 def plan_bundle(
-    model: SpeechModel, *, kind: Kind | None = None, streaming: bool = False, chunk_ms: float = CHUNK_MS
+    model: SpeechModel,
+    *,
+    kind: Kind | None = None,
+    streaming: bool = False,
+    chunk_ms: float = CHUNK_MS,
+    silent: Sequence[int] = (),
 ) -> Plan:
     """What to export of a model; ConfigError where nothing fits.
 
     Args:
+        silent: pieces that are no text (``Tokenizer.silent``).
         kind: which head; not given: CTC where there is one, else the transducer.
         chunk_ms: about how much audio a streaming step reads.
     """
@@ -73,12 +80,12 @@ def plan_bundle(
     graphs: dict[str, Graph] = {"features": frontend_graph(model.frontend)}
     facts: dict[str, Any] = {}
     if streaming:
-        name, graph, facts = _streaming(model, head, chunk_ms, common)
+        name, graph, facts = _streaming(model, head, chunk_ms, silent, common)
         graphs[name] = graph
     elif isinstance(head, CtcHead):
-        graphs["model"] = _offline(model, head, common)
+        graphs["model"] = _offline(model, head, silent, common)
     else:
-        graphs["encoder"] = _offline(model, head, common)
+        graphs["encoder"] = _offline(model, head, silent, common)
     if isinstance(head, TransducerHead):
         graphs["decoder"], graphs["joiner"] = _decoder(head, common), _joiner(head, common)
         facts["context_size"] = head.predictor.context
@@ -135,13 +142,15 @@ def _transducer(model: SpeechModel) -> TransducerHead:
     return head
 
 
-def _offline(model: SpeechModel, head: CtcHead | TransducerHead, common: Mapping[str, str]) -> Graph:
+def _offline(
+    model: SpeechModel, head: CtcHead | TransducerHead, silent: Sequence[int], common: Mapping[str, str]
+) -> Graph:
     frames = 97  # no multiple of anything an encoder divides by
     example = torch.randn(2, frames, model.frontend.dim), torch.tensor([frames, frames - 23])
     x = {"x": {0: "N", 1: "T"}, "x_lens": {0: "N"}}
     if isinstance(head, CtcHead):
         return Graph(
-            OfflineCtc(model),
+            OfflineCtc(model, silent),
             example,
             ("x", "x_lens"),
             ("log_probs", "log_probs_len"),
@@ -161,7 +170,11 @@ def _offline(model: SpeechModel, head: CtcHead | TransducerHead, common: Mapping
 
 
 def _streaming(
-    model: SpeechModel, head: CtcHead | TransducerHead, chunk_ms: float, common: Mapping[str, str]
+    model: SpeechModel,
+    head: CtcHead | TransducerHead,
+    chunk_ms: float,
+    silent: Sequence[int],
+    common: Mapping[str, str],
 ) -> tuple[str, Graph, dict[str, Any]]:
     """Part, graph and what bundle.json says of chunk and states."""
     encoder = model.encoder
@@ -188,7 +201,7 @@ def _streaming(
     chunk, left = encoder.nearest_context(wanted, None)
     layout = StateLayout(encoder, chunk, left)
     last, part, said = (
-        (head, "model", "log_probs")
+        (Spoken(head, silent), "model", "log_probs")
         if isinstance(head, CtcHead)
         else (head.joiner.encoder_proj, "encoder", "encoder_out")
     )

@@ -13,9 +13,17 @@ import numpy as np
 from firstwords.errors import CheckpointError
 from firstwords.export.runtime_help import DEFAULT, BonusRows, Help, Part, Rows
 from firstwords.export.runtime_words import check_letters
-from firstwords.lm.language_model import HEADER, WEIGHTS, WORDS, check_written_letters, read_ngram
+from firstwords.lm.language_model import (
+    HEADER,
+    WEIGHTS,
+    WORDS,
+    NgramHeader,
+    check_written_letters,
+    read_ngram,
+    word_check,
+)
 from firstwords.lm.ngram import SPECIAL, UNKNOWN, NgramModel
-from firstwords.lm.ngram_arpa import read_arpa
+from firstwords.lm.ngram_arpa import WordCheck, read_arpa
 from firstwords.search.interface import LanguageModelConfig
 from firstwords.search.lexicon_rows import LexiconRows
 from firstwords.search.prefix_beam import Floats, Ints
@@ -68,11 +76,13 @@ def open_help(
 ) -> Help:
     """Folder of an n-gram model, or an ARPA file (.arpa, .gz) -> help for a bundle's searches.
 
-    CheckpointError or TextError where it is none, or speaks of other pieces.
+    CheckpointError or TextError where it is none, speaks of other pieces, or is of text that went through
+    another normalizer; of an ARPA file with the line.
     """
     path = Path(path)
     if path.is_file():
-        model, unit, name = read_arpa(path), None, f"'{path}'"
+        model = read_arpa(path, check_word=_check_of(tokenizer, normalizer))
+        unit, name = None, f"'{path}'"
     else:
         lm = read_ngram(path)
         lm.check_normalizer(normalizer)
@@ -94,6 +104,22 @@ def open_help(
         Part("bonus", weights.bonus, BonusRows(len(tokenizer.pieces))),
     )
     return Help(tuple(part for part in parts if part.weight), identity)
+
+
+def _check_of(tokenizer: Tokenizer, normalizer: str) -> WordCheck:
+    """The function word of an ARPA file -> why it is no piece, and no word or letter of the bundle's text.
+
+    Such a file does not say what its units are.
+    """
+    as_letter, as_word = (
+        word_check(NgramHeader(unit=unit, order=1, normalizer=normalizer), None) for unit in ("char", "word")
+    )
+    pieces = frozenset(tokenizer.pieces[1:])
+
+    def check(word: str) -> str | None:
+        return None if word in pieces or as_letter(word) is None else as_word(word)
+
+    return check
 
 
 def _columns(model: NgramModel, tokenizer: Tokenizer, name: str) -> Ints:

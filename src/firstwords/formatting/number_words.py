@@ -158,6 +158,16 @@ class NumberWords:
                 if 0 < unit.value < 10 and tens.value >= 20 and tens.value % 10 == 0:
                     yield Reading(second.end, tens.value + unit.value)
 
+    def is_one_or_two(self, heard: Heard, word: int) -> bool:
+        """Are three words from this one on two numbers, or one that is spelled apart ("vier und zwanzig")?"""
+        if not self.table.compound or heard.words[word + 1 : word + 2] != (self.tens_joiner,):
+            return False
+        if word + 2 >= len(heard.words):
+            return False
+        unit = self.cardinals.get((heard.atoms[heard.starts[word + 1] - 1],), 0)
+        tens = self.cardinals.get((heard.atoms[heard.starts[word + 2]],), 0)
+        return 0 < unit < 10 and tens >= 20 and tens % 10 == 0
+
     def whole(
         self, heard: Heard, at: int, limit: int = _UNBOUNDED, *, ones: bool = True
     ) -> frozenset[Reading]:

@@ -11,6 +11,7 @@ left. Runs of number words are read as a whole or not at all:
 - A run with two readings, or with none, stays as it is: "one twenty", "twenty second", "hundred".
 - Numbers side by side that are not one number stay words; "and" may part them: "twenty and thirty".
 - Beside figures that stand already, words stay.
+- A number ends at a mark (.,;:?!) and keeps it: "twenty one." is "21."; in quotes and brackets it stays.
 - "a hundred" stays; "a hundred and five" is 105.
 """
 
@@ -26,6 +27,7 @@ from firstwords.formatting.number_words import Heard, NumberWords, folded
 from firstwords.formatting.stage import Rewrite, Stage, Words
 
 _LONGEST_NUMBER = 48  # words
+_MARKS = ".,;:?!\u2026"  # what a word may end with in text with marks
 
 
 class _Match(NamedTuple):
@@ -57,6 +59,7 @@ class Numbers(Stage):
             for pattern in table.patterns
             for say in pattern.say
         ]
+        self._said = frozenset(word for say, _ in self._patterns for word in say)
 
     @property
     def name(self) -> str:
@@ -70,6 +73,31 @@ class Numbers(Stage):
         return [self._segment([word.word for word in words]) for words in segments]
 
     def _segment(self, words: Sequence[str]) -> list[Rewrite]:
+        """What stands before and behind a mark is read apart; what is written last keeps the mark."""
+        found: list[Rewrite] = []
+        first = 0
+        for last, word in enumerate(words, start=1):
+            mark = self._mark(word)
+            if not mark and last < len(words):
+                continue
+            part = [*words[first : last - 1], word.removesuffix(mark)]
+            for begin, end, texts in ((r.first, r.last, r.texts) for r in self._part(part)):
+                own = mark if end == len(part) else ""
+                if texts[-1].endswith("."):  # 21., a.m.
+                    own = own.removeprefix(".")
+                found.append(Rewrite(first + begin, first + end, (*texts[:-1], texts[-1] + own)))
+            first = last
+        return found
+
+    def _mark(self, word: str) -> str:
+        """The marks at the end of a word, but those of a word that is said so (a.m.)."""
+        bare = word.rstrip(_MARKS)
+        for end in range(len(word), len(bare), -1):
+            if folded(word[:end]) in self._said:
+                return word[end:]
+        return word[len(bare) :] if bare else ""
+
+    def _part(self, words: Sequence[str]) -> list[Rewrite]:
         heard = self.grammar.hear(words)
         found: list[Rewrite] = []
         at = run = 0  # run: the first word of the numbers that no pattern has taken
@@ -94,6 +122,8 @@ class Numbers(Stage):
         if before < run:
             return False
         grammar, words = self.grammar, heard.words
+        if before > run and grammar.is_one_or_two(heard, before - 1):  # vier und / zwanzig
+            return True
         if words[before] in grammar.point:  # at this point / five percent
             return before == 0 or words[before - 1] not in self._noun_after
         if grammar.is_value(heard, before):
@@ -216,6 +246,10 @@ class Numbers(Stage):
         before, after = heard.words[:first][-1:], heard.words[last : last + 1]
         if any(word in self._leave for word in after) or _any_figure(*before, *after):
             return []
+        if any(self._is_in_marks(word) for word in (*before, *after)):
+            return []
+        if any(self.grammar.is_one_or_two(heard, word) for word in range(first, last)):
+            return []
         # From the end on: the best way to read the words from there, after a number and after none.
         size = last - first
         best: list[tuple[_Parts | None, _Parts | None]] = [(None, None) for _ in range(size)]
@@ -238,6 +272,11 @@ class Numbers(Stage):
             best[at] = (min(ways, key=lambda w: w[:2]) if ways else None, outside)
         found = best[0][0]
         return list(found.rewrites) if found else []
+
+    def _is_in_marks(self, word: str) -> bool:
+        """Is this a number with a quote or a bracket on it?"""
+        bare = word.strip("".join(c for c in word if unicodedata.category(c)[0] == "P"))
+        return bare != word and self.grammar.is_value(self.grammar.hear([bare]), 0)
 
     def _may_end(self, heard: Heard, word: int) -> bool:
         """May a number end with this word?"""

@@ -32,7 +32,9 @@ Dtype = Literal["auto", "fp32", "bf16", "fp16"]
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _CLASSES: dict[Kind, str] = {"causal": "AutoModelForCausalLM", "masked": "AutoModelForMaskedLM"}
-_TOKENIZERS = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
+_TOKENIZERS = (
+    "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model", "sentencepiece.bpe.model",
+)  # fmt: skip
 _WANTED = ["*.json", "*.safetensors", "*.txt", "*.model", "*.jinja"]
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _READ_WHOLE, _PLACES, _BLOCK = 64 << 20, 1024, 4096  # bytes, places and bytes that a fingerprint reads
@@ -81,6 +83,12 @@ def load_llm(where: Path | str, kind: Kind, *, device: str = "auto", dtype: Dtyp
             f"the first is '{absent[0]}'.",
             mend=f"This folder holds another kind of model{declared}; a {kind} language model is needed.",
         )
+    if bad := next((name for name, value in model.named_parameters() if not value.isfinite().all()), None):
+        raise CheckpointError(
+            f"'{folder}': the weight '{bad}' of {type(model).__name__} holds numbers that are not finite.",
+            mend="Copy the folder anew; of a model of your own, take a state before its training failed.",
+        )
+    _check_tokens(folder, model, tokenizer)
     model = model.to(place).eval().requires_grad_(False)
     return LoadedLlm(model, tokenizer, _limit(model, tokenizer), place)
 
@@ -211,6 +219,19 @@ def _architecture(path: Path) -> str:
         raise CheckpointError(f"'{path}' is no table of settings.", mend="Copy the folder anew.")
     named = cast("dict[str, Any]", values).get("architectures")
     return str(cast("list[Any]", named)[0]) if isinstance(named, list) and named else ""
+
+
+def _check_tokens(folder: Path, model: Any, tokenizer: Any) -> None:
+    """Refuse a tokenizer that writes tokens beyond the model's; added ones that are not used do no harm."""
+    special = [getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "mask", "cls", "sep")]
+    used = max(int(tokenizer.vocab_size), *(1 + int(token) for token in special if token is not None), 0)
+    known = int(model.get_input_embeddings().weight.shape[0])
+    if used > known:
+        raise CheckpointError(
+            f"'{folder}': the tokenizer has {used:,} tokens, {type(model).__name__} knows {known:,}: "
+            "they are not of one model.",
+            mend="Put the tokenizer that the model was trained with into the folder.",
+        )
 
 
 def _limit(model: Any, tokenizer: Any) -> int | None:

@@ -13,12 +13,15 @@ r"""ARPA files: the n-gram format all toolkits share, read strictly and written.
     \end\
 
 Read as KenLM reads it: <unk> may be called <UNK>, and where it is missing its log10 P is -100; <s> and </s>
-must be there; any order of lines. Everything else that is no ARPA is named with its line. Files whose name
-ends in .gz are compressed.
+must be there; any order of lines; the highest order may have backoffs of 0. Lines before \data\, in which
+tools tell where a model comes from, are passed over, and so is a byte-order mark. Everything else that is no
+ARPA is named with its line. Compressed files are known by their first bytes; where the name ends in .gz the
+file is written compressed.
 """
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import math
 import re
@@ -43,6 +46,8 @@ LOG10 = math.log(10)
 _LEAST = -100.0 * LOG10  # what KenLM gives an <unk> that is not there
 _LARGEST = 1e30  # of a weight: numbers are kept as float32, and several are added
 _MOST = 99.0  # log10 of a backoff; above 0 they are in order (Katz), but -99 stands for never
+_REMARKS = 1000  # lines before \data\, at most
+_GZIP = b"\x1f\x8b"  # first bytes of a compressed file
 _BETWEEN = frozenset(" \t\n\r\v\f")  # parts the fields of a line
 _MEND = "Write the ARPA file again with the tool that made it, or mend that line."
 
@@ -134,9 +139,7 @@ class _Reader:
         return grow(words, [new[table] for table in grams], log_probs, backoffs)
 
     def _header(self) -> list[int]:
-        line = self._next(r"'\data\'")
-        if line != rb"\data\ ".strip():
-            raise self._fault(rf"expected '\data\', found {_shown(line)}; this is no ARPA file")
+        self._pass_over_remarks()
         sizes: list[int] = []
         while True:
             line = self._next("the counts 'ngram N=...'")
@@ -158,6 +161,21 @@ class _Reader:
             raise self._fault(f"{len(sizes)} orders; up to {LONGEST} can be read")
         return sizes
 
+    def _pass_over_remarks(self) -> None:
+        r"""Up to \data\, the first line that counts; without it the file's own first line is named."""
+        first: tuple[int, bytes] | None = None
+        for line in self.lines:
+            if line == rb"\data\ ".strip():
+                return
+            if line and first is None:
+                first = self.number, line
+            if self.number >= _REMARKS:
+                break
+        if first is None:
+            raise self._fault(r"the file ends where '\data\' was expected: it was cut off")
+        self.number, line = first
+        raise self._fault(rf"expected '\data\', found {_shown(line)}; this is no ARPA file")
+
     def _section(self, order: int, size: int, *, last: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Word ids (n, order), log P and backoffs of the next section."""
         head = f"\\{order}-grams:"
@@ -176,6 +194,8 @@ class _Reader:
             fields = line.split()
             if b"  " in line or b"\t " in line:
                 self._check_spaces(line)
+            if last and len(fields) == order + 2 and _is_zero(fields[-1]):
+                fields.pop()  # KenLM passes over it, too
             if not order < len(fields) <= order + (1 if last else 2):
                 raise self._fault(
                     f"a {order}-gram reads 'log10 P', {order} word{'s' if order > 1 else ''}"
@@ -276,10 +296,13 @@ class _Reader:
 
     def _lines(self) -> Iterator[bytes]:
         try:
-            opened = gzip.open if self.path.suffix == ".gz" else open
-            with opened(self.path, "rb") as file:
+            with self.path.open("rb") as raw:
+                compressed = raw.read(len(_GZIP)) == _GZIP
+                raw.seek(0)
+                file = gzip.GzipFile(fileobj=raw) if compressed else raw
                 for self.number, line in enumerate(file, start=1):
-                    yield line.strip(b" \t\r\n")
+                    text = line.removeprefix(codecs.BOM_UTF8) if self.number == 1 else line
+                    yield text.strip(b" \t\r\n")
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise TextError(
                 f"'{self.path}' is no whole gzip file: {error}.", mend="Copy the file again."
@@ -291,6 +314,13 @@ class _Reader:
 
     def _fault(self, what: str) -> TextError:
         return TextError(f"line {self.number} of '{self.path}': {what}.", mend=_MEND)
+
+
+def _is_zero(field: bytes) -> bool:
+    try:
+        return float(field) == 0
+    except ValueError:
+        return False
 
 
 def _shown(text: bytes) -> str:

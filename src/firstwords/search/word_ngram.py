@@ -12,8 +12,10 @@ from firstwords.errors import CheckpointError, TextError
 from firstwords.lm.ngram import END, SPECIAL, UNKNOWN, NgramModel
 from firstwords.search.lexicon_rows import WordModel
 from firstwords.search.words import WordBoundaries
+from firstwords.text.pieces import BYTES, SPACE
 from firstwords.text.tokenizer import Tokenizer
 
+_MEND = "Make it from text of the language that the recogniser was trained on."
 _SPECIALS = len(SPECIAL)  # <unk>, <s>, </s> come before the words
 
 
@@ -54,7 +56,16 @@ def word_lexicon(
     if not spellings:
         raise CheckpointError(
             f"{name} holds no word that this recogniser's tokenizer can spell.",
-            mend="Make it from text of the language that the recogniser was trained on.",
+            mend=_MEND,
+        )
+    letters = [bool(p) and p not in BYTES and p != SPACE for p in tokenizer.pieces[1:]]
+    in_letters = (all(letters[token - 1] for token in tokens) for tokens, _ in spellings)
+    if any(letters) and not any(in_letters):
+        strange = model.words[spellings[0][1] + _SPECIALS - 1]
+        raise CheckpointError(
+            f"{name} holds no word in the letters of this recogniser (not '{strange}', for one): it is of "
+            "another vocabulary, or of text that was written otherwise.",
+            mend=_MEND,
         )
     return WordNgram(model), spellings, boundaries
 

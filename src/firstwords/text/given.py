@@ -66,6 +66,11 @@ class GivenTokenizer(Tokenizer):
             raise TextError(f"'{path}': {what}.", mend="Give the tokens.txt that belongs to the checkpoint.")
         return cls([BLANK, *(found[i] for i in range(1, len(found)))])
 
+    @property
+    def silent(self) -> tuple[int, ...]:
+        """Ids of ``<unk>``, ``<s>`` and the like."""
+        return tuple(i for i, piece in enumerate(self.pieces) if piece in _SILENT)
+
     def encode(self, text: str) -> list[int]:
         """Text -> the fewest ids that spell it, bytes only where no piece does."""
         if not text:

@@ -39,6 +39,11 @@ class Tokenizer(ABC):
         """Read what ``save`` wrote."""
 
     @property
+    def silent(self) -> tuple[int, ...]:
+        """Ids beside the blank that are no text (``<unk>`` of a foreign list): ``decode`` skips them."""
+        return ()
+
+    @property
     def piece_hash(self) -> str:
         """Changes whenever any piece or its place changes: an old head is never reused in silence."""
         return hashlib.sha256("\n".join(self.pieces).encode()).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Event
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from firstwords.errors import CheckpointError, SearchError, UsageError
+from firstwords.errors import CheckpointError, SearchError, TextError, UsageError
 from firstwords.export.bundle import BundleFacts, GateFacts
 from firstwords.export.graphs import JoinerGraph, TokenReader
 from firstwords.export.runtime_help import BonusRows, Part, RowCompanion
@@ -233,6 +234,53 @@ def test_language_models_that_cannot_help_say_why(tmp_path: Path) -> None:
         open_help(tmp_path / "pieces", GivenTokenizer(["<blank>", *"abcd"]), "default")
     with pytest.raises(CheckpointError, match="is no language model"):
         open_help(tmp_path / "nowhere", TOKENIZER, "default")
+    # Bytes could spell any word; a recogniser of Latin letters never writes them so.
+    latin = GivenTokenizer(["<blank>", "▁", *"abcd", *BYTES])
+    save_language_model(tmp_path / "other", train(["да нет", "нет"], "word"))
+    with pytest.raises(
+        CheckpointError, match=r"no word in the letters of this recogniser \(not 'да', for one"
+    ):
+        open_help(tmp_path / "other", latin, "default")
+    with pytest.raises(CheckpointError, match="another vocabulary"):
+        open_language_model(tmp_path / "other", Speaks(latin, "default"))
+    save_language_model(tmp_path / "loan", train(["да cab", "нет"], "word"))
+    open_help(tmp_path / "loan", latin, "default")
+    bytes_alone = GivenTokenizer(["<blank>", "▁", *BYTES])
+    open_help(tmp_path / "other", bytes_alone, "default")
+
+
+@pytest.mark.parametrize(
+    ("unit", "old", "new", "says"),
+    [
+        ("word", "bad", "BAD", "'BAD' is not text of normalizer 'default', which writes 'bad'"),
+        ("word", "dé", "de\u0301", "which writes 'dé'"),
+        ("word", "bad", "bad,", "which writes 'bad'"),
+        ("char", "b", "B", "which writes 'b'"),
+        ("char", "é", "É", "which writes 'é'"),
+    ],
+)
+def test_an_arpa_file_of_another_normalization_is_named_with_its_line(
+    unit: str, old: str, new: str, says: str, tmp_path: Path
+) -> None:
+    write_arpa(tmp_path / "good.arpa", train(TEXTS, unit).model)
+    lines = (tmp_path / "good.arpa").read_text(encoding="utf-8").split("\n")
+    parted = [line.replace(" ", "\t").split("\t") for line in lines]
+    changed = ["\t".join(new if field == old else field for field in fields) for fields in parted]
+    changed[1 : lines.index("")] = lines[1 : lines.index("")]
+    number = next(n for n, fields in enumerate(parted, start=1) if old in fields)
+    (tmp_path / "bad.arpa").write_text("\n".join(changed), encoding="utf-8")
+    open_help(tmp_path / "good.arpa", TOKENIZER, "default")
+    open_help(tmp_path / "bad.arpa", TOKENIZER, "none")
+    with pytest.raises(TextError, match=rf"^line {number} of .*bad\.arpa.*{re.escape(says)}"):
+        open_help(tmp_path / "bad.arpa", TOKENIZER, "default")
+
+
+def test_pieces_of_an_arpa_file_need_not_be_words(tmp_path: Path) -> None:
+    """The pieces of a bundle are what its model writes, whatever the normalizer makes of them alone."""
+    pieces = GivenTokenizer(["<blank>", "▁a", "b▁", "C"])
+    text = "\\data\\\nngram 1=5\n\n\\1-grams:\n-9\t<s>\n-1\t</s>\n-1\t▁a\n-1\tb▁\n-1\tC\n\n\\end\\\n"
+    (tmp_path / "x.arpa").write_text(text, encoding="utf-8")
+    open_help(tmp_path / "x.arpa", pieces, "default")
 
 
 def test_a_companion_counts_from_a_slot_on(lm_folder: Path) -> None:

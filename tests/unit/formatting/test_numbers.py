@@ -377,6 +377,54 @@ def test_a_number_spans_its_words() -> None:
     assert (change.stage, change.before, change.after, change.start) == ("numbers", "two hundred", "200", 1.0)
 
 
+@pytest.mark.parametrize(
+    ("spoken", "expected"),
+    [
+        ("twenty one.", "21."),
+        ("it is twenty one, or thirty two!", "it is 21, or 32!"),
+        ("twenty, one hundred", "20, 100"),
+        ("five dollars and one cent.", "$5.01."),
+        ("at ten p.m., five percent.", "at 10 p.m., 5%."),
+        ("nineteen eighty four; hundred.", "1984; hundred."),
+        ("... twenty one ...", "... 21 ..."),
+        ("(twenty one)", "(twenty one)"),
+        ('"one hundred twenty five"', '"one hundred twenty five"'),
+        ('twenty "five"', 'twenty "five"'),
+    ],
+)
+def test_a_number_ends_at_a_mark_and_keeps_it(en: Callable[[str], str], spoken: str, expected: str) -> None:
+    assert en(spoken) == expected
+
+
+def test_a_mark_is_not_written_twice(de: Callable[[str], str]) -> None:
+    assert de("am einundzwanzigsten. um drei uhr.") == "am 21. um 3 Uhr."
+
+
+def test_times_of_numbers_with_a_mark() -> None:
+    words = [Word(w, float(n), n + 0.5, 1.0) for n, w in enumerate(["so", "twenty", "one.", "thirty", "two"])]
+    (found,), changes = Formatter([_NUMBERS]).format([words])
+    assert [(w.word, w.start, w.end) for w in found] == [
+        ("so", 0.0, 0.5),
+        ("21.", 1.0, 2.5),
+        ("32", 3.0, 4.5),
+    ]
+    assert [change.before for change in changes] == ["twenty one.", "thirty two"]
+
+
+@pytest.mark.parametrize(
+    "text", ["vier und zwanzig", "zwischen vier und zwanzig prozent", "hundertvier und zwanzigtausend"]
+)
+def test_what_may_be_one_number_spelled_apart_stays(de: Callable[[str], str], text: str) -> None:
+    assert de(text) == text
+    assert de("zwanzig und dreißig") == "20 und 30"
+
+
+def test_numbers_above_a_billion(en: Callable[[str], str], de: Callable[[str], str]) -> None:
+    assert en("two trillion three billion and one") == "2,003,000,000,001"
+    assert en("one point five trillion dollars") == "$1.5 trillion"
+    assert de("zwei billionen drei milliarden") == "2.003.000.000.000"
+
+
 def test_segments_are_read_apart() -> None:
     segments = [[Word("twenty", 0.0, 0.4, 1.0)], [], [Word("one", 3.0, 3.4, 1.0)]]
     found, _ = Formatter([_NUMBERS]).format(segments)

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from firstwords.errors import CheckpointError, DependencyError, UsageError
 from firstwords.lm.llm_folder import llm_fingerprint, load_llm
-from small_llm import save
+from small_llm import model, save, tokenizer
 
 
 @pytest.fixture(autouse=True)
@@ -116,6 +117,36 @@ def test_weights_that_are_not_the_models_are_not_made_up(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
     assert "weights of LlamaForCausalLM are missing" in refusal(folder)
+
+
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path: Path, kind: str) -> None:
+    """It ended in an IndexError at the first text with such a token."""
+    own = tokenizer()
+    model(kind, 10).save_pretrained(tmp_path / "llm")
+    own.save_pretrained(tmp_path / "llm")
+    said = refusal(tmp_path / "llm", "masked" if kind == "bert" else "causal")
+    assert f"the tokenizer has {len(own)} tokens" in said
+    assert "knows 10" in said
+
+
+def test_an_added_token_that_is_not_used_does_no_harm(tmp_path: Path) -> None:
+    """Many a folder has a padding token that its model was never made larger for."""
+    own = tokenizer()
+    model("llama", len(own)).save_pretrained(tmp_path / "llm")
+    own.add_special_tokens({"pad_token": "[PAD]"})
+    own.save_pretrained(tmp_path / "llm")
+    assert load_llm(tmp_path / "llm", "causal", device="cpu").tokenizer.pad_token_id == len(own) - 1
+
+
+def test_weights_that_are_not_finite_are_named(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    name = next(name for name in weights if "down_proj" in name)
+    weights[name][0, 0] = float("nan")
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    said = refusal(folder)
+    assert name in said
+    assert "not finite" in said
 
 
 def test_code_in_the_folder_is_not_run(folder: Path, tmp_path: Path) -> None:

@@ -186,6 +186,35 @@ def test_a_mark_on_a_space_is_two_letters(tmp_path: Path) -> None:
     assert not (tmp_path / "old.arpa").exists()
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        SMALL.encode("utf-8-sig"),
+        b"# made by a tool\n\n" + SMALL.encode(),
+        b"####\r\nCopyright (c) 1996\r\nThis is a 3-gram model\r\n" + SMALL.replace("\n", "\r\n").encode(),
+        SMALL.replace("<s> a b\n", "<s> a b\t0\n").encode(),
+        SMALL.replace("<s> a b\n", "<s> a b -0.0\n").encode(),
+        gzip.compress(SMALL.encode()),
+    ],
+    ids=["byte-order mark", "remark", "head of CMU's tools", "backoff 0", "backoff -0.0", "gzip"],
+)
+@pytest.mark.parametrize("name", ["x.arpa", "x.arpa.gz"])
+def test_files_as_other_tools_write_them(tmp_path: Path, other: bytes, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(other)
+    model, same = read_arpa(path), read_arpa(write(tmp_path / "small.arpa", SMALL))
+    assert model.words == same.words
+    assert model.log_prob.tolist() == same.log_prob.tolist()
+    assert model.backoff.tolist() == same.backoff.tolist()
+
+
+def test_what_has_no_data_at_all_is_named_by_its_first_line(tmp_path: Path) -> None:
+    for number, text in ((2, "\nhello\nworld\n"), (1, "hello\n" * 5000)):
+        path = write(tmp_path / "x.arpa", text)
+        with pytest.raises(TextError, match=rf"^line {number} of .* found 'hello'; this is no ARPA file"):
+            read_arpa(path)
+
+
 def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
     path = tmp_path / "x.arpa"
     path.write_bytes(SMALL.encode().replace(b"-0.9\tb", b"-0.9\t\xff"))

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from firstwords.compression.groups import Draft, Group, layer_groups, span
+from firstwords.compression.groups import Draft, Group, layer_groups, span, weight_of
 from firstwords.encoders.e_branchformer import ConvolutionalGate, EBranchformerLayer
 from firstwords.encoders.stack import AttentionStack
 from firstwords.nn.attention import RelativeSelfAttention, SelfAttention
@@ -94,7 +94,7 @@ def _subsampling(root: nn.Module, prefix: str, path: str, module: Subsampling) -
         writer = f"{path}.first" if number == 0 else f"{path}.strided.{number - 1}"
         if separable and number:
             writer = f"{path}.pointwise.{number - 1}"
-        weight = root.get_parameter(f"{writer}.weight")
+        weight = weight_of(root, writer)
         channels = len(weight)
         draft = Draft(root, prefix, f"{writer}: channels", "convolution", channels).made_by(writer)
         if number == count:

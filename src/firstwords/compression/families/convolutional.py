@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import cast
 
-from firstwords.compression.groups import Draft, Group, layer_groups
+from firstwords.compression.groups import Draft, Group, layer_groups, weight_of
 from firstwords.encoders.layers import present
 from firstwords.encoders.mobilenet import InvertedBottleneck, MobileNet
 from firstwords.encoders.quartznet import QuartzNet, QuartzNetBlock
@@ -21,7 +21,7 @@ def quartznet_groups(encoder: QuartzNet, prefix: str) -> Iterator[Group]:
     """What each separable convolution, and the sum at the end of each block, hands on."""
 
     def channels(name: str, *writers: str) -> Draft:
-        count = len(encoder.get_parameter(f"{writers[0]}.pointwise.weight"))
+        count = len(weight_of(encoder, f"{writers[0]}.pointwise"))
         draft = Draft(encoder, prefix, f"{name}: channels", "convolution", count)
         for writer in writers:
             draft.made_by(f"{writer}.pointwise").normalized_by(f"{writer}.norm")

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from torch import nn
 
-from firstwords.compression.groups import Draft, Group, span
+from firstwords.compression.groups import Draft, Group, span, weight_of
 from firstwords.encoders.dnn import Dnn
 from firstwords.encoders.listener import Listener
 from firstwords.encoders.lstm import Lstm
@@ -66,7 +66,7 @@ def _parts(layer: nn.Module, path: str) -> list[tuple[str, nn.LSTM]]:
 def dnn_groups(encoder: Dnn, prefix: str) -> Iterator[Group]:
     """Units between one layer and the next."""
     for number in range(len(encoder.layers) - 1):
-        units = len(encoder.get_parameter(f"layers.{number}.weight"))
+        units = len(weight_of(encoder, f"layers.{number}"))
         draft = Draft(encoder, prefix, f"layers.{number}: units", "hidden", units)
         draft.made_by(f"layers.{number}").normalized_by(f"norms.{number}")
         yield draft.read_by(f"layers.{number + 1}").done()

@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from firstwords.compression.groups import Draft, Group, layer_groups, span
+from firstwords.compression.groups import Draft, Group, layer_groups, span, weight_of
 from firstwords.encoders.layers import present
 from firstwords.encoders.zipformer import Zipformer
 from firstwords.encoders.zipformer.convolution import ChunkCausalDepthwiseConv
@@ -37,7 +37,7 @@ def _layer(root: nn.Module, prefix: str, path: str, layer: ZipformerLayer) -> It
     yield _heads(root, prefix, path, layer)
     for number in (1, 2, 3):
         own = f"{path}.feed_forward{number}"
-        units = len(root.get_parameter(f"{own}.in_proj.weight"))
+        units = len(weight_of(root, f"{own}.in_proj"))
         draft = Draft(root, prefix, f"{own}: units", "feedforward", units)
         yield draft.made_by(f"{own}.in_proj").read_by(f"{own}.out_proj").done()
     own, hidden = f"{path}.nonlin_attention", layer.nonlin_attention.hidden
@@ -64,14 +64,14 @@ def _heads(root: nn.Module, prefix: str, path: str, layer: ZipformerLayer) -> Gr
     draft.counted(own, ("heads",), 1).counted(f"{own}.whiten_keys", ("groups",), 1)
     for number in (1, 2):
         attention = f"{path}.self_attn{number}"
-        values = span(heads, each=len(root.get_parameter(f"{attention}.in_proj.weight")) // heads)
+        values = span(heads, each=len(weight_of(root, f"{attention}.in_proj")) // heads)
         draft.made_by(f"{attention}.in_proj", values).read_by(f"{attention}.out_proj", values)
         draft.counted(attention, ("heads",), 1)
     return draft.done()
 
 
 def _convolution(root: nn.Module, prefix: str, path: str) -> Group:
-    channels = root.get_parameter(f"{path}.out_proj.weight").shape[1]
+    channels = weight_of(root, f"{path}.out_proj").shape[1]
     draft = Draft(root, prefix, f"{path}: channels", "convolution", channels)
     draft.made_by(f"{path}.in_proj", span(channels, offsets=(0, channels)))
     depthwise = f"{path}.depthwise_conv"
@@ -87,7 +87,7 @@ def _front_end(encoder: Zipformer, prefix: str) -> Iterator[Group]:
     """Channels between its convolutions, the hidden ones of the ConvNeXt, and those that it adds to."""
     embed = encoder.embed
     for writer, reader in (("0", "4"), ("4", "7")):
-        channels = len(encoder.get_parameter(f"embed.conv.{writer}.weight"))
+        channels = len(weight_of(encoder, f"embed.conv.{writer}"))
         draft = Draft(encoder, prefix, f"embed.conv.{writer}: channels", "convolution", channels)
         yield draft.made_by(f"embed.conv.{writer}").read_by(f"embed.conv.{reader}", seen=False).done()
     next_path = "embed.convnext"
