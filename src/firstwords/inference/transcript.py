@@ -18,7 +18,7 @@ from typing import Any
 
 from firstwords.formatting.stage import Change, Formatter, Word
 from firstwords.search.hypothesis import Hypothesis
-from firstwords.text.pieces import SPACE
+from firstwords.text.pieces import SPACE, legible
 from firstwords.text.tokenizer import Tokenizer
 
 _SEGMENT_GAP = 0.6  # seconds without a word that end a segment
@@ -184,7 +184,7 @@ def _words(tokens: Sequence[Token], tokenizer: Tokenizer, duration: float) -> li
     for _, group in groupby(zip(numbers, tokens, strict=True), key=lambda pair: pair[0]):
         all_of = [token for _, token in group]
         heard = [token for token in all_of if tokenizer.pieces[token.id] != SPACE]
-        text = tokenizer.decode([token.id for token in all_of]).strip()
+        text = legible(tokenizer.decode([token.id for token in all_of])).strip()
         if not text or not heard:
             continue
         # Two windows may differ by a frame about the words at a cut: times never go back.

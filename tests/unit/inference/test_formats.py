@@ -13,6 +13,7 @@ from praatio import textgrid
 
 from firstwords.inference.formats import WRITERS, to_ctm, to_json, to_srt, to_textgrid, to_txt, to_vtt
 from firstwords.inference.transcript import Token, Transcript, build_transcript
+from firstwords.text.characters import GraphemeTokenizer
 from firstwords.text.pieces import join_pieces
 from firstwords.text.tokenizer import Tokenizer
 
@@ -52,6 +53,17 @@ def spoken(*timed: tuple[str, float], duration: float, audio: str = "take one.wa
 
 TWO = spoken(("hello there ", 1.0), ("one & <two>", 4.0), duration=10.0)
 NOTHING = spoken(duration=3.0)
+
+
+def test_control_characters_that_a_model_spells_in_bytes_are_left_out() -> None:
+    """ESC, BEL and NUL: ELAN could not open the file, and a terminal would obey them."""
+    tokenizer = GraphemeTokenizer.train(["ab"])
+    pieces = ("a", "<0x1B>", "<0x07>", "<0x00>", "b", "<0xFF>")
+    tokens = [Token(tokenizer.pieces.index(p), 0.1 * i, 0.1 * i + 0.05, 0.9) for i, p in enumerate(pieces)]
+    made = build_transcript(tokens, tokenizer, language="und", duration=1, audio="a.wav")
+    assert made.text == "ab\ufffd"
+    only = build_transcript(tokens[1:4], tokenizer, language="und", duration=1, audio="a.wav")
+    assert only.text == ""
 
 
 def test_words_and_segments() -> None:
