@@ -60,7 +60,7 @@ def _open(path: Path, opened: IOBase | None) -> Any:
             opened.seek(0)
             return _Forward(cast("Any", opened))
         # As bytes where names are bytes: one that is no UTF-8 is a name like any other.
-        return _Forward(os.fsencode(path) if os.name == "posix" else str(path))
+        return _Forward(cast("Any", os.fsencode(path) if os.name == "posix" else str(path)))
     except soundfile.LibsndfileError as error:
         raise AudioError(
             f"'{path}' cannot be opened: {error.error_string}",
