@@ -7,6 +7,7 @@ a piece read from the middle equals the same piece of the whole.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from io import IOBase
 from pathlib import Path
@@ -58,7 +59,8 @@ def _open(path: Path, opened: IOBase | None) -> Any:
         if opened is not None:
             opened.seek(0)
             return _Forward(cast("Any", opened))
-        return _Forward(str(path))
+        # As bytes where names are bytes: one that is no UTF-8 is a name like any other.
+        return _Forward(cast("Any", os.fsencode(path) if os.name == "posix" else str(path)))
     except soundfile.LibsndfileError as error:
         raise AudioError(
             f"'{path}' cannot be opened: {error.error_string}",

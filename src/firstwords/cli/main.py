@@ -6,6 +6,7 @@ this room import nothing heavy at their head, so ``--help`` stays under 0.3 s.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -90,9 +91,17 @@ def _wait_politely() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "20000")
 
 
+def _print_anything() -> None:
+    """What a terminal's encoding lacks, and bytes of a name that are no UTF-8, are printed as \\u1eb9."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def main() -> None:
     """Entry point of the console script."""
     _wait_politely()
+    _print_anything()
     try:
         app()
     except FirstwordsError as error:

@@ -23,6 +23,7 @@ class Encoder(nn.Module, ABC):
 
     dim: int  # width of the output
     subsampling: int  # feature frames per output frame
+    longest: int | None = None  # output frames that it can give at once; None: any number
 
     @abstractmethod
     def forward(self, frames: Padded) -> Padded:

@@ -87,6 +87,7 @@ class Transformer(AttentionStack):
         super().__init__(config, input_dim)
         self.config = config
         learned = config.positions == "learned"
+        self.longest = config.max_frames if learned else None
         self.positions = LearnedPositions(config.max_frames, config.dim) if learned else SinusoidalPositions()
         self.layers = nn.ModuleList(TransformerLayer(config) for _ in range(config.layers))
         self.norm = nn.LayerNorm(config.dim) if config.norm == "pre" else nn.Identity()

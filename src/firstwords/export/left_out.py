@@ -25,6 +25,11 @@ def left_out(loaded: LoadedModel, plan: Plan) -> tuple[str, ...]:
     if not isinstance(search, GreedyConfig | TransducerGreedyConfig):
         way = "transcribe with --beam and --lm" if plan.kind == "ctc" else "transducer bundles have no other"
         said.append(f"The search of the recipe ({search.kind}) is not in the bundle, it is greedy: {way}.")
+    if isinstance(search, TransducerGreedyConfig) and (most := search.symbols_per_frame or 1) > 1:
+        said.append(
+            f"The bundle writes one token per frame at most, the model {most} (search.symbols_per_frame): "
+            "fast speech may lose letters."
+        )
     if (loaded.folder / EARLY_EXIT).is_file():
         said.append("Early exit is not in the bundle: all layers are computed.")
     if words and plan.kind != "ctc":

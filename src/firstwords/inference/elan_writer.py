@@ -10,6 +10,7 @@ order of children is HEADER, TIME_ORDER, TIER*, LINGUISTIC_TYPE*, ...; time slot
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -55,7 +56,7 @@ def new_eaf(transcript: Transcript, audio: Path, model: str) -> str:
         'xsi:noNamespaceSchemaLocation="http://www.mpi.nl/tools/elan/EAFv3.0.xsd">\n'
         '    <HEADER MEDIA_FILE="" TIME_UNITS="milliseconds">\n'
         f"        <MEDIA_DESCRIPTOR MEDIA_URL={quoteattr(audio.absolute().as_uri())} "
-        f"MIME_TYPE={quoteattr(mime)} RELATIVE_MEDIA_URL={quoteattr('./' + audio.name)}/>\n"
+        f"MIME_TYPE={quoteattr(mime)} RELATIVE_MEDIA_URL={quoteattr('./' + _url_name(audio))}/>\n"
         "    </HEADER>\n"
         f"    <TIME_ORDER>\n{order}    </TIME_ORDER>\n"
         f"{tier}{_linguistic_type(_TYPE)}"
@@ -137,6 +138,11 @@ def _tier(
     if not annotations:
         return [], f"{head}/>\n"
     return sorted(slots, key=lambda slot: slot[0]), f"{head}>\n{''.join(annotations)}    </TIER>\n"
+
+
+def _url_name(audio: Path) -> str:
+    """A file's name as it is, but with bytes that are no UTF-8 as URLs write them: n%E9.wav."""
+    return re.sub("[\udc80-\udcff]", lambda found: f"%{ord(found[0]) - 0xDC00:02X}", audio.name)
 
 
 def _linguistic_type(name: str) -> str:

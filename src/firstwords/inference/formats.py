@@ -26,7 +26,9 @@ def to_txt(transcript: Transcript) -> str:
 
 def to_json(transcript: Transcript) -> str:
     """Everything, as JSON; ``Transcript.from_record`` reads it back."""
-    return json.dumps(transcript.to_record(), ensure_ascii=False, indent=1) + "\n"
+    text = json.dumps(transcript.to_record(), ensure_ascii=False, indent=1) + "\n"
+    # Bytes of a file's name that are no UTF-8 (lone surrogates) as JSON escapes them: \\udce9.
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def to_srt(transcript: Transcript) -> str:
@@ -48,7 +50,8 @@ def to_vtt(transcript: Transcript) -> str:
 
 def to_ctm(transcript: Transcript) -> str:
     """``recording channel start duration word confidence``, one word a line."""
-    name = "_".join(PurePath(transcript.audio).stem.split()) or "audio"
+    stem = PurePath(transcript.audio).stem.encode("utf-8", "replace").decode()  # it may be no UTF-8
+    name = "_".join(stem.split()) or "audio"
     return "".join(
         f"{name} 1 {word.start:.3f} {word.end - word.start:.3f} {'_'.join(word.word.split())} "
         f"{word.confidence:.4f}\n"

@@ -80,7 +80,7 @@ class Journal:
 
     def append(self, keep: int, tokens: Sequence[Token], until: int) -> None:
         """The first ``keep`` tokens stay, ``tokens`` follow; they answer for ``until`` samples together."""
-        facts = [[t.id, t.start, t.end, t.confidence, t.breaks] for t in tokens]
+        facts = [[t.id, t.start, t.end, t.confidence, t.breaks, t.cut] for t in tokens]
         line = _sealed({"from": self.until, "until": until, "keep": keep, "tokens": facts})
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)

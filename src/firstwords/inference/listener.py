@@ -26,7 +26,7 @@ from firstwords.inference.transcript import Token, Word, build_transcript
 from firstwords.search.ctc_streams import StreamingSearch
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.speech_gate import OPEN, SpeechGate
-from firstwords.text.pieces import SPACE
+from firstwords.text.pieces import SPACE, legible
 from firstwords.text.tokenizer import Tokenizer
 
 SHORTEST = 0.25  # seconds; a shorter stream is filled up with silence, as a recording is
@@ -193,10 +193,10 @@ class Listener:
 
     def _partial(self, reading: Hypothesis) -> Partial:
         tokens = _tokens(reading)
-        text = self._tokenizer.decode(reading.tokens).strip()
+        text = legible(self._tokenizer.decode(reading.tokens)).strip()
         # What is mended when it becomes final may change in any letter.
         count = 0 if self._mend is not None else self._search.stable()
-        stable = self._tokenizer.decode(reading.tokens[:count]).strip()
+        stable = legible(self._tokenizer.decode(reading.tokens[:count])).strip()
         # A piece that is stable may be half a character: what the two texts share is.
         shared = next((i for i, (a, b) in enumerate(zip(text, stable, strict=False)) if a != b), len(stable))
         return Partial(text, text[:shared], tokens, self._taken / self._rate)

@@ -10,6 +10,7 @@ their tokens agree (audio/windows.py), so that no word is lost or doubled at a c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -194,8 +195,9 @@ def read_by_length(
     return readings
 
 
-def window_config(seconds: float) -> WindowConfig:
-    """Seconds of a window, as users give them -> how to cut."""
+def window_config(seconds: float, most: float = math.inf) -> WindowConfig:
+    """Seconds of a window, as users give them, and what a model can read at once -> how to cut."""
     if seconds < 2.0:
         raise UsageError(f"A window of {seconds} s is too short.", mend="Use 10 to 60 seconds.")
+    seconds = min(seconds, most)
     return WindowConfig(seconds=seconds, overlap=min(1.5, seconds / 8))

@@ -22,6 +22,7 @@ import torch
 
 from firstwords.audio.source import Samples
 from firstwords.audio.waveform import AudioReader, ChannelPolicy, channel_policy, resample
+from firstwords.audio.windows import WindowConfig
 from firstwords.data.manifest import Utterance
 from firstwords.device import Compute, Precision
 from firstwords.errors import FirstwordsError, RemoteError, UsageError
@@ -157,6 +158,7 @@ class Recognizer:
         Args:
             language: checked against the model's own; None takes what it has.
             window: longest recording decoded as a whole, in seconds; longer ones in stretches of speech.
+                Encoders with learned positions take less where they have no more.
             progress: called with the seconds that are done.
             journal: where it writes down how far it is; the same call with the same journal goes on there
                 after a kill, to the same transcript. What is done is read again, not decoded: to seek is
@@ -291,7 +293,7 @@ class Recognizer:
             blocks,
             self.sample_rate,
             partial(self._decode, in_order=True),
-            window_config(window),
+            self._windows(window),
             together=self._together,
             grid=self._hop,
             progress=progress,
@@ -322,7 +324,8 @@ class Recognizer:
         journals: Callable[[Utterance], Journal | None] | None,
     ) -> Iterator[Transcript | FirstwordsError]:
         """Read a group, decode it in batches of similar length, give it back in order."""
-        short = [i for i, utterance in enumerate(group) if utterance.duration <= window]
+        whole = self._windows(window).seconds
+        short = [i for i, utterance in enumerate(group) if utterance.duration <= whole]
         results: dict[int, Transcript | FirstwordsError] = {}
         audio: dict[int, tuple[Samples, tuple[str, ...]]] = {}
         for i, found in zip(short, readers.map(self._load, [group[i] for i in short]), strict=True):
@@ -388,5 +391,9 @@ class Recognizer:
     @torch.inference_mode()
     def _frames(self, blocks: Iterable[Samples], window: float) -> npt.NDArray[np.float32]:
         """Blocks -> log-probabilities of the whole."""
-        config = window_config(window)
+        config = self._windows(window)
         return frame_log_probs(self.model.ctc, self.encode, blocks, config, self.sample_rate, hop=self._hop)
+
+    def _windows(self, seconds: float) -> WindowConfig:
+        """Seconds of a window, as users give them -> how to cut; none is longer than the encoder can read."""
+        return window_config(seconds, self.model.longest_seconds)

@@ -18,12 +18,16 @@ from typing import Any
 
 from firstwords.formatting.stage import Change, Formatter, Word
 from firstwords.search.hypothesis import Hypothesis
-from firstwords.text.pieces import SPACE
+from firstwords.text.pieces import SPACE, legible
 from firstwords.text.tokenizer import Tokenizer
 
 _SEGMENT_GAP = 0.6  # seconds without a word that end a segment
 _WORD_GAP = 1.0  # seconds without a token that end a word even where no space was read
 _LONGEST_SEGMENT = 12.0  # seconds; longer ones are parted at their widest gap
+_CUT = (
+    "words may be missing behind {:.1f} s: the attention decoder can write no more at once "
+    "(heads.attention.most_tokens). Shorter windows help: --window"
+)
 _SHORTEST_WORD = 0.02  # seconds; a token lasts at least a frame, but neighbours may squeeze it
 
 
@@ -36,6 +40,7 @@ class Token:
     end: float
     confidence: float
     breaks: bool = False  # a new word begins here although no space says so
+    cut: bool = False  # the decoder could write no more behind it
 
 
 def timed_tokens(reading: Hypothesis, duration: float) -> list[Token]:
@@ -44,9 +49,12 @@ def timed_tokens(reading: Hypothesis, duration: float) -> list[Token]:
     times = reading.times or (0.0,) * count
     ends = reading.ends or times
     sure = reading.confidences or (0.0,) * count
-    return [
+    tokens = [
         Token(*facts) for facts in zip(reading.tokens, times, ends, sure, strict=True) if facts[1] < duration
     ]
+    if reading.cut and len(tokens) == count:
+        tokens[-1] = replace(tokens[-1], cut=True)
+    return tokens
 
 
 @dataclass(frozen=True)
@@ -78,7 +86,7 @@ class Transcript:
         language: BCP 47, as the model's recipe states it.
         duration: seconds of the recording.
         audio: its path, or "" for samples given directly.
-        repairs: what had to be mended to read it, in words.
+        repairs: what had to be mended to read it and where words may be missing, in words.
         formatted: what is shown in place of text and segments, which stay what was recognised.
     """
 
@@ -164,6 +172,7 @@ def build_transcript(
 ) -> Transcript:
     """Tokens in order of time -> Transcript. Its text is its words with single spaces between them."""
     words = _words(tokens, tokenizer, duration)
+    repairs = (*repairs, *(_CUT.format(token.end) for token in tokens if token.cut))
     segments = tuple(_segment(part) for part in _parts(words))
     return Transcript(
         " ".join(word.word for word in words), segments, language, round(duration, 3), audio, repairs
@@ -184,7 +193,7 @@ def _words(tokens: Sequence[Token], tokenizer: Tokenizer, duration: float) -> li
     for _, group in groupby(zip(numbers, tokens, strict=True), key=lambda pair: pair[0]):
         all_of = [token for _, token in group]
         heard = [token for token in all_of if tokenizer.pieces[token.id] != SPACE]
-        text = tokenizer.decode([token.id for token in all_of]).strip()
+        text = legible(tokenizer.decode([token.id for token in all_of])).strip()
         if not text or not heard:
             continue
         # Two windows may differ by a frame about the words at a cut: times never go back.

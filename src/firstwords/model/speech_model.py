@@ -5,6 +5,7 @@ Everything a step-dependent part of the network may know arrives by one call, ``
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Protocol, cast, final, runtime_checkable
 
@@ -66,6 +67,12 @@ class SpeechModel(nn.Module):
     def frame_seconds(self) -> float:
         """Seconds from one encoded frame to the next."""
         return self.frontend.frame_shift * self.encoder.subsampling
+
+    @property
+    def longest_seconds(self) -> float:
+        """Of the longest recording that the encoder reads as a whole; infinite where it reads any."""
+        longest = self.encoder.longest
+        return math.inf if longest is None else longest * self.frame_seconds
 
     def features(self, audio: Padded) -> Padded:
         """(B, S) samples -> (B, T, mels) frames."""

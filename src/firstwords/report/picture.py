@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from firstwords.inference.sight import Sight
 from firstwords.report.style import COLORS
+from firstwords.text.pieces import legible
 
 _LEFT, _RIGHT, _TOP, _GAP = 90, 20, 64, 44  # pixels around and between panels
 _SPECTROGRAM, _SPIKES, _ROW = 180, 180, 18  # heights
@@ -47,7 +48,7 @@ def draw(sight: Sight) -> str:
     body = "\n".join(parts)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width + _LEFT + _RIGHT:.0f}" height="{y}" '
-        f'font-family="system-ui, sans-serif" role="img" aria-label="{escape(sight.title)}">\n'
+        f'font-family="system-ui, sans-serif" role="img" aria-label="{_safe(sight.title)}">\n'
         f'<rect width="100%" height="100%" fill="{COLORS["paper"][0]}"/>\n{body}\n</svg>\n'
     )
 
@@ -111,7 +112,7 @@ def _spikes(
     shown = [k for k in range(1, posteriors.shape[1]) if posteriors[:, k].max(initial=0) > _SHOWN]
     for n, piece in enumerate(shown):
         ink = _SERIES[n % len(_SERIES)]
-        name = escape(sight.pieces[piece])
+        name = _safe(sight.pieces[piece])
         parts.append(
             f'<polyline points="{points(piece)}" fill="none" stroke="{ink}" stroke-width="1.5">'
             f"<title>{name}</title></polyline>"
@@ -159,9 +160,14 @@ def _image(values: npt.NDArray[np.uint8], x: float, y: float, width: float, heig
     )
 
 
+def _safe(text: str) -> str:
+    """Text as XML holds it; the name of a recording may have bytes that are no UTF-8."""
+    return escape(legible(text).encode("utf-8", "replace").decode())
+
+
 def _text(x: float, y: float, text: str, *, anchor: str = "start", size: int = 12, ink: str = "") -> str:
     fill = ink or COLORS["ink"][0]
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" fill="{fill}">'
-        f"{escape(text)}</text>"
+        f"{_safe(text)}</text>"
     )

@@ -145,4 +145,5 @@ class AttentionBeamSearch(EncodedSearch):
             reading.parts,
             confidences=reading.confidences,
             divisor=divisor(len(reading.tokens), self.config.length_power),
+            cut=bool(reading.tokens) and len(reading.tokens) == self.decoder.longest,
         )

@@ -13,6 +13,7 @@ class Hypothesis:
     ``times`` are the seconds at which each token is spoken (its first frame), ``ends`` the seconds after
     its last frame, ``confidences`` in 0..1; each None where the search does not know them. ``divisor`` is
     what the search has divided its sums by (1: nothing); what is added to the score later is divided, too.
+    ``cut``: it has as many tokens as its head can write at all, so more may have been said.
     """
 
     tokens: tuple[int, ...]
@@ -22,6 +23,7 @@ class Hypothesis:
     ends: tuple[float, ...] | None = None
     confidences: tuple[float, ...] | None = None
     divisor: float = 1.0
+    cut: bool = False
 
     @property
     def confidence(self) -> float | None:

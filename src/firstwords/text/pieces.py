@@ -26,6 +26,7 @@ PIECES = "pieces.txt"
 SETTINGS = "tokenizer.toml"
 SPACE = "▁"
 BYTES = tuple(f"<0x{value:02X}>" for value in range(256))
+_NONCHARACTERS = "\ufffe\uffff"
 _BYTE_OF = {piece: value for value, piece in enumerate(BYTES)}
 
 
@@ -65,6 +66,21 @@ def join_pieces(pieces: Sequence[str], tokens: Iterable[int]) -> str:
         parts.append(run.decode(errors="replace") + piece.replace(SPACE, " "))
         run.clear()
     return "".join(parts) + run.decode(errors="replace")
+
+
+def legible(text: str) -> str:
+    """Text -> the same without control characters that are no white space, and without U+FFFE and U+FFFF.
+
+    A model may write them byte by byte; no XML file can hold them, and terminals obey them.
+
+    >>> legible("a\\x1b b\\x07")
+    'a b'
+    """
+    return "".join(c for c in text if c.isspace() or not _is_no_letter(c))
+
+
+def _is_no_letter(code_point: str) -> bool:
+    return code_point in _NONCHARACTERS or unicodedata.category(code_point) == "Cc"
 
 
 def check_pieces(pieces: Sequence[str], *, source: str) -> tuple[str, ...]:

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +95,29 @@ def test_every_format_in_its_file_and_done_files_are_skipped(
     third = firstwords(*arguments)
     assert "2 already transcribed" in third.stderr
     assert firstwords(*arguments, "--again").stderr.count("2 transcribed") == 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names there are no free bytes")
+def test_names_that_are_no_utf8_are_names_as_others(model: Path, recordings: Path, tmp_path: Path) -> None:
+    """As from an old ZIP archive; one such name kept a whole folder from being transcribed."""
+    odd = recordings / os.fsdecode(b"caf\xe9.flac")
+    shutil.copy(recordings / "deep" / "two.flac", odd)
+    out = tmp_path / "out"
+    formats = "txt,json,srt,vtt,ctm,textgrid,eaf"
+    done = firstwords("transcribe", model, recordings, "--format", formats, "--out", out)
+    assert done.exit_code == 0, done.stderr
+    assert "3 transcribed" in done.stderr
+    told = Transcript.from_record(json.loads((out / odd.name).with_suffix(".json").read_text()))
+    assert told.audio == str(odd)
+    assert told.text == Transcript.from_record(json.loads((out / "deep" / "two.json").read_text())).text
+    assert './caf%E9.flac"' in (out / odd.name).with_suffix(".eaf").read_text(encoding="utf-8")
+    picture = tmp_path / "odd.svg"
+    run = [sys.executable, "-m", "firstwords", "inspect", str(model), os.fsencode(odd), "--to", str(picture)]
+    shown = subprocess.run(
+        run, capture_output=True, check=False, env={**os.environ, "PYTHONIOENCODING": "utf-8"}
+    )
+    assert shown.returncode == 0, shown.stderr
+    assert b"caf\\udce9.flac" in shown.stdout
 
 
 def test_a_bad_recording_is_named_and_the_others_are_done(

@@ -21,7 +21,7 @@ from firstwords.inference.events import Final, Partial
 from firstwords.inference.listener import Listener
 from firstwords.inference.recognizer import Recognizer
 from firstwords.model.checkpoint import save_model
-from firstwords.search.interface import CtcBeamConfig
+from firstwords.search.interface import CtcBeamConfig, TransducerGreedyConfig
 from firstwords.search.speech_gate import SpeechGate
 from streaming_model import talk
 from tone_bundle import read_facts, write_facts
@@ -146,6 +146,11 @@ def test_what_stays_behind_is_named(bundles: dict[str, Made]) -> None:
     assert left_out(loaded, bundles["streaming ctc"].plan)[-1] == closed
     *_, lost = left_out(loaded, bundles["transducer"].plan)
     assert "not in the bundle" in lost
+    several = made.loaded.recipe.with_(search=TransducerGreedyConfig(symbols_per_frame=3))
+    (fewer,) = left_out(replace(made.loaded, recipe=several), bundles["transducer"].plan)
+    assert "one token per frame at most, the model 3" in fewer
+    once = made.loaded.recipe.with_(search=TransducerGreedyConfig(symbols_per_frame=1))
+    assert left_out(replace(made.loaded, recipe=once), bundles["transducer"].plan) == ()
     told = replace(made, left_out=(formatting, closed))
     card = write_bundle_card(told, ["PyTorch"], "20 utterances", "| |")
     assert formatting in card

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import pytest
 from praatio import textgrid
 
 from firstwords.inference.formats import WRITERS, to_ctm, to_json, to_srt, to_textgrid, to_txt, to_vtt
-from firstwords.inference.transcript import Token, Transcript, build_transcript
+from firstwords.inference.transcript import Token, Transcript, build_transcript, timed_tokens
+from firstwords.search.hypothesis import Hypothesis
+from firstwords.text.characters import GraphemeTokenizer
 from firstwords.text.pieces import join_pieces
 from firstwords.text.tokenizer import Tokenizer
 
@@ -52,6 +55,29 @@ def spoken(*timed: tuple[str, float], duration: float, audio: str = "take one.wa
 
 TWO = spoken(("hello there ", 1.0), ("one & <two>", 4.0), duration=10.0)
 NOTHING = spoken(duration=3.0)
+
+
+def test_control_characters_that_a_model_spells_in_bytes_are_left_out() -> None:
+    """ESC, BEL and NUL: ELAN could not open the file, and a terminal would obey them."""
+    tokenizer = GraphemeTokenizer.train(["ab"])
+    pieces = ("a", "<0x1B>", "<0x07>", "<0x00>", "b", "<0xFF>")
+    tokens = [Token(tokenizer.pieces.index(p), 0.1 * i, 0.1 * i + 0.05, 0.9) for i, p in enumerate(pieces)]
+    made = build_transcript(tokens, tokenizer, language="und", duration=1, audio="a.wav")
+    assert made.text == "ab\ufffd"
+    only = build_transcript(tokens[1:4], tokenizer, language="und", duration=1, audio="a.wav")
+    assert only.text == ""
+
+
+def test_where_a_decoder_could_write_no_more_words_may_be_missing() -> None:
+    heard = Hypothesis(tuple(TOKENIZER.encode("ab")), -1.0, {}, times=(0.1, 0.4), ends=(0.2, 0.52), cut=True)
+    for reading, notes in ((heard, 1), (replace(heard, cut=False), 0)):
+        tokens = timed_tokens(reading, 3.0)
+        made = build_transcript(
+            tokens, TOKENIZER, language="und", duration=3.0, audio="a.wav", repairs=("mended",)
+        )
+        assert made.repairs[0] == "mended"
+        assert len(made.repairs) == 1 + notes
+        assert all("missing behind 0.5 s" in note and "--window" in note for note in made.repairs[1:])
 
 
 def test_words_and_segments() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from firstwords.audio.waveform import write
 from firstwords.data.manifest import Utterance
+from firstwords.encoders.transformer import TransformerConfig
 from firstwords.errors import AudioError, CheckpointError, SearchError, UsageError
 from firstwords.inference.recognizer import Recognizer
 from firstwords.inference.transcript import Transcript
@@ -110,6 +111,28 @@ def test_errors_stand_in_their_places(recognizer: Recognizer, clips: list[Uttera
     long = Utterance(id="bad", audio=bad, duration=100.0)
     assert isinstance(next(recognizer.attempt_many([long])), AudioError)
     assert list(recognizer.attempt_many([])) == []
+
+
+@pytest.mark.parametrize("frames", [70, 20])
+def test_what_is_longer_than_the_learned_positions_is_cut(
+    clips: list[Utterance], tmp_path: Path, frames: int
+) -> None:
+    """Read as a whole, one recording too long ended the batch it was in, and with it the command."""
+    encoder = TransformerConfig(
+        dim=16, heads=2, layers=1, feedforward=16, positions="learned", max_frames=frames
+    )
+    recognizer = Recognizer.load(make_nonsense_model(tmp_path / "model", encoder=encoder), device="cpu")
+    limit = recognizer.model.longest_seconds
+    assert limit == pytest.approx(0.04 * frames)
+    assert {one.duration > limit for one in clips} == {True, False}
+    found = list(recognizer.transcribe_many(clips))
+    for one, clip in zip(found, clips, strict=True):
+        same(one, recognizer.transcribe(clip.audio, start=clip.start, duration=clip.duration))
+    assert found[3].words[-1].end > clips[3].duration - 3
+    scores = recognizer.log_probs(clips[3].audio)
+    assert abs(len(scores) * recognizer.frame_seconds - clips[3].duration) < 0.2
+    if limit > 2:
+        same(found[3], recognizer.transcribe(clips[3].audio, window=limit))
 
 
 def test_language_is_checked(folder: Path, recognizer: Recognizer, clips: list[Utterance]) -> None:

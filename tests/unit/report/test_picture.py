@@ -102,3 +102,11 @@ def test_long_recordings_and_other_formats_are_refused_with_words(tmp_path: Path
         look(Recognizer.load(model), tmp_path / "long.wav")
     done = CliRunner().invoke(app, ["inspect", str(model), str(tmp_path / "long.wav"), "--to", "a.gif"])
     assert isinstance(done.exception, UsageError)
+
+
+def test_what_xml_cannot_hold_is_left_out_of_the_picture() -> None:
+    odd = sight(title="n\udce9.flac: a\x1bb", words=[("a\x07b", 0.2, 0.5)], written=["\x00", "a", "b"])
+    tree = ET.fromstring(draw(odd).encode())
+    labels = [t.text for t in tree.iter(f"{SVG}text")]
+    assert "ab" in labels
+    assert "n?.flac: ab" in labels

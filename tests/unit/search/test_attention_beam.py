@@ -95,6 +95,7 @@ def test_no_sentence_is_longer_than_the_decoder_can_write() -> None:
     (found,) = AttentionBeamSearch(wide, decoder, ctc, SHIFT)(encoded)
     every = {tokens for k in range(4) for tokens in itertools.product((1, 2, 3), repeat=k)}
     assert {reading.tokens for reading in found} == every
+    assert all(reading.cut == (len(reading.tokens) == 3) for reading in found)
     for weight in (0.3, 1.0):
         rescoring = RescoringConfig(beam=20, n_best=20, ctc_weight=weight)
         (found,) = RescoringSearch(rescoring, decoder, ctc, SHIFT)(encoded)
