@@ -33,6 +33,7 @@ from firstwords.tensors import Padded
 from firstwords.text.normalize import normalizer, writes_spaces
 from firstwords.text.tokenizer import Tokenizer
 from firstwords.training.resume import fingerprint
+from firstwords.training.settings import DataConfig
 
 DEV_NAMES = ("dev", "validation", "valid")
 HELD_OUT = 0.1  # of the training utterances, where the corpus has no dev split
@@ -165,7 +166,8 @@ def prepare(
     prepared.negatives = recordings(recipe.data.negative_folders, recipe)
     if recipe.data.noise_folders:
         prepared.noises = FolderNoise(_noise_clips(recipe))
-    prepared.train = items + _places(items, recipe, batch_share * recipe.training.batch_seconds)
+    batch = min(recipe.data.speeds) * batch_share * recipe.training.batch_seconds
+    prepared.train = items + _places(items, recipe, min(batch, take.readable(taught=True)))
     prepared.between = _between(items, tokenizer)
     if recipe.text.closed and prepared.between.text:  # else joined words would be none of them
         prepared.words = closed_vocabulary(item.text for item in items if item.text)
@@ -176,11 +178,21 @@ def prepare(
     return prepared
 
 
-def _places(items: Sequence[Item], recipe: Recipe, batch_seconds: float) -> list[Item]:
-    """Places of an epoch; none longer than a batch or the longest utterance allowed."""
+def _before_changes(data: DataConfig, heard: float) -> float:
+    """Seconds that an utterance may last if augmentation shall make no more than ``heard`` of them."""
+    augment = data.augment
+    for change in (augment.stretch, augment.speed):
+        if change.probability:
+            heard *= min(1.0, change.factor[0])
+    if augment.edges.probability:
+        heard -= 2 * max(0.0, augment.edges.seconds[1])
+    return heard * min(1.0, *data.speeds)
+
+
+def _places(items: Sequence[Item], recipe: Recipe, most: float) -> list[Item]:
+    """Places of an epoch; none longer than ``most`` seconds or the longest utterance allowed."""
     data = recipe.data
-    slowest = min(data.speeds)
-    longest = min(LONGEST, data.max_duration, slowest * batch_seconds)
+    longest = min(LONGEST, data.max_duration, most)
     durations = [item.duration for item in items]
     negatives = negative_places(data.negative_share, durations, longest=longest, seed=recipe.seed)
     if not any(item.text for item in items):
@@ -210,6 +222,7 @@ class _Taker:
         self.heads = recipe.heads
         lengths = [head.longest for _, head in model.named_heads() if isinstance(head, TokenHead)]
         self.longest = min((n for n in lengths if n is not None), default=None)
+        self.longest_seconds = model.longest_seconds
         self.left_out = left_out
 
     def items(self, utterances: Sequence[Utterance], *, taught: bool) -> list[Item]:
@@ -230,6 +243,8 @@ class _Taker:
             reason = f"shorter than {self.data.min_duration:g} s (data.min_duration)"
         elif utterance.duration > self.data.max_duration:
             reason = f"longer than {self.data.max_duration:g} s (data.max_duration)"
+        elif utterance.duration > (most := self.readable(taught=taught)):
+            reason = f"longer than {most:.3g} s, more than the encoder has positions (encoder.max_frames)"
         else:
             text = self.normalize(utterance.text)
             tokens = tuple(self.tokenizer.encode(text))
@@ -239,6 +254,10 @@ class _Taker:
             self.left_out[utterance.id] = reason
             return None
         return Item(utterance.id, utterance.audio, utterance.start, utterance.duration, text, tokens)
+
+    def readable(self, *, taught: bool) -> float:
+        """Seconds of the longest utterance that the encoder can read, as slowly as it may be heard."""
+        return _before_changes(self.data, self.longest_seconds) if taught else self.longest_seconds
 
     def _too_long(self, tokens: Sequence[int], seconds: float) -> str | None:
         """Why no head, or not every head, can write so many tokens."""

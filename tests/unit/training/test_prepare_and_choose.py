@@ -15,6 +15,7 @@ from firstwords.data.examples import ExampleSource, LoadedExample
 from firstwords.data.manifest import Corpus, Utterance, load_corpus, write_quarantine
 from firstwords.errors import ConfigError, CorpusError, UsageError
 from firstwords.features.specaugment import SpecAugmentConfig
+from firstwords.model.speech_model import SpeechModel
 from firstwords.search.interface import (
     AttentionBeamConfig,
     LanguageModelConfig,
@@ -86,6 +87,38 @@ def test_everything_left_out_has_a_reason(corpus: Corpus) -> None:
     assert any("train-003" in note for note in found.notes)
     # What cannot be aligned cannot be got right: leaving it out of dev would flatter the model.
     assert [item.id for item in found.dev] == [f"dev-{n:03d}" for n in range(4)]
+
+
+def test_what_the_encoder_has_no_positions_for_is_left_out(corpus: Corpus) -> None:
+    """Utterances of train as slowly as they may be heard, with quiet around them; of dev as they are."""
+    task = recognition_task()
+    encoder = {"kind": "transformer", "dim": 16, "heads": 2, "layers": 1, "feedforward": 16}
+    recipe = tone_recipe().with_(encoder=encoder | {"positions": "learned", "max_frames": 50})
+    model = SpeechModel(recipe, len(task.tokenizer.pieces))
+    assert model.longest_seconds == pytest.approx(2.0)
+    lengths: dict[str, dict[str, object]] = {
+        f"{part}_{n:03d}": {"duration": seconds, "text": "a"}
+        for part, count in (("train", 20), ("dev", 4))
+        for n, seconds in enumerate([1.79, 1.81, 2.0, 2.01] + [1.0] * (count - 4))
+    }
+    fixed = with_utterances(corpus, **lengths)
+
+    def left_out(**data: object) -> list[str]:
+        settings: dict[str, Any] = {"speeds": (0.9, 1.0), "joined_share": 0.5, "negative_share": 0.2, **data}
+        found = prepare(fixed, recipe.with_(data=recipe.data.with_(**settings)), task.tokenizer, model)
+        assert all("encoder.max_frames" in why for why in found.left_out.values())
+        longest = max(item.duration for item in found.train)
+        assert encoded_frames(model, longest / min(settings["speeds"])) <= 50
+        return sorted(found.left_out)
+
+    assert left_out() == ["dev-003", "train-001", "train-002", "train-003"]
+    assert left_out(speeds=(1.0,)) == ["dev-003", "train-003"]
+    edges = {"edges": {"probability": 0.1, "seconds": (0.0, 0.15)}, "room": {"probability": 0.0}}
+    assert left_out(speeds=(1.0,), augment=edges) == [
+        "dev-003", "train-000", "train-001", "train-002", "train-003"
+    ]  # fmt: skip
+    slow = {"stretch": {"probability": 0.1, "factor": (0.9, 1.0)}, "room": {"probability": 0.0}}
+    assert left_out(speeds=(1.0,), augment=slow) == ["dev-003", "train-001", "train-002", "train-003"]
 
 
 def test_nothing_to_train_on(corpus: Corpus) -> None:
