@@ -13,6 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
+from firstwords.cores import available_cores, wished_threads
 from firstwords.errors import UsageError
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -100,14 +101,12 @@ def choose_compute(device: str = "auto", precision: Precision = "auto") -> Compu
 
 
 def set_threads(threads: int | None = None) -> int:
-    """Use ``threads`` cores (default: all this process may use) and keep freed memory.
+    """Use ``threads`` cores (default: OMP_NUM_THREADS, else all this process may use), keep freed memory.
 
     How threads wait for work cannot be chosen here any more: OpenMP reads OMP_WAIT_POLICY when torch is
     loaded. The command line sets it before.
     """
-    affinity = getattr(os, "sched_getaffinity", None)
-    available = len(affinity(0)) if affinity else (os.cpu_count() or 1)
-    torch.set_num_threads(max(1, threads or available))
+    torch.set_num_threads(max(1, threads or wished_threads() or available_cores()))
     keep_freed_memory()
     return torch.get_num_threads()
 

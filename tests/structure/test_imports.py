@@ -18,7 +18,7 @@ LAYERS: list[tuple[str, ...]] = [
     ("errors",),
     ("files",),  # whole or not at all
     ("folders",),  # what a folder is
-    ("config",),
+    ("config", "cores"),
     ("text",),  # letters: what scoring counts
     ("scoring", "audio"),
     ("training.schedule",),  # arithmetic alone
@@ -46,6 +46,7 @@ TORCH_FREE = (
     "firstwords",
     "firstwords.errors",
     "firstwords.config",
+    "firstwords.cores",
     "firstwords.text.load",
     "firstwords.text.normalize",
     "firstwords.scoring.error_rate",

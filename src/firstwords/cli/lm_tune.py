@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from firstwords.cli.search_options import Others
 from firstwords.cli.second_pass import (
     Prompt,
     RescoreUrl,
@@ -54,6 +55,7 @@ def run(
     ] = None,
     rescore_url: RescoreUrl = None,
     prompt: Prompt = None,
+    others: Others = None,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Choose weight and bonus of a language model on dev, for greedy and for beam search.
@@ -63,7 +65,6 @@ def run(
     from rich.console import Console
 
     from firstwords.data.manifest import load_corpus
-    from firstwords.inference.recognizer import Recognizer
     from firstwords.inference.tuning import searches_to_tune, tune_language_model, tune_second_pass
     from firstwords.lm.compared import comparison_words
     from firstwords.lm.language_model import kind_of
@@ -88,8 +89,11 @@ def run(
     check_split(split, any_split=any_split)
     utterances = utterances_of(load_corpus(corpus), split)
     read_tuned(lm)  # what is wrong with it is said before minutes of searching, not after
-    recognizer = Recognizer.load(model, device=device)
-    searches = searches_to_tune(recognizer.search_config, beam=beam, greedy=greedy)
+    with_others = tuple(others or ())
+    recognizer = _load(model, device, with_others, console.print)
+    searches = searches_to_tune(
+        recognizer.search_config, beam=beam, greedy=greedy, together=bool(with_others)
+    )
     started = time.monotonic()
     if source := recognizer.search_config.language_model.source_weight:
         left = f"search.language_model.source_weight = {source:g}"
@@ -126,7 +130,7 @@ def run(
     last = found.choices[-1]
     behind = ""
     if second.given:
-        recognizer = Recognizer.load(model, device=device)
+        recognizer = _load(model, device, with_others)
 
         def tuned() -> TunedRescoring:
             with _shown(console) as told:
@@ -137,7 +141,21 @@ def run(
         behind = _tune_rescoring(recognizer, lm, second, last, tuned, what, device, console)
     for part in [path for path, _ in read_mixture(lm)] if kind_of(lm) == MIXTURE else [lm]:
         console.print(f"{part}: {comparison_words(part)}")
-    _print_end(model, corpus, lm, last, behind, console)
+    together = "".join(f" --with {quoted(other)}" for other in with_others)
+    _print_end(model, corpus, lm, last, together + behind, console)
+
+
+def _load(
+    model: Path, device: str, others: tuple[Path, ...], say: Callable[[str], None] = lambda _: None
+) -> Recognizer:
+    """The recogniser, with the models that read along."""
+    from firstwords.inference.recognizer import Recognizer
+    from firstwords.inference.together import convene
+
+    recognizer = Recognizer.load(model, device=device)
+    for line in convene(recognizer, others) if others else ():
+        say(line)
+    return recognizer
 
 
 def _tune_rescoring(
@@ -199,7 +217,7 @@ def _print_choice(choice: Choice, name: str, console: Console) -> None:
         )
     if not setting.weight:
         line += "; the language model does not help here"
-    if how := is_approximate(choice.search):
+    if how := is_approximate(choice):
         line += f"; {how}"
     console.print(f"{line}.")
 
@@ -222,7 +240,7 @@ def _grid(tuned: Tuned) -> list[str]:
     ]
 
 
-def _print_end(model: Path, corpus: Path, lm: Path, last: Choice, second: str, console: Console) -> None:
+def _print_end(model: Path, corpus: Path, lm: Path, last: Choice, rest: str, console: Console) -> None:
     beam = f" --beam {last.setting.beam}" if last.setting.beam > 1 else ""
     console.print(
         "They were chosen on these utterances, so these figures are a little too good; what they are worth "
@@ -230,7 +248,7 @@ def _print_end(model: Path, corpus: Path, lm: Path, last: Choice, second: str, c
     )
     console.print(
         f"Written to {lm / 'tuned.toml'}.\n"
-        f"Next: firstwords evaluate {quoted(model)} {quoted(corpus)} --lm {quoted(lm)}{beam}{second}"
+        f"Next: firstwords evaluate {quoted(model)} {quoted(corpus)} --lm {quoted(lm)}{beam}{rest}"
     )
 
 

@@ -129,13 +129,13 @@ class SearchOptions:
         int8: bool = False,
     ) -> None:
         """Have the recogniser search as wished, and say in a line with which weights."""
-        if self._helped:
-            self._help(recognizer, say, n_best=n_best, stream=stream)
-        if self.others:
+        if self.others:  # first: weights may have been tuned for all of them together
             from firstwords.inference.together import convene
 
             for line in convene(recognizer, self.others, int8=int8):
                 say(line)
+        if self._helped:
+            self._help(recognizer, say, n_best=n_best, stream=stream)
 
     def _help(
         self, recognizer: Recognizer, say: Callable[[str], None], *, n_best: bool, stream: bool

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from firstwords.cli.post import apply_post_to_bundle
 from firstwords.cli.search_options import SearchOptions
 from firstwords.cli.transcribe_files import Loaded
+from firstwords.cores import available_cores, wished_threads
 from firstwords.errors import UsageError
 from firstwords.export.bundle import gate_warning
 from firstwords.export.runtime import Runtime
@@ -80,16 +80,7 @@ def _load(folder: Path, precision: str) -> Runtime:
             f"--precision {precision} cannot be used with a bundle: it computes in fp32 or int8.",
             mend="Give one of auto, fp32, int8.",
         )
-    return Runtime.load(folder, _VARIANTS[precision], threads=_threads())
-
-
-def _threads() -> int:
-    """As many as this process may use, or OMP_NUM_THREADS."""
-    wish = os.environ.get("OMP_NUM_THREADS", "")
-    if wish.isascii() and wish.isdigit() and 0 < int(wish) < 1024:
-        return int(wish)
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else (os.cpu_count() or 1)
+    return Runtime.load(folder, _VARIANTS[precision], threads=wished_threads() or available_cores())
 
 
 def _help(runtime: Runtime, search: SearchOptions) -> list[str]:

@@ -20,7 +20,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, get_args
@@ -158,9 +158,11 @@ def compress_to_target(
         say(f"Nothing can be cut: {reach.why}")
     attempts: list[Attempt] = []
     refused: list[tuple[Way, str]] = []
+    tried: set[Way] = set()
     way: Way | None = first_way(original, target, most_cut=most_cut)
     while way is not None and len(attempts) < most:
         say(f"Attempt {len(attempts) + 1} of at most {most}: {said(way)}.")
+        tried.add(way)
         try:
             attempts.append(_tried(way, source, to, target, original, steps))
         except (UsageError, TrainingError) as error:  # it cannot be done with this model, or goes wrong
@@ -168,13 +170,13 @@ def compress_to_target(
                 raise  # there is no attempt yet that could be kept
             say(f"  Not possible: {error.what}")
             refused.append((way, error.what))
-            way = _instead(way, (*(w for w, _ in refused), *(a.way for a in attempts)), most_cut)
+            way = _instead(way, tried, most_cut)
             continue
         done = attempts[-1]
         if not done.broken:
             break
         say(f"  Not yet: {'; '.join(map(str, done.broken))}.")
-        way = next_way(attempts, original, target, most_cut=most_cut, refused=[w for w, _ in refused])
+        way = next_way(done, original, target, tried, most_cut=most_cut)
     if not attempts:
         reasons = "\n".join(f"  {said(way)}: {why}" for way, why in refused)
         raise CompressionError(
@@ -222,19 +224,21 @@ def _kept_so_far(original: Measures) -> int:
 
 
 def next_way(
-    attempts: Sequence[Attempt],
+    last: Attempt,
     original: Measures,
     target: Target,
+    tried: Collection[Way],
     *,
     most_cut: float = MOST_CUT,
-    refused: Sequence[Way] = (),
 ) -> Way | None:
-    """After attempts that broke limits: what makes good for the last one; None where nothing is left."""
-    last = attempts[-1]
+    """After an attempt that broke limits: what makes good for it; None where nothing is left.
+
+    Args:
+        tried: ways that were gone or refused, which lead nowhere else.
+    """
     broken = {b.limit.metric: b for b in last.broken}
     size = target.limit("size")
     room = (1 - _MARGIN) * size.bound(original) if size is not None else math.inf
-    tried = {*refused, *(a.way for a in attempts)}
     wishes: list[Way] = []
     slow = [m for m in ("parameters", "macs", "rtf", "memory") if m in broken]
     if slow:
@@ -319,7 +323,7 @@ def _rounded(cut: float, most: float) -> float:
     return 0.0 if cut <= 0 else min(most, round(math.ceil(round(cut / _FINER, 6)) * _FINER, 4))
 
 
-def _instead(way: Way, tried: Sequence[Way], most_cut: float) -> Way | None:
+def _instead(way: Way, tried: Collection[Way], most_cut: float) -> Way | None:
     """Of a way that a step refused: one that asks less of it."""
     cut = _rounded(way.cut + 4 * _FINER, most_cut)
     wishes = [Way(cut, way.keep, way.budget), Way(cut, "kmeans6"), Way(0.0, "kmeans6")]

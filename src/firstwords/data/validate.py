@@ -11,7 +11,6 @@ severity 'quarantine' put an utterance aside, warnings do not. What the user dec
 
 from __future__ import annotations
 
-import os
 import statistics
 import unicodedata
 from collections import Counter, defaultdict
@@ -22,6 +21,7 @@ from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 
+from firstwords.cores import available_cores
 from firstwords.data import rules_audio, rules_corpus, rules_text
 from firstwords.data.manifest import Corpus, Utterance
 from firstwords.data.rules import Evidence, Finding, Rule, Sound, is_evaluation, is_training
@@ -190,12 +190,6 @@ def listen(
             if progress is not None:
                 progress(done_files, len(files))
     return sounds
-
-
-def available_cores() -> int:
-    """Cores this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else (os.cpu_count() or 1)
 
 
 def summarize(evidence: Evidence) -> Statistics:

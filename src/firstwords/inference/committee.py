@@ -108,6 +108,11 @@ class Committee:
         ]
 
 
+def proposing(search: SearchConfig) -> SearchConfig:
+    """A search -> the same that proposes all its beam holds, not only what it would read alone."""
+    return search.with_(n_best=search.beam) if isinstance(search, CtcBeamConfig) else search
+
+
 # -- one step below
 
 

@@ -218,9 +218,18 @@ def _weights(
     if wanted.weight is not None and wanted.bonus is not None:
         return own.with_(weight=wanted.weight, bonus=wanted.bonus), "as given"
     file = read_tuned(wanted.language_model)
-    found = find_tuned(file, model=recognizer.weights, lm=mark, search=kind.kind, narrow=narrowness(kind))
+    together = _together(recognizer)
+    found = find_tuned(
+        file,
+        model=recognizer.weights,
+        lm=mark,
+        search=kind.kind,
+        narrow=narrowness(kind),
+        together=together,
+    )
+    alone = " for the first model alone" if found is not None and found.together != together else ""
     if wanted.weight is not None or wanted.bonus is not None:
-        rest, origin = (own, "of the recipe") if found is None else (found, f"tuned on {found.split}")
+        rest, origin = (own, "of the recipe") if found is None else (found, f"tuned on {found.split}{alone}")
         if wanted.weight is not None:
             return own.with_(weight=wanted.weight, bonus=rest.bonus), f"weight as given, bonus {origin}"
         return own.with_(weight=rest.weight, bonus=wanted.bonus), f"bonus as given, weight {origin}"
@@ -228,15 +237,22 @@ def _weights(
         names = f"{quoted(recognizer.folder)} {quoted(wanted.language_model)}"
         return own, f"not tuned: 'firstwords lm tune {names} --corpus CORPUS' chooses them"
     if found is None:
-        return own, f"not tuned: {_other(file.tuned, recognizer.weights, mark, kind.kind)}"
+        return own, f"not tuned: {_other(file.tuned, recognizer.weights, together, mark, kind.kind)}"
     beam = getattr(kind, "beam", 1)
     width = "" if found.beam == beam else f" with a beam of {found.beam}"
     rates = f"{found.by.upper()} {100 * found.without:.1f} % without, {100 * found.best:.1f} % with"
     of = f" of {found.corpus}" if found.corpus else ""
-    return own.with_(weight=found.weight, bonus=found.bonus), f"tuned on {found.split}{of}{width}: {rates}"
+    return own.with_(
+        weight=found.weight, bonus=found.bonus
+    ), f"tuned on {found.split}{of}{width}{alone}: {rates}"
 
 
-def _other(known: tuple[TunedSetting, ...], model: str, mark: str, kind: str) -> str:
+def _together(recognizer: Recognizer) -> str:
+    """Fingerprint of the models that read along; "" where none do."""
+    return "" if recognizer.committee is None else recognizer.committee.identity
+
+
+def _other(known: tuple[TunedSetting, ...], model: str, together: str, mark: str, kind: str) -> str:
     """Why none of the choices fits."""
     mine = [one for one in known if one.model == model]
     if not mine:
@@ -244,6 +260,9 @@ def _other(known: tuple[TunedSetting, ...], model: str, mark: str, kind: str) ->
     here = [one for one in mine if one.lm == mark]
     if not here:
         return f"{TUNED} there is for another state of this language model"
+    here = [one for one in here if one.together in ("", together)]
+    if not here:
+        return f"{TUNED} there is for this recogniser together with others"
     if any(one.search == kind for one in here):
         return f"{TUNED} there was tuned for another search; run 'firstwords lm tune' again"
     kinds = ", ".join(one.search + (f" (--beam {one.beam})" if one.beam > 1 else "") for one in here)

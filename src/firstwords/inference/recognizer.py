@@ -28,7 +28,7 @@ from firstwords.device import Compute, Precision
 from firstwords.errors import FirstwordsError, RemoteError, UsageError
 from firstwords.formatting.build import recipe_formatter
 from firstwords.formatting.stage import Formatter
-from firstwords.inference.committee import Committee
+from firstwords.inference.committee import Committee, proposing
 from firstwords.inference.early_exit import early_exit_of
 from firstwords.inference.events import Event
 from firstwords.inference.frames import aligned_tokens, encoded_frames, frame_log_probs
@@ -124,6 +124,8 @@ class Recognizer:
 
     def use(self, search: SearchConfig, scorers: Scorers) -> None:
         """Read with these settings from now on; ConfigError where the model has no heads for them."""
+        if self.committee is not None:
+            search = proposing(search)
         with_search(self.recipe, search)  # refuses what the heads cannot do
         if needed_heads(search) != ("ctc",):
             self.early_exit = None

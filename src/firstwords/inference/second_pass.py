@@ -18,7 +18,7 @@ from typing import final
 from firstwords.config import Config
 from firstwords.inference.transcript import Token, build_transcript
 from firstwords.lm.llm_context import CarriedContext, ContextConfig
-from firstwords.lm.llm_score import TextScorer
+from firstwords.lm.llm_score import TextScore, TextScorer
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import (
     AttentionBeamConfig,
@@ -69,6 +69,7 @@ class SecondPass:
         self.config = config or SecondPassConfig()
         self.prompt = prompt
         self.cut = 0  # most tokens of a prompt that did not fit
+        self.kept: dict[str, TextScore] | None = None  # set it to {} to have scores of chosen texts kept
         how = type(scorer).__name__ + ("" if choose is None else ", chooses")
         facts = "\n".join((name, prompt, self.config.model_dump_json(), how))
         self.identity = hashlib.sha256(facts.encode(errors="surrogatepass")).hexdigest()[:16]
@@ -77,6 +78,17 @@ class SecondPass:
     def alone(self, readings: Sequence[Hypothesis]) -> list[Hypothesis]:
         """Readings of an utterance, whose neighbours are not known."""
         return self._ordered(readings, self.prompt)
+
+    def scores_of(self, texts: Sequence[str]) -> list[TextScore]:
+        """Texts -> the score of each behind the prompt; of those that were chosen and ``kept``, that one.
+
+        What was scored behind a prompt that had to be cut depends on the other readings, and is not kept.
+        """
+        kept = self.kept or {}
+        missing = [text for text in dict.fromkeys(texts) if text not in kept]
+        new = self.scorer.score(missing, self.prompt) if missing else []
+        known = {**kept, **dict(zip(missing, new, strict=True))}
+        return [known[text] for text in texts]
 
     def begin(self, tokens: Sequence[Token]) -> None:
         """What ``in_order`` follows: all tokens of the recording so far, none at its start."""
@@ -117,6 +129,11 @@ class SecondPass:
         scores = self.scorer.score(texts, prompt)
         self.cut = max(self.cut, *(score.prompt_cut for score in scores))
         ordered = rescore(readings, texts, scores, self.config.rescore)
+        if self.kept is not None and prompt == self.prompt:
+            chosen = self._text(ordered[0])
+            score = scores[texts.index(chosen)]
+            if not score.prompt_cut:
+                self.kept[chosen] = score
         return [_spread(ordered[0], readings[0]), *ordered[1:]]
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from firstwords.inference.committee import Committee
 from firstwords.inference.recognizer import Recognizer
-from firstwords.search.interface import CtcBeamConfig
 
 
 def convene(recognizer: Recognizer, folders: Sequence[Path], *, int8: bool = False) -> list[str]:
@@ -23,9 +22,7 @@ def convene(recognizer: Recognizer, folders: Sequence[Path], *, int8: bool = Fal
         )
         for folder in folders
     ]
-    search = recognizer.search_config
-    if isinstance(search, CtcBeamConfig) and search.n_best < search.beam:
-        recognizer.use(search.with_(n_best=search.beam), recognizer.scorers)
     recognizer.committee = Committee(recognizer, others)
+    recognizer.use(recognizer.search_config, recognizer.scorers)
     names = ", ".join(str(folder) for folder in folders)
     return [f"{len(folders) + 1} models read together: {recognizer.folder}, {names}."]

@@ -2,7 +2,8 @@
 
 CTC           the log-probabilities are kept, and every setting is a search of its own: exact
 the others    n-best readings of a beam search are kept and put in another order: what is not among them
-              cannot be found, and the search with the language model may find more than was measured
+              cannot be found, and the search with the language model may find more than was measured;
+              so, too, where several models read together (committee.py)
 """
 
 from __future__ import annotations
@@ -84,25 +85,27 @@ class Outcome:
 
 
 def searches_to_tune(
-    config: SearchConfig, *, beam: int | None = None, greedy: bool = False
+    config: SearchConfig, *, beam: int | None = None, greedy: bool = False, together: bool = False
 ) -> list[SearchConfig]:
     """A recogniser's search -> the kinds of search to tune for it.
 
     Args:
         beam: of the beam search; None: that of the recipe, otherwise 10.
         greedy: only what costs no beam.
+        together: for several models that read together.
     """
-    if isinstance(config, GreedyConfig | CtcBeamConfig):
+    if isinstance(config, GreedyConfig | CtcBeamConfig) and not together:
         base = config.language_model
         width = beam or (config.beam if isinstance(config, CtcBeamConfig) else BEAM)
         wide = with_beam(config, max(2, width))
         plain: SearchConfig = GreedyConfig(language_model=base)
         return [plain] if greedy else [plain] * (beam is None or beam == 1) + [wide] * (beam != 1)
-    if greedy:
+    if greedy or beam == 1:
+        option = "--greedy" if greedy else "--beam 1"
+        what = "what several models read together" if together else f"a search of kind '{config.kind}'"
         raise UsageError(
-            f"--greedy: a search of kind '{config.kind}' is tuned on its n-best readings, of which a greedy "
-            "search gives one.",
-            mend="Leave --greedy out: the weights are then those of the beam search.",
+            f"{option}: {what} is tuned on its n-best readings, of which a greedy search gives one.",
+            mend=f"Leave {option} out: the weights are then those of the beam search.",
         )
     return [in_sums(with_beam(config, max(2, beam or getattr(config, "beam", BEAM))))]
 
@@ -134,7 +137,8 @@ def tune_language_model(
     scorer = open_language_model(folder, speaks(recognizer))
     mark = language_model_fingerprint(folder)
     score = normalizer(recognizer.recipe.text.scoring)
-    frame_wise = all(isinstance(one, GreedyConfig | CtcBeamConfig) for one in searches)
+    together = "" if recognizer.committee is None else recognizer.committee.identity
+    frame_wise = not together and all(isinstance(one, GreedyConfig | CtcBeamConfig) for one in searches)
 
     def told(what: str, done: int, total: int) -> None:
         if progress is not None:
@@ -181,7 +185,11 @@ def tune_language_model(
     for config in searches:
         texts: dict[Setting, Sequence[str]] = {}
         is_speech = recognizer.reader.is_speech if frame_wise and recognizer.reader.judges else None
-        tried_by = _reader(config, heard, scorer, text, plain, is_speech)
+        if frame_wise:
+            tried_by = _searching(config, heard, scorer, text, plain, is_speech)
+        else:
+            said = [sentence_log_probs(scorer, [r.tokens for r in readings]) for readings in heard]
+            tried_by = by_n_best(heard, said, text)
 
         def read(setting: Setting, texts: Any = texts, reader: Reader = tried_by) -> Sequence[str]:
             texts[setting] = reader(setting)
@@ -207,6 +215,7 @@ def tune_language_model(
             exact=frame_wise,
             setting=TunedSetting(
                 model=recognizer.weights,
+                together=together,
                 lm=mark,
                 search=config.kind,
                 beam=getattr(config, "beam", 1),
@@ -324,42 +333,37 @@ def _heard(
             yield error
 
 
-def _reader(
+def _searching(
     config: SearchConfig,
-    heard: Sequence[Any],
+    heard: Sequence[NDArray[np.float32]],
     scorer: TokenScorer[Any],
     text: Callable[[Sequence[int]], str],
     plain: Sequence[Sequence[int]],
     is_speech: Callable[[Hypothesis], bool] | None,
 ) -> Reader:
-    """What a setting gives.
+    """What a setting gives: a search over (T, V) log-probabilities of each utterance.
 
     Args:
         plain: tokens that the greedy search reads; empty: those of the best path.
     """
-    match config:
-        case GreedyConfig():
-            with_model = by_search(heard, scorer, NARROW, text, is_speech=is_speech)
+    if isinstance(config, CtcBeamConfig):
+        return by_search(heard, scorer, config.with_(n_best=1), text, is_speech=is_speech)
+    with_model = by_search(heard, scorer, NARROW, text, is_speech=is_speech)
 
-            def read(setting: Setting) -> Sequence[str]:
-                if setting != Setting(0.0, 0.0):
-                    return with_model(setting)
-                # Without a language model the greedy search follows the best path, not the best prefix.
-                paths = plain or [find_runs(one.argmax(axis=1)).tokens.tolist() for one in heard]
-                return [text(tokens) for tokens in paths]
+    def read(setting: Setting) -> Sequence[str]:
+        if setting != Setting(0.0, 0.0):
+            return with_model(setting)
+        # Without a language model the greedy search follows the best path, not the best prefix.
+        paths = plain or [find_runs(one.argmax(axis=1)).tokens.tolist() for one in heard]
+        return [text(tokens) for tokens in paths]
 
-            return read
-        case CtcBeamConfig():
-            return by_search(heard, scorer, config.with_(n_best=1), text, is_speech=is_speech)
-        case _:
-            said = [sentence_log_probs(scorer, [r.tokens for r in readings]) for readings in heard]
-            power = config.length_power if isinstance(config, AttentionBeamConfig) else 0.0
-            return by_n_best(heard, said, text, length_power=power)
+    return read
 
 
-def is_approximate(config: SearchConfig) -> str:
-    """What a reader of the figures must know of a search that was not tuned by searching; "" otherwise."""
-    if isinstance(config, GreedyConfig | CtcBeamConfig):
+def is_approximate(choice: Choice) -> str:
+    """What a reader of the figures must know of what was not tuned by searching; "" otherwise."""
+    if choice.exact:
         return ""
-    first = " of its CTC search" if isinstance(config, RescoringConfig) else ""
-    return f"chosen among the {getattr(config, 'beam', 1)} best readings{first}, not by searching anew"
+    whose = " of its CTC search" if isinstance(choice.search, RescoringConfig) else ""
+    whose = " of each model" if choice.setting.together else whose
+    return f"chosen among the {choice.setting.beam} best readings{whose}, not by searching anew"

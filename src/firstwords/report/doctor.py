@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from firstwords import __version__
+from firstwords.cores import available_cores, wished_threads
 
 State = Literal["ok", "note", "missing", "broken"]
 
@@ -71,8 +72,7 @@ def _program() -> Iterator[Part]:
 
 
 def _processor() -> Iterator[Part]:
-    affinity = getattr(os, "sched_getaffinity", None)
-    usable = len(affinity(0)) if affinity else (os.cpu_count() or 1)
+    usable, wished = available_cores(), wished_threads()
     says = f"{_processor_name()}, {usable} of {os.cpu_count() or usable} cores usable"
     asked = os.environ.get("OMP_NUM_THREADS", "")
     quota = cpu_quota(Path("/sys/fs/cgroup/cpu.max"))
@@ -84,7 +84,7 @@ def _processor() -> Iterator[Part]:
             f"{says}; this container may use the time of {quota:.1f}",
             f"Set OMP_NUM_THREADS={count}: more threads than that wait for each other.",
         )
-    elif asked.isdigit() and int(asked) > usable:
+    elif wished is not None and wished > usable:
         yield Part(
             "processor",
             "note",

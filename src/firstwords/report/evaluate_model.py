@@ -13,11 +13,13 @@ from firstwords.device import choose_device, machine_name
 from firstwords.errors import CorpusError, FirstwordsError, RemoteError, TextError, UsageError
 from firstwords.formatting.build import recipe_formatter
 from firstwords.formatting.stage import Formatter
+from firstwords.inference.second_pass import SecondPass
 from firstwords.inference.transcript import Formatted, Transcript
 from firstwords.model.recipe import read_recipe
 from firstwords.report.evaluate import HasText, compare, evaluate
 from firstwords.report.evaluate_formatted import score_formatted
-from firstwords.report.evaluation import Evaluation, Quality
+from firstwords.report.evaluate_quality import score_quality
+from firstwords.report.evaluation import Evaluation
 from firstwords.report.evaluation_json import read_hypotheses
 from firstwords.text.graphemes import graphemes
 from firstwords.text.load import load_tokenizer
@@ -62,6 +64,9 @@ def evaluate_model(
     started = time.perf_counter()
     formatted: dict[str, Formatted] = {}
     confidences: dict[str, float] = {}
+    second = _second_pass(recognizer)
+    if second is not None:
+        second.kept = {}  # the quality asks for the scores of what was chosen
     texts, failures = transcribe_all(recognizer, utterances, progress, formatted, confidences)
     seconds = time.perf_counter() - started
     tokenizer = load_tokenizer(folder / "tokenizer")
@@ -91,7 +96,7 @@ def evaluate_model(
         made_from={"model": str(folder.resolve()), "corpus": str(corpus.folder.resolve())},
         skipped={**evaluation.skipped, **aside, **broken},
         formatting=score_formatted(evaluation, formatted, _hotwords(recognizer)),
-        quality=_quality(evaluation, recognizer, confidences),
+        quality=None if second is None else score_quality(evaluation, second, confidences),
     )
 
 
@@ -249,17 +254,11 @@ def _formatter(recognizer: Transcriber) -> Formatter | None:
     return recognizer.formatter if isinstance(recognizer, Recognizer) else None
 
 
-def _quality(
-    evaluation: Evaluation, recognizer: Transcriber, confidences: dict[str, float]
-) -> Quality | None:
-    """What a second pass's language model says of the transcripts, where there is one."""
+def _second_pass(recognizer: Transcriber) -> SecondPass | None:
+    """The language model that chooses for a ``Recognizer``; none of any other transcriber."""
     from firstwords.inference.recognizer import Recognizer
 
-    if not isinstance(recognizer, Recognizer) or recognizer.second_pass is None:
-        return None
-    from firstwords.report.evaluate_quality import score_quality
-
-    return score_quality(evaluation, recognizer.second_pass, confidences)
+    return recognizer.second_pass if isinstance(recognizer, Recognizer) else None
 
 
 def _hotwords(recognizer: Transcriber) -> tuple[str, ...]:

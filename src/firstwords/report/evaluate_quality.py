@@ -32,7 +32,7 @@ def score_quality(
     if second.choose is not None:
         return None
     heard = [(r, " ".join(r.hypothesis.split())) for r in evaluation.results]
-    said = second.scorer.score([text for _, text in heard], second.prompt)
+    said = second.scores_of([text for _, text in heard])
     judged = [
         (r, score, confidences[r.utterance.id])
         for (r, text), score in zip(heard, said, strict=True)

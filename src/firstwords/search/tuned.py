@@ -2,14 +2,15 @@
 
     [[tuned]]
     model = "5e0c..."        fingerprint of the recogniser's weights
+    together = ""            and of the models that read along, where any do
     lm = "91ab..."           fingerprint of the language model
     search = "ctc_beam"      kind of search, and its beam
     narrow = ""              of a greedy search, how narrow it is beside a language model (NARROW)
     weight = 0.6  ...
 
-One section for each recogniser and kind of search; the latest choice replaces the one before. Of a section
-made for another state of the language model, or for a greedy search of another width, is only said that it
-is there.
+One section for each recogniser, alone or with others, and kind of search; the latest choice replaces the one
+before. Of a section made for another state of the language model, or for a greedy search of another width, is
+only said that it is there.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class TunedSetting(Config):
     """Weight and bonus, for what they were chosen, and what they brought there (rates as fractions)."""
 
     model: str
+    together: str = ""
     lm: str
     search: str
     beam: PositiveInt = 1
@@ -67,17 +69,24 @@ def read_tuned(folder: Path) -> TunedFile:
 
 def add_tuned(folder: Path, chosen: TunedSetting) -> None:
     """Write a choice down in the place of an earlier one for the same recogniser and kind of search."""
-    others = [s for s in read_tuned(folder).tuned if (s.model, s.search) != (chosen.model, chosen.search)]
+
+    def place(setting: TunedSetting) -> tuple[str, str, str]:
+        return setting.model, setting.together, setting.search
+
+    others = [s for s in read_tuned(folder).tuned if place(s) != place(chosen)]
     write_atomically(folder / TUNED, dump_config(TunedFile(tuned=(*others, chosen))))
 
 
 def find_tuned(
-    found: TunedFile, *, model: str, lm: str, search: str, narrow: str = ""
+    found: TunedFile, *, model: str, lm: str, search: str, narrow: str = "", together: str = ""
 ) -> TunedSetting | None:
     """The choice for these weights of a recogniser, this state of the language model and this search.
 
     Args:
         narrow: of ``narrowness``.
+        together: of the models that read along; where there is no choice for them, that of the recogniser
+            alone.
     """
     wanted = (model, lm, search, narrow)
-    return next((s for s in found.tuned if (s.model, s.lm, s.search, s.narrow) == wanted), None)
+    fitting = {s.together: s for s in found.tuned if (s.model, s.lm, s.search, s.narrow) == wanted}
+    return fitting.get(together, fitting.get(""))

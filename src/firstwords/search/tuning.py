@@ -186,21 +186,20 @@ def by_n_best(
     readings: Sequence[Sequence[Hypothesis]],
     log_probs: Sequence[Sequence[float]],
     text: Callable[[Sequence[int]], str],
-    *,
-    length_power: float = 0.0,
 ) -> Reader:
     """N-best readings of every utterance -> the best of them with a setting.
+
+    What is added is divided by what the search divided its own scores by (``Hypothesis.divisor``).
 
     Args:
         readings: made without a language model.
         log_probs: that of the language model for each reading and its end.
         text: tokens -> text, normalized for scoring.
-        length_power: of the search, which has divided its scores by (tokens and end) to this power.
     """
     tables: list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], list[str]]] = []
     for own, scores in zip(readings, log_probs, strict=True):
         count = np.array([float(len(reading.tokens)) for reading in own])
-        divisor = (count + 1) ** length_power
+        divisor = np.array([reading.divisor for reading in own])
         heard = np.array([reading.score for reading in own])
         texts = [text(reading.tokens) for reading in own]
         tables.append((heard, np.array(scores) / divisor, count / divisor, texts))

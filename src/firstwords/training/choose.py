@@ -8,11 +8,11 @@ between sizes that differ by factors of four to ten. What is really trained is p
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from typing import Literal
 
 from firstwords.audio.augment import AugmentConfig, NoiseConfig, RoomConfig
+from firstwords.cores import available_cores
 from firstwords.encoders.zipformer.config import ZipformerConfig
 from firstwords.errors import UsageError
 from firstwords.features.fbank import FbankConfig
@@ -148,7 +148,7 @@ def choose_recipe(
         raise UsageError(f"--size {size}: no such size.", mend=f"Sizes: {', '.join(SIZES)}.")
     budget = minutes if minutes is not None else 60.0
     gpu = device == "cuda"
-    cores = material.cores or os.cpu_count() or 1
+    cores = material.cores or available_cores()
     place = "a GPU" if gpu else f"{cores} CPU cores"
     reasons = [f"{material.hours:.2f} h of speech, {budget:g} min on {place}"]
     chosen = _named(size) or _size(material.hours, budget, gpu, cores, reasons)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from firstwords.audio.waveform import channel_policy
+from firstwords.cores import available_cores
 from firstwords.data.cache import AudioCache
 from firstwords.data.examples import ExampleSource, LoadedExample
 from firstwords.data.loader import Loader, ValidationLoader
@@ -113,7 +113,7 @@ class Feeding:
         if wanted != "auto":
             return wanted
         # On the CPU loading takes one or two percent of a step: other processes would only be in the way.
-        return 0 if self.compute.device.type == "cpu" else max(1, min(4, (os.cpu_count() or 2) - 1))
+        return 0 if self.compute.device.type == "cpu" else max(1, min(4, available_cores() - 1))
 
     def _plain(self, items: Sequence[Item], cache: AudioCache | None) -> ValidationLoader:
         data, training = self.recipe.data, self.recipe.training

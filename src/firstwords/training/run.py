@@ -107,7 +107,7 @@ def train_corpus(
         workers: loader processes; overrides the recipe without changing it.
     """
     began = time.monotonic()
-    set_threads(threads or int(os.environ.get("OMP_NUM_THREADS", "0")) or None)
+    set_threads(threads)
     keep_machine_code()
     place = choose_compute(device).device
     processes = join_processes(place, share_batch=CREW in os.environ)

@@ -15,15 +15,19 @@ from firstwords.cli.main import app
 from firstwords.data.manifest import load_corpus
 from firstwords.errors import UsageError
 from firstwords.inference.committee import _weighed, log_likelihoods
+from firstwords.inference.fused import SearchHelp, add_help
 from firstwords.inference.recognizer import Recognizer
 from firstwords.inference.together import convene
 from firstwords.model.checkpoint import save_model
 from firstwords.model.speech_model import SpeechModel
+from firstwords.scoring.error_rate import ErrorRate, grapheme_errors
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import CtcBeamConfig, TransducerGreedyConfig
 from firstwords.search.speech_gate import SpeechGate
+from firstwords.search.tuned import add_tuned, read_tuned
 from firstwords.tensors import Padded
 from firstwords.text.characters import GraphemeTokenizer
+from firstwords.text.normalize import normalizer
 from nonsense_model import CARD, make_nonsense_model
 from tone_bundle import make_tone_bundle
 from tone_corpus import RATE, make_tone_corpus, random_text, sing, tone_recipe
@@ -246,3 +250,74 @@ def test_streams_and_bundles_are_read_by_one(models: list[Path], talk: Path, tmp
     bundle = firstwords("transcribe", tmp_path / "bundle", talk, "--with", models[1])
     assert isinstance(bundle.exception, UsageError)
     assert "--with cannot be used with a bundle" in bundle.exception.what
+
+
+# ---- with a language model -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def lm(models: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("lms")
+    generator = np.random.default_rng(4)
+    (home / "text.txt").write_text(
+        "".join(f"{random_text(generator, 9)}\n" for _ in range(80)), encoding="utf-8"
+    )
+    made = firstwords("lm", "train", home / "text.txt", "--to", home / "lm", "--unit", "char", "--order", 3)
+    assert made.exit_code == 0, made.output
+    return home / "lm"
+
+
+def test_weights_are_tuned_for_all_and_found_again(
+    models: list[Path], lm: Path, talk: Path, tmp_path: Path
+) -> None:
+    """What is measured without the language model is what all read; the choice is for them alone."""
+    folder = make_tone_corpus(tmp_path / "c", train=1, dev=3, test=1)
+    options = ("--corpus", folder, "--by", "cer", "--beam", 3, "--device", "cpu", "--with", models[1])
+    tuned = firstwords("lm", "tune", models[0], lm, *options)
+    assert tuned.exit_code == 0, tuned.output
+    said = " ".join(tuned.output.split())
+    assert "2 models read together" in said
+    assert "chosen among the 3 best readings of each model, not by searching anew" in said
+    assert f"--lm {lm} --beam 3 --with {models[1]}" in said.replace('"', "").replace("'", "")
+
+    (setting,) = read_tuned(lm).tuned
+    committee = together(*models[:2], beam=3)
+    assert committee.committee is not None
+    assert setting.together == committee.committee.identity
+    dev = load_corpus(folder).split("dev")
+    score = normalizer(committee.recipe.text.scoring)
+    texts = [t.text for t in committee.transcribe_many(dev)]
+    rate = ErrorRate.total(
+        grapheme_errors(score(u.text or ""), score(t)) for u, t in zip(dev, texts, strict=True)
+    )
+    assert setting.without == rate.rate
+    assert setting.best <= setting.without
+
+    wanted = SearchHelp(language_model=lm, beam=3)
+    (line,) = add_help(committee, wanted)
+    assert f"weight {setting.weight:g}, bonus {setting.bonus:g} (tuned on dev of c: " in line
+    (line,) = add_help(Recognizer.load(models[0], device="cpu"), wanted)
+    assert "not tuned: tuned.toml there is for this recogniser together with others" in line
+    (line,) = add_help(together(models[0], models[2]), wanted)
+    assert "for this recogniser together with others" in line
+
+    add_tuned(lm, setting.with_(together="", weight=0.25))
+    assert len(read_tuned(lm).tuned) == 2
+    (line,) = add_help(together(models[0], models[2]), wanted)
+    assert "weight 0.25" in line
+    assert "tuned on dev of c for the first model alone: " in line
+    heard = firstwords("transcribe", models[0], talk, "--lm", lm, "--beam", 3, "--with", models[1])
+    assert f"weight {setting.weight:g}, bonus {setting.bonus:g} (tuned on dev of c: " in " ".join(
+        heard.output.split()
+    )
+
+
+@pytest.mark.parametrize("narrow", [("--greedy",), ("--beam", 1)])
+def test_together_one_reading_cannot_be_tuned(
+    narrow: tuple[object, ...], models: list[Path], lm: Path, tmp_path: Path
+) -> None:
+    folder = make_tone_corpus(tmp_path / "c", train=1, dev=1, test=1)
+    refused = firstwords("lm", "tune", models[0], lm, "--corpus", folder, "--with", models[1], *narrow)
+    assert isinstance(refused.exception, UsageError)
+    option = " ".join(map(str, narrow))
+    assert f"{option}: what several models read together is tuned on its n-best" in refused.exception.what

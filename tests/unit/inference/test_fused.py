@@ -269,7 +269,7 @@ def test_what_was_tuned_is_what_is_transcribed(
     errors = {"cer": grapheme_errors, "wer": word_errors}[by]
     for choice, beam in zip(found.choices, (None, 3), strict=True):
         assert choice.exact
-        assert not is_approximate(choice.search)
+        assert not is_approximate(choice)
         setting = choice.setting
         assert (setting.weight, setting.bonus) == choice.tuned.setting
         assert setting.narrow == narrowness(choice.search)
@@ -361,7 +361,7 @@ def test_other_searches_are_tuned_among_their_readings(
     found = tune_language_model(own, lm, dev, searches, split="dev", by="cer")
     (choice,) = found.choices
     assert not choice.exact
-    assert is_approximate(choice.search).startswith("chosen among the 3 best readings")
+    assert is_approximate(choice).startswith("chosen among the 3 best readings")
     assert choice.setting.search == kind
     assert choice.tuned.rate.errors <= choice.tuned.without.errors
     plain = Recognizer.load(folder, device="cpu", search=searches[0])

@@ -42,3 +42,29 @@ def test_chosen_reading_keeps_its_own_times() -> None:
 def test_nothing_to_share_out() -> None:
     empty = Hypothesis((), -1.0, {}, times=(), ends=())
     assert _pass().alone([empty, Hypothesis((3, 4), -2.0, {})])[0].times is None
+
+
+def test_scores_of_what_was_chosen_are_kept_where_asked() -> None:
+    """What depends on other readings, a score behind a prompt that had to be cut, is asked for anew."""
+    asked: list[list[str]] = []
+
+    def score(texts: Sequence[str], prompt: str) -> list[TextScore]:
+        asked.append(list(texts))
+        return [TextScore(-float(len(text)), 1, len(text), prompt_cut="7" in text) for text in texts]
+
+    usual = _pass()
+    second = SecondPass(cast(Any, SimpleNamespace(score=score, token_count=len)), usual.tokenizer)
+    readings = [Hypothesis((3,), -1.0, {}), Hypothesis((3, 4), -1.5, {})]
+    second.alone(readings)
+    assert second.kept is None
+    second.kept = {}
+    second.alone(readings)
+    second.alone([Hypothesis((7,), -1.0, {}), Hypothesis((7, 7), -1.5, {})])
+    second.alone([Hypothesis((5,), -1.0, {})])  # nothing to choose from: it was not scored
+    assert second.kept == {"3": TextScore(-1.0, 1, 1)}
+    asked.clear()
+    found = second.scores_of(["5", "3", "7", "5"])
+    assert asked == [["5", "7"]]
+    assert [one.log_prob for one in found] == [-1.0] * 4
+    assert second.scores_of(["3"]) == [TextScore(-1.0, 1, 1)]
+    assert len(asked) == 1

@@ -152,8 +152,9 @@ def test_n_best_is_chosen_by_all_three() -> None:
 
 def test_n_best_of_a_search_that_divides_by_the_length() -> None:
     """Among readings of several lengths the additions are divided as the scores were."""
-    short, long = Hypothesis((1, 2), -1.0, {}), Hypothesis((1, 2, 3, 3), -1.2, {})
-    read = by_n_best([[short, long]], [[-1.0, -9.0]], spell, length_power=1.0)
+    short = Hypothesis((1, 2), -1.0, {}, divisor=3.0)
+    long = Hypothesis((1, 2, 3, 3), -1.2, {}, divisor=5.0)
+    read = by_n_best([[short, long]], [[-1.0, -9.0]], spell)
     assert read(Setting(0.0, 0.0)) == [spell(short.tokens)]
     # -1 + 2 b / 3 against -1.2 + 4 b / 5: equal at 1.5
     assert read(Setting(0.0, 1.4)) == [spell(short.tokens)]

@@ -6,7 +6,6 @@ The loop, its checkpoints, its plan and its log are those of every training (../
 from __future__ import annotations
 
 import math
-import os
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -84,7 +83,7 @@ def train_language_model(
         tokenizer: whose pieces are the units, where unit = "piece".
     """
     began = time.monotonic()
-    set_threads(threads or int(os.environ.get("OMP_NUM_THREADS", "0")) or None)
+    set_threads(threads)
     keep_machine_code()
     place = choose_device(device)
     progress = progress or Progress(unit="token")
