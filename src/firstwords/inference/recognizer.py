@@ -67,7 +67,7 @@ _READERS = 4  # threads
 
 @final
 class Recognizer:
-    """A loaded model and everything needed to use it. Use ``Recognizer.load``."""
+    """A loaded model and everything needed to use it. Use ``Recognizer.load``; set ``channels`` to hear others."""
 
     def __init__(
         self,
@@ -82,7 +82,6 @@ class Recognizer:
         self.compute = compute
         self._together = _BATCH_SECONDS.get(compute.device.type, 60.0)  # seconds decoded at once, at most
         self.sample_rate = loaded.recipe.data.sample_rate
-        # Set it to hear others.
         self.channels: ChannelPolicy = channel_policy(loaded.recipe.data.channels)
         self._hop = round(self.model.frame_seconds * self.sample_rate)  # samples from frame to frame
         self.second_pass: SecondPass | None = None  # set it to have readings chosen by a language model
