@@ -67,7 +67,7 @@ _READERS = 4  # threads
 
 @final
 class Recognizer:
-    """A loaded model and everything needed to use it. Use ``Recognizer.load``; set ``channels`` to hear others."""
+    """A loaded model; use ``Recognizer.load``. Set ``channels`` to hear others than in training."""
 
     def __init__(
         self,

@@ -56,8 +56,8 @@ CONSISTENCY_BATCH = 40.0  # seconds; both views of it are encoded
 MASK_WARMUP = {1: 60_000, 2: 20_000}  # by views
 CONSISTENCY_START = 10_000
 # Encoded passes; with fewer, nothing is masked. Dev CER after 12 passes without masks and with masks that
-# widen, a seed each: yoruba 22.1, 23.2 and 26.3, 34.3 %; swahili 21.0 and 24.4, 36.0; yoruba
-# after 24 passes 18.9 and 19.7, one seed (LOG.md, 2026-11-22 and 2026-11-23).
+# widen, two seeds: yoruba 22.1, 23.2 and 26.3, 34.3 %; swahili 21.0, 25.4 and 24.4, 36.0; yoruba after 24
+# passes, one seed, 18.9 and 19.7 (LOG.md, 2026-11-22 and 2026-11-23).
 MASKED_PASSES = 24.0
 # Encoded; with fewer, rooms and noise are thought to cost a small model more than they bring. A guess: all
 # runs on yoruba were made without, and with them the quickstart's noisy corpus was learned badly.
