@@ -29,7 +29,8 @@ from firstwords.data.manifest import load_corpus
 from firstwords.device import machine_name
 from firstwords.inference.recognizer import Recognizer
 from firstwords.inference.spotting import calibrate_phrases
-from firstwords.scoring.phrases import PhraseCounts, count_phrases
+from firstwords.scoring.detection import Detections
+from firstwords.scoring.phrases import count_phrases
 from firstwords.search.biasing import phrase_scorer
 from firstwords.search.ctc_beam import prefix_readings
 from firstwords.search.fusion import Scorers, weigh
@@ -55,7 +56,7 @@ class Split(NamedTuple):
 class Reading(NamedTuple):
     """What came of a weight."""
 
-    counts: PhraseCounts
+    counts: Detections
     false_alarms: float  # as a share of the words said
     texts: list[str]
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
-import random
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-import numpy as np
 import torch
 
 from firstwords.cores import available_cores, wished_threads
@@ -141,13 +139,6 @@ def release_freed_memory() -> None:
 def _glibc() -> ctypes.CDLL | None:
     known = platform.system() == "Linux" and platform.libc_ver()[0] == "glibc"
     return ctypes.CDLL(None) if known else None
-
-
-def seed_everything(seed: int) -> None:
-    """Seed Python, NumPy's legacy generator and torch on every device."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
 
 
 def machine_name() -> str:

@@ -9,9 +9,10 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
-from firstwords.errors import UsageError
+from firstwords.errors import CheckpointError, UsageError
 from firstwords.files import WRITING
 
+COPY_AGAIN = "Was the copy interrupted, or a file edited? Copy the whole folder again."
 LANGUAGE_MODEL, MODEL, PUNCTUATION = "a language model", "a model", "a model of marks and capitals"
 # The first one that is there tells.
 _MARKS = (
@@ -36,6 +37,16 @@ def kind_of_folder(folder: Path) -> str | None:
     if (folder / "model.safetensors").is_file() and _encodes(folder / "recipe.toml"):
         return MODEL
     return next((kind for mark, kind in _MARKS if (folder / mark).is_file()), None)
+
+
+def read_file(folder: Path, name: str) -> bytes:
+    """One file of a model; what cannot be read is a CheckpointError."""
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"'{folder}': {name} cannot be read: {error.strerror or error}.", mend=COPY_AGAIN
+        ) from None
 
 
 def _encodes(recipe: Path) -> bool:

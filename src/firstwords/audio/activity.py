@@ -183,9 +183,3 @@ def _sliding_minimum(values: npt.NDArray[np.float64], width: int) -> npt.NDArray
     if size < width:
         least = np.minimum(least[: len(least) - (width - size)], least[width - size :])
     return least
-
-
-def find_speech(samples: Samples, sample_rate: int, config: ActivityConfig = _DEFAULT) -> list[Stretch]:
-    """Samples (S,) -> stretches of speech, (start, end) in seconds, in order and apart from each other."""
-    detector = ActivityDetector(sample_rate, config)
-    return detector.push(samples) + detector.finish()

@@ -6,9 +6,9 @@ bytes it is counted with: fp32 100 %, bf16 52, int8 28, 6-bit k-means 22, mixed 
 The first way is the mildest that should do, by arithmetic: bytes, parameters and multiply-accumulates fall
 with what is cut, time roughly too. What was really reached is measured, and the next way makes good for what
 was missing: stronger where the model was too large or too slow, milder where it erred too much and had room
-left. No way is tried twice; one that a step refuses (a budget below the fewest bits) makes room for a
-stronger cut. The attempt that keeps to all limits, else the one nearest to them, becomes the
-model; the original is only read.
+left. No way is tried twice. A step that refuses is asked for less: a smaller cut where the cut failed,
+fewer weights within the same bytes where those were too few. The attempt that keeps to all limits, else the
+one nearest to them, becomes the model; the original is only read.
 
     TO/attempts/NAME/        the model of one way; NAME.json what was measured: a second call goes on there
     TO/                      a copy of the best one
@@ -20,7 +20,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, get_args
@@ -159,8 +159,8 @@ def compress_to_target(
     attempts: list[Attempt] = []
     refused: list[tuple[Way, str]] = []
     tried: set[Way] = set()
-    way: Way | None = first_way(original, target, most_cut=most_cut)
-    while way is not None and len(attempts) < most:
+    ahead = [first_way(original, target, most_cut=most_cut)]
+    while (way := next((w for w in ahead if w not in tried), None)) is not None and len(attempts) < most:
         say(f"Attempt {len(attempts) + 1} of at most {most}: {said(way)}.")
         tried.add(way)
         try:
@@ -170,13 +170,17 @@ def compress_to_target(
                 raise  # there is no attempt yet that could be kept
             say(f"  Not possible: {error.what}")
             refused.append((way, error.what))
-            way = _instead(way, tried, most_cut)
+            if _is_cut(way, to):
+                ahead += _instead(way, most_cut)
+            else:
+                most_cut = _less(way, (w.cut for w in tried if _is_cut(w, to)))
+                ahead = [*_wishes(attempts, original, target, most_cut), *ahead]
+                ahead = [wish for wish in ahead if wish.cut <= most_cut]
             continue
-        done = attempts[-1]
-        if not done.broken:
+        if not attempts[-1].broken:
             break
-        say(f"  Not yet: {'; '.join(map(str, done.broken))}.")
-        way = next_way(done, original, target, tried, most_cut=most_cut)
+        say(f"  Not yet: {'; '.join(map(str, attempts[-1].broken))}.")
+        ahead = _wishes(attempts, original, target, most_cut)
     if not attempts:
         reasons = "\n".join(f"  {said(way)}: {why}" for way, why in refused)
         raise CompressionError(
@@ -223,19 +227,11 @@ def _kept_so_far(original: Measures) -> int:
     return next((n for n, keep in enumerate(KEEPS[:-1]) if SHARE_OF_BYTES[keep] <= room), len(KEEPS) - 2)
 
 
-def next_way(
-    last: Attempt,
-    original: Measures,
-    target: Target,
-    tried: Collection[Way],
-    *,
-    most_cut: float = MOST_CUT,
-) -> Way | None:
-    """After an attempt that broke limits: what makes good for it; None where nothing is left.
-
-    Args:
-        tried: ways that were gone or refused, which lead nowhere else.
-    """
+def _wishes(attempts: Sequence[Attempt], original: Measures, target: Target, most_cut: float) -> list[Way]:
+    """What makes good for the limits that the last attempt broke, best first; before any, the first way."""
+    if not attempts:
+        return [first_way(original, target, most_cut=most_cut)]
+    last = attempts[-1]
     broken = {b.limit.metric: b for b in last.broken}
     size = target.limit("size")
     room = (1 - _MARGIN) * size.bound(original) if size is not None else math.inf
@@ -263,13 +259,9 @@ def next_way(
             grown = bytes_now * SHARE_OF_BYTES[keep] / SHARE_OF_BYTES[last.way.keep]
             if math.isinf(room) or grown <= room:
                 wishes.append(_way(last.way.cut, keep, room))
-            elif last.way.keep == "mixed" and size is not None:
-                # fewer weights in more bits each
+            elif last.way.keep == "mixed" and size is not None:  # fewer weights in more bits each
                 wishes.append(_way(_rounded(1 - (1 - last.way.cut) * room / grown, most_cut), keep, room))
-    for way in wishes:
-        if way not in tried:
-            return way
-    return None
+    return wishes
 
 
 def _ended(attempts: Sequence[Attempt], left: Way | None, most: int, most_cut: float, reach: Reach) -> str:
@@ -323,11 +315,21 @@ def _rounded(cut: float, most: float) -> float:
     return 0.0 if cut <= 0 else min(most, round(math.ceil(round(cut / _FINER, 6)) * _FINER, 4))
 
 
-def _instead(way: Way, tried: Collection[Way], most_cut: float) -> Way | None:
-    """Of a way that a step refused: one that asks less of it."""
-    cut = _rounded(way.cut + 4 * _FINER, most_cut)
-    wishes = [Way(cut, way.keep, way.budget), Way(cut, "kmeans6"), Way(0.0, "kmeans6")]
-    return next((wish for wish in wishes if wish not in tried), None)
+def _instead(way: Way, most_cut: float) -> list[Way]:
+    """Of a way whose bytes are too few for what is left: fewer weights in them, or no bound on the bytes."""
+    fewer = [Way(_rounded(way.cut + 4 * _FINER, most_cut), way.keep, way.budget)]
+    return [*(fewer if way.budget is not None else []), Way(way.cut, "kmeans6")]
+
+
+def _less(way: Way, made: Iterable[float]) -> float:
+    """The most to cut after a cut that failed: halfway to the largest below it of those that were made."""
+    went = max((cut for cut in made if cut < way.cut), default=0.0)
+    return max(went, _rounded((went + way.cut) / 2, round(way.cut - _FINER, 4)))
+
+
+def _is_cut(way: Way, to: Path) -> bool:
+    """Whether the cut of a way was made, if it has one."""
+    return not way.cut or (to / ATTEMPTS / Way(way.cut).name / HISTORY).is_file()  # what a step writes last
 
 
 def _tried(way: Way, source: Path, to: Path, target: Target, original: Measures, steps: Steps) -> Attempt:
@@ -336,10 +338,9 @@ def _tried(way: Way, source: Path, to: Path, target: Target, original: Measures,
     if not record.is_file():
         at = source
         if way.cut:
-            pruned = to / ATTEMPTS / Way(way.cut).name
-            if not (pruned / HISTORY).is_file():  # what a step writes last
-                steps.prune(source, pruned, way.cut)
-            at = pruned
+            at = to / ATTEMPTS / Way(way.cut).name
+            if not _is_cut(way, to):
+                steps.prune(source, at, way.cut)
         if way.keep != "fp32":
             shutil.rmtree(folder, ignore_errors=True)
             steps.store(at, folder, way.keep, way.budget)

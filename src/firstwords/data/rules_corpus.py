@@ -10,12 +10,12 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from itertools import pairwise
 from typing import TypeVar
 
 from firstwords.data.manifest import Utterance
 from firstwords.data.rules import Evidence, Hit, Rule, is_evaluation, is_training
 from firstwords.data.rules_text import by_language
+from firstwords.text.tokenizer import fewest_frames
 
 SHORTEST = 0.1  # seconds; data.min_duration of recipes
 LONGEST = 30.0  # seconds; data.max_duration of recipes
@@ -104,15 +104,10 @@ def encoded_frames(seconds: float) -> int:
     return max(0, ((fbank - 7) // 2 + 1) // 2)
 
 
-def frames_needed(tokens: Sequence[str]) -> int:
-    """Tokens -> the least number of frames that CTC needs: one each, and a blank between equal ones."""
-    return len(tokens) + sum(a == b for a, b in pairwise(tokens))
-
-
 def frames_fewer_than_tokens(evidence: Evidence) -> Iterator[Hit]:
     """No alignment exists: the loss would be infinite."""
     for utterance in evidence.spoken:
-        frames, needed = encoded_frames(utterance.duration), frames_needed(evidence.letters[utterance.id])
+        frames, needed = encoded_frames(utterance.duration), fewest_frames(evidence.letters[utterance.id])
         if frames < max(1, needed):
             yield utterance.id, f"{frames} frames for {needed} letters and repeats"
 

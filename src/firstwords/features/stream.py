@@ -11,7 +11,7 @@ frames ahead, slopes of slopes four.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, final
+from typing import NamedTuple, final
 
 import torch
 from jaxtyping import Float
@@ -167,20 +167,3 @@ def open_stream(frontend: Frontend) -> StreamingFbank | StreamingMfcc:
                 f"The front end {type(frontend).__name__} cannot work piece by piece.",
                 mend="Transcribe whole recordings: 'firstwords transcribe' without --stream.",
             )
-
-
-def stream_whole(frontend: Fbank | Mfcc, samples: Float[Tensor, " samples"], piece: int) -> Padded:
-    """One recording fed in pieces of ``piece`` samples -> its frames as a batch of one."""
-    values = _in_pieces(open_stream(frontend), samples, piece)
-    return Padded(values, torch.tensor([values.shape[1]], device=values.device))
-
-
-def _in_pieces(
-    stream: StreamingFbank | StreamingMfcc, samples: Float[Tensor, " samples"], piece: int
-) -> Float[Tensor, "one frames dim"]:
-    parts: list[Tensor] = []
-    state: Any = stream.start()
-    for start in range(0, len(samples), piece):
-        frames, state = stream.step(samples[None, start : start + piece], state)
-        parts.append(frames)
-    return torch.cat([*parts, stream.finish(state)], dim=1)

@@ -36,12 +36,12 @@ from torch import Tensor, nn
 from firstwords.config import Config, dump_config, read_config
 from firstwords.errors import CheckpointError, ConfigError, TextError
 from firstwords.files import staged, write_atomically
+from firstwords.folders import COPY_AGAIN, read_file
 from firstwords.formatting.punctuation_text import CASES, grams_of
 from firstwords.nn.recurrent import BidirectionalLstm
 from firstwords.text.normalize import normalizer
 
 HEADER, FORMS, WEIGHTS = "punctuation.toml", "forms.json", "weights.safetensors"
-_COPY = "Was the copy interrupted, or a file edited? Copy the whole folder again."
 
 
 class PunctuatorConfig(Config):
@@ -167,12 +167,12 @@ def load_punctuator(folder: Path) -> LoadedPunctuator:
         normalizer(config.normalizer)
     except (ConfigError, TextError) as error:
         raise CheckpointError(error.what, mend=error.mend) from None
-    header, forms = _read(folder, HEADER).decode(), _read(folder, FORMS)
+    header, forms = read_file(folder, HEADER).decode(), read_file(folder, FORMS)
     tensors, fingerprint = _tensors(folder)
     if fingerprint != _fingerprint(header, forms.decode(errors="replace")):
         raise CheckpointError(
             f"'{folder}': {WEIGHTS} was not saved with these {HEADER} and {FORMS} (fingerprints differ).",
-            mend=_COPY,
+            mend=COPY_AGAIN,
         )
     model = Punctuator(config)
     try:
@@ -180,9 +180,11 @@ def load_punctuator(folder: Path) -> LoadedPunctuator:
         known: Any = json.loads(forms)
     except (RuntimeError, ValueError, RecursionError) as error:
         first = str(error).strip().splitlines()[-1].strip()
-        raise CheckpointError(f"'{folder}' holds no model of these sizes: {first}.", mend=_COPY) from None
+        raise CheckpointError(
+            f"'{folder}' holds no model of these sizes: {first}.", mend=COPY_AGAIN
+        ) from None
     if not all(bool(torch.isfinite(value).all()) for value in tensors.values()):
-        raise CheckpointError(f"'{folder / WEIGHTS}' holds weights that are no numbers.", mend=_COPY)
+        raise CheckpointError(f"'{folder / WEIGHTS}' holds weights that are no numbers.", mend=COPY_AGAIN)
     written = cast("dict[Any, Any]", known) if isinstance(known, dict) else {}
     return LoadedPunctuator(model.eval(), {str(k): str(v) for k, v in written.items()})
 
@@ -197,20 +199,13 @@ def _fingerprint(header: str, forms: str) -> str:
     return digest.hexdigest()
 
 
-def _read(folder: Path, name: str) -> bytes:
-    try:
-        return (folder / name).read_bytes()
-    except OSError as error:
-        raise CheckpointError(
-            f"'{folder}': {name} cannot be read: {error.strerror or error}.", mend=_COPY
-        ) from None
-
-
 def _tensors(folder: Path) -> tuple[dict[str, Tensor], str]:
-    content = _read(folder, WEIGHTS)
+    content = read_file(folder, WEIGHTS)
     try:
         size = int.from_bytes(content[:8], "little")
         metadata = json.loads(content[8 : 8 + size]).get("__metadata__", {})
         return load_tensors(content), str(metadata.get("fingerprint"))
     except (ValueError, AttributeError, KeyError, RecursionError, SafetensorError) as error:
-        raise CheckpointError(f"'{folder / WEIGHTS}' is no safetensors file: {error}.", mend=_COPY) from None
+        raise CheckpointError(
+            f"'{folder / WEIGHTS}' is no safetensors file: {error}.", mend=COPY_AGAIN
+        ) from None

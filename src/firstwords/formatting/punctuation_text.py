@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from firstwords.scoring.detection import Detections
 from firstwords.text.graphemes import pattern
 from firstwords.text.normalize import Normalizer, normalizer
 
@@ -35,44 +36,12 @@ class Labelled(NamedTuple):
     form: str
 
 
-@dataclass(frozen=True)
-class Found:
-    """How often something was rightly put, missed, put wrongly; they add."""
-
-    hits: int = 0
-    misses: int = 0
-    false_alarms: int = 0
-
-    def __add__(self, other: Found) -> Found:
-        return Found(
-            self.hits + other.hits, self.misses + other.misses, self.false_alarms + other.false_alarms
-        )
-
-    @property
-    def precision(self) -> float:
-        """Share of what was put that is right; 1 where nothing was."""
-        put = self.hits + self.false_alarms
-        return self.hits / put if put else 1.0
-
-    @property
-    def recall(self) -> float:
-        """Share of what should stand there that was put; 1 where nothing should."""
-        wanted = self.hits + self.misses
-        return self.hits / wanted if wanted else 1.0
-
-    @property
-    def f1(self) -> float:
-        """Harmonic mean of both; 1 where there is nothing to find and nothing was put."""
-        total = 2 * self.hits + self.misses + self.false_alarms
-        return 2 * self.hits / total if total else 1.0
-
-
 @dataclass
 class Tally:
     """Counts of each mark and each case over many words."""
 
-    marks: dict[str, Found] = field(default_factory=dict[str, Found])
-    cases: dict[str, Found] = field(default_factory=dict[str, Found])
+    marks: dict[str, Detections] = field(default_factory=dict[str, Detections])
+    cases: dict[str, Detections] = field(default_factory=dict[str, Detections])
     words: int = 0
 
     def add(self, marks: Iterable[tuple[str, str]], cases: Iterable[tuple[str, str]]) -> None:
@@ -84,12 +53,12 @@ class Tally:
             _count(self.cases, wanted, put, CASES[0])
 
     @property
-    def all_marks(self) -> Found:
-        return sum(self.marks.values(), Found())
+    def all_marks(self) -> Detections:
+        return sum(self.marks.values(), Detections())
 
     @property
-    def all_cases(self) -> Found:
-        return sum(self.cases.values(), Found())
+    def all_cases(self) -> Detections:
+        return sum(self.cases.values(), Detections())
 
     def numbers(self) -> dict[str, float]:
         """Flat figures, for logs and files."""
@@ -108,15 +77,15 @@ class Tally:
         return found
 
 
-def _count(table: dict[str, Found], wanted: str, put: str, nothing: str) -> None:
+def _count(table: dict[str, Detections], wanted: str, put: str, nothing: str) -> None:
     if wanted == put:
         if wanted != nothing:
-            table[wanted] = table.get(wanted, Found()) + Found(hits=1)
+            table[wanted] = table.get(wanted, Detections()) + Detections(hits=1)
         return
     if wanted != nothing:
-        table[wanted] = table.get(wanted, Found()) + Found(misses=1)
+        table[wanted] = table.get(wanted, Detections()) + Detections(misses=1)
     if put != nothing:
-        table[put] = table.get(put, Found()) + Found(false_alarms=1)
+        table[put] = table.get(put, Detections()) + Detections(false_alarms=1)
 
 
 def cased(word: str, case: int, form: str | None = None) -> str:

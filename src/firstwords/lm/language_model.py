@@ -13,7 +13,7 @@ the fingerprints of what they belong to: a copy stopped half-way is noticed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -25,7 +25,7 @@ from pydantic import Field
 from firstwords.config import Config, ConfigT, dump_config, read_config, read_toml
 from firstwords.errors import CheckpointError, ConfigError, DependencyError, TextError, UsageError, quoted
 from firstwords.files import staged, write_atomically
-from firstwords.folders import LANGUAGE_MODEL, MODEL, kind_of_folder, refuse_occupied
+from firstwords.folders import COPY_AGAIN, LANGUAGE_MODEL, MODEL, kind_of_folder, read_file, refuse_occupied
 from firstwords.lm.compared import COMPARED, Compared, write_compared
 from firstwords.lm.ngram import SPECIAL, UNKNOWN, Level, NgramModel
 from firstwords.lm.ngram_text import Unit, splitter
@@ -43,7 +43,6 @@ if TYPE_CHECKING:  # models are queried without it, too
 _MAKE_ONE = "Make one: 'firstwords lm train TEXT --to LM', or 'firstwords lm import ARPA --to LM'."
 HEADER, WORDS, WEIGHTS, TOKENIZER = "lm.toml", "words.txt", "ngrams.safetensors", "tokenizer"
 KINDS = ("ngram", "lstm", "transformer", "mixture")  # the others: neural/folder.py, mixture.py
-COPY_AGAIN = "Was the copy interrupted, or a file edited? Copy the whole folder again."
 
 
 class NgramHeader(Config):
@@ -188,14 +187,26 @@ def save_language_model(folder: Path, lm: NgramLanguageModel, compared: Compared
         "backoff": model.backoff[1:],
     }
     content = library.save(tensors, metadata={"fingerprint": fingerprint(header, words)})
-    with staged(folder, last=(WEIGHTS,), gone=() if compared else (COMPARED,)) as new:
+    contents = {HEADER: header, WORDS: words, WEIGHTS: content}
+    write_folder(folder, contents, lm.tokenizer, compared)
+
+
+def write_folder(
+    folder: Path, contents: Mapping[str, bytes], tokenizer: Tokenizer | None, compared: Compared | None
+) -> None:
+    """Write (or replace) the folder of a language model: all of it, or WriteError and nothing.
+
+    Args:
+        contents: of its files by name; the last is put in its place last.
+        compared: what its text was compared with; None: not known.
+    """
+    with staged(folder, last=tuple(contents)[-1:], gone=() if compared else (COMPARED,)) as new:
         if compared is not None:
             write_compared(new, compared)
-        write_atomically(new / HEADER, header)
-        write_atomically(new / WORDS, words)
-        if lm.tokenizer is not None:
-            lm.tokenizer.save(new / TOKENIZER)
-        write_atomically(new / WEIGHTS, content)
+        if tokenizer is not None:
+            tokenizer.save(new / TOKENIZER)
+        for name, content in contents.items():
+            write_atomically(new / name, content)
 
 
 def load_language_model(folder: Path | str) -> NgramLanguageModel:
@@ -333,16 +344,6 @@ def fingerprint(header: bytes, words: bytes) -> str:
     digest = hashlib.sha256(header.replace(b"\r\n", b"\n"))
     digest.update(words)
     return digest.hexdigest()
-
-
-def read_file(folder: Path, name: str) -> bytes:
-    """One file of a model; what cannot be read is a CheckpointError."""
-    try:
-        return (folder / name).read_bytes()
-    except OSError as error:
-        raise CheckpointError(
-            f"'{folder}': {name} cannot be read: {error.strerror or error}.", mend=COPY_AGAIN
-        ) from None
 
 
 def _tensors(folder: Path) -> tuple[dict[str, np.ndarray], str]:

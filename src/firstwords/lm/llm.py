@@ -15,17 +15,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple, Self, final
+from typing import Any, NamedTuple, final
 
 import torch
 from torch import Tensor
 
 from firstwords.errors import CheckpointError
-from firstwords.lm.llm_folder import Dtype, LoadedLlm, load_llm
-from firstwords.lm.llm_score import LlmConfig, TextScore, TextScorer
+from firstwords.lm.llm_folder import LoadedLlm
+from firstwords.lm.llm_local import LocalLlm, batches
+from firstwords.lm.llm_score import LlmConfig, TextScore
 
-_LOGITS = 1 << 27  # numbers in the logits of one batch: half a gigabyte of float32
 _CACHED = 1 / 16  # what a prompt token costs in every row of a batch against one that is computed
 _CAUSAL_TOLERANCE = 1e-2  # nats; a model that sees the future differs by far more, rounding by far less
 
@@ -48,32 +47,17 @@ class _Prompt:
 
 
 @final
-class CausalLlm(TextScorer):
+class CausalLlm(LocalLlm):
     """A causal language model that scores texts. Use ``CausalLlm.load``."""
 
+    kind = "causal"
+
     def __init__(self, loaded: LoadedLlm, config: LlmConfig | None = None) -> None:
-        self.model, self.tokenizer, self.limit = loaded.model, loaded.tokenizer, loaded.limit
-        self.device = loaded.device
-        self.config = config or LlmConfig()
+        super().__init__(loaded, config)
         self._start = _start_token(self.tokenizer)
         self._end = _ending(self.tokenizer, self.config)
         self._last_prompt: _Prompt | None = None
         _check_causal(self.model, self._start, self.device)
-
-    @classmethod
-    def load(
-        cls,
-        path_or_id: Path | str,
-        *,
-        device: str = "auto",
-        dtype: Dtype = "auto",
-        config: LlmConfig | None = None,
-    ) -> Self:
-        """Model folder, or ``hub:ORGANISATION/NAME`` to download one, -> CausalLlm. See llm_folder.py."""
-        return cls(load_llm(path_or_id, "causal", device=device, dtype=dtype), config)
-
-    def token_count(self, text: str) -> int:
-        return len(self._ids(text))
 
     @torch.inference_mode()
     def score(self, texts: Sequence[str], prompt: str = "") -> list[TextScore]:
@@ -96,7 +80,8 @@ class CausalLlm(TextScorer):
             else:
                 rows += self._windows(owner, body)
         rows = [row for row in rows if row.fed]
-        for batch in self._batches(rows, len(read.ids) if read is not None else 0):
+        cached = _CACHED * len(read.ids) if read is not None else 0.0
+        for batch in batches(rows, self.budget, besides=cached):
             for row, sum_ in zip(batch, self._sums(batch, read), strict=True):
                 log_probs[row.owner] += sum_
         pieces = [sum(row.owner == owner for row in rows) for owner in range(len(bodies))]
@@ -107,9 +92,6 @@ class CausalLlm(TextScorer):
         return [found[text] for text in texts]
 
     # -- one step below
-
-    def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer.encode(text, add_special_tokens=False)) if text else []
 
     def _prefix(self, prompt: str, longest: int) -> tuple[list[int], int]:
         """Start and prompt, cut on the left so that the longest text fits -> (tokens, how many were cut)."""
@@ -158,20 +140,6 @@ class CausalLlm(TextScorer):
             return None
         self._last_prompt = _Prompt(ids, cache, out.logits[0, -1].float().log_softmax(-1))
         return self._last_prompt
-
-    def _batches(self, rows: Sequence[Row], cached: int) -> Iterator[list[Row]]:
-        """Rows of similar length together, within the budget; a row above it goes alone."""
-        vocabulary = int(self.model.config.get_text_config().vocab_size)
-        budget = min(self.config.tokens_per_batch, max(1, _LOGITS // vocabulary))
-        batch: list[Row] = []
-        for row in sorted(rows, key=lambda row: -len(row.fed)):
-            longest = len(batch[0].fed) if batch else 0
-            if batch and (len(batch) + 1) * (longest + cached * _CACHED) > budget:
-                yield batch
-                batch = []
-            batch.append(row)
-        if batch:
-            yield batch
 
     def _sums(self, rows: Sequence[Row], prompt: _Prompt | None) -> list[float]:
         """Rows -> log-probabilities of what each expects, summed."""

@@ -12,17 +12,15 @@ It is no probability of the text: use it to compare readings of one utterance.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple, Self, final
+from typing import Any, NamedTuple, final
 
 import torch
 
 from firstwords.errors import CheckpointError
 from firstwords.lm.llm import chosen_log_probs
-from firstwords.lm.llm_folder import Dtype, LoadedLlm, load_llm
-from firstwords.lm.llm_score import LlmConfig, TextScore, TextScorer
-
-_LOGITS = 1 << 27  # numbers in the logits of one batch: half a gigabyte of float32
+from firstwords.lm.llm_folder import LoadedLlm
+from firstwords.lm.llm_local import LocalLlm, batches
+from firstwords.lm.llm_score import LlmConfig, TextScore
 
 
 class Row(NamedTuple):
@@ -35,34 +33,19 @@ class Row(NamedTuple):
 
 
 @final
-class MaskedLlm(TextScorer):
+class MaskedLlm(LocalLlm):
     """A masked language model that scores texts. Use ``MaskedLlm.load``.
 
     A prompt stands before the text and is never masked; ends are not scored.
     """
 
+    kind = "masked"
+
     def __init__(self, loaded: LoadedLlm, config: LlmConfig | None = None) -> None:
-        self.model, self.tokenizer, self.limit = loaded.model, loaded.tokenizer, loaded.limit
-        self.device = loaded.device
-        self.config = config or LlmConfig()
+        super().__init__(loaded, config)
         self._mask = _special(self.tokenizer.mask_token_id, "mask")
         self._first = _special(self.tokenizer.cls_token_id, "cls")
         self._last = _special(self.tokenizer.sep_token_id, "sep")
-
-    @classmethod
-    def load(
-        cls,
-        path_or_id: Path | str,
-        *,
-        device: str = "auto",
-        dtype: Dtype = "auto",
-        config: LlmConfig | None = None,
-    ) -> Self:
-        """Model folder, or ``hub:ORGANISATION/NAME`` to download one, -> MaskedLlm. See llm_folder.py."""
-        return cls(load_llm(path_or_id, "masked", device=device, dtype=dtype), config)
-
-    def token_count(self, text: str) -> int:
-        return len(self._ids(text))
 
     @torch.inference_mode()
     def score(self, texts: Sequence[str], prompt: str = "") -> list[TextScore]:
@@ -78,7 +61,7 @@ class MaskedLlm(TextScorer):
             for row in self._rows(owner, before[cut:], body, self._words(text, body), width)
         ]
         log_probs = [0.0] * len(bodies)
-        for batch in self._batches(rows):
+        for batch in batches(rows, self.budget):
             for row, log_prob in zip(batch, self._log_probs(batch), strict=True):
                 log_probs[row.owner] += log_prob
         found = {
@@ -88,9 +71,6 @@ class MaskedLlm(TextScorer):
         return [found[text] for text in texts]
 
     # -- one step below
-
-    def _ids(self, text: str) -> list[int]:
-        return list(self.tokenizer.encode(text, add_special_tokens=False)) if text else []
 
     def _words(self, text: str, body: Sequence[int]) -> list[int]:
         """The number of the word that each token lies in; all different where only tokens are masked."""
@@ -115,18 +95,6 @@ class MaskedLlm(TextScorer):
             ]
             fed = [self._first, *before, *seen, self._last]
             yield Row(owner, fed, 1 + len(before) + place - first, token)
-
-    def _batches(self, rows: Sequence[Row]) -> Iterator[list[Row]]:
-        vocabulary = int(self.model.config.get_text_config().vocab_size)
-        budget = min(self.config.tokens_per_batch, max(1, _LOGITS // vocabulary))
-        batch: list[Row] = []
-        for row in sorted(rows, key=lambda row: -len(row.fed)):
-            if batch and (len(batch) + 1) * len(batch[0].fed) > budget:
-                yield batch
-                batch = []
-            batch.append(row)
-        if batch:
-            yield batch
 
     def _log_probs(self, rows: Sequence[Row]) -> list[float]:
         width = max(len(row.fed) for row in rows)

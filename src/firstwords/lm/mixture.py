@@ -21,8 +21,8 @@ from pydantic import Field, FiniteFloat
 from firstwords.config import Config, dump_config
 from firstwords.errors import CheckpointError, UsageError
 from firstwords.files import staged, write_atomically
-from firstwords.folders import refuse_occupied
-from firstwords.lm.language_model import COPY_AGAIN, HEADER, header_values, kind_of, parse_header
+from firstwords.folders import COPY_AGAIN, refuse_occupied
+from firstwords.lm.language_model import HEADER, header_values, kind_of, parse_header
 
 KIND = "mixture"
 _LEAST, _MOST = 0.001, 1000.0  # of a share

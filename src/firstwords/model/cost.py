@@ -15,10 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from firstwords.encoders.encoder import Encoder
 from firstwords.heads.head import FrameHead
 from firstwords.model.speech_model import SpeechModel
 from firstwords.nn.linear import onednn_linear
@@ -45,35 +43,23 @@ def model_cost(model: SpeechModel, *, seconds: float = SECONDS) -> Cost:
     Of heads that write token by token the parameters alone: their work depends on the text.
     """
 
-    def run(frames: Padded) -> None:
+    like = next(model.parameters())
+    time = round(seconds / model.frontend.frame_shift)
+    frames = Padded(like.new_zeros(1, time, model.frontend.dim), torch.tensor([time], device=like.device))
+
+    def run() -> None:
         encoded = model.encode_frames(frames)
         for head in model.heads.values():
             if isinstance(head, FrameHead):
                 head.log_probs(encoded)
 
-    return _cost(model, run, model.frontend.dim, model.frontend.frame_shift, seconds)
-
-
-def encoder_cost(
-    encoder: Encoder, input_dim: int = 80, *, frame_shift: float = 0.01, seconds: float = SECONDS
-) -> Cost:
-    """An encoder alone, on ``input_dim`` features every ``frame_shift`` seconds."""
-    return _cost(encoder, encoder, input_dim, frame_shift, seconds)
-
-
-def _cost(
-    module: nn.Module, run: Callable[[Padded], Any], input_dim: int, frame_shift: float, seconds: float
-) -> Cost:
-    like = next(module.parameters())
-    time = round(seconds / frame_shift)
-    frames = Padded(like.new_zeros(1, time, input_dim), torch.tensor([time], device=like.device))
-    training = module.training
-    module.eval()
+    training = model.training
+    model.eval()
     try:
-        macs = count_macs(lambda: run(frames))
+        macs = count_macs(run)
     finally:
-        module.train(training)
-    return Cost(sum(p.numel() for p in module.parameters()), macs / seconds)
+        model.train(training)
+    return Cost(sum(p.numel() for p in model.parameters()), macs / seconds)
 
 
 def count_macs(run: Callable[[], Any]) -> float:

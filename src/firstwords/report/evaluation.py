@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from firstwords.data.manifest import Utterance
+from firstwords.scoring.detection import Detections
 from firstwords.scoring.error_rate import ErrorRate
-from firstwords.scoring.phrases import PhraseCounts
 from firstwords.scoring.significance import Difference, Interval
 
 
@@ -82,7 +82,7 @@ class Formatting:
     graphemes: ErrorRate  # as written
     scored_words: ErrorRate  # after the scoring normalizer
     changes: Mapping[str, int]  # stage -> rewrites
-    phrases: tuple[PhraseCounts, PhraseCounts] | None  # of the stage "hotwords": before all stages, after
+    phrases: tuple[Detections, Detections] | None  # of the stage "hotwords": before all stages, after
     texts: Mapping[str, str]  # id -> formatted text
 
 

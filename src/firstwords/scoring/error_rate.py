@@ -91,10 +91,3 @@ def word_errors(reference: str, hypothesis: str) -> ErrorRate:
 def grapheme_errors(reference: str, hypothesis: str) -> ErrorRate:
     """Two texts -> counts of grapheme clusters, spaces among them: the CER of this project."""
     return sequence_errors(graphemes(reference), graphemes(hypothesis))
-
-
-def character_errors(reference: str, hypothesis: str) -> ErrorRate:
-    """Two texts -> counts of code points without white space: the CER of most other tools."""
-    return sequence_errors(
-        [c for c in reference if not c.isspace()], [c for c in hypothesis if not c.isspace()]
-    )

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 
 from firstwords.errors import SearchError
 from firstwords.search.ctc_common import BLANK, Runs, confidences
+from firstwords.text.tokenizer import fewest_frames
 
 if TYPE_CHECKING:  # the runtime of bundles aligns without torch
     from torch import Tensor
@@ -81,11 +81,6 @@ def align_pairs(
         for number, path in zip(heard, _viterbi([pairs[number] for number in heard], name), strict=True):
             found[number] = _read_off(*pairs[number], path)
     return found
-
-
-def fewest_frames(tokens: Sequence[int]) -> int:
-    """Frames that a label sequence needs: one per token, and a blank between equal neighbours."""
-    return len(tokens) + sum(a == b for a, b in pairwise(tokens))
 
 
 def _check(tokens: Sequence[int], frames: int, vocabulary: int, name: str) -> None:

@@ -20,11 +20,12 @@ from typing import Any, final
 
 import numpy as np
 
-from firstwords.search.align import Alignment, align_many, fewest_frames
+from firstwords.search.align import Alignment, align_many
 from firstwords.search.ctc_common import BLANK, find_runs
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import CtcBeamConfig
 from firstwords.search.prefix_beam import Beside, Floats, PrefixBeam, check_numbers
+from firstwords.text.tokenizer import fewest_frames
 
 Score = Callable[[Any], Floats]  # encoded frames (T, D) -> log-probabilities (T, V), natural log
 Helped = Callable[[int], Beside]  # vocabulary -> what goes along with one empty prefix

@@ -1,4 +1,4 @@
-"""What a tokenizer promises.
+"""What a tokenizer promises, and how long its tokens take.
 
 Law: ``decode(encode(t)) == t`` for every normalized ``t``. Id 0 is always the blank (and the padding of
 target batches); there is no unknown piece: what is not in the vocabulary falls back to code points, then
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Self
 
@@ -47,3 +48,11 @@ class Tokenizer(ABC):
     def piece_hash(self) -> str:
         """Changes whenever any piece or its place changes: an old head is never reused in silence."""
         return hashlib.sha256("\n".join(self.pieces).encode()).hexdigest()
+
+
+def fewest_frames(tokens: Sequence[object]) -> int:
+    """Tokens -> fewest frames in which CTC can write them: one each, and a blank between equal neighbours.
+
+    "a a b" takes four, a - a b. Of a batch of tensors: ``frames_needed`` in heads/ctc.py.
+    """
+    return len(tokens) + sum(a == b for a, b in pairwise(tokens))

@@ -1,13 +1,7 @@
-"""Model averaging: the mean of the weights over training, and over any stretch of it.
+"""Model averaging: the running mean of the weights, which costs one extra copy.
 
-The running mean of everything seen so far costs one extra copy. From two such means, taken at different
-times, follows the mean over the stretch between them, because sums subtract:
-
-    snapshots           0 ......... start ................ end
-    mean over (start, end]  =  (n_end * mean_end - n_start * mean_start) / (n_end - n_start)
-
-So averaging over the last third of a run needs no list of old checkpoints. Means are float64: subtracting
-two nearly equal sums loses digits. icefall's way, zipformer.md section 9.
+It is begun where the stretch to average over begins, so no list of old checkpoints is needed. Means are
+float64: thousands of small changes are added up.
 """
 
 from __future__ import annotations
@@ -72,7 +66,7 @@ class RunningAverage:
             mean.add_((value.to(torch.float64) - mean) / self._count)
 
     def snapshot(self) -> Average:
-        """A copy of the mean as it is now, to average from here later."""
+        """A copy of the mean as it is now."""
         return Average(self._count, {name: value.clone() for name, value in self._values.items()})
 
     def state_dict(self) -> dict[str, Any]:
@@ -85,26 +79,6 @@ class RunningAverage:
         self.period = int(state["period"])
         self._count = int(state["count"])
         self._values = {name: value.clone() for name, value in values.items()}
-
-
-def average_between(start: Average, end: Average) -> dict[str, Tensor]:
-    """Two running means of one run -> the mean over the models after ``start`` up to ``end``."""
-    count = end.count - start.count
-    if count < 1:
-        raise TrainingError(
-            f"No model lies between the averages {start.count} and {end.count}.",
-            mend="Take the later average first updated after the earlier one.",
-        )
-    if start.count == 0:
-        return dict(end.values)
-    mean: dict[str, Tensor] = {}
-    for name, last in end.values.items():
-        if last.is_floating_point():
-            first = start.values[name].to(last.device)
-            mean[name] = (last * end.count - first * start.count) / count
-        else:
-            mean[name] = last
-    return mean
 
 
 @torch.no_grad()

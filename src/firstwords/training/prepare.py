@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from firstwords.audio.augment import ColoredNoise, FolderNoise, NoiseClip, NoiseSource
 from firstwords.data.manifest import (
@@ -22,16 +21,15 @@ from firstwords.data.manifest import (
 )
 from firstwords.data.places import LONGEST, NOTHING, Between, Item, joined_places, negative_places
 from firstwords.errors import CorpusError
-from firstwords.heads.ctc import CtcConfig, frames_needed
+from firstwords.heads.ctc import CtcConfig
 from firstwords.heads.head import TokenHead
 from firstwords.heads.transducer.head import TransducerConfig
 from firstwords.model.kinds import HeadSettings
 from firstwords.model.recipe import Recipe
 from firstwords.model.speech_model import SpeechModel
 from firstwords.search.speech_gate import closed_vocabulary
-from firstwords.tensors import Padded
 from firstwords.text.normalize import normalizer, writes_spaces
-from firstwords.text.tokenizer import Tokenizer
+from firstwords.text.tokenizer import Tokenizer, fewest_frames
 from firstwords.training.resume import fingerprint
 from firstwords.training.settings import DataConfig
 
@@ -278,17 +276,12 @@ def _frames_needed(heads: Mapping[str, HeadSettings], tokens: Sequence[int]) -> 
     needed = 0
     for head in heads.values():
         if isinstance(head, CtcConfig):
-            ids = torch.tensor([tokens], dtype=torch.int64)
-            needed = max(needed, int(frames_needed(Padded(ids, _length(tokens)))))
+            needed = max(needed, fewest_frames(tokens))
         elif isinstance(head, TransducerConfig) and head.topology != "regular":
             needed = max(needed, len(tokens))
         elif isinstance(head, TransducerConfig) and head.durations is not None and 0 not in head.durations:
             needed = max(needed, len(tokens) + 1)
     return needed
-
-
-def _length(tokens: Sequence[int]) -> Tensor:
-    return torch.tensor([len(tokens)], dtype=torch.int64)
 
 
 def encoded_frames(model: SpeechModel, seconds: float) -> int:

@@ -30,6 +30,7 @@ from firstwords.files import flush_all, replace_folder, unwritable, write_atomic
 from firstwords.model.checkpoint import save_tensors
 
 TENSORS, STATE, IDENTITY = "state.safetensors", "state.json", "identity.json"
+_EARLIER = "Run the same 'firstwords train' again: it goes on from the newest checkpoint that is whole."
 KEPT = 3
 
 
@@ -123,10 +124,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
     try:
         content = _proved(path / STATE)
         if _digest(path / TENSORS) != content["tensors"]:
-            raise CheckpointError(f"'{path / TENSORS}' was changed or is torn.")
+            raise CheckpointError(f"'{path / TENSORS}' was changed or is torn.", mend=_EARLIER)
         tensors = load_file(path / TENSORS)
     except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"'{path}' cannot be read: {error}.") from None
+        raise CheckpointError(f"'{path}' cannot be read: {error}.", mend=_EARLIER) from None
     return Checkpoint(int(content["step"]), cast("Mapping[str, Any]", _unpack(content["state"], tensors)))
 
 
@@ -139,7 +140,7 @@ def _proved(path: Path) -> dict[str, Any]:
     except (ValueError, KeyError, TypeError, RecursionError):
         body, whole = "", False
     if not whole:
-        raise CheckpointError(f"'{path}' was changed or is torn.")
+        raise CheckpointError(f"'{path}' was changed or is torn.", mend=_EARLIER)
     return cast("dict[str, Any]", json.loads(body))
 
 

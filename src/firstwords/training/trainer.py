@@ -91,7 +91,9 @@ def train(
                 return "time over" if over else _ending(run)
             if stopped:
                 return "interrupted"
-    raise TrainingError("The loader ended before training did.")  # never: loaders have no end
+    raise TrainingError(  # never with loaders of ours, which have no end
+        "The loader ended before training did.", mend="Give a loader that begins anew at its end."
+    )
 
 
 def _ending(run: Run) -> Outcome:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from firstwords.audio.activity import ActivityDetector, _sliding_minimum, find_speech
+from firstwords.audio.activity import ActivityDetector, Stretch, _sliding_minimum
 from firstwords.audio.waveform import read
 
 RATE = 16000
@@ -26,6 +26,11 @@ def scene(
         inside = (time >= start) & (time < end)
         samples[inside] += voice[inside]
     return samples.astype(np.float32)
+
+
+def find_speech(samples: np.ndarray, rate: int) -> list[Stretch]:
+    detector = ActivityDetector(rate)
+    return detector.push(samples) + detector.finish()
 
 
 TWO = [(1.0, 2.5), (5.0, 6.0)]

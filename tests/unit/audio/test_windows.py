@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from firstwords.audio.activity import find_speech
+from firstwords.audio.activity import ActivityDetector
 from firstwords.audio.windows import Window, WindowConfig, _Cutter, cut_speech, cut_windows, join
 
 RATE = 1000  # the code knows no particular rate; a low one makes the tests fast
@@ -90,7 +90,8 @@ def test_windows_of_speech_hold_all_that_the_detector_finds(
         at = window.keep_end
     assert at == len(samples)
     speech = np.zeros(len(samples), bool)
-    for start, end in find_speech(samples, RATE):
+    detector = ActivityDetector(RATE)
+    for start, end in detector.push(samples) + detector.finish():
         speech[round(start * RATE) : round(end * RATE)] = True
     if len(samples) <= seconds * RATE:
         assert heard.all()

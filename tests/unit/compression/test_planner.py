@@ -258,6 +258,53 @@ def test_a_training_that_fails_leaves_the_best_attempt(model: Path, good: int) -
     assert (done.folder / "model.safetensors").exists()
 
 
+def failing_above(most: float, error: type[TrainingError | UsageError]) -> type[Toy]:
+    """Steps whose cut goes wrong beyond a share that nobody knows before."""
+
+    class Failing(Toy):
+        def prune(self, source: Path, to: Path, share: float) -> None:
+            if share > most:
+                self.calls.append(f"failed {share}")
+                raise error("it went wrong", mend="Ask less.")
+            super().prune(source, to, share)
+
+    return Failing
+
+
+def test_after_a_cut_that_failed_less_is_cut(model: Path) -> None:
+    toy = failing_above(0.62, TrainingError)(speed_gain=0.5)
+    done = planned(model, "rtf<0.06", toy)  # 0.45 is not enough; 0.7 and 0.65 fail, 0.6 comes nearest
+    assert [a.way for a in done.attempts] == [Way(0.45), Way(0.6)]
+    assert [call for call in toy.calls if "failed" in call] == ["failed 0.7", "failed 0.65"]
+    assert done.best.way == Way(0.6)
+    assert done.ended == "Ended because no other way is left: no more than 60% of its parameters can be cut."
+
+
+def test_a_first_cut_that_is_refused_is_asked_for_less(model: Path) -> None:
+    done = planned(model, "parameters<1.2M", failing_above(0.22, UsageError)())
+    assert [way.cut for way, _ in done.refused] == [0.45, 0.25]
+    assert [a.way for a in done.attempts] == [Way(0.15)]
+    none = compress_to_target(
+        model, model.parent / "none", Target.parse("macs<50M"), failing_above(0.0, UsageError)()
+    )
+    assert [a.way for a in none.attempts] == [Way()]
+
+
+def test_other_wishes_get_their_turn_after_a_refusal(model: Path) -> None:
+    """No choice of bits fits the bytes, however much is cut; a little less of what has 6 bits does."""
+
+    class Few(Toy):
+        def store(self, source: Path, to: Path, keep: Keep, budget: int | None) -> None:
+            if budget is not None:
+                raise UsageError("too few bytes", mend="more")
+            super().store(source, to, keep, budget)
+
+    done = planned(model, "size<1.5MB", Few(), most=2)
+    assert [(way.cut, way.keep) for way, _ in done.refused] == [(0, "mixed"), (0.2, "mixed")]
+    assert [a.way for a in done.attempts] == [Way(0, "kmeans6"), Way(0.15, "kmeans6")]
+    assert done.met
+
+
 def test_where_nothing_can_be_done_it_is_said(model: Path) -> None:
     class Broken(Toy):
         def store(self, source: Path, to: Path, keep: Keep, budget: int | None) -> None:

@@ -492,12 +492,6 @@ def test_frames_of_a_zipformer(seconds: float, frames: int) -> None:
     assert frames == max(0, ((n - 7) // 2 + 1) // 2)
 
 
-def test_repeats_need_a_blank_between() -> None:
-    assert rules_corpus.frames_needed(list("abc")) == 3
-    assert rules_corpus.frames_needed(list("aabb")) == 6
-    assert rules_corpus.frames_needed([]) == 0
-
-
 def test_unalignable_utterances_are_only_warned_of_where_results_are_measured(clean: Corpus) -> None:
     for split, put_aside in (("train", True), ("test", False)):
         victim = next(u for u in clean.utterances if u.split == split)

@@ -136,10 +136,11 @@ def test_same_seed_same_step() -> None:
     encoder = Zipformer(SMALL, MELS).train()
     encoder.set_step(100.0)
     losses: list[float] = []
-    state = encoder.training_state()
-    assert all(state)
+    whitens = [part for part in encoder.modules() if isinstance(part, constraints.Whiten)]
+    assert whitens
     for _ in range(2):
-        encoder.load_training_state(state)
+        for part in whitens:
+            part.high = True  # as at first: what training remembers of them is kept by its task
         torch.manual_seed(11)
         loss = encoder(batch(90, 47)).values.square().sum()
         loss.backward()
@@ -223,8 +224,6 @@ def test_taps_have_the_width_and_rate_of_the_output() -> None:
         assert tap.lengths.tolist() == encoded.lengths.tolist()
     assert not taps[0].values[:, :, 24:].any()  # channels that the first stack does not have
     assert torch.equal(taps[2].values, encoded.values)
-
-    assert encoder.tap_dims == (32, 32, 32)
 
 
 def test_what_a_condition_answers_is_fed_back() -> None:

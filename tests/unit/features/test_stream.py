@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from firstwords.errors import ConfigError
 from firstwords.features.fbank import Fbank, FbankConfig
 from firstwords.features.mfcc import Mfcc, MfccConfig
-from firstwords.features.stream import StreamingFbank, StreamingMfcc, open_stream, stream_whole
+from firstwords.features.stream import StreamingFbank, StreamingMfcc, open_stream
 from firstwords.tensors import pad
 
 CONFIGS = [
@@ -76,13 +76,6 @@ def test_rows_run_in_step() -> None:
     assert_close(joined, fbank(pad(list(values))).values, atol=1e-3, rtol=0)
 
 
-def test_stream_whole() -> None:
-    fbank, values = Fbank(FbankConfig()), torch.randn(12345)
-    result = stream_whole(fbank, values, 1600)
-    assert_close(result.values, fbank(pad([values])).values, atol=1e-3, rtol=0)
-    assert result.lengths.tolist() == [77]
-
-
 def test_steady_steps_export() -> None:
     """A step in the middle of a stream has fixed shapes: 5 shifts in, 5 frames out."""
     fbank = Fbank(FbankConfig(transform="matmul"))
@@ -136,9 +129,15 @@ def test_cepstra_joined_equal_the_whole(deltas: int, samples: int, piece: int) -
     """Also where the stream is shorter than the reach of the slopes (300 samples are 2 frames)."""
     mfcc = Mfcc(MfccConfig(deltas=deltas))
     values = torch.randn(samples, generator=torch.Generator().manual_seed(samples)) * 0.1
-    joined, whole = stream_whole(mfcc, values, piece), mfcc(pad([values]))
-    assert joined.values.shape == whole.values.shape
-    assert_close(joined.values, whole.values, atol=2e-3, rtol=0)
+    stream, parts = open_stream(mfcc), list[torch.Tensor]()
+    assert isinstance(stream, StreamingMfcc)
+    state = stream.start()
+    for start in range(0, samples, piece):
+        frames, state = stream.step(values[None, start : start + piece], state)
+        parts.append(frames)
+    joined, whole = torch.cat([*parts, stream.finish(state)], dim=1), mfcc(pad([values])).values
+    assert joined.shape == whole.shape
+    assert_close(joined, whole, atol=2e-3, rtol=0)
 
 
 def test_slopes_wait_for_four_frames_and_no_more() -> None:

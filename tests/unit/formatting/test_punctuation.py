@@ -22,7 +22,6 @@ from firstwords.formatting.punctuation_model import (
 )
 from firstwords.formatting.punctuation_text import (
     CASES,
-    Found,
     Labelled,
     Tally,
     cased,
@@ -34,6 +33,7 @@ from firstwords.formatting.punctuation_text import (
     labelled,
 )
 from firstwords.formatting.stage import Formatter, Word
+from firstwords.scoring.detection import Detections
 from firstwords.text.normalize import normalizer
 
 DEFAULT = normalizer("default")
@@ -80,15 +80,15 @@ def test_counts_by_hand() -> None:
         [("", ""), (".", "."), (",", "."), ("", "."), (",", ","), ("?", "")],
         [("capital", "capital"), ("as is", "upper")],
     )
-    assert tally.marks == {".": Found(1, 0, 2), ",": Found(1, 1, 0), "?": Found(0, 1, 0)}
+    assert tally.marks == {".": Detections(1, 0, 2), ",": Detections(1, 1, 0), "?": Detections(0, 1, 0)}
     assert tally.marks["."].precision == pytest.approx(1 / 3)
     assert tally.marks["."].recall == 1
     assert tally.marks["."].f1 == pytest.approx(0.5)
-    assert tally.all_marks == Found(2, 2, 2)
+    assert tally.all_marks == Detections(2, 2, 2)
     assert tally.all_marks.f1 == 0.5
-    assert tally.cases == {"capital": Found(1, 0, 0), "upper": Found(0, 0, 1)}
+    assert tally.cases == {"capital": Detections(1, 0, 0), "upper": Detections(0, 0, 1)}
     assert tally.words == 6
-    assert (Found().f1, Found().precision, Found().recall) == (1, 1, 1)
+    assert (Detections().f1, Detections().precision, Detections().recall) == (1, 1, 1)
     assert tally.numbers()["mark . f1"] == pytest.approx(0.5)
 
 

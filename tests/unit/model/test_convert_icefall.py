@@ -123,6 +123,16 @@ def small() -> Zipformer:
     return Zipformer(random_config(random.Random(3)).with_(position_head_dim=(4,)), 80).eval()
 
 
+def test_settings_that_make_no_zipformer_are_asked_for_anew(tmp_path: Path) -> None:
+    encoder = small()
+    settings = tmp_path / "config.json"
+    wrong = {"encoder": {"num_heads": list(encoder.config.heads), "warmup_batches": -1}}
+    settings.write_text(json.dumps(wrong), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="make no Zipformer") as refused:
+        convert(write(tmp_path, encoder), settings)
+    assert "--config" in refused.value.mend
+
+
 def test_sizes_without_config_are_the_published_ones(tmp_path: Path) -> None:
     torch.manual_seed(0)
     encoder = Zipformer(ZipformerConfig.preset("kws"), 80)

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from firstwords.scoring.alignment import align
 from firstwords.scoring.error_rate import (
     ErrorRate,
-    character_errors,
     grapheme_errors,
     sequence_errors,
     word_errors,
@@ -40,7 +39,6 @@ def test_word_errors_by_hand(reference: str, hypothesis: str, expected: ErrorRat
 def test_a_wrong_tone_mark_is_one_grapheme_and_spaces_count() -> None:
     assert grapheme_errors("ọ̀la", "ọ́la") == ErrorRate(1, 0, 0, 3)
     assert grapheme_errors("a b", "ab") == ErrorRate(0, 1, 0, 3)
-    assert character_errors("a b", "ab") == ErrorRate(0, 0, 0, 2)
     assert grapheme_errors("क्षि", "क्ष") == ErrorRate(1, 0, 0, 1)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from firstwords.scoring.phrases import PhraseCounts, count_phrases
+from firstwords.scoring.detection import Detections
+from firstwords.scoring.phrases import count_phrases
 
 
 def test_counts_of_a_small_corpus() -> None:
@@ -16,21 +17,21 @@ def test_counts_of_a_small_corpus() -> None:
     ]
     total, each = count_phrases(["anna", "ben", "carl", "new york", "zoe"], pairs)
     assert each == {
-        "anna": PhraseCounts(hits=1, misses=0, false_alarms=1),
-        "ben": PhraseCounts(hits=0, misses=1, false_alarms=0),
-        "carl": PhraseCounts(hits=0, misses=0, false_alarms=1),
-        "new york": PhraseCounts(hits=1, misses=0, false_alarms=1),
-        "zoe": PhraseCounts(),
+        "anna": Detections(hits=1, misses=0, false_alarms=1),
+        "ben": Detections(hits=0, misses=1, false_alarms=0),
+        "carl": Detections(hits=0, misses=0, false_alarms=1),
+        "new york": Detections(hits=1, misses=0, false_alarms=1),
+        "zoe": Detections(),
     }
-    assert total == PhraseCounts(hits=2, misses=1, false_alarms=3)
+    assert total == Detections(hits=2, misses=1, false_alarms=3)
     assert total.recall == pytest.approx(2 / 3)
     assert total.precision == pytest.approx(2 / 5)
 
 
 def test_phrases_that_overlap_and_repeat() -> None:
     total, each = count_phrases(["a a", "a  a", ""], [("a a a", "a a")])
-    assert each == {"a  a": PhraseCounts(hits=1, misses=1)}
-    assert total == PhraseCounts(hits=1, misses=1)
+    assert each == {"a  a": Detections(hits=1, misses=1)}
+    assert total == Detections(hits=1, misses=1)
 
 
 def test_nothing_spoken_and_nothing_read() -> None:

@@ -1,4 +1,4 @@
-"""Running averages: weights, buffers, resume, and the mean of a stretch."""
+"""Running averages: weights, buffers, and resume."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from firstwords.errors import TrainingError
-from firstwords.training.averaging import Average, RunningAverage, average_between, set_weights
+from firstwords.training.averaging import Average, RunningAverage, set_weights
 
 
 def model_at(value: float, seen: int) -> nn.Module:
@@ -33,21 +33,6 @@ def test_weights_and_buffers_are_averaged_and_counters_copied() -> None:
     assert found.values["running_mean"].tolist() == [40.0, 40.0]
     assert found.values["num_batches_tracked"].item() == 6
     assert found.values["weight"].dtype is torch.float64
-
-
-def test_stretch_between_snapshots() -> None:
-    average = RunningAverage(period=1)
-    snapshots = [average.snapshot()]
-    for k in range(1, 7):
-        average.update(model_at(float(k * k), k), k)
-        snapshots.append(average.snapshot())
-    between = average_between(snapshots[2], snapshots[5])
-    assert between["weight"].tolist() == pytest.approx([(9 + 16 + 25) / 3] * 2, rel=1e-12)
-    assert between["num_batches_tracked"].item() == 5
-    whole = average_between(snapshots[0], snapshots[6])
-    assert whole["weight"].tolist() == pytest.approx([91 / 6] * 2)
-    with pytest.raises(TrainingError, match="No model lies between"):
-        average_between(snapshots[5], snapshots[5])
 
 
 def test_a_snapshot_does_not_move_on() -> None:

@@ -76,8 +76,9 @@ def test_the_newest_checkpoint_torn_at_100_places(tmp_path: Path, name: str) -> 
     assert (whole := Checkpoints(tmp_path).newest()) is not None
     assert whole.step == 6
     (paths[-1] / name).unlink()
-    with pytest.raises(CheckpointError, match=r"No such file|cannot find"):
+    with pytest.raises(CheckpointError, match=r"No such file|cannot find") as refused:
         read_checkpoint(paths[-1])
+    assert "it goes on from the newest checkpoint that is whole" in refused.value.mend
 
 
 class Poisoned(ToyTask):

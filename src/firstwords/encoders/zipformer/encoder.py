@@ -91,24 +91,6 @@ class Zipformer(StreamingEncoder[ZipformerState]):
         """Tell every schedule the adjusted batch count (before the first call: evaluation values)."""
         set_count(self, count)
 
-    @property
-    def tap_dims(self) -> tuple[int, ...]:
-        """Width of the intermediate output after each stack: always that of the encoder."""
-        return (self.dim,) * len(self.stacks)
-
-    def training_state(self) -> list[bool]:
-        """What training remembers beside the weights: which Whiten found its input above its limit.
-
-        Save and restore it to go on exactly where a run stopped; results without it differ only by chance.
-        """
-        return [part.high for part in self.modules() if isinstance(part, constraints.Whiten)]
-
-    def load_training_state(self, state: Sequence[bool]) -> None:
-        """The inverse of ``training_state``."""
-        whitens = [part for part in self.modules() if isinstance(part, constraints.Whiten)]
-        for part, high in zip(whitens, state, strict=True):
-            part.high = bool(high)
-
     def output_lengths(self, lengths: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
         factor = self.config.output_downsampling
         return (self.embed.output_lengths(lengths) + factor - 1) // factor

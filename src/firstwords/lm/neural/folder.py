@@ -28,10 +28,9 @@ from torch import Tensor
 
 from firstwords.config import Config, dump_config
 from firstwords.errors import CheckpointError
-from firstwords.files import staged, write_atomically
-from firstwords.lm.compared import COMPARED, Compared, write_compared
+from firstwords.folders import COPY_AGAIN, read_file
+from firstwords.lm.compared import Compared
 from firstwords.lm.language_model import (
-    COPY_AGAIN,
     HEADER,
     TOKENIZER,
     WORDS,
@@ -40,8 +39,8 @@ from firstwords.lm.language_model import (
     fingerprint,
     kind_of,
     parse_header,
-    read_file,
     safetensors_fault,
+    write_folder,
 )
 from firstwords.lm.neural.config import LstmLmConfig, NetworkConfig, TransformerLmConfig
 from firstwords.lm.neural.lstm import LstmLm
@@ -197,14 +196,8 @@ def save_neural(folder: Path, lm: NeuralLanguageModel, compared: Compared | None
     weights = {name: value.detach().cpu().contiguous() for name, value in lm.network.state_dict().items()}
     weights[SEEN] = torch.from_numpy(lm.seen)
     content = save(weights, metadata={"fingerprint": fingerprint(header, words)})
-    with staged(folder, last=(WEIGHTS,), gone=() if compared else (COMPARED,)) as new:
-        if compared is not None:
-            write_compared(new, compared)
-        write_atomically(new / HEADER, header)
-        write_atomically(new / WORDS, words)
-        if lm.tokenizer is not None:
-            lm.tokenizer.save(new / TOKENIZER)
-        write_atomically(new / WEIGHTS, content)
+    contents = {HEADER: header, WORDS: words, WEIGHTS: content}
+    write_folder(folder, contents, lm.tokenizer, compared)
 
 
 def load_neural(folder: Path | str) -> NeuralLanguageModel:

@@ -176,7 +176,10 @@ def encoder_config(
     try:
         return ZipformerConfig.model_validate(values)
     except ValueError as error:
-        raise CheckpointError(f"{source}: these sizes make no Zipformer: {error}.") from None
+        raise CheckpointError(
+            f"{source}: these sizes make no Zipformer: {error}.",
+            mend="Give the model's arguments with --config config.json, those it was trained with.",
+        ) from None
 
 
 def input_dim(weights: Mapping[str, Tensor], settings: Mapping[str, Any]) -> int:
