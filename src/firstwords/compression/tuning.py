@@ -26,6 +26,7 @@ from firstwords.model.checkpoint import RECIPE, TOKENIZER, LoadedModel, load_mod
 from firstwords.model.recipe import Recipe, write_recipe
 from firstwords.model.speech_model import SpeechModel
 from firstwords.model.structure import write_structure
+from firstwords.training.course import optimizer_of
 from firstwords.training.distributed import Processes
 from firstwords.training.feeding import Feeding
 from firstwords.training.log import MetricsLog
@@ -37,7 +38,7 @@ from firstwords.training.schedule import CosineConfig
 from firstwords.training.session import Run
 from firstwords.training.settle import RESUME
 from firstwords.training.tasks.task import Validation
-from firstwords.training.trainer import make_optimizer, train
+from firstwords.training.trainer import train
 
 RATE_SHARE = 0.2  # of the recipe's rate
 SHORT_RATE_SHARE = 0.1
@@ -157,7 +158,7 @@ def tune_in_place(
     task = material.task(model, masked=True)
 
     def optimizer() -> torch.optim.Optimizer:
-        return make_optimizer(model, settings.optimizer, rate=schedule.lr, weight_decay=settings.weight_decay)
+        return optimizer_of(model, settings)
 
     with tempfile.TemporaryDirectory(prefix="firstwords-") as scratch:
         feeding = Feeding(recipe, material.prepared, material.compute, Processes(), Path(scratch))

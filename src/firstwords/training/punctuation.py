@@ -13,6 +13,7 @@ holds a corpus, a recogniser or a language model.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,9 @@ from firstwords.device import choose_device, set_threads
 from firstwords.errors import TrainingError, UsageError
 from firstwords.folders import PUNCTUATION, refuse_occupied
 from firstwords.formatting.punctuation_model import (
+    FORMS,
     HEADER,
+    WEIGHTS,
     LoadedPunctuator,
     Punctuator,
     PunctuatorConfig,
@@ -36,11 +39,11 @@ from firstwords.formatting.punctuation_model import (
 from firstwords.formatting.punctuation_text import Tally
 from firstwords.lm.language_model import HEADER as LM_HEADER
 from firstwords.text.normalize import normalizer
+from firstwords.training.course import conduct, find, numbers_of, optimizer_of
 from firstwords.training.distributed import Processes
-from firstwords.training.log import MetricsLog
 from firstwords.training.plan import Plan, Segment
 from firstwords.training.progress import Progress
-from firstwords.training.resume import Checkpoints, check_identity, fingerprint
+from firstwords.training.resume import check_identity, fingerprint
 from firstwords.training.schedule import CosineConfig
 from firstwords.training.session import Run
 from firstwords.training.settings import TrainingConfig
@@ -53,7 +56,7 @@ from firstwords.training.tasks.punctuation import (
     tally_of,
 )
 from firstwords.training.tasks.task import Validation
-from firstwords.training.trainer import Outcome, make_optimizer, train
+from firstwords.training.trainer import Outcome
 
 RESUME = "resume"
 _ROWS = 32  # windows of a batch
@@ -99,6 +102,7 @@ def train_punctuation(
         UsageError, TrainingError: the folder holds something that would be overwritten (``check_folder``), or
             was begun with another text, another seed or other settings.
     """
+    began = time.monotonic()
     check_folder(folder)
     progress = Progress(console, quiet=quiet, unit="word")
     given = {"language": language, "normalizer": normalizer_name, "marks": text.marks, **(sizes or {})}
@@ -119,13 +123,17 @@ def train_punctuation(
     count = sum(p.numel() for p in model.parameters())
     progress.say(
         f"{text.lines:,} lines, {len(text.train.words):,} words to train on, {len(text.dev.words):,} held "
-        f"out; marks {' '.join(text.marks) or 'none'}; {count / 1e6:.2f} M parameters, {planned} steps."
+        f"out; marks {' '.join(text.marks) or 'none'}; {count / 1e6:.2f} M parameters."
     )
     task = PunctuationTask(model)
-    optimizer = make_optimizer(model, "adamw", rate=_RATE, weight_decay=0.01)
-    checkpoints = Checkpoints(folder / RESUME)
-    checkpoints.clear()
-    checkpoint = checkpoints.newest()
+    training = TrainingConfig(
+        schedule=CosineConfig(lr=_RATE, warmup=0.05, final=0.01),
+        optimizer="adamw",
+        weight_decay=0.01,
+        max_grad_norm=1.0,
+        save_every_seconds=save_every_seconds,
+    )
+    found = find(folder / RESUME, Processes())
 
     def publish(validation: Validation, step: int) -> None:
         del validation, step
@@ -133,34 +141,26 @@ def train_punctuation(
 
     run = Run(
         folder=folder / RESUME,
-        config=TrainingConfig(
-            schedule=CosineConfig(lr=_RATE, warmup=0.05, final=0.01),
-            optimizer="adamw",
-            max_grad_norm=1.0,
-            save_every_seconds=save_every_seconds,
-        ),
+        config=training,
         seed=seed,
         plan=Plan(planned, (Segment(0, 0.0, planned),), 0.0, max(1, -(-planned // 10)), 1.0),
-        log=MetricsLog(folder / RESUME / "log.jsonl", after=checkpoint.step if checkpoint else 0),
+        log=found.open_log(),
         progress=progress,
-        processes=Processes(),
+        processes=found.processes,
         steps_in_epoch=in_epoch,
         publish=publish,
     )
-    outcome: Outcome = "finished"
+    dev, optimizer = PunctuationDev(text.dev), optimizer_of(model, training)
+    files = [folder / name for name in (HEADER, FORMS, WEIGHTS)]
     threads = torch.get_num_threads()
     set_threads(1)  # a recurrence of this size gains nothing by a second one, and sums stay in one order
     try:
-        if checkpoint is not None:
-            run.restore(checkpoint, task, optimizer)
-            progress.say(f"Going on from step {run.step} of {run.plan.last_step}.")
-        if not run.finished:
-            progress.start()
-            outcome = train(task, loader, PunctuationDev(text.dev), optimizer, run)
+        outcome = conduct(run, found, task, loader, dev, optimizer, model=files, began=began)
     finally:
-        progress.stop()
-        run.log.close()
         torch.set_num_threads(threads)
+    numbers_of(
+        run, outcome, lambda n: f"F1 marks {100 * n['marks f1']:.1f} %, case {100 * n['cases f1']:.1f} %"
+    )
     if outcome == "interrupted":
         return PunctuationResult(outcome, run.step, text, None)
     best = load_punctuator(folder)

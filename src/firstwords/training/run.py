@@ -17,15 +17,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from torch import nn
-from torch.optim.optimizer import Optimizer
 
 from firstwords.data.loader import Loader, ValidationLoader
 from firstwords.data.manifest import Corpus, load_corpus, write_quarantine
 from firstwords.data.sampler import USUAL_COST
 from firstwords.device import Compute, choose_compute, keep_machine_code, machine_name, set_threads
 from firstwords.features.specaugment import SpecAugment
-from firstwords.model.checkpoint import RECIPE, TOKENIZER, LoadedModel, save_model
+from firstwords.model.checkpoint import RECIPE, TOKENIZER, WEIGHTS, LoadedModel, save_model
 from firstwords.model.recipe import Recipe, read_recipe
 from firstwords.model.speech_model import SpeechModel
 from firstwords.model.structure import read_structure
@@ -34,6 +32,7 @@ from firstwords.text.load import load_tokenizer
 from firstwords.text.normalize import normalizer
 from firstwords.text.tokenizer import Tokenizer
 from firstwords.training.card import CardFacts, write_card
+from firstwords.training.course import conduct, find, numbers_of, optimizer_of
 from firstwords.training.crew import CREW, crew
 from firstwords.training.distillation.begin import begin_distillation
 from firstwords.training.distillation.cache import SUFFIX
@@ -42,18 +41,15 @@ from firstwords.training.feeding import Feeding
 from firstwords.training.fine_tune import FROZEN_SHARE, load_start, take_over
 from firstwords.training.gate import choose_gate
 from firstwords.training.language_model import freeze_for_deep_fusion, move_in
-from firstwords.training.log import MetricsLog
 from firstwords.training.measure import measure
 from firstwords.training.plan import Plan, make_plan
 from firstwords.training.prepare import Prepared, as_it_was, prepare
 from firstwords.training.progress import Progress
-from firstwords.training.republish import republish
-from firstwords.training.resume import Checkpoints
 from firstwords.training.session import Run
 from firstwords.training.settle import RESUME, Wanted, settle
 from firstwords.training.tasks.recognition import RecognitionSettings, RecognitionTask
 from firstwords.training.tasks.task import Validation
-from firstwords.training.trainer import Outcome, make_optimizer, train
+from firstwords.training.trainer import Outcome
 
 _SPEECH_SHARE = 0.15  # of the run, at its start, in which there is no non-speech
 _PROBES = (0.5, 0.9, 0.2, 1.0)  # places among the batches by cost
@@ -210,19 +206,16 @@ class _Session:
             f"{prepared.seconds / 3600:.2f} h to train on, "
             f"{sum(i.duration for i in prepared.dev) / 60:.1f} min to validate on."
         )
-        checkpoints = Checkpoints(self.folder / RESUME)
-        if self.processes.first:
-            checkpoints.clear()
-        checkpoint = checkpoints.newest()
-        if checkpoint is None and (said := move_in(model, tokenizer, self.start)) is not None:
+        found = find(self.folder / RESUME, self.processes)
+        plan = found.plan
+        if plan is None and (said := move_in(model, tokenizer, self.start)) is not None:
             self.progress.say(said)
         if freeze_for_deep_fusion(model):
             frozen = False  # nothing thaws later
             self.progress.say("Only the gate of the language model and the output layer learn.")
         with feeding.training(feeding.workers(workers)) as loader:
             dev, non_speech = feeding.dev(), feeding.non_speech()
-            if checkpoint is not None:
-                plan = Plan.from_record(checkpoint.state["plan"])
+            if plan is not None:
                 loader.sampler = feeding.sampler(plan.batch_seconds)
             else:
                 plan = self._plan(task, loader, feeding, dev, time.monotonic() - began)
@@ -231,14 +224,6 @@ class _Session:
             if frozen:
                 steps = config.freeze_encoder_steps or round(FROZEN_SHARE * plan.steps)
                 task.settings = replace(task.settings, frozen_steps=steps)
-            optimizer = self._optimizer(task.model)
-            log = MetricsLog(
-                self.folder
-                / RESUME
-                / ("log.jsonl" if self.processes.first else f"log-{self.processes.rank}.jsonl"),
-                after=checkpoint.step if checkpoint else 0,
-                curves=self.folder / RESUME / "curves" if self.processes.first else None,
-            )
             facts = self._facts(prepared, model, tokenizer)
 
             def publish(validation: Validation, step: int) -> None:
@@ -251,32 +236,14 @@ class _Session:
                 config=config,
                 seed=recipe.seed,
                 plan=plan,
-                log=log,
+                log=found.open_log(),
                 progress=self.progress,
                 processes=self.processes,
                 steps_in_epoch=loader.batches_in_epoch / config.accumulate,
                 publish=publish,
             )
-            for problem in checkpoints.spoiled:
-                self.progress.say(f"{problem} The checkpoint before it is used.")
-            if checkpoint is not None:
-                run.restore(checkpoint, task, optimizer)
-                self.progress.say(f"Going on from step {run.step} of {run.plan.last_step}.")
-                republish(self.folder, task, dev, run)
-            else:
-                run.counters.elapsed = time.monotonic() - began
-                self.progress.say(
-                    f"{plan.steps} steps are planned, a validation every {plan.validate_every}."
-                )
-            outcome: Outcome = "finished"
-            try:
-                if not run.finished:
-                    self.processes.same_weights(task.model)
-                    self.progress.start()
-                    outcome = train(task, loader, dev, optimizer, run)
-            finally:
-                self.progress.stop()
-                log.close()
+            optimizer, model_files = optimizer_of(task.model, config), [self.folder / WEIGHTS]
+            outcome = conduct(run, found, task, loader, dev, optimizer, model=model_files, began=began)
         return self._result(run, outcome, prepared)
 
     def _start_from(self, model: SpeechModel, tokenizer: Tokenizer) -> bool:
@@ -287,12 +254,6 @@ class _Session:
         self.progress.say(said)
         return new_head
 
-    def _optimizer(self, model: nn.Module) -> Optimizer:
-        config = self.recipe.training
-        return make_optimizer(
-            model, config.optimizer, rate=config.schedule.lr, weight_decay=config.weight_decay
-        )
-
     def _plan(
         self, task: RecognitionTask, loader: Loader, feeding: Feeding, dev: ValidationLoader, elapsed: float
     ) -> Plan:
@@ -302,7 +263,7 @@ class _Session:
         by_cost = sorted(range(loader.batches_in_epoch), key=lambda n: (loader.sampler.planned(n).cost, n))
         chosen = [by_cost[round(p * (len(by_cost) - 1))] for p in _PROBES]
         batches = [b for n in chosen if (b := loader.batch(n)) is not None]
-        measured = measure(task, batches, lambda: self._optimizer(task.model), self.compute.device)
+        measured = measure(task, batches, lambda: optimizer_of(task.model, config), self.compute.device)
         largest = measured.largest_cost(config.memory_share) / USUAL_COST
         limit, _ = self.processes.same([min(feeding.batch_seconds, largest), 0.0])
         if limit < feeding.batch_seconds:
@@ -353,18 +314,13 @@ class _Session:
         )
 
     def _result(self, run: Run, outcome: Outcome, prepared: Prepared) -> TrainingResult:
-        best = run.checkpoints.best()
-        numbers = {str(k): float(v) for k, v in best.state["numbers"].items()} if best else {}
         if self.processes.first and outcome != "interrupted":
             for kept in ("audio-*.cache", f"*{SUFFIX}"):
                 for path in (self.folder / RESUME).glob(kept):
                     path.unlink(missing_ok=True)
-        if numbers and math.isfinite(run.counters.best):
-            self.progress.say(
-                f"Training {outcome} after {run.step} steps and {run.counters.elapsed / 60:.1f} min. "
-                f"Best on dev (step {run.counters.best_step}): "
-                f"CER {100 * numbers['cer']:.1f} %, WER {100 * numbers['wer']:.1f} %."
-            )
+        numbers = numbers_of(
+            run, outcome, lambda n: f"CER {100 * n['cer']:.1f} %, WER {100 * n['wer']:.1f} %"
+        )
         return TrainingResult(
             self.folder, outcome, run.step, run.counters.elapsed, numbers, prepared.left_out | run.skipped
         )

@@ -211,7 +211,26 @@ def test_a_leak_is_found_whatever_the_normalizer(tmp_path: Path) -> None:
 SETTINGS = ("training.batch_tokens=120", "training.validate_every=5", "training.precision=fp32")
 
 
-def go(text: Path, to: Path, kind: str = "lstm", *more: str, **options: Any) -> LmResult:
+class Told(Progress):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+        self.lines: list[str] = []
+
+    def say(self, message: str) -> None:
+        self.lines.append(message)
+
+
+def go(
+    text: Path,
+    to: Path,
+    kind: str = "lstm",
+    *more: str,
+    progress: Progress | None = None,
+    tokenizer: GraphemeTokenizer | None = None,
+    **options: Any,
+) -> LmResult:
     sizes = {"lstm": ("network.dim=12",), "transformer": ("network.dim=12", "network.feedforward=24")}[kind]
     steps = ("training.steps=18", *SETTINGS)
     return train_language_model(
@@ -220,7 +239,8 @@ def go(text: Path, to: Path, kind: str = "lstm", *more: str, **options: Any) -> 
         LmWanted(kind=kind, overrides=(*sizes, *steps, *more), **options),
         device="cpu",
         threads=1,
-        progress=Progress(quiet=True),
+        progress=progress or Progress(quiet=True),
+        tokenizer=tokenizer,
     )
 
 
@@ -263,6 +283,83 @@ def test_a_stopped_run_ends_as_any_other(
     digests = [weights_digest(load_neural(tmp_path / n).network.state_dict()) for n in ("whole", "other")]
     assert digests[0] != digests[1]
     assert other.numbers != whole.numbers
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_torn_newest_checkpoint_gives_way_and_is_named(tmp_path: Path, text: Path, kind: str) -> None:
+    whole = go(text, tmp_path / "lm", kind, "training.save_every_seconds=1e-6")
+    before = ending(tmp_path / "lm")
+    newest = tmp_path / "lm" / "resume" / "step-00000018" / "state.safetensors"
+    newest.write_bytes(newest.read_bytes()[:99])
+    told = Told()
+    again = go(text, tmp_path / "lm", kind, "training.save_every_seconds=1e-6", progress=told)
+    (said,) = (line for line in told.lines if "step-00000018" in line)
+    assert said.endswith("was changed or is torn. The checkpoint before it is used.")
+    assert "Going on from step 17 of 18." in told.lines
+    assert ending(tmp_path / "lm") == before
+    assert again.numbers == whole.numbers
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """The files of a model, its resume/ apart."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    names = {path.relative_to(folder).as_posix(): path for path in files}
+    return {name: path.read_bytes() for name, path in names.items() if not name.startswith("resume/")}
+
+
+def remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    "gone", [("model.safetensors",), ("lm.toml",), ("tokenizer",), ("lm.toml", "words.txt")]
+)
+def test_a_model_that_is_gone_from_a_finished_run_is_written_again(
+    tmp_path: Path, text: Path, gone: tuple[str, ...]
+) -> None:
+    tokenizer = GraphemeTokenizer.train(["abcdef"], GraphemeConfig(min_count=1))
+    folder, options = tmp_path / "lm", {"tokenizer": tokenizer, "unit": "piece"}
+    whole = go(text, folder, **options)
+    before = contents(folder)
+    (best,) = (folder / "resume").glob("best-*")
+    for name in gone:
+        remove(folder / name)
+    told = Told()
+    again = go(text, folder, progress=told, **options)
+    (said,) = (line for line in told.lines if "gone" in line)
+    assert f"'{folder / gone[0]}' is gone" in said
+    assert f"resume/{best.name}" in said
+    assert contents(folder) == before
+    assert again.numbers == whole.numbers
+    shutil.rmtree(best)
+    remove(folder / gone[0])
+    told = Told()
+    go(text, folder, progress=told, **options)
+    assert any("so are the weights that were best" in line and "step 18" in line for line in told.lines)
+    load_neural(folder)
+
+
+def test_an_interrupted_run_whose_model_is_gone_goes_on_as_if_it_were_there(
+    tmp_path: Path, text: Path
+) -> None:
+    go(text, tmp_path / "whole", "lstm", "training.save_every_seconds=1e-6")
+    go(text, tmp_path / "cut", "lstm", "training.save_every_seconds=1e-6")
+    shutil.rmtree(tmp_path / "cut" / "resume" / "step-00000018")
+    (tmp_path / "cut" / "model.safetensors").unlink()
+    go(text, tmp_path / "cut", "lstm", "training.save_every_seconds=1e-6")
+    assert contents(tmp_path / "cut") == contents(tmp_path / "whole")
+
+
+def test_a_best_checkpoint_that_is_torn_is_named(tmp_path: Path, text: Path) -> None:
+    assert go(text, tmp_path / "lm").numbers
+    (best,) = (tmp_path / "lm" / "resume").glob("best-*")
+    (best / "state.json").write_text("{")
+    told = Told()
+    assert not go(text, tmp_path / "lm", progress=told).numbers
+    assert any(str(best) in line and "was changed or is torn." in line for line in told.lines)
 
 
 def test_the_best_weights_are_those_of_the_folder(tmp_path: Path, text: Path) -> None:

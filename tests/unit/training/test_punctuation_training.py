@@ -12,6 +12,7 @@ import signal
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,7 +23,14 @@ from firstwords.cli.main import app
 from firstwords.data.manifest import Utterance, write_manifest
 from firstwords.errors import CorpusError, FirstwordsError, TextError, TrainingError, UsageError
 from firstwords.formatting.punctuation import Punctuation
-from firstwords.formatting.punctuation_model import WEIGHTS, Punctuator, PunctuatorConfig, load_punctuator
+from firstwords.formatting.punctuation_model import (
+    FORMS,
+    HEADER,
+    WEIGHTS,
+    Punctuator,
+    PunctuatorConfig,
+    load_punctuator,
+)
 from firstwords.formatting.stage import Formatter
 from firstwords.text.normalize import normalizer
 from firstwords.training.punctuation import (
@@ -195,6 +203,49 @@ def test_the_same_seed_gives_the_same_weights_killed_or_not(
     assert other.outcome == "finished"
     assert (tmp_path / "other" / WEIGHTS).read_bytes() != (tmp_path / "whole" / WEIGHTS).read_bytes()
     again = trained(text, tmp_path / "whole", steps=12)  # it is finished: nothing is trained
+    assert again.tally == whole.tally
+
+
+def told(text: TaughtText, folder: Path, **settings: Any) -> tuple[str, PunctuationResult]:
+    """What a run says, and what comes of it."""
+    out = io.StringIO()
+    console = Console(file=out, width=400)
+    result = train_punctuation(text, folder, steps=12, sizes=SIZES, console=console, **settings)
+    return out.getvalue(), result
+
+
+def test_a_torn_newest_checkpoint_gives_way_and_is_named(text: TaughtText, tmp_path: Path) -> None:
+    said, whole = told(text, tmp_path, save_every_seconds=1e-6)
+    assert "12 steps are planned" in said
+    assert "Training finished after 12 steps" in said
+    before = (tmp_path / WEIGHTS).read_bytes()
+    newest = tmp_path / "resume" / "step-00000012" / "state.safetensors"
+    newest.write_bytes(newest.read_bytes()[:99])
+    said, again = told(text, tmp_path, save_every_seconds=1e-6)
+    assert "step-00000012" in said
+    assert "was changed or is torn. The checkpoint before it is used." in said
+    assert "Going on from step 11 of 12." in said
+    assert (tmp_path / WEIGHTS).read_bytes() == before
+    assert again.tally == whole.tally
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize("gone", [(WEIGHTS,), (HEADER,), (HEADER, FORMS, WEIGHTS)])
+def test_a_model_that_is_gone_from_a_finished_run_is_written_again(
+    text: TaughtText, tmp_path: Path, gone: tuple[str, ...]
+) -> None:
+    _, whole = told(text, tmp_path)
+    before = contents(tmp_path)
+    (best,) = (tmp_path / "resume").glob("best-*")
+    for name in gone:
+        (tmp_path / name).unlink()
+    said, again = told(text, tmp_path)
+    assert f"'{tmp_path / gone[0]}' is gone" in said
+    assert f"resume/{best.name}" in said
+    assert contents(tmp_path) == before
     assert again.tally == whole.tally
 
 

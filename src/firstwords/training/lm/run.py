@@ -5,24 +5,23 @@ The loop, its checkpoints, its plan and its log are those of every training (../
 
 from __future__ import annotations
 
-import math
 import shutil
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch.optim.optimizer import Optimizer
 
 from firstwords.config import read_toml
 from firstwords.data.manifest import MANIFEST
 from firstwords.device import Compute, choose_compute, choose_device, keep_machine_code, set_threads
 from firstwords.errors import TrainingError, UsageError
 from firstwords.folders import LANGUAGE_MODEL, refuse_occupied
-from firstwords.lm.language_model import HEADER, TOKENIZER, kind_of
+from firstwords.lm.language_model import HEADER, TOKENIZER, WORDS, kind_of
 from firstwords.lm.neural.folder import (
     LONGEST,
     MARK,
+    WEIGHTS,
     NeuralHeader,
     NeuralLanguageModel,
     build_network,
@@ -30,20 +29,20 @@ from firstwords.lm.neural.folder import (
 )
 from firstwords.text.normalize import normalizer
 from firstwords.text.tokenizer import Tokenizer
+from firstwords.training.course import conduct, find, numbers_of, optimizer_of
 from firstwords.training.distributed import Processes
 from firstwords.training.lm.feeding import TextDev, TextLoader, Windows
 from firstwords.training.lm.recipe import RECIPE, LmRecipe, LmWanted, read_lm_recipe, write_lm_recipe
 from firstwords.training.lm.texts import Sources, Texts, read_texts
-from firstwords.training.log import MetricsLog
 from firstwords.training.measure import measure
 from firstwords.training.plan import Plan, make_plan
 from firstwords.training.progress import Progress
-from firstwords.training.resume import IDENTITY, Checkpoints, check_identity
+from firstwords.training.resume import IDENTITY, check_identity
 from firstwords.training.session import Run
 from firstwords.training.settle import RESUME, differences
 from firstwords.training.tasks.language_modelling import LanguageModellingTask
 from firstwords.training.tasks.task import Validation
-from firstwords.training.trainer import Outcome, make_optimizer, train
+from firstwords.training.trainer import Outcome
 
 _PROBES = (0.5, 0.9, 0.2, 1.0)  # places among the batches by cost
 
@@ -193,20 +192,12 @@ class _Session:
         loader = self._loader(windows, config.batch_tokens)
         dev = TextDev(Windows(texts.dev, LONGEST), batch_tokens=config.batch_tokens)
         self._introduce(network, windows)
-        checkpoints = Checkpoints(self.folder / RESUME)
-        checkpoints.clear()
-        checkpoint = checkpoints.newest()
-        if checkpoint is not None:
-            plan = Plan.from_record(checkpoint.state["plan"])
+        found = find(self.folder / RESUME, Processes())
+        plan = found.plan
+        if plan is not None:
             loader = self._loader(windows, int(plan.batch_seconds))
         else:
             loader, plan = self._plan(task, loader, dev, began)
-        optimizer = self._optimizer(network)
-        log = MetricsLog(
-            self.folder / RESUME / "log.jsonl",
-            after=checkpoint.step if checkpoint else 0,
-            curves=self.folder / RESUME / "curves",
-        )
 
         def publish(validation: Validation, step: int) -> None:
             del validation, step
@@ -217,33 +208,25 @@ class _Session:
             config=config,
             seed=recipe.seed,
             plan=plan,
-            log=log,
+            log=found.open_log(),
             progress=self.progress,
-            processes=Processes(),
+            processes=found.processes,
             steps_in_epoch=loader.batches_in_epoch / config.accumulate,
             publish=publish,
         )
-        for problem in checkpoints.spoiled:
-            self.progress.say(f"{problem} The checkpoint before it is used.")
-        if checkpoint is not None:
-            run.restore(checkpoint, task, optimizer)
-            self.progress.say(f"Going on from step {run.step} of {run.plan.last_step}.")
-        else:
-            run.counters.elapsed = time.monotonic() - began
-            epochs = plan.steps * config.accumulate / loader.batches_in_epoch
-            self.progress.say(
-                f"{plan.steps} steps are planned ({epochs:.1f} times through the text), a validation every "
-                f"{plan.validate_every}."
-            )
-        outcome: Outcome = "finished"
-        try:
-            if not run.finished:
-                self.progress.start()
-                outcome = train(task, loader, dev, optimizer, run)
-        finally:
-            self.progress.stop()
-            log.close()
-        return self._result(run, outcome)
+        names = (HEADER, WORDS, WEIGHTS, *((TOKENIZER,) if self.tokenizer is not None else ()))
+        outcome = conduct(
+            run,
+            found,
+            task,
+            loader,
+            dev,
+            optimizer_of(network, config),
+            model=[self.folder / name for name in names],
+            began=began,
+        )
+        numbers = numbers_of(run, outcome, lambda n: f"perplexity {n['perplexity']:.3f}")
+        return LmResult(self.folder, outcome, run.step, run.counters.elapsed, numbers)
 
     def _loader(self, windows: Windows, batch_tokens: int) -> TextLoader:
         return TextLoader(
@@ -271,12 +254,6 @@ class _Session:
                 "in parts."
             )
 
-    def _optimizer(self, network: torch.nn.Module) -> Optimizer:
-        config = self.recipe.training
-        return make_optimizer(
-            network, config.optimizer, rate=config.schedule.lr, weight_decay=config.weight_decay
-        )
-
     def _plan(
         self, task: LanguageModellingTask, loader: TextLoader, dev: TextDev, began: float
     ) -> tuple[TextLoader, Plan]:
@@ -285,7 +262,7 @@ class _Session:
         costs = loader.costs()
         by_cost = sorted(range(len(costs)), key=lambda n: (costs[n], n))
         chosen = [loader.batch(by_cost[round(p * (len(by_cost) - 1))]) for p in _PROBES]
-        measured = measure(task, chosen, lambda: self._optimizer(task.model), self.compute.device)
+        measured = measure(task, chosen, lambda: optimizer_of(task.model, config), self.compute.device)
         largest = measured.largest_cost(config.memory_share)
         limit = config.batch_tokens
         if largest < limit:
@@ -316,13 +293,3 @@ class _Session:
             f"{dev.seconds:.1f} s a validation."
         )
         return loader, plan
-
-    def _result(self, run: Run, outcome: Outcome) -> LmResult:
-        best = run.checkpoints.best()
-        numbers = {str(k): float(v) for k, v in best.state["numbers"].items()} if best else {}
-        if numbers and math.isfinite(run.counters.best):
-            self.progress.say(
-                f"Training {outcome} after {run.step} steps and {run.counters.elapsed / 60:.1f} min. "
-                f"Best on dev (step {run.counters.best_step}): perplexity {numbers['perplexity']:.3f}."
-            )
-        return LmResult(self.folder, outcome, run.step, run.counters.elapsed, numbers)
