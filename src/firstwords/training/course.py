@@ -28,7 +28,7 @@ from firstwords.training.resume import Checkpoint, Checkpoints
 from firstwords.training.schedule import ScheduleConfig
 from firstwords.training.session import Run
 from firstwords.training.tasks.task import BatchT, Task
-from firstwords.training.trainer import Batches, Outcome, Validations, make_optimizer, train
+from firstwords.training.trainer import Batches, Outcome, Validations, ending, make_optimizer, train
 
 
 class OptimizerSettings(Protocol):
@@ -123,7 +123,9 @@ def conduct(
                 f"a validation every {run.plan.validate_every}."
             )
         if run.finished:
-            return "finished"
+            return ending(run)
+        if run.processes.agree(run.overdue):
+            return "time over"
         run.processes.same_weights(task.model)
         progress.start()
         return train(task, loader, dev, optimizer, run)

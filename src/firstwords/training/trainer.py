@@ -88,7 +88,7 @@ def train(
             if stopped or done or run.processes.agree(run.save_due):
                 run.save(task, optimizer)
             if done:
-                return "time over" if over else _ending(run)
+                return "time over" if over else ending(run)
             if stopped:
                 return "interrupted"
     raise TrainingError(  # never with loaders of ours, which have no end
@@ -96,7 +96,8 @@ def train(
     )
 
 
-def _ending(run: Run) -> Outcome:
+def ending(run: Run) -> Outcome:
+    """How a run that has nothing left to do came to its end."""
     return "finished" if run.step >= run.plan.last_step else "stopped early"
 
 

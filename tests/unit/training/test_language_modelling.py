@@ -465,6 +465,29 @@ def test_the_time_that_is_asked_for_is_kept(tmp_path: Path, text: Path) -> None:
     assert result.elapsed < 8
 
 
+def test_a_run_that_ended_early_is_not_gone_on_with_and_says_so_again(tmp_path: Path, text: Path) -> None:
+    """A step that is overdue, or another validation without a gain, would make other weights of it."""
+
+    def trained(folder: str, minutes: float, *overrides: str) -> LmResult:
+        wanted = LmWanted(
+            kind="lstm", minutes=minutes, overrides=("network.dim=12", "training.steps=30", *overrides)
+        )
+        return train_language_model(
+            Sources((text,)), tmp_path / folder, wanted, device="cpu", threads=1, progress=Progress(quiet=True)
+        )
+
+    stopped = "training.schedule.lr=1e-9", "training.validate_every=2", "training.early_stop=2"
+    for folder, minutes, overrides, outcome in (
+        ("early", 5.0, stopped, "stopped early"),
+        ("late", 1e-4, (), "time over"),
+    ):
+        first = trained(folder, minutes, *overrides)
+        assert first.outcome == outcome
+        assert first.steps < 30
+        again = trained(folder, minutes, *overrides)
+        assert (again.outcome, again.steps, again.numbers) == (outcome, first.steps, first.numbers)
+
+
 # A first-order chain over three letters and the end: every conditional probability is known.
 CHAIN = {
     0: [0.0, 0.7, 0.2, 0.1],
