@@ -473,7 +473,12 @@ def test_a_run_that_ended_early_is_not_gone_on_with_and_says_so_again(tmp_path: 
             kind="lstm", minutes=minutes, overrides=("network.dim=12", "training.steps=30", *overrides)
         )
         return train_language_model(
-            Sources((text,)), tmp_path / folder, wanted, device="cpu", threads=1, progress=Progress(quiet=True)
+            Sources((text,)),
+            tmp_path / folder,
+            wanted,
+            device="cpu",
+            threads=1,
+            progress=Progress(quiet=True),
         )
 
     stopped = "training.schedule.lr=1e-9", "training.validate_every=2", "training.early_stop=2"
