@@ -36,8 +36,10 @@ from firstwords.lm.language_model import NgramHeader, NgramLanguageModel
 from firstwords.lm.ngram_estimate import estimate_ngram
 from firstwords.lm.ngram_scorer import NgramScorer
 from firstwords.lm.ngram_text import Line, gather, splitter
+from firstwords.search.fusion import Scorers
 from firstwords.search.interface import CtcBeamConfig
-from firstwords.search.tuning import Reader, Setting, by_search, tune
+from firstwords.search.trials import by_search
+from firstwords.search.tuning import Reader, Setting, tune
 from firstwords.text.normalize import normalizer
 from firstwords.training.run import train_corpus
 
@@ -157,7 +159,7 @@ def main() -> None:
         readers = {
             beam: by_search(
                 frames,
-                scorer,
+                Scorers(scorer),
                 CtcBeamConfig(beam=beam, n_best=1),
                 lambda ids: score(recognizer.tokenizer.decode(ids)),
             )

@@ -25,13 +25,15 @@ from firstwords.device import machine_name
 from firstwords.inference.recognizer import Recognizer
 from firstwords.scoring.error_rate import ErrorRate, grapheme_errors, word_errors
 from firstwords.scoring.significance import bootstrap_interval
+from firstwords.search.fusion import Scorers
 from firstwords.search.interface import CtcBeamConfig
 from firstwords.search.language_models import Speaks, open_language_model
-from firstwords.search.tuning import Reader, Setting, by_search, tune
+from firstwords.search.trials import by_search
+from firstwords.search.tuning import Reader, Setting, tune
 from firstwords.tensors import Padded
 from firstwords.text.normalize import normalizer
 
-WITHOUT = Setting(0.0, 0.0)
+WITHOUT = Setting()
 
 
 def posteriors(recognizer: Recognizer, utterances: Sequence[Utterance]) -> list[NDArray[np.float64]]:
@@ -86,7 +88,9 @@ def main() -> None:
 
         def reader(beam: int) -> Reader:
             config = CtcBeamConfig(beam=beam, n_best=1)
-            return by_search(frames, scorer, config, lambda ids: score(recognizer.tokenizer.decode(ids)))
+            return by_search(
+                frames, Scorers(scorer), config, lambda ids: score(recognizer.tokenizer.decode(ids))
+            )
 
         return [score(u.text or "") for u in utterances], reader
 

@@ -32,14 +32,16 @@ from firstwords.data.manifest import (
 from firstwords.files import staged, write_atomically
 from firstwords.inference.made import RECORD, made_in
 from firstwords.inference.transcript import Segment, Transcript, Word
+from firstwords.lm.language_model import save_language_model
 from firstwords.model.checkpoint import load_model, save_model
 from firstwords.model.recipe import Recipe, read_recipe, write_recipe
 from firstwords.model.speech_model import SpeechModel
 from firstwords.quickstart.page import build_page
 from firstwords.report.check_files import check_and_write
 from firstwords.report.evaluate import evaluate, save_evaluation
+from firstwords.search.language_models import language_model_fingerprint
 from firstwords.search.spotted import SpottedFile, SpottedPhrase, read_spotted, write_spotted
-from firstwords.search.tuned import TunedSetting, add_tuned, read_tuned
+from firstwords.search.tuned import TunedSetting, add_tuned, check_source, read_tuned
 from firstwords.text.characters import GraphemeTokenizer
 from firstwords.text.given import GivenTokenizer
 from firstwords.text.load import load_tokenizer
@@ -47,6 +49,7 @@ from firstwords.text.subwords import SubwordConfig, SubwordTokenizer
 from firstwords.training.log import MetricsLog, read_log
 from firstwords.training.resume import Checkpoints, check_identity, read_checkpoint
 from nonsense_model import make_nonsense_model
+from small_ngrams import train
 from tone_corpus import make_tone_corpus, tone_recipe
 
 
@@ -230,9 +233,6 @@ def is_merged(home: Path, _: Any) -> None:
 
 
 def two_language_models(folder: Path) -> list[Path]:
-    from firstwords.lm.language_model import save_language_model
-    from small_ngrams import train
-
     folders = [folder / str(order) for order in (2, 3)]
     for order, one in zip((2, 3), folders, strict=True):
         save_language_model(one, train(["ab a", "b ba"], "char", order))
@@ -564,6 +564,16 @@ SPOTTED = SpottedFile(
 )
 TUNED = TunedSetting(model="m", lm="l", search="greedy", weight=0.5)
 
+
+def a_source_model(folder: Path) -> Path:
+    save_language_model(folder / "source", train(["a e i", "o u"], "char", 2))
+    return folder / "source"
+
+
+def taking_off(source: Path) -> TunedSetting:
+    return TUNED.with_(source=language_model_fingerprint(source), source_weight=0.25)
+
+
 WRITERS = [
     Writer("import into a new folder", a_source, imports, is_imported),
     Writer("import again", a_source, imports, is_imported, imported_before),
@@ -588,6 +598,16 @@ WRITERS = [
         lambda home, _: add_tuned(home, TUNED.with_(weight=0.7)),
         lambda home, _: read_tuned(home).tuned == (TUNED.with_(weight=0.7),),
         lambda home, _: add_tuned(home, TUNED),
+    ),
+    Writer(
+        "weights of a language model that take another one off",
+        a_source_model,
+        lambda home, source: add_tuned(home, taking_off(source), source),
+        lambda home, source: (
+            check_source(home, read_tuned(home).tuned[0]) == home / "sources" / taking_off(source).source
+        ),
+        lambda home, _: add_tuned(home, TUNED),
+        may_stay=lambda path, source: path.read_bytes() == (source / path.name).read_bytes(),
     ),
     Writer(
         "phrases to be spotted",

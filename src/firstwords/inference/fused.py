@@ -3,22 +3,23 @@
     recognizer = Recognizer.load("my-model")
     print(add_help(recognizer, SearchHelp(language_model=Path("lm"), beam=10)))
 
-Weight and bonus, each if nobody names it, are those that 'firstwords lm tune' has written beside the language
-model for this recogniser and this kind of search (search/tuned.py), otherwise the recipe's.
+Weights that nobody names are those that 'firstwords lm tune' has written beside the language model for this
+recogniser and this kind of search, otherwise the recipe's (fused_weights.py).
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from firstwords.errors import ConfigError, UsageError, quoted
+from firstwords.errors import ConfigError, UsageError
+from firstwords.inference.fused_weights import Named, Weights, source_weight, weights_for
 from firstwords.inference.recognizer import Recognizer
 from firstwords.inference.second_pass import n_best_search
 from firstwords.inference.streaming import streamed_search
 from firstwords.search.biasing import phrase_scorer
-from firstwords.search.fusion import Scorers
+from firstwords.search.fusion import NO_SCORERS, Scorers
 from firstwords.search.interface import (
     CtcBeamConfig,
     GreedyConfig,
@@ -27,10 +28,8 @@ from firstwords.search.interface import (
     TransducerBeamConfig,
     TransducerGreedyConfig,
     check_internal_weight,
-    narrowness,
 )
 from firstwords.search.language_models import (
-    TUNED,
     Speaks,
     language_model_fingerprint,
     open_language_model,
@@ -39,10 +38,7 @@ from firstwords.search.phrase_rows import read_phrases
 from firstwords.search.search import search_words
 from firstwords.search.spotted import is_spotted_file, open_spotter
 from firstwords.search.spotting import PhraseSpotter
-from firstwords.search.tuned import TunedSetting, find_tuned, read_tuned
 from firstwords.text.normalize import normalizer
-
-SOURCE_WEIGHT = 0.2  # where a model of the training transcripts is given and no weight (docs/fusion.md)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,65 +64,106 @@ def add_help(
         n_best: the search must find several readings (a second pass follows).
         stream: it is for a stream, which only CTC searches can read.
     """
-    config = recognizer.search_config
     if n_best and wanted.beam == 1:
         raise UsageError(
             "A beam of 1 finds one reading: --rescore has nothing to choose from.",
             mend="Give --beam 2 or more, or leave out --beam or --rescore.",
         )
+    config = recognizer.search_config
     if wanted.beam is not None:
         config = with_beam(config, wanted.beam, stream=stream)
     if n_best:
         config = n_best_search(config)
-    told: list[str] = []
-    marks: list[str] = []
-    language_model = source = phrases = None
-    known = speaks(recognizer)
+    help_ = _Help(config)
     closed = recognizer.reader.closed_words
+    source = wanted.source
+    weights = None
     if wanted.language_model is not None:
-        language_model = open_language_model(wanted.language_model, known)
-        mark = language_model_fingerprint(wanted.language_model)
-        marks.append(f"lm {mark}")
-        config = in_sums(config)
-        kind = streamed_search(config) if stream else config
-        settings, why = _weights(config.language_model, kind, recognizer, wanted, mark)
-        if wanted.internal_weight is not None:
-            settings = settings.with_(internal_weight=wanted.internal_weight)
-            _check_internal(with_weights(kind, settings))
-        config = with_weights(config, settings)
-        try:
-            check_internal_weight(kind)
-        except ConfigError as error:  # of a recipe that was settled before
-            if wanted.internal_weight is None:
-                told.append(error.what)
-        told.append(
-            f"Language model {wanted.language_model} in {search_words(kind)}: weight {settings.weight:g}, "
-            f"bonus {settings.bonus:g} ({why})."
+        weights = _add_language_model(help_, recognizer, wanted, wanted.language_model, stream=stream)
+        source = source or weights.source(wanted.language_model)
+    if source is not None:
+        _add_source(help_, recognizer, wanted, source, config.language_model, weights)
+    if wanted.phrases is not None:
+        _add_phrases(help_, recognizer, wanted.phrases, stream=stream)
+    recognizer.use(help_.config, help_.scorers._replace(identity=" ".join(help_.marks)))
+    return help_.told + closed_vocabulary_off(recognizer, closed)
+
+
+@dataclass
+class _Help:
+    """What has been found so far: settings, scorers, what a user must be told, what results depend on."""
+
+    config: SearchConfig
+    scorers: Scorers = NO_SCORERS
+    told: list[str] = field(default_factory=list[str])
+    marks: list[str] = field(default_factory=list[str])
+
+
+def _add_language_model(
+    help_: _Help, recognizer: Recognizer, wanted: SearchHelp, folder: Path, *, stream: bool
+) -> Weights:
+    opened = open_language_model(folder, speaks(recognizer))
+    mark = language_model_fingerprint(folder)
+    config = in_sums(help_.config)
+    kind = streamed_search(config) if stream else config
+    found = weights_for(recognizer, folder, mark, kind, Named(wanted.weight, wanted.bonus))
+    settings = found.settings
+    if wanted.internal_weight is not None:
+        settings = settings.with_(internal_weight=wanted.internal_weight)
+        _check_internal(with_weights(kind, settings))
+    try:
+        check_internal_weight(kind)
+    except ConfigError as error:  # of a recipe that was settled before
+        if wanted.internal_weight is None:
+            help_.told.append(error.what)
+    help_.told.append(
+        f"Language model {folder} in {search_words(kind)}: weight {settings.weight:g}, "
+        f"bonus {settings.bonus:g} ({found.why})."
+    )
+    tuned = found.tuned is not None and found.tuned.internal_weight is not None
+    if settings.internal_weight and (wanted.internal_weight is not None or tuned):
+        help_.told.append(
+            f"What the recogniser itself knows of text is taken off: weight {settings.internal_weight:g}."
         )
-        if settings.internal_weight and wanted.internal_weight is not None:
-            told.append(
-                f"What the recogniser itself knows of text is taken off: weight {settings.internal_weight:g}."
-            )
-    if wanted.source is not None:
-        source = open_language_model(wanted.source, known)
-        marks.append(f"source {language_model_fingerprint(wanted.source)}")
-        own = config.language_model
-        weight = own.source_weight or SOURCE_WEIGHT if wanted.source_weight is None else wanted.source_weight
-        config = with_weights(config, own.with_(source_weight=weight))
-        told.append(f"Language model {wanted.source} of the training texts is taken off: weight {weight:g}.")
-    spotter = None
-    if wanted.phrases is not None and is_spotted_file(wanted.phrases):
-        spotter = _spotter(recognizer, wanted.phrases, config, stream=stream)
-        marks.append(f"spotted {spotter.identity}")
-        told.append(f"{spotter.phrases} phrases are looked for in the frames (z of {spotter.threshold:.2f}).")
-    elif wanted.phrases is not None:
-        listed = phrases_of(recognizer, wanted.phrases)
-        phrases = phrase_scorer(listed, recognizer.tokenizer)
-        facts = "\n".join(f"{text}\t{boost!r}" for text, boost in sorted(listed.items()))
-        marks.append(f"phrases {hashlib.sha256(facts.encode(errors='surrogatepass')).hexdigest()[:16]}")
-    recognizer.use(config, Scorers(language_model, source, phrases, spotter, " ".join(marks)))
-    told += closed_vocabulary_off(recognizer, closed)
-    return told
+    help_.config = with_weights(config, settings)
+    help_.scorers = help_.scorers._replace(language_model=opened)
+    help_.marks.append(f"lm {mark}")
+    return found
+
+
+def _add_source(
+    help_: _Help,
+    recognizer: Recognizer,
+    wanted: SearchHelp,
+    folder: Path,
+    recipe: LanguageModelConfig,
+    weights: Weights | None,
+) -> None:
+    """A model of the training texts, named by the caller or by what was tuned for the language model."""
+    opened = open_language_model(folder, speaks(recognizer))
+    mark = language_model_fingerprint(folder)
+    weight, why = source_weight(weights, mark, recipe)
+    if wanted.source_weight is not None:
+        weight, why = wanted.source_weight, ""
+    help_.config = with_weights(help_.config, help_.config.language_model.with_(source_weight=weight))
+    help_.scorers = help_.scorers._replace(source=opened)
+    help_.marks.append(f"source {mark}")
+    help_.told.append(f"Language model {folder} of the training texts is taken off: weight {weight:g}{why}.")
+
+
+def _add_phrases(help_: _Help, recognizer: Recognizer, path: Path, *, stream: bool) -> None:
+    if is_spotted_file(path):
+        spotter = _spotter(recognizer, path, help_.config, stream=stream)
+        help_.scorers = help_.scorers._replace(spotter=spotter)
+        help_.marks.append(f"spotted {spotter.identity}")
+        help_.told.append(
+            f"{spotter.phrases} phrases are looked for in the frames (z of {spotter.threshold:.2f})."
+        )
+        return
+    listed = phrases_of(recognizer, path)
+    help_.scorers = help_.scorers._replace(phrases=phrase_scorer(listed, recognizer.tokenizer))
+    facts = "\n".join(f"{text}\t{boost!r}" for text, boost in sorted(listed.items()))
+    help_.marks.append(f"phrases {hashlib.sha256(facts.encode(errors='surrogatepass')).hexdigest()[:16]}")
 
 
 def _check_internal(config: SearchConfig) -> None:
@@ -208,62 +245,3 @@ def in_sums(config: SearchConfig) -> SearchConfig:
 def with_weights(config: SearchConfig, weights: LanguageModelConfig) -> SearchConfig:
     """The same search with other weights of its language model."""
     return config.with_(language_model=weights)
-
-
-def _weights(
-    own: LanguageModelConfig, kind: SearchConfig, recognizer: Recognizer, wanted: SearchHelp, mark: str
-) -> tuple[LanguageModelConfig, str]:
-    """Weight and bonus, and where they come from: the caller, the file beside the model, or the recipe."""
-    assert wanted.language_model is not None
-    if wanted.weight is not None and wanted.bonus is not None:
-        return own.with_(weight=wanted.weight, bonus=wanted.bonus), "as given"
-    file = read_tuned(wanted.language_model)
-    together = _together(recognizer)
-    found = find_tuned(
-        file,
-        model=recognizer.weights,
-        lm=mark,
-        search=kind.kind,
-        narrow=narrowness(kind),
-        together=together,
-    )
-    alone = " for the first model alone" if found is not None and found.together != together else ""
-    if wanted.weight is not None or wanted.bonus is not None:
-        rest, origin = (own, "of the recipe") if found is None else (found, f"tuned on {found.split}{alone}")
-        if wanted.weight is not None:
-            return own.with_(weight=wanted.weight, bonus=rest.bonus), f"weight as given, bonus {origin}"
-        return own.with_(weight=rest.weight, bonus=wanted.bonus), f"bonus as given, weight {origin}"
-    if not file.tuned:
-        names = f"{quoted(recognizer.folder)} {quoted(wanted.language_model)}"
-        return own, f"not tuned: 'firstwords lm tune {names} --corpus CORPUS' chooses them"
-    if found is None:
-        return own, f"not tuned: {_other(file.tuned, recognizer.weights, together, mark, kind.kind)}"
-    beam = getattr(kind, "beam", 1)
-    width = "" if found.beam == beam else f" with a beam of {found.beam}"
-    rates = f"{found.by.upper()} {100 * found.without:.1f} % without, {100 * found.best:.1f} % with"
-    of = f" of {found.corpus}" if found.corpus else ""
-    return own.with_(
-        weight=found.weight, bonus=found.bonus
-    ), f"tuned on {found.split}{of}{width}{alone}: {rates}"
-
-
-def _together(recognizer: Recognizer) -> str:
-    """Fingerprint of the models that read along; "" where none do."""
-    return "" if recognizer.committee is None else recognizer.committee.identity
-
-
-def _other(known: tuple[TunedSetting, ...], model: str, together: str, mark: str, kind: str) -> str:
-    """Why none of the choices fits."""
-    mine = [one for one in known if one.model == model]
-    if not mine:
-        return f"{TUNED} there is for another recogniser"
-    here = [one for one in mine if one.lm == mark]
-    if not here:
-        return f"{TUNED} there is for another state of this language model"
-    here = [one for one in here if one.together in ("", together)]
-    if not here:
-        return f"{TUNED} there is for this recogniser together with others"
-    if any(one.search == kind for one in here):
-        return f"{TUNED} there was tuned for another search; run 'firstwords lm tune' again"
-    kinds = ", ".join(one.search + (f" (--beam {one.beam})" if one.beam > 1 else "") for one in here)
-    return f"{TUNED} there is for {kinds} alone"

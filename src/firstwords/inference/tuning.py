@@ -1,57 +1,47 @@
 """Weights of a language model chosen on dev for one recogniser: heard once, read with every setting.
 
-CTC           the log-probabilities are kept, and every setting is a search of its own: exact
-the others    n-best readings of a beam search are kept and put in another order: what is not among them
-              cannot be found, and the search with the language model may find more than was measured;
-              so, too, where several models read together (committee.py)
+CTC           every setting is a search of its own: exact
+the others    n-best readings of a beam search are put in another order: the search with the language model
+              may find more than was measured; so, too, where several models read together (committee.py)
+
+With weight and bonus of the language model the weights of what can be taken off are chosen (fusion.py): of a
+model of the training transcripts, where one is given, and of what the recogniser itself knows of text, where
+its search asks such a part. What was heard: heard.py; which settings are tried: search/tuning.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import starmap
 from pathlib import Path
-from typing import Any, Literal
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
+from typing import Literal, final
 
 from firstwords.data.manifest import Utterance
-from firstwords.errors import FirstwordsError, SearchError, UsageError
-from firstwords.heads.transducer.head import TransducerConfig
+from firstwords.errors import UsageError
 from firstwords.inference.fused import in_sums, speaks, with_beam
+from firstwords.inference.heard import Frames, Heard, hear, reader_of
 from firstwords.inference.recognizer import Recognizer
-from firstwords.nn.scorer import TokenScorer
 from firstwords.scoring.error_rate import ErrorRate, grapheme_errors, word_errors
 from firstwords.scoring.significance import Interval, relative_gain
-from firstwords.search.ctc_common import find_runs
-from firstwords.search.fusion import NO_SCORERS
-from firstwords.search.hypothesis import Hypothesis
+from firstwords.search.fusion import Scorers
 from firstwords.search.interface import (
-    NARROW,
-    AttentionBeamConfig,
     CtcBeamConfig,
     GreedyConfig,
-    LanguageModelConfig,
     RescoringConfig,
     SearchConfig,
-    TransducerBeamConfig,
+    knows_text,
     narrowness,
 )
 from firstwords.search.language_models import language_model_fingerprint, open_language_model
-from firstwords.search.rescore import Candidate, TunedRescoring, candidates, tune_rescoring
-from firstwords.search.search import needed_heads, search_words
+from firstwords.search.search import search_words
 from firstwords.search.tuned import TunedSetting
-from firstwords.search.tuning import Reader, Setting, Tuned, by_n_best, by_search, check_split, tune
+from firstwords.search.tuning import PLAIN, TAKEN_OFF, Grid, Setting, Tuned, check_split, tune
 from firstwords.text.normalize import normalizer
 
 By = Literal["wer", "cer"]
 ERRORS = {"wer": word_errors, "cer": grapheme_errors}
-USUAL_TRIALS = 50  # settings that ``tune`` tries, about
 BEAM = 10
-_NOTHING = LanguageModelConfig(weight=0.0)
-_BY_HAND = "Try a few --lm-weight with 'firstwords evaluate MODEL CORPUS --split dev --lm LM'."
 
 
 @dataclass(frozen=True)
@@ -65,11 +55,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class Choice:
-    """What was found for one kind of search."""
+    """What was found for one kind of search. Gains are shares of errors saved, 95 %."""
 
     search: SearchConfig  # without the weights
     tuned: Tuned
-    gain: Interval  # share of errors saved, 95 %
+    gain: Interval  # against no language model
+    gain_off: Interval | None  # of what is taken off against the best setting that takes nothing off
     exact: bool  # by a search for every setting
     setting: TunedSetting  # as it is written down
 
@@ -110,6 +101,19 @@ def searches_to_tune(
     return [in_sums(with_beam(config, max(2, beam or getattr(config, "beam", BEAM))))]
 
 
+def grid_for(config: SearchConfig, *, source: bool) -> Grid:
+    """What is tried for a search.
+
+    Args:
+        source: a model of the training transcripts is there.
+    """
+    off = (0.0,)
+    return Grid(
+        source_weight=TAKEN_OFF if source else off,
+        internal_weight=TAKEN_OFF if knows_text(config) else off,
+    )
+
+
 def tune_language_model(
     recognizer: Recognizer,
     folder: Path,
@@ -117,247 +121,44 @@ def tune_language_model(
     searches: Sequence[SearchConfig],
     *,
     split: str,
+    source: Path | None = None,
     corpus: str = "",
     by: By = "wer",
     any_split: bool = False,
     progress: Callable[[Progress], None] | None = None,
     chosen: Callable[[Choice], None] | None = None,
 ) -> Outcome:
-    """Dev utterances with transcripts -> weight and bonus for each kind of search.
+    """Dev utterances with transcripts -> weights and bonus for each kind of search.
 
     Args:
         folder: of the language model.
         searches: from ``searches_to_tune``.
         split: name of the split; only dev and the like are taken.
+        source: folder of a model of the training transcripts, to be taken off if that helps.
         corpus: its name, for the record.
         any_split: take a split of another name, too; never test.
         chosen: called with each choice as soon as it is made, so that a later interruption does not lose it.
     """
     check_split(split, any_split=any_split)
-    scorer = open_language_model(folder, speaks(recognizer))
-    mark = language_model_fingerprint(folder)
-    score = normalizer(recognizer.recipe.text.scoring)
-    together = "" if recognizer.committee is None else recognizer.committee.identity
-    frame_wise = not together and all(isinstance(one, GreedyConfig | CtcBeamConfig) for one in searches)
 
     def told(what: str, done: int, total: int) -> None:
         if progress is not None:
             progress(Progress(what, done, total))
 
-    if frame_wise:
-        recognizer.use(GreedyConfig(language_model=_NOTHING), NO_SCORERS)
-    else:
-        (only,) = searches
-        _check_readings(recognizer, only)
-        recognizer.use(_all_readings(only), recognizer.scorers)
-    spoken = [u for u in utterances if u.text is not None and score(u.text)]
-    if not spoken:
-        raise SearchError(
-            f"Split '{split}' has no reference text to tune by.", mend="Give dev utterances with transcripts."
-        )
-    kept: list[Utterance] = []
-    heard: list[Any] = []
-    plain: list[Sequence[int]] = []  # what the greedy search reads where it is more than the best path
-    reader = recognizer.reader
-    asked = any(isinstance(one, GreedyConfig) for one in searches) and (reader.judges or reader.closed_words)
-    failures: dict[str, str] = {}
-    for number, found in enumerate(_heard(recognizer, spoken, frame_wise)):
-        told("listening", number, len(spoken))
-        if isinstance(found, FirstwordsError):
-            failures[spoken[number].id] = found.what
-        else:
-            one = spoken[number]
-            kept.append(one)
-            heard.append(found)
-            if asked:
-                plain.append(recognizer.readings(one.audio, start=one.start, duration=one.duration)[0].tokens)
-    references = [score(u.text or "") for u in kept]
-    if not references:
-        raise SearchError(
-            f"None of the {len(spoken)} utterances of split '{split}' can be read.",
-            mend="See 'firstwords check CORPUS'.",
-        )
-
-    def text(tokens: Sequence[int]) -> str:
-        return score(recognizer.tokenizer.decode(tokens))
-
+    models = _TextModels.of(recognizer, folder, source)
+    heard = hear(
+        recognizer, utterances, searches, split=split, told=lambda done, total: told("listening", done, total)
+    )
     choices: list[Choice] = []
     for config in searches:
-        texts: dict[Setting, Sequence[str]] = {}
-        is_speech = recognizer.reader.is_speech if frame_wise and recognizer.reader.judges else None
-        if frame_wise:
-            tried_by = _searching(config, heard, scorer, text, plain, is_speech)
-        else:
-            said = [sentence_log_probs(scorer, [r.tokens for r in readings]) for readings in heard]
-            tried_by = by_n_best(heard, said, text)
-
-        def read(setting: Setting, texts: Any = texts, reader: Reader = tried_by) -> Sequence[str]:
-            texts[setting] = reader(setting)
-            return texts[setting]
-
-        name, tried = search_words(config), 0
-
-        def trial(setting: Setting, rate: ErrorRate, name: str = name) -> None:
-            nonlocal tried
-            tried += 1
-            told(name, tried, max(USUAL_TRIALS, tried + 1))
-
-        told(name, 0, USUAL_TRIALS)
-        found = tune(read, references, split=split, errors=ERRORS[by], told=trial, any_split=any_split)
-        before, after = (
-            [ERRORS[by](r, t) for r, t in zip(references, texts[setting], strict=True)]
-            for setting in (Setting(0.0, 0.0), found.setting)
-        )
-        made = Choice(
-            search=config,
-            tuned=found,
-            gain=relative_gain(before, after, [u.speaker for u in kept]),
-            exact=frame_wise,
-            setting=TunedSetting(
-                model=recognizer.weights,
-                together=together,
-                lm=mark,
-                search=config.kind,
-                beam=getattr(config, "beam", 1),
-                narrow=narrowness(config),
-                weight=found.setting.weight,
-                bonus=found.setting.bonus,
-                by=by,
-                corpus=corpus,
-                split=split,
-                utterances=len(kept),
-                without=found.without.rate,
-                best=found.rate.rate,
-            ),
-        )
+        trials = _Trials(recognizer, heard, models, config, by)
+        found = trials.tune(split=split, any_split=any_split, told=told)
+        made = trials.choice(found, corpus=corpus, split=split)
         choices.append(made)
         if chosen is not None:
             chosen(made)
-    return Outcome(tuple(choices), len(kept), sum(u.duration for u in kept), failures)
-
-
-def tune_second_pass(
-    recognizer: Recognizer,
-    utterances: Sequence[Utterance],
-    *,
-    split: str,
-    by: By = "wer",
-    any_split: bool = False,
-    progress: Callable[[Progress], None] | None = None,
-) -> TunedRescoring:
-    """Dev utterances -> the weights of the recogniser's second pass (inference/rescored.py) that err least.
-
-    Each utterance is judged alone. Utterances without a transcript or with unreadable audio are left out.
-    """
-    check_split(split, any_split=any_split)
-    second = recognizer.second_pass
-    if second is None:
-        raise UsageError(
-            "There is no second pass to tune.", mend="Add one: add_second_pass(recognizer, LLM)."
-        )
-    if second.choose is not None:
-        raise UsageError(
-            "The language model gives no log-probabilities, it chooses a reading: nothing is to be tuned.",
-            mend="Leave it out here.",
-        )
-    score = normalizer(recognizer.recipe.text.scoring)
-    spoken = [u for u in utterances if u.text is not None and score(u.text)]
-    options: list[list[Candidate]] = []
-    for number, readings in enumerate(_heard(recognizer, spoken, frame_wise=False)):
-        if progress is not None:
-            progress(Progress("second pass", number, len(spoken)))
-        if isinstance(readings, list):
-            texts = [" ".join(recognizer.tokenizer.decode(r.tokens).split()) for r in readings]
-            said = second.scorer.score(texts, second.prompt)
-            second.cut = max(second.cut, *(one.prompt_cut for one in said))
-            scored = [score(text) for text in texts]
-            reference = score(spoken[number].text or "")
-            options.append(candidates(readings, scored, said, reference, errors=ERRORS[by]))
-    return tune_rescoring(options, split, any_split=any_split)
-
-
-def sentence_log_probs(scorer: TokenScorer[Any], sentences: Sequence[Sequence[int]]) -> list[float]:
-    """log P of each sentence of tokens and of its end, in nats, asked for all at once."""
-    state, last = scorer.start(len(sentences)), torch.zeros(len(sentences), dtype=torch.int64)
-    totals = [0.0] * len(sentences)
-    for place in range(max(map(len, sentences), default=0) + 1):
-        scores, state = scorer.score(last, state)
-        nexts = [sentence[place] if place < len(sentence) else 0 for sentence in sentences]
-        for row, (sentence, token) in enumerate(zip(sentences, nexts, strict=True)):
-            if place <= len(sentence):  # the rows of shorter ones go on, and nobody listens
-                totals[row] += float(scores[row, token])
-        last = torch.tensor(nexts, dtype=torch.int64)
-    return totals
-
-
-# -- one step below
-
-
-def _check_readings(recognizer: Recognizer, config: SearchConfig) -> None:
-    """UsageError where n-best readings cannot tell what the search would find, before anything is read."""
-    weight = config.language_model.internal_weight
-    if weight > 0 and isinstance(config, AttentionBeamConfig | TransducerBeamConfig):
-        raise UsageError(
-            f"search.language_model.internal_weight = {weight:g}: n-best readings do not tell what the "
-            "recogniser itself knows of text, so weights cannot be tuned beside it.",
-            mend=_BY_HAND,
-        )
-    head = recognizer.recipe.heads.get("transducer")
-    searched = "transducer" in needed_heads(recognizer.search_config)
-    if searched and isinstance(head, TransducerConfig) and head.durations is not None:
-        raise UsageError(
-            "A transducer with durations gives one reading: weights cannot be tuned on n-best lists.",
-            mend=_BY_HAND,
-        )
-
-
-def _all_readings(config: SearchConfig) -> SearchConfig:
-    """All that the beam holds, found without any language model."""
-    found = config.with_(n_best=getattr(config, "beam", 1))
-    return found.with_(language_model=_NOTHING)
-
-
-def _heard(
-    recognizer: Recognizer, utterances: Sequence[Utterance], frame_wise: bool
-) -> Iterator[NDArray[np.float32] | list[Hypothesis] | FirstwordsError]:
-    """For each utterance its log-probabilities (T, V), or its n-best readings, or what was wrong with it."""
-    for utterance in utterances:
-        try:
-            if frame_wise:
-                yield recognizer.log_probs(
-                    utterance.audio, start=utterance.start, duration=utterance.duration
-                )
-            else:
-                yield recognizer.readings(utterance.audio, start=utterance.start, duration=utterance.duration)
-        except FirstwordsError as error:
-            yield error
-
-
-def _searching(
-    config: SearchConfig,
-    heard: Sequence[NDArray[np.float32]],
-    scorer: TokenScorer[Any],
-    text: Callable[[Sequence[int]], str],
-    plain: Sequence[Sequence[int]],
-    is_speech: Callable[[Hypothesis], bool] | None,
-) -> Reader:
-    """What a setting gives: a search over (T, V) log-probabilities of each utterance.
-
-    Args:
-        plain: tokens that the greedy search reads; empty: those of the best path.
-    """
-    if isinstance(config, CtcBeamConfig):
-        return by_search(heard, scorer, config.with_(n_best=1), text, is_speech=is_speech)
-    with_model = by_search(heard, scorer, NARROW, text, is_speech=is_speech)
-
-    def read(setting: Setting) -> Sequence[str]:
-        if setting != Setting(0.0, 0.0):
-            return with_model(setting)
-        # Without a language model the greedy search follows the best path, not the best prefix.
-        paths = plain or [find_runs(one.argmax(axis=1)).tokens.tolist() for one in heard]
-        return [text(tokens) for tokens in paths]
-
-    return read
+    seconds = sum(one.duration for one in heard.utterances)
+    return Outcome(tuple(choices), len(heard.utterances), seconds, heard.failures)
 
 
 def is_approximate(choice: Choice) -> str:
@@ -367,3 +168,109 @@ def is_approximate(choice: Choice) -> str:
     whose = " of its CTC search" if isinstance(choice.search, RescoringConfig) else ""
     whose = " of each model" if choice.setting.together else whose
     return f"chosen among the {choice.setting.beam} best readings{whose}, not by searching anew"
+
+
+# -- one step below
+
+
+@dataclass(frozen=True)
+class _TextModels:
+    """The language model, and what may be taken off beside it, with their fingerprints."""
+
+    scorers: Scorers
+    mark: str
+    source_mark: str  # "" where there is none
+
+    @classmethod
+    def of(cls, recognizer: Recognizer, folder: Path, source: Path | None) -> _TextModels:
+        known = speaks(recognizer)
+        return cls(
+            Scorers(
+                open_language_model(folder, known),
+                None if source is None else open_language_model(source, known),
+            ),
+            language_model_fingerprint(folder),
+            "" if source is None else language_model_fingerprint(source),
+        )
+
+
+@final
+class _Trials:
+    """Settings of one search tried on what was heard, and the best of them described."""
+
+    def __init__(
+        self, recognizer: Recognizer, heard: Heard, models: _TextModels, config: SearchConfig, by: By
+    ) -> None:
+        self.recognizer, self.heard, self.models, self.config = recognizer, heard, models, config
+        self.by: By = by
+        score = normalizer(recognizer.recipe.text.scoring)
+        self.reader = reader_of(
+            heard.found, config, models.scorers, lambda tokens: score(recognizer.tokenizer.decode(tokens))
+        )
+        self.texts: dict[Setting, Sequence[str]] = {}  # of every setting that was tried
+
+    def read(self, setting: Setting) -> Sequence[str]:
+        """What all utterances read as."""
+        self.texts[setting] = self.reader(setting)
+        return self.texts[setting]
+
+    def tune(self, *, split: str, any_split: bool, told: Callable[[str, int, int], None]) -> Tuned:
+        """The best setting, with a word at every trial."""
+        grid = grid_for(self.config, source=self.models.scorers.source is not None)
+        name, usual = search_words(self.config), grid.usual_trials
+
+        def trial(_: Setting, __: ErrorRate) -> None:
+            tried = len(self.texts)
+            told(name, tried, max(usual, tried + 1))
+
+        told(name, 0, usual)
+        return tune(
+            self.read,
+            self.heard.references,
+            split=split,
+            grid=grid,
+            errors=ERRORS[self.by],
+            told=trial,
+            any_split=any_split,
+        )
+
+    def choice(self, found: Tuned, *, corpus: str, split: str) -> Choice:
+        """The best setting, what it brings and for what it was chosen."""
+        setting, committee = found.setting, self.recognizer.committee
+        source = self.models.source_mark
+        return Choice(
+            search=self.config,
+            tuned=found,
+            gain=self._gain(PLAIN, setting),
+            gain_off=self._gain(found.untouched, setting) if setting.taken_off else None,
+            exact=isinstance(self.heard.found, Frames),
+            setting=TunedSetting(
+                model=self.recognizer.weights,
+                together="" if committee is None else committee.identity,
+                lm=self.models.mark,
+                search=self.config.kind,
+                beam=getattr(self.config, "beam", 1),
+                narrow=narrowness(self.config),
+                weight=setting.weight,
+                bonus=setting.bonus,
+                source=source,
+                source_weight=setting.source_weight if source else None,
+                internal_weight=setting.internal_weight if knows_text(self.config) else None,
+                by=self.by,
+                corpus=corpus,
+                split=split,
+                utterances=len(self.heard.utterances),
+                without=found.without.rate,
+                best=found.rate.rate,
+            ),
+        )
+
+    def _gain(self, before: Setting, after: Setting) -> Interval:
+        """The share of errors that the second saves."""
+
+        def counted(setting: Setting) -> list[ErrorRate]:
+            pairs = zip(self.heard.references, self.texts[setting], strict=True)
+            return list(starmap(ERRORS[self.by], pairs))
+
+        speakers = [one.speaker for one in self.heard.utterances]
+        return relative_gain(counted(before), counted(after), speakers)

@@ -26,8 +26,8 @@ from firstwords.lm.language_model import HEADER, header_values, kind_of, parse_h
 
 KIND = "mixture"
 _LEAST, _MOST = 0.001, 1000.0  # of a share
-# Of a part: what training goes on from, and what was tuned for it alone.
-_LEFT = ("resume", "tuned.toml", ".*")
+# Of a model: what training goes on from, and what was tuned for it alone (search/tuned.py).
+_LEFT = ("resume", "tuned.toml", "sources", ".*")
 
 
 class MixturePart(Config):
@@ -90,9 +90,14 @@ def mix_language_models(
     header = MixtureHeader(normalizer=normalizers[0], parts=parts)
     with staged(to, last=(HEADER,)) as new:
         for part, folder in zip(parts, folders, strict=True):
-            shutil.copytree(folder, new / part.folder, ignore=shutil.ignore_patterns(*_LEFT))
+            copy_language_model(folder, new / part.folder)
         write_atomically(new / HEADER, dump_config(header))
     return header
+
+
+def copy_language_model(folder: Path, to: Path) -> None:
+    """All that a search needs of a language model of any kind, into a new or empty folder."""
+    shutil.copytree(folder, to, ignore=shutil.ignore_patterns(*_LEFT), dirs_exist_ok=True)
 
 
 def read_mixture(folder: Path) -> list[tuple[Path, float]]:

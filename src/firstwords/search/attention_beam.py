@@ -14,16 +14,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
+from torch import Tensor
 
 from firstwords.errors import SearchError
 from firstwords.heads.ctc import can_align
 from firstwords.heads.head import FrameHead, TokenHead
 from firstwords.heads.numeric import at_least_float32
+from firstwords.nn.scorer import AttentionScorer
 from firstwords.search.align import align_many
 from firstwords.search.ctc_common import rows_of
 from firstwords.search.ctc_prefix import CtcPrefixScorer
@@ -91,7 +94,7 @@ class AttentionBeamSearch(EncodedSearch):
         weight = self.config.language_model.internal_weight
         if weight == 0 or not any(one.name == LANGUAGE_MODEL for one in self.others):
             return self.others
-        deaf = self.decoder.scorer(Padded(torch.zeros_like(encoded.values), encoded.lengths))
+        deaf = deaf_scorer(self.decoder, encoded.values)
         return *self.others, Weighted("internal", -weight, deaf, hears=False)
 
     def _looked(self, encoded: Padded, found: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
@@ -147,3 +150,13 @@ class AttentionBeamSearch(EncodedSearch):
             divisor=divisor(len(reading.tokens), self.config.length_power),
             cut=bool(reading.tokens) and len(reading.tokens) == self.decoder.longest,
         )
+
+
+def deaf_scorer(decoder: TokenHead, like: Float[Tensor, "batch time dim"]) -> AttentionScorer[Any]:
+    """What a decoder knows of text alone: its next tokens where every frame is zero (section 3.2).
+
+    One frame stands for any number: attention is a mean over the frames, and all of them are alike.
+    """
+    batch, _, dim = like.shape
+    frames = torch.ones(batch, dtype=torch.int64, device=like.device)
+    return decoder.scorer(Padded(like.new_zeros(batch, 1, dim), frames))

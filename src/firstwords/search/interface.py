@@ -143,10 +143,15 @@ class TransducerBeamConfig(Config):
     language_model: LanguageModelConfig = LanguageModelConfig()
 
 
+def knows_text(config: SearchConfig) -> bool:
+    """Whether a search asks a part of the recogniser that knows of text by itself."""
+    return not isinstance(config, GreedyConfig | CtcBeamConfig | RescoringConfig)
+
+
 def check_internal_weight(config: SearchConfig) -> None:
     """ConfigError where an internal model shall be taken off by a search that knows of none."""
     weight = config.language_model.internal_weight
-    if weight and isinstance(config, GreedyConfig | CtcBeamConfig | RescoringConfig):
+    if weight and not knows_text(config):
         raise ConfigError(
             f"recipe.search.language_model.internal_weight = {weight:g} does nothing: search.kind = "
             f"'{config.kind}' asks nothing that knows of text by itself.",

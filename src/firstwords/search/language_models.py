@@ -30,7 +30,8 @@ from firstwords.search.word_ngram import word_lexicon
 from firstwords.text.tokenizer import Tokenizer
 
 TUNED = "tuned.toml"  # weights chosen for this language model (tuned.py); no part of it
-_TRAINING = "resume/"  # what training goes on from; the model does not need it
+SOURCES = "sources"  # folder of the models that are taken off with these weights; no part of it either
+_APART = (f"{SOURCES}/", "resume/")  # nor is what training goes on from
 _BLOCK = 1 << 20
 
 
@@ -92,7 +93,7 @@ def language_model_fingerprint(folder: Path | str) -> str:
     try:
         files = [p for p in folder.rglob("*") if p.is_file()]
         inside = {p.relative_to(folder).as_posix(): p for p in files if p.name not in (TUNED, COMPARED)}
-        inside = {name: path for name, path in inside.items() if not name.startswith(_TRAINING)}
+        inside = {name: path for name, path in inside.items() if not name.startswith(_APART)}
         for name in sorted(n for n in inside if not any(part.startswith(".") for part in n.split("/"))):
             total.update(f"{len(name)} {name} {inside[name].stat().st_size}\n".encode(errors="surrogatepass"))
             with inside[name].open("rb") as file:

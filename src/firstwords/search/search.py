@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast, final
+from typing import Any, cast, final
 
 import torch
 
 from firstwords.heads.head import FrameHead, Head, TokenHead
 from firstwords.heads.transducer.head import TransducerHead
-from firstwords.search.attention_beam import AttentionBeamSearch
+from firstwords.nn.scorer import TokenScorer
+from firstwords.search.attention_beam import AttentionBeamSearch, deaf_scorer
 from firstwords.search.ctc_beam import CtcBeamSearch
 from firstwords.search.ctc_common import rows_of
 from firstwords.search.fusion import NO_SCORERS, Scorers, Weighted, weigh
@@ -30,6 +31,7 @@ from firstwords.search.interface import (
 from firstwords.search.rescoring import RescoringSearch
 from firstwords.search.spotting import PhraseSpotter
 from firstwords.search.transducer_beam import TransducerBeamSearch
+from firstwords.search.transducer_common import InternalModel
 from firstwords.search.transducer_greedy import TransducerGreedySearch
 from firstwords.tensors import Padded, pad
 
@@ -46,6 +48,7 @@ __all__ = [
     "TransducerGreedyConfig",
     "build_encoded_search",
     "build_search",
+    "internal_model",
     "needed_heads",
     "quick_search",
     "search_words",
@@ -92,6 +95,22 @@ def search_words(config: SearchConfig) -> str:
             return config.kind
         case CtcBeamConfig() | TransducerBeamConfig() | AttentionBeamConfig() | RescoringConfig():
             return f"{config.kind}, beam {config.beam}"
+
+
+def internal_model(config: SearchConfig, heads: Mapping[str, Head], dim: int) -> TokenScorer[Any] | None:
+    """What a search of a model takes off as its ``internal_weight``, for one utterance; None: nothing.
+
+    Args:
+        dim: width of the encoded frames.
+    """
+    match config:
+        case AttentionBeamConfig():
+            decoder = cast("TokenHead", heads["attention"])
+            return deaf_scorer(decoder, next(decoder.parameters()).new_zeros(1, 1, dim))
+        case TransducerGreedyConfig() | TransducerBeamConfig():
+            return InternalModel(cast("TransducerHead", heads["transducer"]))
+        case GreedyConfig() | CtcBeamConfig() | RescoringConfig():
+            return None
 
 
 def build_search(

@@ -1,49 +1,95 @@
-"""Weights of a language model, chosen on dev by the error rate; never on test.
+"""Weights of a language model, and of what is taken off beside it, chosen on dev by the error rate.
 
-The recogniser is run once. What is tried again and again works on what it left: the log-probabilities of
-every utterance (``by_search``: exact, a search for every setting) or its n-best readings (``by_n_best``:
-quick, and blind to what is not among them).
+The recogniser is run once. What is tried again and again works on what it left (trials.py). A ``Grid`` says
+which values there are; few of their combinations are tried:
 
-    weight   0     0.1   0.2   0.4 ...       coarse: one coordinate after the other, until neither helps
+    weight   0     0.1   0.2   0.4 ...       coarse: one coordinate after the other, until none helps
     bonus    0     0.5   1     2 ...         fine: between the neighbours of the best
+
+Where a model of text may be taken off (fusion.py), weight and bonus are chosen without it first. From that
+place each of its weights is tried, alone and with as much more of the language model: what is taken off here
+may have to be put on there, and no single coordinate leads from one to the other. The best of these is where
+all coordinates start anew. So the result is never worse than without, and 0 where nothing better was found.
+
+It is never test on which anything is chosen.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
+from math import prod
+from typing import Literal, NamedTuple, TypeAlias
 
 from firstwords.errors import SearchError
-from firstwords.nn.scorer import TokenScorer
 from firstwords.scoring.error_rate import ErrorRate, word_errors
-from firstwords.search.ctc_beam import CtcBeamSearch, prefix_readings
-from firstwords.search.fusion import Scorers, Weighted, weigh
-from firstwords.search.hypothesis import Hypothesis
-from firstwords.search.interface import CtcBeamConfig, LanguageModelConfig
-from firstwords.tensors import pad
 
 WEIGHTS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0)  # published optima lie between 0.2 and 2
 BONUSES = (-1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0)
+TAKEN_OFF = (0.0, 0.1, 0.2, 0.3, 0.45, 0.6, 0.8)  # published optima lie between 0.1 and 0.4
 _DEV = ("dev", "val", "tun", "heldout")  # how splits begin on which something may be chosen
 _FINE = 2  # times that the steps are halved
+_USUAL, _MORE = 50, 50  # settings that are tried, about; and where something may be taken off
+
+Axis: TypeAlias = Literal["weight", "bonus", "source_weight", "internal_weight"]
+TakenOff: TypeAlias = Literal["source_weight", "internal_weight"]
 
 
 class Setting(NamedTuple):
-    """``search.language_model.weight`` and ``search.language_model.bonus`` (nats per token)."""
+    """Fields of ``search.language_model``; as they stand here nothing has a say."""
 
-    weight: float
-    bonus: float
+    weight: float = 0.0
+    bonus: float = 0.0  # nats per token
+    source_weight: float = 0.0
+    internal_weight: float = 0.0
+
+    @property
+    def taken_off(self) -> float:
+        """How much all models of text together that are taken off say."""
+        return self.source_weight + self.internal_weight
+
+
+PLAIN = Setting()
+
+
+class Grid(NamedTuple):
+    """The values of each field of a setting; what has 0 alone is left as it is."""
+
+    weight: Sequence[float] = WEIGHTS
+    bonus: Sequence[float] = BONUSES
+    source_weight: Sequence[float] = (0.0,)
+    internal_weight: Sequence[float] = (0.0,)
+
+    @property
+    def taken_off(self) -> dict[TakenOff, Sequence[float]]:
+        """The values of what may be taken off."""
+        both: dict[TakenOff, Sequence[float]] = {
+            "source_weight": self.source_weight,
+            "internal_weight": self.internal_weight,
+        }
+        return {name: values for name, values in both.items() if any(values)}
+
+    @property
+    def axes(self) -> dict[Axis, Sequence[float]]:
+        """The values of all that is looked for."""
+        return {"weight": self.weight, "bonus": self.bonus, **self.taken_off}
+
+    @property
+    def combinations(self) -> int:
+        """Of all values."""
+        return prod(len(values) for values in self.axes.values())
+
+    @property
+    def usual_trials(self) -> int:
+        """Settings that ``tune`` tries, about; those between the values count, too."""
+        return _USUAL + _MORE * bool(self.taken_off)
 
 
 Reader = Callable[[Setting], Sequence[str]]  # texts of the dev utterances, in the order of the references
 Errors = Callable[[str, str], ErrorRate]  # of a reference and a hypothesis
 Told = Callable[[Setting, ErrorRate], None]
+Rank = tuple[int, float, float, float]
 
 
 @dataclass(frozen=True)
@@ -57,7 +103,19 @@ class Tuned:
     @property
     def without(self) -> ErrorRate:
         """The error rate without a language model."""
-        return self.tried[Setting(0.0, 0.0)]
+        return self.tried[PLAIN]
+
+    @property
+    def untouched(self) -> Setting:
+        """The best setting in which nothing is taken off."""
+        return min((s for s in self.tried if not s.taken_off), key=lambda s: _rank(s, self.tried[s]))
+
+    def along(self, name: TakenOff) -> dict[float, ErrorRate]:
+        """The lowest error rate that was met with each weight of what is taken off, by rising weights."""
+        found: dict[float, ErrorRate] = {}
+        for setting, rate in sorted(self.tried.items(), key=lambda one: -one[1].errors):
+            found[setting._asdict()[name]] = rate
+        return dict(sorted(found.items()))
 
 
 def tune(
@@ -65,17 +123,17 @@ def tune(
     references: Sequence[str],
     *,
     split: str,
-    weights: Sequence[float] = WEIGHTS,
-    bonuses: Sequence[float] = BONUSES,
+    grid: Grid | None = None,
     errors: Errors = word_errors,
     told: Told | None = None,
     any_split: bool = False,
 ) -> Tuned:
-    """The setting with the fewest errors; of equals the one with the smaller weight, then bonus.
+    """The setting with the fewest errors; of equals the one that takes off less, has less weight, bonus.
 
     Args:
         read: pure: the same setting gives the same texts, normalized for scoring as the references are.
         split: name of what the utterances belong to; only one called dev or the like is taken.
+        grid: what is tried; None: weights and bonuses alone.
         errors: ``word_errors`` for WER, ``grapheme_errors`` for CER.
         told: called with every setting as soon as it has been tried.
         any_split: take one of another name, too; never test.
@@ -87,7 +145,7 @@ def tune(
         )
     tried: dict[Setting, ErrorRate] = {}
 
-    def rate(setting: Setting) -> tuple[int, float, float]:
+    def rank(setting: Setting) -> Rank:
         if setting not in tried:
             texts = read(setting)
             tried[setting] = ErrorRate.total(
@@ -95,18 +153,14 @@ def tune(
             )
             if told is not None:
                 told(setting, tried[setting])
-        return tried[setting].errors, setting.weight, abs(setting.bonus)
+        return _rank(setting, tried[setting])
 
-    best = Setting(0.0, 0.0)
-    rate(best)
-    best = _descend(rate, min(best, Setting(0.3, 0.0), key=rate), sorted(weights), sorted(bonuses))
-    for halving in range(1, _FINE + 1):
-        best = _descend(
-            rate,
-            best,
-            [w for w in _between(weights, best.weight, halving) if w >= 0],
-            _between(bonuses, best.bonus, halving),
-        )
+    whole = Grid() if grid is None else grid
+    plain: dict[Axis, Sequence[float]] = {"weight": whole.weight, "bonus": whole.bonus}
+    best = _search(rank, plain, min(PLAIN, Setting(0.3), key=rank))
+    if starts := _starts(best, whole):
+        other = _search(rank, whole.axes, min(starts, key=rank))
+        best = min(best, other, key=rank)
     return Tuned(best, tried[best], tried)
 
 
@@ -147,87 +201,42 @@ def _parts(split: str) -> list[str]:
     return re.split(r"[^a-z]+", split.lower())
 
 
-def by_search(
-    log_probs: Sequence[NDArray[np.floating]],
-    language_model: TokenScorer[Any],
-    config: CtcBeamConfig,
-    text: Callable[[Sequence[int]], str],
-    *,
-    is_speech: Callable[[Hypothesis], bool] | None = None,
-) -> Reader:
-    """CTC log-probabilities (T, V) of every utterance -> what the search reads with a setting.
-
-    Args:
-        config: of the search; weight and bonus of its language model are those of the setting, and no model
-            of the training transcripts is taken off.
-        text: tokens -> text, normalized for scoring.
-        is_speech: readings that it refuses are none; None: all are speech.
-    """
-
-    def best(one: NDArray[np.float64], scorers: Sequence[Weighted]) -> Sequence[int]:
-        if is_speech is None:
-            return prefix_readings(one, config, scorers)[0].tokens
-        search = CtcBeamSearch(config, 1.0, scorers)  # times are not asked for
-        ((reading, *_),) = search(pad([torch.from_numpy(one)]))
-        return reading.tokens if is_speech(reading) else ()
-
-    def read(setting: Setting) -> list[str]:
-        own = LanguageModelConfig(weight=setting.weight, bonus=setting.bonus)
-        found: list[str] = []
-        for one in log_probs:
-            scorers = weigh(Scorers(language_model), own, one.shape[1])
-            found.append(text(best(one.astype(np.float64), scorers)))
-        return found
-
-    return read
+def _rank(setting: Setting, rate: ErrorRate) -> Rank:
+    """What is least of the best setting."""
+    return rate.errors, setting.taken_off, setting.weight, abs(setting.bonus)
 
 
-def by_n_best(
-    readings: Sequence[Sequence[Hypothesis]],
-    log_probs: Sequence[Sequence[float]],
-    text: Callable[[Sequence[int]], str],
-) -> Reader:
-    """N-best readings of every utterance -> the best of them with a setting.
-
-    What is added is divided by what the search divided its own scores by (``Hypothesis.divisor``).
-
-    Args:
-        readings: made without a language model.
-        log_probs: that of the language model for each reading and its end.
-        text: tokens -> text, normalized for scoring.
-    """
-    tables: list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], list[str]]] = []
-    for own, scores in zip(readings, log_probs, strict=True):
-        count = np.array([float(len(reading.tokens)) for reading in own])
-        divisor = np.array([reading.divisor for reading in own])
-        heard = np.array([reading.score for reading in own])
-        texts = [text(reading.tokens) for reading in own]
-        tables.append((heard, np.array(scores) / divisor, count / divisor, texts))
-
-    def read(setting: Setting) -> list[str]:
-        # 0 times what is impossible is nothing, as in a search without a language model.
-        return [
-            texts[
-                int(
-                    np.argmax(
-                        heard + (setting.weight * said if setting.weight else 0.0) + setting.bonus * count
-                    )
-                )
-            ]
-            for heard, said, count, texts in tables
-        ]
-
-    return read
+def _starts(best: Setting, grid: Grid) -> list[Setting]:
+    """The best setting with each weight of what is taken off, alone and with as much more weight."""
+    return [
+        best._replace(**{name: value}, weight=round(best.weight + more, 6))
+        for name, values in grid.taken_off.items()
+        for value in sorted(values)
+        if value
+        for more in (0.0, value)
+    ]
 
 
-def _descend(
-    rate: Callable[[Setting], Any], best: Setting, weights: Sequence[float], bonuses: Sequence[float]
-) -> Setting:
-    """The best along one coordinate, then along the other, until neither brings anything."""
+def _search(rank: Callable[[Setting], Rank], axes: Mapping[Axis, Sequence[float]], best: Setting) -> Setting:
+    """Coordinate by coordinate over these values, and then between them."""
+    best = _descend(rank, best, {name: sorted(values) for name, values in axes.items()})
+    for halving in range(1, _FINE + 1):
+        at = best._asdict()
+        nearer: dict[Axis, list[float]] = {
+            name: _between(values, at[name], halving) for name, values in axes.items()
+        }
+        best = _descend(
+            rank, best, {n: [v for v in vs if v >= 0 or n == "bonus"] for n, vs in nearer.items()}
+        )
+    return best
+
+
+def _descend(rank: Callable[[Setting], Rank], best: Setting, axes: Mapping[Axis, Sequence[float]]) -> Setting:
+    """The best along one coordinate, then along the next, until none brings anything."""
     while True:
         before = best
-        best = min((best, *(best._replace(weight=weight) for weight in weights)), key=rate)
-        best = min((best, *(best._replace(bonus=bonus) for bonus in bonuses)), key=rate)
+        for name, values in axes.items():
+            best = min((best, *(best._replace(**{name: value}) for value in values)), key=rank)
         if best == before:
             return best
 

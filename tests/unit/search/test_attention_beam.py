@@ -10,16 +10,18 @@ import pytest
 import torch
 
 from firstwords.errors import SearchError
+from firstwords.heads.attention.mechanisms import LocationAttentionConfig
 from firstwords.heads.attention.speller import SpellerConfig, SpellerHead
 from firstwords.heads.attention.transformer import TransformerDecoderConfig, TransformerDecoderHead
 from firstwords.heads.ctc import CtcConfig, CtcHead
 from firstwords.heads.head import TokenHead
 from firstwords.search.align import align
-from firstwords.search.attention_beam import AttentionBeamSearch
+from firstwords.search.attention_beam import AttentionBeamSearch, deaf_scorer
 from firstwords.search.ctc_beam import CtcBeamSearch
 from firstwords.search.interface import AttentionBeamConfig, CtcBeamConfig, RescoringConfig
 from firstwords.search.rescoring import RescoringSearch
 from firstwords.search.search import build_encoded_search, needed_heads
+from firstwords.search.trials import sentence_log_probs
 from firstwords.tensors import Padded, pad
 
 DIM, VOCABULARY, SHIFT = 6, 4, 0.04
@@ -243,3 +245,20 @@ def test_readings_know_what_their_sums_were_divided_by() -> None:
     for found in search(utterances(6, 9)):
         for reading in found:
             assert reading.divisor == pytest.approx((len(reading.tokens) + 1) ** 0.6)
+
+
+@pytest.mark.parametrize("accumulate", [None, False, True], ids=["dot", "location", "accumulate"])
+@pytest.mark.parametrize("frames", [2, 7])
+def test_a_deaf_decoder_says_the_same_for_any_number_of_frames(accumulate: bool | None, frames: int) -> None:
+    """Also where it knows where it looked before; one frame of silence is what the search shows it."""
+    torch.manual_seed(8)
+    if accumulate is None:
+        decoders = [make(name)[0] for name in DECODERS]
+    else:
+        looks = LocationAttentionConfig(dim=8, heads=2, accumulate=accumulate)
+        decoders = [SpellerHead(SpellerConfig(width=8, attention=looks), DIM, VOCABULARY).double().eval()]
+    for decoder in decoders:
+        silence = Padded(torch.zeros(1, frames, DIM, dtype=torch.float64), torch.tensor([frames]))
+        (expected,) = log_probs_of(decoder, make("speller")[1], silence, [(1, 2, 3, 1)])[0]
+        deaf = deaf_scorer(decoder, silence.values)
+        assert sentence_log_probs(deaf, [(1, 2, 3, 1), (2,)])[0] == pytest.approx(expected)

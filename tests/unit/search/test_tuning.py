@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ import torch
 from firstwords.errors import SearchError
 from firstwords.scoring.error_rate import ErrorRate, grapheme_errors, word_errors
 from firstwords.search.ctc_beam import CtcBeamSearch
+from firstwords.search.fusion import Scorers, TokenBonus, Weighted
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import CtcBeamConfig, LanguageModelConfig
-from firstwords.search.tuning import Setting, by_n_best, by_search, tune
+from firstwords.search.trials import Said, by_n_best, by_search, sentence_log_probs
+from firstwords.search.tuning import PLAIN, TAKEN_OFF, Grid, Setting, tune
 from firstwords.tensors import pad
 from toy_scorers import TrigramScorer
 
@@ -36,7 +39,7 @@ def test_the_valley_is_found_beyond_the_grid() -> None:
 
     def read(setting: Setting) -> list[str]:
         asked.append(setting)
-        return valley(*setting)
+        return valley(setting.weight, setting.bonus)
 
     found = tune(read, [" ".join(["a"] * 40)], split="dev")
     assert len(asked) == len(set(asked)) < 60  # nothing is read twice
@@ -48,6 +51,67 @@ def test_the_valley_is_found_beyond_the_grid() -> None:
     seen: dict[Setting, ErrorRate] = {}
     tune(read, [" ".join(["a"] * 40)], split="dev", told=seen.__setitem__)
     assert list(seen.items()) == list(found.tried.items())
+
+
+def ridge(setting: Setting) -> list[str]:
+    """Errors by what the language model says beyond what is taken off, and by how far 0.3 is taken off."""
+    beyond, off = setting.weight - setting.source_weight, setting.source_weight
+    wrong = round(100 * abs(beyond - 0.5) + 20 * abs(off - 0.3) + 4 * abs(setting.bonus))
+    return [" ".join(["x"] * min(wrong, 200) + ["a"] * (200 - min(wrong, 200)))]
+
+
+def test_what_is_taken_off_is_found_where_no_coordinate_leads() -> None:
+    """At (0.5, 0) more of either weight alone makes it worse; more of both makes it better."""
+    reference = [" ".join(["a"] * 200)]
+    plain = tune(ridge, reference, split="dev")
+    assert plain.setting == plain.untouched
+    assert plain.rate.errors == 6
+    found = tune(ridge, reference, split="dev", grid=Grid(source_weight=TAKEN_OFF))
+    assert found.setting == Setting(0.8, 0.0, 0.3)
+    assert found.rate.errors == 0
+    assert found.untouched == plain.setting
+    assert set(plain.tried) < set(found.tried)
+    assert len(found.tried) < 150  # of 504 combinations, and those between
+    rates = found.along("source_weight")
+    assert list(rates) == sorted(rates)
+    assert rates[0.0] == plain.rate
+    assert rates[0.3] == found.rate
+    again = tune(ridge, reference, split="dev", grid=Grid(source_weight=TAKEN_OFF))
+    assert list(again.tried.items()) == list(found.tried.items())
+
+
+def test_the_right_one_of_two_is_taken_off() -> None:
+    def read(setting: Setting) -> list[str]:
+        wrong = round(20 * abs(setting.internal_weight - 0.2) + 10 * setting.source_weight)
+        wrong += round(20 * abs(setting.weight - 0.5))
+        return [" ".join(["x"] * wrong + ["a"] * (60 - wrong))]
+
+    grid = Grid(source_weight=TAKEN_OFF, internal_weight=TAKEN_OFF)
+    found = tune(read, [" ".join(["a"] * 60)], split="dev", grid=grid)
+    assert found.setting == Setting(0.5, 0.0, 0.0, 0.2)
+    assert found.rate.errors == 0
+
+
+@pytest.mark.parametrize("harm", [0, 30])
+def test_what_does_not_help_is_not_taken_off(harm: int) -> None:
+    """Neither where it changes nothing nor where it does harm."""
+
+    def read(setting: Setting) -> list[str]:
+        wrong = round(20 * abs(setting.weight - 0.5) + harm * setting.taken_off) + 3
+        return [" ".join(["x"] * wrong + ["a"] * (99 - wrong))]
+
+    grid = Grid(source_weight=TAKEN_OFF, internal_weight=TAKEN_OFF)
+    found = tune(read, [" ".join(["a"] * 99)], split="dev", grid=grid)
+    assert found.setting == found.untouched == Setting(0.5)
+    assert {setting.taken_off > 0 for setting in found.tried} == {True, False}
+
+
+def test_a_grid_counts_its_combinations() -> None:
+    assert Grid((0, 1), (0, 1, 2)).combinations == 6
+    assert Grid((0, 1), (0, 1, 2), (0, 1), (0, 1, 2, 3)).combinations == 48
+    assert list(Grid().axes) == ["weight", "bonus"]
+    assert list(Grid(internal_weight=(0, 1)).axes) == ["weight", "bonus", "internal_weight"]
+    assert Grid().usual_trials < Grid(source_weight=TAKEN_OFF).usual_trials
 
 
 def test_of_equals_the_least_is_taken() -> None:
@@ -109,8 +173,8 @@ def task(utterances: int) -> tuple[list[np.ndarray], TrigramScorer, list[str]]:
 
 def test_search_by_log_probs_lowers_the_error_rate() -> None:
     frames, lm, references = task(8)
-    read = by_search(frames, lm, CtcBeamConfig(beam=4), spell)
-    found = tune(read, references, split="dev", weights=(0.0, 0.3, 0.6), bonuses=(0.0, 1.0))
+    read = by_search(frames, Scorers(lm), CtcBeamConfig(beam=4), spell)
+    found = tune(read, references, split="dev", grid=Grid((0.0, 0.3, 0.6), (0.0, 1.0)))
     assert found.setting.weight > 0
     assert found.rate.errors < found.without.errors
     again = ErrorRate.total(itertools.starmap(word_errors, zip(references, read(found.setting), strict=True)))
@@ -125,36 +189,142 @@ def test_nothing_of_the_training_transcripts_is_taken_off() -> None:
     plain = CtcBeamConfig(beam=4)
     asked = plain.with_(language_model=LanguageModelConfig(source_weight=0.2))
     setting = Setting(0.3, 0.5)
-    assert by_search(frames, lm, asked, spell)(setting) == by_search(frames, lm, plain, spell)(setting)
+    assert by_search(frames, Scorers(lm), asked, spell)(setting) == by_search(
+        frames, Scorers(lm), plain, spell
+    )(setting)
 
 
-def test_n_best_is_chosen_by_all_three() -> None:
-    frames, lm, references = task(5)
+def read_by_n_best(utterances: int, scorers: Scorers) -> tuple[list[list[Hypothesis]], list[Said], list[str]]:
+    """Readings of a wide beam, what the models say of them, and the references."""
+    frames, _, references = task(utterances)
     search = CtcBeamSearch(CtcBeamConfig(beam=20, n_best=20), 1.0)
     readings = search(pad([torch.from_numpy(one) for one in frames]))
-    said = [[lm.log_prob(reading.tokens) for reading in own] for own in readings]
+    said = [
+        Said(
+            *(
+                None if one is None else sentence_log_probs(one, [r.tokens for r in own])
+                for one in (scorers.language_model, scorers.source)
+            )  # pyright: ignore[reportArgumentType]
+        )
+        for own in readings
+    ]
+    return readings, said, references
+
+
+def test_n_best_is_chosen_by_all() -> None:
+    lm, source, internal = (TrigramScorer(4, seed, spread=3.0) for seed in (1, 5, 6))
+    readings, said, references = read_by_n_best(5, Scorers(lm, source))
+    said = [
+        one._replace(internal=[internal.log_prob(r.tokens) for r in own])
+        for one, own in zip(said, readings, strict=True)
+    ]
     read = by_n_best(readings, said, spell)
-    for setting in (Setting(0.0, 0.0), Setting(0.5, 0.0), Setting(0.5, 1.5), Setting(0.0, -1.0)):
-        expected = [
-            max(
-                (
-                    r.score + setting.weight * lm.log_prob(r.tokens) + setting.bonus * len(r.tokens),
-                    spell(r.tokens),
-                )
-                for r in own
-            )[1]
-            for own in readings
-        ]
-        assert read(setting) == expected
+    seen: set[tuple[str, ...]] = set()
+    for setting in (
+        PLAIN,
+        Setting(0.5),
+        Setting(0.5, 1.5),
+        Setting(0.0, -1.0),
+        Setting(0.5, 0.5, 0.4),
+        Setting(0.5, 0.5, 0.0, 0.7),
+        Setting(0.5, 0.5, 0.3, 0.3),
+        Setting(0.0, 0.0, 0.9, 0.9),  # where no language model takes its place, the own one stays
+    ):
+
+        def score(reading: Hypothesis, by: Setting = setting) -> float:
+            off = by.internal_weight if by.weight else 0.0
+            return (
+                reading.score
+                + by.weight * lm.log_prob(reading.tokens)
+                + by.bonus * len(reading.tokens)
+                - by.source_weight * source.log_prob(reading.tokens)
+                - off * internal.log_prob(reading.tokens)
+            )
+
+        assert read(setting) == [spell(max(own, key=score).tokens) for own in readings]
+        seen.add(tuple(read(setting)))
+    assert len(seen) >= 6  # they are different choices
     found = tune(read, references, split="dev", errors=grapheme_errors)
     assert found.rate.errors <= found.without.errors
+
+
+def test_n_best_that_are_impossible_stay_so() -> None:
+    """Taken off or not, as in a search."""
+    never = float("-inf")
+    known, unknown = Hypothesis((1, 2), -5.0, {}), Hypothesis((1, 3), -1.0, {})
+    for said in (
+        Said([-1.0, never]),
+        Said([-1.0, -1.0], [-1.0, never]),
+        Said([-1.0, -1.0], None, [-1.0, never]),
+    ):
+        read = by_n_best([[known, unknown]], [said], spell)
+        assert read(PLAIN) == [spell(unknown.tokens)]
+        assert read(Setting(0.5, 0.0, 0.1, 0.1)) == [spell(known.tokens)]
+
+
+def learned_twice(utterances: int) -> tuple[list[list[Hypothesis]], list[Said], list[str]]:
+    """Readings of a recogniser that believes in the sentences it was trained on; others are spoken here."""
+    source = TrigramScorer(4, 5, spread=3.0)
+    lm = task(1)[1]
+    readings, said, references = read_by_n_best(utterances, Scorers(lm, source))
+    believed = [
+        [replace(r, score=r.score + 0.5 * source.log_prob(r.tokens)) for r in own] for own in readings
+    ]
+    return believed, said, references
+
+
+def test_a_source_model_that_was_learned_is_taken_off() -> None:
+    """The recogniser counts it with 0.5: about as much is taken off, and fewer errors are left."""
+    readings, said, references = learned_twice(30)
+    read = by_n_best(readings, said, spell)
+    found = tune(read, references, split="dev", grid=Grid(source_weight=TAKEN_OFF))
+    assert found.setting.source_weight == pytest.approx(0.5, abs=0.2)
+    assert found.setting.weight > 0
+    untouched = found.tried[found.untouched]
+    assert found.rate.errors < 0.9 * untouched.errors
+    assert untouched.errors < found.without.errors
+    other, said, references = learned_twice(60)  # 30 utterances that nothing was chosen on
+    read = by_n_best(other[30:], said[30:], spell)
+
+    def rate(setting: Setting) -> int:
+        pairs = zip(references[30:], read(setting), strict=True)
+        return ErrorRate.total(itertools.starmap(word_errors, pairs)).errors
+
+    assert rate(found.setting) < rate(found.untouched)
+
+
+def test_a_source_model_that_says_nothing_is_not_taken_off() -> None:
+    """It is as sure of each reading as of the others."""
+    readings, said, references = learned_twice(30)
+    same = [one._replace(source=[-4.0] * len(one.language_model)) for one in said]
+    grid = Grid(source_weight=TAKEN_OFF)
+    found = tune(by_n_best(readings, same, spell), references, split="dev", grid=grid)
+    assert found.setting == found.untouched
+    assert found.setting.source_weight == 0
+    assert found.setting == tune(by_n_best(readings, same, spell), references, split="dev").setting
+
+
+def test_a_search_takes_a_source_model_off() -> None:
+    frames, lm, _ = task(4)
+    source = TrigramScorer(4, 5, spread=3.0)
+    config = CtcBeamConfig(beam=6)
+    read = by_search(frames, Scorers(lm, source), config, spell)
+    setting = Setting(0.6, 0.5, 0.4)
+    helping = [
+        Weighted("lm", 0.6, lm),
+        Weighted("source", -0.4, source),
+        Weighted("bonus", 0.5, TokenBonus(4)),
+    ]
+    expected = CtcBeamSearch(config, 1.0, helping)(pad([torch.from_numpy(one) for one in frames]))
+    assert read(setting) == [spell(own[0].tokens) for own in expected]
+    assert read(setting) != read(setting._replace(source_weight=0.0))
 
 
 def test_n_best_of_a_search_that_divides_by_the_length() -> None:
     """Among readings of several lengths the additions are divided as the scores were."""
     short = Hypothesis((1, 2), -1.0, {}, divisor=3.0)
     long = Hypothesis((1, 2, 3, 3), -1.2, {}, divisor=5.0)
-    read = by_n_best([[short, long]], [[-1.0, -9.0]], spell)
+    read = by_n_best([[short, long]], [Said([-1.0, -9.0])], spell)
     assert read(Setting(0.0, 0.0)) == [spell(short.tokens)]
     # -1 + 2 b / 3 against -1.2 + 4 b / 5: equal at 1.5
     assert read(Setting(0.0, 1.4)) == [spell(short.tokens)]

@@ -1,0 +1,215 @@
+"""Dev utterances as a recogniser hears them, once: on what is left of it weights are tried (tuning.py).
+
+``Frames``     CTC log-probabilities: every setting is a search of its own, and exact
+``Readings``   n-best readings of a beam search: every setting puts them in another order; what is not among
+               them cannot be found
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from firstwords.data.manifest import Utterance
+from firstwords.errors import FirstwordsError, SearchError, UsageError
+from firstwords.heads.transducer.head import TransducerConfig
+from firstwords.inference.recognizer import Recognizer
+from firstwords.nn.scorer import TokenScorer
+from firstwords.search.ctc_common import find_runs
+from firstwords.search.fusion import NO_SCORERS, Scorers
+from firstwords.search.hypothesis import Hypothesis
+from firstwords.search.interface import (
+    NARROW,
+    CtcBeamConfig,
+    GreedyConfig,
+    LanguageModelConfig,
+    SearchConfig,
+)
+from firstwords.search.search import internal_model, needed_heads
+from firstwords.search.trials import Said, by_n_best, by_search, sentence_log_probs
+from firstwords.search.tuning import PLAIN, Reader, Setting
+from firstwords.text.normalize import normalizer
+
+Tokens: TypeAlias = Sequence[int]
+Told: TypeAlias = Callable[[int, int], None]  # utterances done, of how many
+_SILENT = LanguageModelConfig(weight=0.0)
+
+
+@dataclass(frozen=True)
+class Frames:
+    """What the CTC head says of each utterance.
+
+    Args:
+        log_probs: natural log, (T, V).
+        plain: tokens that the greedy search reads, where that is more than the best path; else empty.
+        is_speech: readings that it refuses are none; None: all are speech.
+    """
+
+    log_probs: Sequence[NDArray[np.float32]]
+    plain: Sequence[Tokens]
+    is_speech: Callable[[Hypothesis], bool] | None
+
+
+@dataclass(frozen=True)
+class Readings:
+    """The readings of each utterance, found without a language model.
+
+    Args:
+        internal: what the recogniser itself knows of text, where its search can take that off.
+    """
+
+    each: Sequence[Sequence[Hypothesis]]
+    internal: TokenScorer[Any] | None
+
+
+class Heard(NamedTuple):
+    """Dev utterances that could be heard, what was said in them, and why others could not."""
+
+    utterances: Sequence[Utterance]
+    references: Sequence[str]  # normalized for scoring
+    found: Frames | Readings
+    failures: dict[str, str]
+
+
+def hear(
+    recognizer: Recognizer,
+    utterances: Sequence[Utterance],
+    searches: Sequence[SearchConfig],
+    *,
+    split: str,
+    told: Told,
+) -> Heard:
+    """Dev utterances -> what searches, all over CTC or a single one, need of them.
+
+    The recogniser has another search afterwards. SearchError where nothing was said or can be read.
+    """
+    frame_wise = is_frame_wise(recognizer, searches)
+    if frame_wise:
+        recognizer.use(GreedyConfig(language_model=_SILENT), NO_SCORERS)
+    else:
+        (only,) = searches
+        _check_several_readings(recognizer)
+        recognizer.use(_all_readings(only), recognizer.scorers)
+    score = normalizer(recognizer.recipe.text.scoring)
+    spoken = with_reference(recognizer, utterances)
+    if not spoken:
+        raise SearchError(
+            f"Split '{split}' has no reference text to tune by.", mend="Give dev utterances with transcripts."
+        )
+    reader = recognizer.reader
+    greedy = any(isinstance(one, GreedyConfig) for one in searches)
+    searched = not frame_wise or (greedy and (reader.judges or bool(reader.closed_words)))
+    kept: list[Utterance] = []
+    frames: list[NDArray[np.float32]] = []
+    readings: list[list[Hypothesis]] = []
+    failures: dict[str, str] = {}
+    for number, one in enumerate(spoken):
+        told(number, len(spoken))
+        stretch = {"start": one.start, "duration": one.duration}
+        try:
+            scores = recognizer.log_probs(one.audio, **stretch) if frame_wise else None
+            own = recognizer.readings(one.audio, **stretch) if searched else None
+        except FirstwordsError as error:
+            failures[one.id] = error.what
+            continue
+        kept.append(one)
+        if scores is not None:
+            frames.append(scores)
+        if own is not None:
+            readings.append(own)
+    if not kept:
+        raise SearchError(
+            f"None of the {len(spoken)} utterances of split '{split}' can be read.",
+            mend="See 'firstwords check CORPUS'.",
+        )
+    if frame_wise:
+        plain = [own[0].tokens for own in readings]
+        found = Frames(frames, plain, reader.is_speech if reader.judges else None)
+    else:
+        model = recognizer.model
+        found = Readings(readings, internal_model(searches[0], dict(model.named_heads()), model.encoder.dim))
+    return Heard(kept, [score(one.text or "") for one in kept], found, failures)
+
+
+def is_frame_wise(recognizer: Recognizer, searches: Sequence[SearchConfig]) -> bool:
+    """Whether log-probabilities of frames are all that these searches need."""
+    return recognizer.committee is None and all(
+        isinstance(one, GreedyConfig | CtcBeamConfig) for one in searches
+    )
+
+
+def with_reference(recognizer: Recognizer, utterances: Sequence[Utterance]) -> list[Utterance]:
+    """Those in which something was said that counts in scoring."""
+    score = normalizer(recognizer.recipe.text.scoring)
+    return [one for one in utterances if one.text is not None and score(one.text)]
+
+
+def attempt_readings(
+    recognizer: Recognizer, utterances: Sequence[Utterance]
+) -> Iterator[list[Hypothesis] | FirstwordsError]:
+    """For each utterance its n-best readings, or what was wrong with it."""
+    for one in utterances:
+        try:
+            yield recognizer.readings(one.audio, start=one.start, duration=one.duration)
+        except FirstwordsError as error:
+            yield error
+
+
+def reader_of(
+    found: Frames | Readings, config: SearchConfig, scorers: Scorers, text: Callable[[Tokens], str]
+) -> Reader:
+    """What was heard, a search and the models that help it -> what is read with a setting.
+
+    Args:
+        text: tokens -> text, normalized for scoring.
+    """
+    if isinstance(found, Readings):
+        return by_n_best(found.each, [_said(own, scorers, found.internal) for own in found.each], text)
+    if isinstance(config, CtcBeamConfig):
+        wide = config.with_(n_best=1)
+        return by_search(found.log_probs, scorers, wide, text, is_speech=found.is_speech)
+    with_model = by_search(found.log_probs, scorers, NARROW, text, is_speech=found.is_speech)
+
+    def read(setting: Setting) -> Sequence[str]:
+        if setting != PLAIN:
+            return with_model(setting)
+        # Without a language model the greedy search follows the best path, not the best prefix.
+        paths = found.plain or [find_runs(one.argmax(axis=1)).tokens.tolist() for one in found.log_probs]
+        return [text(tokens) for tokens in paths]
+
+    return read
+
+
+# -- one step below
+
+
+def _said(readings: Sequence[Hypothesis], scorers: Scorers, internal: TokenScorer[Any] | None) -> Said:
+    """What the models say of the readings of one utterance."""
+    tokens = [reading.tokens for reading in readings]
+    assert scorers.language_model is not None
+    return Said(
+        sentence_log_probs(scorers.language_model, tokens),
+        None if scorers.source is None else sentence_log_probs(scorers.source, tokens),
+        None if internal is None else sentence_log_probs(internal, tokens),
+    )
+
+
+def _check_several_readings(recognizer: Recognizer) -> None:
+    """UsageError where a search finds a single reading, before anything is read."""
+    head = recognizer.recipe.heads.get("transducer")
+    searched = "transducer" in needed_heads(recognizer.search_config)
+    if searched and isinstance(head, TransducerConfig) and head.durations is not None:
+        raise UsageError(
+            "A transducer with durations gives one reading: weights cannot be tuned on n-best lists.",
+            mend="Try a few --lm-weight with 'firstwords evaluate MODEL CORPUS --split dev --lm LM'.",
+        )
+
+
+def _all_readings(config: SearchConfig) -> SearchConfig:
+    """All that the beam holds, found without any language model."""
+    found = config.with_(n_best=getattr(config, "beam", 1))
+    return found.with_(language_model=_SILENT)
