@@ -29,19 +29,25 @@ SourceLm = Annotated[
     Path | None,
     typer.Option(
         "--source-lm",
-        help="With --lm: a language model of the training transcripts, taken off.",
+        help="With --lm: a language model of the training transcripts, taken off; default: the one that "
+        "'firstwords lm tune' was given, if that helped.",
         metavar="LM",
     ),
 ]
 SourceWeight = Annotated[
-    float | None, typer.Option("--source-weight", help="With --source-lm: how much; default 0.2.", min=0.0)
+    float | None,
+    typer.Option(
+        "--source-weight",
+        help="With --source-lm: how much; default: what 'firstwords lm tune' chose with it, else 0.2.",
+        min=0.0,
+    ),
 ]
 InternalWeight = Annotated[
     float | None,
     typer.Option(
         "--internal-weight",
         help="With --lm: how much of what a transducer or attention decoder itself knows of text is taken "
-        "off; default: as in the recipe.",
+        "off; default: what 'firstwords lm tune' chose, else as in the recipe.",
         min=0.0,
     ),
 ]

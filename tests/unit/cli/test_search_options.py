@@ -291,6 +291,48 @@ def test_a_source_weight_of_the_recipe_is_named(model: Path, corpus: Path, lm: P
     assert "source_weight = 0.2: a second pass cannot be tuned" in str(refused.exception)
 
 
+def test_a_source_model_is_tuned_with_the_language_model(
+    model: Path, corpus: Path, lm: Path, tmp_path: Path
+) -> None:
+    """What is printed is what is written down, and what transcribe uses from then on."""
+    source = tmp_path / "source"
+    texts = tmp_path / "transcripts.txt"
+    texts.write_text("ae ei ouo\nouo a iu\ne i o u\n", encoding="utf-8")
+    assert firstwords("lm", "train", texts, "--to", source, "--unit", "char", "--order", 2).exit_code == 0
+    options = ("--corpus", corpus, "--by", "cer", "--greedy", "--device", "cpu", "--source-lm", source)
+    tuned = firstwords("lm", "tune", model, lm, *options)
+    assert tuned.exit_code == 0, tuned.output
+    assert tuned.output.startswith(
+        "greedy: of 504 combinations of weight, bonus, source weight about 100 are tried.\n"
+    )
+    found = re.search(
+        r"greedy: weight (\S+), bonus (\S+), source weight (\S+); CER (\S+) % without", tuned.output
+    )
+    assert found
+    (written,) = tomllib.loads((lm / "tuned.toml").read_text(encoding="utf-8"))["tuned"]
+    named = [written[name] for name in ("weight", "bonus", "source_weight")]
+    assert named == [float(value) for value in found.groups()[:3]]
+    assert "internal_weight" not in written
+    table = tuned.output.partition("CER in % by source weight, whatever the others; * the best\n")[2]
+    values, rates = (line.split() for line in table.splitlines()[:2])
+    assert rates[values.index(found[3])].endswith("*")
+    assert sum(rate.endswith("*") for rate in rates) == 1
+    assert min(float(rate.rstrip("*")) for rate in rates) == float(rates[values.index(found[3])].rstrip("*"))
+    helps = re.search(
+        rf"language model {re.escape(str(source))} taken off; CER (\S+) % at best where nothing is, "
+        r"(\S+) % so: (\S+) % fewer errors \(95 % interval ",
+        tuned.output,
+    )
+    assert bool(helps) == (written["source_weight"] > 0)
+    assert ("is not taken off: that does not help here" in tuned.output) == (written["source_weight"] == 0)
+    if helps:
+        assert float(helps[2]) == pytest.approx(100 * written["best"], abs=0.006) < float(helps[1])
+        shutil.rmtree(source)
+    heard = firstwords("transcribe", model, recordings(corpus)[0], "--lm", lm)
+    assert heard.exit_code == 0, heard.output
+    assert heard.stderr.count("of the training texts is taken off") == bool(helps)
+
+
 def test_a_second_pass_is_tuned_after_the_first(model: Path, corpus: Path, lm: Path, tmp_path: Path) -> None:
     """The weight that is printed gives the printed error rate in evaluate."""
     llm = small_llm.save(tmp_path / "llm", "llama", letters=True, positions=512)

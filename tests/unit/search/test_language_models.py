@@ -126,9 +126,12 @@ def test_choices_are_found_by_recogniser_language_model_and_search(tmp_path: Pat
 def test_a_mixture_adds_its_parts_with_their_shares(tmp_path: Path) -> None:
     letters, words = train(SENTENCES, "char", 4), train(SENTENCES, "word", 3)
     parts = [saved(tmp_path / "letters", letters), saved(tmp_path / "words", words)]
-    add_tuned(parts[0], TunedSetting(model="m", lm="l", search="ctc_beam", weight=1.0))
+    setting = TunedSetting(model="m", lm="l", search="ctc_beam", weight=1.0, source_weight=0.2)
+    add_tuned(parts[0], setting.with_(source=language_model_fingerprint(parts[1])), parts[1])
+    assert list(parts[0].rglob("sources"))
     mix_language_models(parts, tmp_path / "mix", [3, 1])
     assert not list((tmp_path / "mix").rglob("tuned.toml"))  # of the part alone
+    assert not list((tmp_path / "mix").rglob("sources"))
     moved = tmp_path / "elsewhere"
     shutil.move(tmp_path / "mix", moved)
     for part in parts:
