@@ -83,7 +83,7 @@ def test_the_old_state_outlives_every_failure(
         error, disk = attempt(kind, number, home, writer, made, for_good)
         at = f"{writer.name}, {kind}, operation {number}: {disk.failed}"
         if error is None:
-            writer.prove(home, made)
+            assert writer.prove(home, made) is not False, at
             assert snapshot(tmp_path / "made") == originals, at
             assert not list(home.rglob("*.writing")), at
             if not disk.failed:
@@ -113,7 +113,7 @@ def test_a_line_of_the_metrics_log_is_whole_or_absent(kind: str, tmp_path: Path)
         error, disk = attempt(kind, number, tmp_path, LOG, None, for_good=kind == "full disk")
         content = (tmp_path / "log.jsonl").read_bytes()
         if error is None:
-            LOG.prove(tmp_path, None)
+            assert LOG.prove(tmp_path, None) is not False
             if not disk.failed:
                 break
             continue
@@ -124,7 +124,7 @@ def test_a_line_of_the_metrics_log_is_whole_or_absent(kind: str, tmp_path: Path)
         assert rest == b"" or content == before
         assert all(json.loads(line) for line in whole.split(b"\n"))
         LOG.write(tmp_path, None)
-        LOG.prove(tmp_path, None)
+        assert LOG.prove(tmp_path, None) is not False
     else:
         pytest.fail("does not end")
     assert number > 6
@@ -172,7 +172,7 @@ def test_a_file_that_cannot_grow_is_no_file(name: str, tmp_path: Path, size_limi
         assert snapshot(home) == before, limit
         assert not list(home.rglob("*.writing"))
     writer.write(home, made)
-    writer.prove(home, made)
+    assert writer.prove(home, made) is not False
 
 
 def test_every_call_that_writes_is_known() -> None:

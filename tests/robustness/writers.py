@@ -61,7 +61,7 @@ class Writer:
         prepare: makes what the operation reads, in a folder of its own (once).
         before: puts an old state into ``home``; None: the operation starts from nothing.
         write: the operation itself.
-        prove: raises if the result in ``home`` is not what was to be written.
+        prove: raises, or returns False, if the result in ``home`` is not what was to be written.
         may_stay: of a new file left behind by a failure: whether it is whole (an interrupted copy goes on).
     """
 
