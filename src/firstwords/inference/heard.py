@@ -87,59 +87,38 @@ def hear(
 
     The recogniser has another search afterwards. SearchError where nothing was said or can be read.
     """
-    frame_wise = is_frame_wise(recognizer, searches)
+    frame_wise = recognizer.committee is None and all(
+        isinstance(one, GreedyConfig | CtcBeamConfig) for one in searches
+    )
     if frame_wise:
         recognizer.use(GreedyConfig(language_model=_SILENT), NO_SCORERS)
     else:
-        (only,) = searches
         _check_several_readings(recognizer)
-        recognizer.use(_all_readings(only), recognizer.scorers)
-    score = normalizer(recognizer.recipe.text.scoring)
+        recognizer.use(_all_readings(searches[0]), recognizer.scorers)
     spoken = with_reference(recognizer, utterances)
     if not spoken:
         raise SearchError(
             f"Split '{split}' has no reference text to tune by.", mend="Give dev utterances with transcripts."
         )
-    reader = recognizer.reader
+    reader, model = recognizer.reader, recognizer.model
     greedy = any(isinstance(one, GreedyConfig) for one in searches)
     searched = not frame_wise or (greedy and (reader.judges or bool(reader.closed_words)))
-    kept: list[Utterance] = []
-    frames: list[NDArray[np.float32]] = []
-    readings: list[list[Hypothesis]] = []
-    failures: dict[str, str] = {}
-    for number, one in enumerate(spoken):
-        told(number, len(spoken))
-        stretch = {"start": one.start, "duration": one.duration}
-        try:
-            scores = recognizer.log_probs(one.audio, **stretch) if frame_wise else None
-            own = recognizer.readings(one.audio, **stretch) if searched else None
-        except FirstwordsError as error:
-            failures[one.id] = error.what
-            continue
-        kept.append(one)
-        if scores is not None:
-            frames.append(scores)
-        if own is not None:
-            readings.append(own)
+    kept, failures = _listen(recognizer, spoken, told, frames=frame_wise, readings=searched)
     if not kept:
         raise SearchError(
             f"None of the {len(spoken)} utterances of split '{split}' can be read.",
             mend="See 'firstwords check CORPUS'.",
         )
     if frame_wise:
-        plain = [own[0].tokens for own in readings]
-        found = Frames(frames, plain, reader.is_speech if reader.judges else None)
+        plain = [one.readings[0].tokens for one in kept if searched]
+        is_speech = reader.is_speech if reader.judges else None
+        found = Frames([one.log_probs for one in kept], plain, is_speech)
     else:
-        model = recognizer.model
-        found = Readings(readings, internal_model(searches[0], dict(model.named_heads()), model.encoder.dim))
-    return Heard(kept, [score(one.text or "") for one in kept], found, failures)
-
-
-def is_frame_wise(recognizer: Recognizer, searches: Sequence[SearchConfig]) -> bool:
-    """Whether log-probabilities of frames are all that these searches need."""
-    return recognizer.committee is None and all(
-        isinstance(one, GreedyConfig | CtcBeamConfig) for one in searches
-    )
+        internal = internal_model(searches[0], dict(model.named_heads()), model.encoder.dim)
+        found = Readings([one.readings for one in kept], internal)
+    score = normalizer(recognizer.recipe.text.scoring)
+    heard = [one.utterance for one in kept]
+    return Heard(heard, [score(one.text or "") for one in heard], found, failures)
 
 
 def with_reference(recognizer: Recognizer, utterances: Sequence[Utterance]) -> list[Utterance]:
@@ -185,6 +164,32 @@ def reader_of(
 
 
 # -- one step below
+
+
+class _One(NamedTuple):
+    """What was heard of an utterance; empty: not asked for."""
+
+    utterance: Utterance
+    log_probs: NDArray[np.float32]  # (T, V)
+    readings: Sequence[Hypothesis]
+
+
+def _listen(
+    recognizer: Recognizer, utterances: Sequence[Utterance], told: Told, *, frames: bool, readings: bool
+) -> tuple[list[_One], dict[str, str]]:
+    """What can be heard, frames and readings as asked for, and for the other utterances why not."""
+    nothing = np.zeros((0, 0), dtype=np.float32)
+    kept: list[_One] = []
+    failures: dict[str, str] = {}
+    for number, one in enumerate(utterances):
+        told(number, len(utterances))
+        stretch = {"start": one.start, "duration": one.duration}
+        try:
+            log_probs = recognizer.log_probs(one.audio, **stretch) if frames else nothing
+            kept.append(_One(one, log_probs, recognizer.readings(one.audio, **stretch) if readings else ()))
+        except FirstwordsError as error:
+            failures[one.id] = error.what
+    return kept, failures
 
 
 def _said(readings: Sequence[Hypothesis], scorers: Scorers, internal: TokenScorer[Any] | None) -> Said:
