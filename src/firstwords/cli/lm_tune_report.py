@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from firstwords.scoring.error_rate import ErrorRate
     from firstwords.scoring.significance import Interval
     from firstwords.search.interface import SearchConfig
-    from firstwords.search.tuning import TakenOff, Tuned
+    from firstwords.search.tuning import Setting, TakenOff, Tuned
 
 _PLAIN_EVERY = 60.0  # seconds between lines where nothing can be redrawn
 
@@ -51,8 +51,12 @@ def print_choice(choice: Choice, measure: str, source: Path | None, console: Con
     name, tuned = search_words(choice.search), choice.tuned
     looked_for = _looked_for(choice)
     fixed = "".join(f", {off.replace('_', ' ')} {value:g}" for off, value in looked_for.items())
-    console.print(f"\n{name}: {measure} in % by weight (rows) and bonus (columns){fixed}, * the best")
-    _print_table(_grid(tuned), console)
+    table = f"{name}: {measure} in % by weight (rows) and bonus (columns)"
+    console.print(f"\n{table}{', nothing taken off' if looked_for else ''}, * the best")
+    _print_table(_grid(tuned, tuned.untouched), console)
+    if tuned.setting.taken_off:
+        console.print(f"{table}{fixed}, * the best")
+        _print_table(_grid(tuned, tuned.setting), console)
     for off, best in looked_for.items():
         console.print(f"{name}: {measure} in % by {off.replace('_', ' ')}, whatever the others; * the best")
         tried = tuned.along(off).items()
@@ -153,9 +157,8 @@ def _saved(before: ErrorRate, after: ErrorRate, gain: Interval) -> str:
     )
 
 
-def _grid(tuned: Tuned) -> list[list[str]]:
-    """What was tried with the best weights of what is taken off; places that were not are empty."""
-    best = tuned.setting
+def _grid(tuned: Tuned, best: Setting) -> list[list[str]]:
+    """What was tried where as much is taken off as in this setting; places that were not are empty."""
     tried = {s: rate for s, rate in tuned.tried.items() if s[2:] == best[2:]}
     bonuses = sorted({setting.bonus for setting in tried})
     rows = [["", *(f"{bonus:g}" for bonus in bonuses)]]
