@@ -111,7 +111,7 @@ def balance_direction(
     slope = pull_r / rms.square() - pull_m * (variance > 1e-20) * m / deviation.square()
     size = (base.square() + slope.square() * variance).sqrt()
     # the reference divides by the number of frames before its floor of 1e-20; kept so that both agree
-    factor = scale / frames / (size / frames).clamp(min=1e-20)
+    factor = scale / max(frames, 1) / (size / max(frames, 1)).clamp(min=1e-20)
     return base * factor, slope * factor
 
 
@@ -166,10 +166,10 @@ class _Whitening(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (x,), grad, owner = ctx.saved_tensors, grads[0], ctx.owner
-        frames = x.numel() // x.shape[-1]
+        channels = x.shape[-1] // owner.groups
 
         def by_group(values: Tensor) -> Tensor:
-            return values.reshape(frames, owner.groups, -1).transpose(0, 1)
+            return values.reshape(-1, owner.groups, channels).transpose(0, 1)
 
         rows, grad_rows = by_group(x), by_group(grad)
         metric, centre, step = whitening(rows)
