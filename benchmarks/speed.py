@@ -10,7 +10,7 @@ the precision 'auto' (bfloat16 where the processor has it). Only the encoder dif
     training    forward, CTC head (500 pieces) and loss, backward, ScaledAdam step; not counted: reading,
                 features, augmentation
     inference   forward of the encoder in evaluation mode, without gradients
-    parts       ours divide a batch as the product does by itself (choose.py): S into three parts. The twin
+    parts       ours divide a batch as the product does by itself (choose.py): S into halves. The twin
                 computes all at once, as a plain implementation does; its random decisions have other shapes
     batch       8 x 10 s of noise with the band levels, syllables and pauses of speech, 12 tokens a second
     state       schedules at count 2000, the middle of a short run, where skips and regularisers are all

@@ -75,8 +75,8 @@ GREATEST_BATCH = {"cpu": 60.0, "cuda": 600.0}
 LEAST_BATCH = {"cpu": 15.0, "cuda": 60.0}
 # Audio-seconds of a forward and backward pass on a CPU; larger batches are made of several. 80 s of S at once
 # take 2.3 GB, in halves 1.62, in thirds 1.59 and 5 to 7 % more time, in quarters 1.19 and 13 to 17 % (LOG.md,
-# 2026-11-22).
-_AT_ONCE: dict[Size, float] = {"S": 27, "M": 27, "L": 27}
+# 2026-11-22). M and L are a guess.
+_AT_ONCE: dict[Size, float] = {"S": 40, "M": 27, "L": 27}
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from firstwords.encoders.zipformer import Zipformer, ZipformerConfig, constraints
-from firstwords.encoders.zipformer.activations import by_rows
 from firstwords.encoders.zipformer.attention import RelativePositions
 from firstwords.encoders.zipformer.frontend import ConvNeXt
+from firstwords.encoders.zipformer.pieces import by_rows
 from firstwords.encoders.zipformer.schedules import Scheduled
 from firstwords.errors import ConfigError
 from firstwords.tensors import Padded, pad

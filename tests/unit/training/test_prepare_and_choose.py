@@ -234,13 +234,13 @@ def test_a_large_model_divides_its_batches_on_a_cpu() -> None:
     found = choose_recipe(
         Material(hours=20, cores=2), name="x", language="en", minutes=6000, device="cpu", size="S"
     )
-    assert found.recipe.training.batch_seconds == 13.3
-    assert found.recipe.training.accumulate == 3
+    assert found.recipe.training.batch_seconds == 20
+    assert found.recipe.training.accumulate == 2
     found = choose_recipe(
         Material(hours=20, cores=2), name="x", language="en", minutes=800, device="cpu", size="S"
     )
-    assert found.recipe.training.batch_seconds == 20
-    assert found.recipe.training.accumulate == 3
+    assert found.recipe.training.batch_seconds == 30
+    assert found.recipe.training.accumulate == 2
     small = choose_recipe(
         Material(hours=20), name="x", language="en", minutes=6000, device="cpu", size="tiny"
     )

@@ -9,7 +9,7 @@ reference's training kernels round it to 8 bits).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import torch
@@ -19,18 +19,23 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from firstwords.encoders.zipformer.constraints import limit_parameter
+from firstwords.encoders.zipformer.pieces import of_elements
 from firstwords.tensors import is_captured, is_traced
 
 _SLOPE = 0.08
 _LOG2_E = math.log2(math.e)
 _QUICK_LIMIT = 80.0  # e to more is no float32
-_BLOCK = 1 << 18  # elements at a time on a CPU: several passes over its cache, one over memory
+_READERS = 2  # threads up to which one that looks numbers up in a table is faster than all that compute them
 
 
 def _swoosh(x: Tensor, shift: float, offset: float) -> Tensor:
     y = torch.empty_like(x)
-    quick = x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16)
-    for part, out in _blocks(x, y):
+    on_cpu = x.device.type == "cpu"
+    if on_cpu and x.dtype is torch.bfloat16 and torch.get_num_threads() <= _READERS and y.is_contiguous():
+        _look_up(_table(shift, offset), x, y)
+        return y
+    quick = on_cpu and x.dtype in (torch.float32, torch.bfloat16)
+    for part, out in of_elements(x, y):
         if quick and part.numel() and not float(part.amax()) > _QUICK_LIMIT:
             _quick_swoosh(part, out, shift, offset)
             continue
@@ -50,33 +55,19 @@ def _quick_swoosh(x: Tensor, out: Tensor, shift: float, offset: float) -> None:
         out.copy_(inner)
 
 
-def _blocks(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The same places of several tensors, on a CPU in pieces that its cache holds from step to step."""
-    first = tensors[0]
-    if first.device.type != "cpu" or first.numel() <= _BLOCK or not all(t.is_contiguous() for t in tensors):
-        yield tensors
-        return
-    yield from zip(*(t.view(-1).split(_BLOCK) for t in tensors), strict=True)
+@cache
+def _table(shift: float, offset: float) -> Tensor:
+    """Swoosh of all 65,536 numbers that bfloat16 has, in the order of their bits, each rounded once."""
+    bits = torch.arange(1 << 16, dtype=torch.int32).to(torch.uint16)
+    shifted = bits.view(torch.bfloat16).double() - shift
+    return (F.softplus(shifted) - _SLOPE * shifted - (offset + _SLOPE * shift)).bfloat16()
 
 
-def by_rows(
-    work: Callable[[Tensor], Tensor], x: Float[Tensor, "*rest channels"], hidden: int
-) -> Float[Tensor, "*rest out"]:
-    """``work(x)``, which treats every row by itself and is ``hidden`` wide inside.
-
-    Without gradients, on a CPU, a few rows at a time, so that what is inside never leaves the caches; the
-    front end of S would write 116 MB for 80 s of speech and read it again.
-    """
-    step = max(1, torch.get_num_threads() * _BLOCK // hidden)
-    rows = x.reshape(-1, x.shape[-1])
-    if torch.is_grad_enabled() or x.device.type != "cpu" or is_captured() or len(rows) <= step:
-        return work(x)
-    first = work(rows[:step])
-    out = first.new_empty(len(rows), first.shape[1])
-    out[:step] = first
-    for start in range(step, len(rows), step):
-        out[start : start + step] = work(rows[start : start + step])
-    return out.view(*x.shape[:-1], out.shape[1])
+def _look_up(table: Tensor, x: Tensor, out: Tensor) -> None:
+    """bfloat16 numbers -> their entries: two passes where computing takes eight, but on one core alone."""
+    for part, place in of_elements(x, out):
+        bits = part.view(torch.uint16).to(torch.int32)
+        torch.index_select(table, 0, bits.reshape(-1), out=place.view(-1))
 
 
 class _Swoosh(torch.autograd.Function):
@@ -91,7 +82,7 @@ class _Swoosh(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (x,), grad = ctx.saved_tensors, grads[0]
         new = torch.empty_like(grad)
-        for part, g, out in _blocks(x, grad, new):  # out = g * (sigmoid(x - shift) - 0.08)
+        for part, g, out in of_elements(x, grad, new):  # out = g * (sigmoid(x - shift) - 0.08)
             torch.ops.aten.softplus_backward.grad_input(g, part - ctx.shift, 1, 20, grad_input=out)
             out.sub_(g, alpha=_SLOPE)
         return new, None, None
@@ -103,7 +94,7 @@ def swoosh_l(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def swoosh_r(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """SwooshR, element by element; SwooshR(0) = 0."""
+    """SwooshR, element by element; SwooshR(0) = 0 to nine digits."""
     return _apply_swoosh(x, 1.0, 0.313261687)
 
 

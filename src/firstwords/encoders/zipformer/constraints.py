@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from firstwords.encoders.zipformer.pieces import of_rows
 from firstwords.encoders.zipformer.schedules import Schedule, Scheduled
 
 
@@ -54,23 +55,51 @@ class _Balance(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (x,), grad = ctx.saved_tensors, grads[0]
-        flat = x.reshape(-1, x.shape[-1]).float()
-        push = balance_direction(flat, ctx.limits, ctx.scale).view_as(grad).mul_(grad.abs())
-        return push.add_(grad).to(grad.dtype), None, None
+        rows = x.reshape(-1, x.shape[-1])
+        grad_rows = grad.reshape(rows.shape)
+        mean, variance = moments(rows)
+        base, slope = balance_direction(mean, variance, len(rows), ctx.limits, ctx.scale)
+        new = torch.empty_like(grad_rows, memory_format=torch.contiguous_format)
+        for part, g, out in of_rows(rows, grad_rows, new):
+            push = torch.addcmul(base, part.float() - mean, slope)
+            g = g.float()
+            out.copy_(push.mul_(g.abs()).add_(g))
+        return new.view(grad.shape), None, None
+
+
+def moments(
+    x: Float[Tensor, "frames channels"],
+) -> tuple[Float[Tensor, " channels"], Float[Tensor, " channels"]]:
+    """Mean and variance of each channel over all frames, in float32, in one pass.
+
+    Sums are taken from near the mean, so that squares lose no digits; the last frames correct for "near".
+    """
+    near, total, squares = x.new_zeros(3, x.shape[1], dtype=torch.float32)
+    for start, (part,) in enumerate(of_rows(x)):
+        values = part.float()
+        if start == 0:
+            near = values.mean(dim=0)
+        values = values - near
+        total += values.sum(dim=0)
+        squares += values.square_().sum(dim=0)
+    off = total / len(x)
+    return near + off, (squares / len(x) - off.square()).clamp_min(0.0)
 
 
 def balance_direction(
-    x: Float[Tensor, "frames channels"], limits: tuple[float, float, float, float], scale: float
-) -> Float[Tensor, "frames channels"]:
-    """The gradient of the Balancer's loss, scaled per channel to rms ``scale``; 0 where nothing is amiss.
+    mean: Float[Tensor, " channels"],
+    variance: Float[Tensor, " channels"],
+    frames: int,
+    limits: tuple[float, float, float, float],
+    scale: float,
+) -> tuple[Float[Tensor, " channels"], Float[Tensor, " channels"]]:
+    """(base, slope): the gradient of the Balancer's loss at x is base + slope (x - mean).
 
-    Loss per channel: |m - clamp(m)| + |ln(clamp(r) / r)| with m = mean / deviation and r = root mean
-    square. Its gradient is base + slope * (x - mean), with mean square base^2 + slope^2 variance.
+    It is scaled per channel to rms ``scale``; 0 where nothing is amiss. Loss per channel: |m - clamp(m)| +
+    |ln(clamp(r) / r)| with m = mean / deviation and r = root mean square. Before it is scaled the gradient
+    has mean square base^2 + slope^2 variance.
     """
     low_m, high_m, low_r, high_r = limits
-    mean = x.mean(dim=0)
-    centred = x - mean
-    variance = torch.linalg.vector_norm(centred, dim=0).square() / x.shape[0]
     square = variance + mean.square()
     deviation = variance.clamp(min=1e-20).sqrt()
     rms = square.clamp(min=1e-20).sqrt()
@@ -82,8 +111,8 @@ def balance_direction(
     slope = pull_r / rms.square() - pull_m * (variance > 1e-20) * m / deviation.square()
     size = (base.square() + slope.square() * variance).sqrt()
     # the reference divides by the number of frames before its floor of 1e-20; kept so that both agree
-    factor = scale / x.shape[0] / (size / x.shape[0]).clamp(min=1e-20)
-    return torch.addcmul(base * factor, centred, slope * factor)
+    factor = scale / max(frames, 1) / (size / max(frames, 1)).clamp(min=1e-20)
+    return base * factor, slope * factor
 
 
 class Balancer(Scheduled):
@@ -137,36 +166,55 @@ class _Whitening(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         (x,), grad, owner = ctx.saved_tensors, grads[0], ctx.owner
-        flat = x.reshape(-1, owner.groups, x.shape[-1] // owner.groups).float()
-        metric, centre, step = whitening(flat)
+        channels = x.shape[-1] // owner.groups
+
+        def by_group(values: Tensor) -> Tensor:
+            return values.reshape(-1, owner.groups, channels).transpose(0, 1)
+
+        rows, grad_rows = by_group(x), by_group(grad)
+        metric, centre, step = whitening(rows)
         owner.high = bool(metric >= ctx.limit)
         if not owner.high:
             return grad, None
-        push = ((flat.transpose(0, 1) - centre) @ step).transpose(0, 1).reshape(x.shape)
-        # Norms as they came out: where step points nowhere (all channels alike) they are rounding alone.
-        wanted = owner.grad_scale * torch.linalg.vector_norm(grad, dtype=torch.float32)
-        scale = wanted / (torch.linalg.vector_norm(push) + 1e-20)
-        return torch.add(grad, (push * scale).to(grad.dtype)), None
+        new, push = grad.new_empty(x.shape), grad.new_empty(x.shape, dtype=torch.float32)
+        wanted, found = x.new_zeros(2, dtype=torch.float32)
+        for part, g, pushed in of_rows(rows, grad_rows, by_group(push)):
+            pushed.copy_((part.float() - centre) @ step)
+            wanted += g.float().square().sum()
+            # As it came out: where step points nowhere (all channels alike) it is rounding alone.
+            found += pushed.square().sum()
+        scale = owner.grad_scale * wanted.sqrt() / (found.sqrt() + 1e-20)
+        for pushed, g, out in of_rows(by_group(push), grad_rows, by_group(new)):
+            out.copy_(pushed.mul_(scale).add_(g))
+        return new, None
 
 
 def whitening(
-    x: Float[Tensor, "frames groups channels"],
+    x: Float[Tensor, "groups frames channels"],
 ) -> tuple[Float[Tensor, ""], Float[Tensor, "groups 1 channels"], Float[Tensor, "groups channels channels"]]:
-    """(metric, mean, step): metric is 1 for white x; (x - mean) @ step points where it grows.
+    """(metric, mean, step), float32: metric is 1 for white x; (x - mean) @ step points where it grows.
 
-    metric = (sum of squared covariances / channels) / (mean variance)², over all groups.
+    metric = (sum of squared covariances / channels) / (mean variance)², over all groups. Sums are taken from
+    near the mean, as in ``moments``.
     """
-    groups, channels = x.shape[1], x.shape[2]
-    rows = x.transpose(0, 1)
-    centre = rows.mean(dim=1, keepdim=True)
-    rows = rows - centre
-    covariance = rows.transpose(1, 2) @ rows
+    groups, frames, channels = x.shape
+    near, total = x.new_zeros(2, groups, 1, channels, dtype=torch.float32)
+    covariance = x.new_zeros(groups, channels, channels, dtype=torch.float32)
+    for start, (part,) in enumerate(of_rows(x)):
+        values = part.float()
+        if start == 0:
+            near = values.mean(dim=1, keepdim=True)
+        values = values - near
+        total += values.sum(dim=1, keepdim=True)
+        covariance.baddbmm_(values.transpose(1, 2), values)
+    off = total / frames
+    covariance -= frames * off.transpose(1, 2) * off
     mean_variance = covariance.diagonal(dim1=1, dim2=2).mean()
     power = covariance.square().sum() / (groups * channels)
     metric = power / (mean_variance.square() + 1e-20)
     identity = torch.eye(channels, dtype=covariance.dtype, device=covariance.device)
     step = covariance / (mean_variance + 1e-20) - metric * identity
-    return metric, centre, step
+    return metric, near + off, step
 
 
 class Whiten(Scheduled):

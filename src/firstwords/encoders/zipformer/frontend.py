@@ -17,7 +17,6 @@ from torch.autograd.function import once_differentiable
 
 from firstwords.encoders.zipformer.activations import (
     BiasNorm,
-    by_rows,
     dropout_over_time,
     initialize_scaled,
     swoosh_l,
@@ -25,6 +24,7 @@ from firstwords.encoders.zipformer.activations import (
 )
 from firstwords.encoders.zipformer.constraints import Balancer, Whiten, scale_gradient
 from firstwords.encoders.zipformer.layer import keep_utterances
+from firstwords.encoders.zipformer.pieces import by_rows
 from firstwords.encoders.zipformer.schedules import Schedule, Scheduled
 from firstwords.nn.convolution import convolve
 from firstwords.nn.linear import Linear, linear
