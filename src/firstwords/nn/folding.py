@@ -119,5 +119,10 @@ def fold(model: nn.Module, path: str) -> None:
 
 
 def _ends(matrix: Neighbour) -> tuple[Single, Single]:
-    """Whose columns read, and whose rows and bias write: the same one, or the two of low rank."""
-    return (matrix.down, matrix.up) if isinstance(matrix, LowRankLinear) else (matrix, matrix)
+    """Whose columns read, and whose rows and bias write: the same one, or the outermost two of a product."""
+    reader = writer = matrix
+    while isinstance(reader, LowRankLinear):
+        reader = reader.down
+    while isinstance(writer, LowRankLinear):
+        writer = writer.up
+    return reader, writer
