@@ -29,7 +29,7 @@ from firstwords.compression.history import note_step
 from firstwords.compression.importance import NEEDS_SPEECH, By, importance
 from firstwords.compression.masks import sparse_storage, zero_weights
 from firstwords.compression.material import Material
-from firstwords.compression.order import kept_as_before, require_dense, require_exit_last, scales_anew
+from firstwords.compression.order import kept_as_before, require_exit_last, require_zeros_last, scales_anew
 from firstwords.compression.selection import (
     FLOOR,
     floors,
@@ -124,8 +124,7 @@ def prune_model(
     _check(orders)
     start = load_model(source, device="cpu")
     require_exit_last(start, "prune")
-    if orders.unstructured:
-        require_dense(start)
+    require_zeros_last(start, unstructured=orders.unstructured, tuned=orders.minutes is not None)
     wanted = _identity(source, orders, corpus_folder)
     _check_folder(to, source, wanted)
     groups = _groups(start.model, orders.kinds, source)
@@ -372,10 +371,14 @@ def _write(
 ) -> Standing:
     """The model, then its history: the presence of this says that all is done."""
     before, after = standings
+    whole, zeros = (
+        f"from {before.parameters / 1e6:.2f} M parameters",
+        f"{after.zeros:.0%} of the weights zero",
+    )
     rows = [
         ("language", start.recipe.language),
         ("model", f"{start.recipe.encoder.kind}, {after.parameters / 1e6:.2f} M parameters"),
-        ("pruned", f"from {before.parameters / 1e6:.2f} M parameters, by {orders.by}"),
+        ("pruned", f"{zeros if orders.unstructured else whole}, by {orders.by}"),
         ("fine-tuned", tuning_words(orders.minutes, start.recipe.name if orders.teacher else None)),
         ("dev CER", f"{100 * after.cer:.1f} % (before: {100 * before.cer:.1f} %)"),
         ("dev WER", f"{100 * after.wer:.1f} %"),

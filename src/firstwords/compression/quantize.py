@@ -13,11 +13,10 @@ The original is only read. What was quantized before stays as rough as it is; ea
 
 from __future__ import annotations
 
-import shutil
+import json
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ from firstwords.compression.history import note_step
 from firstwords.compression.learned import learned_state, round_layers, share_weights
 from firstwords.compression.material import Material
 from firstwords.compression.mixed import BITS, Option, block_plan, least_harm, require_room, sensitivities
-from firstwords.compression.order import require_exit_last
+from firstwords.compression.order import copy_companions, is_sparse, require_exit_last
 from firstwords.compression.tuning import tune_in_place
 from firstwords.data.manifest import load_corpus
 from firstwords.errors import UsageError
@@ -52,8 +51,6 @@ from firstwords.training.progress import Progress
 
 FREEZE_AT = 0.7  # of QAT: from here on the scales of inputs stay
 UTTERANCES = 32  # of dev, that harm is measured on
-# What belongs to the original alone.
-_OWN = ("resume", "rounds", "tuning", "attempts", "report", "accuracy.json", "early_exit.toml")
 
 
 @dataclass(frozen=True)
@@ -169,8 +166,9 @@ def quantize(folder: Path, to: Path, order: Order, *, progress: Progress | None 
 
 
 def _words(loaded: LoadedModel) -> int:
-    """Bytes of the header about recipe, pieces, vocabulary and gate, at most."""
-    return 1024 + 2 * sum(len(word.encode()) + 6 for word in loaded.speech_gate.words)
+    """Bytes of the header about recipe, pieces, vocabulary, gate and scales of inputs, at most."""
+    scales = len(json.dumps(json.dumps(loaded.input_scales)))  # a text within the header, quotes and all
+    return 1024 + scales + 2 * sum(len(word.encode()) + 6 for word in loaded.speech_gate.words)
 
 
 @dataclass
@@ -185,6 +183,8 @@ class _Quantizer:
         """Choose, train, measure, write."""
         order, model = self.order, self.loaded.model
         names = list(model.state_dict())
+        if is_sparse(self.loaded):
+            self.say("The zeros among its weights take as many bytes as other numbers from now on.")
         before = self._judged("before", (self.loaded.folder / WEIGHTS).stat().st_size, model)
         others: tuple[Variant, ...] = ()
         bits: dict[str, int] = {}
@@ -346,12 +346,7 @@ class _Quantizer:
     def _write(self, result: Quantized, plan: Plan, scales: dict[str, float]) -> Quantized:
         to, loaded = result.folder, self.loaded
         with staged(to, last=(WEIGHTS,)) as new:
-            shutil.copytree(
-                loaded.folder,
-                new,
-                ignore=lambda folder, names: _left(loaded.folder, folder, names),
-                dirs_exist_ok=True,
-            )
+            copy_companions(loaded.folder, new)
             save_model(
                 new,
                 loaded.model.cpu(),
@@ -374,11 +369,6 @@ class _Quantizer:
         told |= {"inputs": "qat" if order.qat else "static"} if order.static or order.qat else {}
         told |= {"bits": result.bits} if result.bits else {}
         return told
-
-
-def _left(top: Path, folder: str | PathLike[str], names: list[str]) -> set[str]:
-    """Of a model's own folder: what belongs to it alone."""
-    return {name for name in names if name in _OWN} if Path(folder) == top else set()
 
 
 def _shown(variant: Variant) -> str:

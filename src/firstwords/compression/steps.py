@@ -33,7 +33,13 @@ from firstwords.compression.low_rank import (
     ranks_by_energy,
 )
 from firstwords.compression.material import Material
-from firstwords.compression.order import kept_as_before, require_exit_last, require_whole, scales_anew
+from firstwords.compression.order import (
+    copy_companions,
+    kept_as_before,
+    require_exit_last,
+    require_whole,
+    scales_anew,
+)
 from firstwords.compression.skipping import transcript_loss, without_layers
 from firstwords.compression.tuning import WORSE, better_of
 from firstwords.data.manifest import load_corpus
@@ -213,8 +219,8 @@ def early_exit_model(
     )
     card = (source / "card.md").read_text(encoding="utf-8") if (source / "card.md").is_file() else ""
     told = {"most_loss": most_loss, "measure": measure, "above": settings.above}
-    start.model.recipe = start.recipe.with_(post=None)  # its files stay behind
     with staged(to, last=(WEIGHTS,)) as new:
+        copy_companions(source, new)
         save_model(
             new,
             start.model.cpu(),

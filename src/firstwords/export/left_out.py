@@ -7,6 +7,7 @@ from firstwords.export.stages import NEEDS_TORCH
 from firstwords.inference.early_exit import FILE as EARLY_EXIT
 from firstwords.model.checkpoint import LoadedModel
 from firstwords.search.interface import GreedyConfig, TransducerGreedyConfig
+from firstwords.search.search import needed_heads
 
 
 def left_out(loaded: LoadedModel, plan: Plan) -> tuple[str, ...]:
@@ -21,8 +22,14 @@ def left_out(loaded: LoadedModel, plan: Plan) -> tuple[str, ...]:
     if kept := [stage for stage in stages if stage not in NEEDS_TORCH]:
         without = "" if plan.alone else "; sherpa-onnx gives texts as the model writes them"
         said.append(f"Formatting ({', '.join(kept)}) is in the bundle, for firstwords{without}.")
-    search = recipe.search
-    if not isinstance(search, GreedyConfig | TransducerGreedyConfig):
+    search, heads = recipe.search, needed_heads(recipe.search)
+    if other := [head for head in heads if head != plan.kind]:
+        way = "" if other != ["transducer"] else " Export that head: --head transducer."
+        said.append(
+            f"The model reads with {' and '.join(heads)} ({search.kind}), the bundle with {plan.kind} alone: "
+            f"it writes other words, and its error rate is another.{way}"
+        )
+    elif not isinstance(search, GreedyConfig | TransducerGreedyConfig):
         way = "transcribe with --beam and --lm" if plan.kind == "ctc" else "transducer bundles have no other"
         said.append(f"The search of the recipe ({search.kind}) is not in the bundle, it is greedy: {way}.")
     if isinstance(search, TransducerGreedyConfig) and (most := search.symbols_per_frame or 1) > 1:

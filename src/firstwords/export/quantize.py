@@ -1,7 +1,7 @@
 """A graph with weights in eight bits: products in integers, the range of their inputs measured on the way.
 
     MatMul(x, W)    -> MatMulInteger(DynamicQuantizeLinear(x), int8) * scale of x * scale per output channel
-    Conv, Gather    -> the same weights, computed with as floats: Cast(int8) * scale
+    Conv, Gather, LSTM -> the same weights, computed with as floats: Cast(int8) * scale
     scales          -> a byte each: e^(first + step * byte), rounded up
     gains, biases   -> a byte a number, between the smallest and the largest of 16, where that is near enough
 
@@ -67,7 +67,7 @@ def in_eight_bits(content: bytes) -> bytes:
 
 
 def quantize_weights(model: Any) -> None:
-    """Weights of products, convolutions and tables of embeddings in eight bits."""
+    """Weights of products, convolutions, recurrent layers and tables of embeddings in eight bits."""
     graph = model.graph
     _matrices_upright(graph)
     weights = _weights_of(graph)
@@ -208,10 +208,10 @@ def _in_halves(values: Floats) -> npt.NDArray[np.float16]:
 
 @final
 class _Weight:
-    """A constant with a scale for each place of its first axis (tables, kernels) or its last (matrices)."""
+    """A constant with a scale for each place of an axis; ``whole``: it is multiplied as integers."""
 
-    def __init__(self, name: str, values: Floats, axis: int) -> None:
-        self.name, self.values, self.axis = name, values, axis
+    def __init__(self, name: str, values: Floats, axis: int, *, whole: bool) -> None:
+        self.name, self.values, self.axis, self.whole = name, values, axis, whole
 
     @property
     def channels(self) -> int:
@@ -230,7 +230,7 @@ class _Weight:
         shape[self.axis] = -1
         steps = np.rint(self.values / scale.reshape(shape)).clip(-_LEVELS, _LEVELS).astype(np.int8)
         tensor = numpy_helper.from_array(steps, f"{self.name}/steps")
-        if self.axis != 0:
+        if self.whole:
             return [tensor], []
         ones = numpy_helper.from_array(np.array(shape, np.int64), f"{self.name}/shape")
         return [tensor, ones], [
@@ -290,20 +290,20 @@ def _weights_of(graph: Any) -> dict[str, _Weight]:
     """Constants that are read as weights only, each in one way."""
     from onnx import TensorProto, numpy_helper
 
-    roles: dict[str, set[int | None]] = {}
+    roles: dict[str, set[tuple[int, bool] | None]] = {}
     for node in graph.node:
         for place, name in enumerate(node.input):
-            roles.setdefault(name, set()).add(_axis(node, place))
+            roles.setdefault(name, set()).add(_role(node, place))
     found: dict[str, _Weight] = {}
     for name, tensor in constants(graph).items():
-        axes = roles.get(name, {None})
-        if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2 or len(axes) != 1:
+        (role, *more) = roles.get(name, {None})
+        if tensor.data_type != TensorProto.FLOAT or len(tensor.dims) < 2 or role is None or more:
             continue
-        (axis,) = axes
+        axis, whole = role
         values = numpy_helper.to_array(tensor)
-        if axis is None or (axis == 1 and values.ndim != 2) or not np.isfinite(values).all():
+        if (whole and values.ndim != 2) or not np.isfinite(values).all():
             continue
-        weight = _Weight(name, values, axis)
+        weight = _Weight(name, values, axis, whole=whole)
         if values.size >= _LEAST_OF_CHANNEL * weight.channels:
             found[name] = weight
     return found
@@ -338,15 +338,18 @@ def _matrices_upright(graph: Any) -> None:
 _PLAIN = {"alpha": 1.0, "beta": 1.0, "transA": 0}  # of Gemm
 
 
-def _axis(node: Any, place: int) -> int | None:
-    """The axis of the channels of a weight at this input of a node; None where it is none."""
+def _role(node: Any, place: int) -> tuple[int, bool] | None:
+    """The axis of the channels of a weight at this input of a node, and whether it is multiplied as integers;
+    None where it is none."""
     match (node.op_type, place):
         case ("Conv", 1):
-            return 0
+            return 0, False
         case ("Gather", 0):
-            return 0 if _attribute(node, "axis", 0) == 0 else None
+            return (0, False) if _attribute(node, "axis", 0) == 0 else None
+        case ("LSTM", 1 | 2):  # (directions, gates and units, inputs)
+            return 1, False
         case ("MatMul", 1):
-            return 1
+            return 1, True
         case _:
             return None
 

@@ -29,7 +29,7 @@ from firstwords.errors import FirstwordsError, RemoteError, UsageError
 from firstwords.formatting.build import recipe_formatter
 from firstwords.formatting.stage import Formatter
 from firstwords.inference.committee import Committee, proposing
-from firstwords.inference.early_exit import early_exit_of
+from firstwords.inference.early_exit import EarlyExit
 from firstwords.inference.events import Event
 from firstwords.inference.frames import aligned_tokens, encoded_frames, frame_log_probs
 from firstwords.inference.identity import identity_of, journal_identity
@@ -75,7 +75,7 @@ class Recognizer:
         compute: Compute,
         scorers: Scorers = NO_SCORERS,
         search: SearchConfig | None = None,
-        exit_above: float | None = None,
+        early_exit: EarlyExit | None = None,
     ) -> None:
         self.recipe, self.tokenizer, self.folder = loaded.recipe, loaded.tokenizer, loaded.folder
         self.model = loaded.model.to(compute.device).eval()
@@ -87,7 +87,7 @@ class Recognizer:
         self.second_pass: SecondPass | None = None  # set it to have readings chosen by a language model
         self.committee: Committee | None = None  # models that read along
         self.speech_gate = loaded.speech_gate
-        self.early_exit = early_exit_of(self.folder, self.model, exit_above, search or loaded.recipe.search)
+        self.early_exit = early_exit
         self.use(search or loaded.recipe.search, scorers)
 
     @classmethod
@@ -116,10 +116,10 @@ class Recognizer:
             exit_above: how sure of an utterance the inside of the encoder must be to leave out the rest
                 (early_exit.py); None: as chosen for the folder; above 1: never.
         """
-        loaded, compute = load_to_read(
-            Path(folder), device=device, precision=precision, check=check, int8=int8
+        loaded, compute, early_exit = load_to_read(
+            Path(folder), device, precision, search, exit_above, check=check, int8=int8
         )
-        return cls(loaded, compute, scorers, search, exit_above)
+        return cls(loaded, compute, scorers, search, early_exit)
 
     def use(self, search: SearchConfig, scorers: Scorers) -> None:
         """Read with these settings from now on; ConfigError where the model has no heads for them."""

@@ -4,6 +4,8 @@
                                   s = gamma / sqrt(variance + eps), the running statistics
     scale and shift before one    W (s x + t) + b            =  (W s) x + (W t + b)
 
+Where the matrix is a product of two (low_rank.py), W = U D, rows are scaled in U and columns in D.
+
 A module that holds such a pair says so (``Foldable``). A batch norm leaves behind what it does besides:
 padding is zeroed (``Folded``). The input norms of some encoders stay: behind them frames are spliced or
 convolved with the zeros beyond an utterance's ends, which are not zero before the norm.
@@ -19,10 +21,12 @@ import torch
 from torch import Tensor, nn
 
 from firstwords.nn.depthwise import DepthwiseConv
+from firstwords.nn.low_rank import LowRankLinear
 from firstwords.nn.norms import Folded, MaskedBatchNorm
 
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
-Neighbour = nn.Linear | nn.Conv1d | nn.Conv2d | DepthwiseConv
+Single = nn.Linear | nn.Conv1d | nn.Conv2d | DepthwiseConv
+Neighbour = Single | LowRankLinear
 
 
 @runtime_checkable
@@ -80,9 +84,9 @@ def make_room(model: nn.Module, path: str) -> None:
     neighbour = foldings(model).get(path)
     if neighbour is None:
         raise ValueError(f"'{path}' is no norm that can be folded")
-    matrix = cast("Neighbour", model.get_submodule(neighbour))
-    if matrix.bias is None:
-        matrix.bias = nn.Parameter(matrix.weight.new_zeros(matrix.weight.shape[0]))
+    _, writer = _ends(cast("Neighbour", model.get_submodule(neighbour)))
+    if writer.bias is None:
+        writer.bias = nn.Parameter(writer.weight.new_zeros(writer.weight.shape[0]))
     norm = model.get_submodule(path)
     if isinstance(norm, MaskedBatchNorm):
         place, _, name = path.rpartition(".")
@@ -99,16 +103,26 @@ def fold(model: nn.Module, path: str) -> None:
     if neighbour is None:
         raise ValueError(f"'{path}' is no norm that can be folded")
     matrix, norm = cast("Neighbour", model.get_submodule(neighbour)), model.get_submodule(path)
-    weight = matrix.weight.double()
-    bias = weight.new_zeros(len(weight)) if matrix.bias is None else matrix.bias.double()
+    reader, writer = _ends(matrix)
+    bias = writer.weight.new_zeros(len(writer.weight)) if writer.bias is None else writer.bias
+    bias = bias.double()
     if isinstance(norm, MaskedBatchNorm):
         scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
         bias = scale * (bias - norm.running_mean.double()) + norm.bias.double()
-        weight = weight * scale.view(-1, *(1,) * (weight.dim() - 1))
+        writer.weight.mul_(scale.view(-1, *(1,) * (writer.weight.dim() - 1)))
     else:
         scaling = cast("Scaling", norm)
-        bias = bias + weight @ cast("Tensor", scaling.shift).double()
-        weight = weight * cast("Tensor", scaling.scale).double()
+        bias = bias + matrix.weight.double() @ cast("Tensor", scaling.shift).double()
+        reader.weight.mul_(cast("Tensor", scaling.scale).double())
     make_room(model, path)
-    matrix.weight.copy_(weight)
-    cast("Tensor", matrix.bias).copy_(bias)
+    cast("Tensor", writer.bias).copy_(bias)
+
+
+def _ends(matrix: Neighbour) -> tuple[Single, Single]:
+    """Whose columns read, and whose rows and bias write: the same one, or the outermost two of a product."""
+    reader = writer = matrix
+    while isinstance(reader, LowRankLinear):
+        reader = reader.down
+    while isinstance(writer, LowRankLinear):
+        writer = writer.up
+    return reader, writer

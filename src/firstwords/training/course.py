@@ -124,7 +124,7 @@ def conduct(
             )
         if run.finished:
             return ending(run)
-        if run.processes.agree(run.overdue):
+        if run.processes.agree(run.overdue and run.counters.validated >= 0):  # else there is no model yet
             return "time over"
         run.processes.same_weights(task.model)
         progress.start()

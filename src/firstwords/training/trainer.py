@@ -88,7 +88,7 @@ def train(
             if stopped or done or run.processes.agree(run.save_due):
                 run.save(task, optimizer)
             if done:
-                return "time over" if over else ending(run)
+                return ending(run) if run.finished else "time over"
             if stopped:
                 return "interrupted"
     raise TrainingError(  # never with loaders of ours, which have no end

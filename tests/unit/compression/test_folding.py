@@ -10,10 +10,13 @@ import torch
 from torch import nn
 
 from firstwords.compression.folding import folded
+from firstwords.compression.low_rank import collect, factored
+from firstwords.data.batch import Batch
 from firstwords.model.checkpoint import load_model, save_model
 from firstwords.model.recipe import Recipe
 from firstwords.model.speech_model import SpeechModel
 from firstwords.nn.folding import foldings
+from firstwords.nn.low_rank import worth
 from firstwords.nn.norms import MaskedBatchNorm
 from firstwords.tensors import Padded
 from firstwords.text.characters import GraphemeTokenizer
@@ -89,6 +92,33 @@ def test_outputs_stay_what_they_were(tmp_path: Path, kind: str) -> None:
             torch.testing.assert_close(
                 alone.values[0, :frames], small.encode(audio).values[row, :frames], atol=2e-4, rtol=1e-4
             )
+
+
+@pytest.mark.parametrize("kind", ["quartznet", "mobilenet", "dnn", "squeezeformer"])
+def test_products_of_two_matrices_take_norms_and_scales(tmp_path: Path, kind: str) -> None:
+    settings, count = ENCODERS[kind]
+    model, audio = model_of(kind, settings), utterances()
+    targets = Padded(torch.ones(3, 1, dtype=torch.long), torch.ones(3, dtype=torch.long))
+    heard = Batch(audio, targets, ("a", "b", "c"), ("a", "a", "a"), torch.zeros(3, dtype=torch.long))
+    with torch.no_grad():
+        moments = collect(model, [heard])
+        ranks = {path: 2 for path, m in model.named_modules() if path in moments and _is_wide(m)}
+        thin = factored(model, moments, ranks, method="data")
+        inner = collect(thin, [heard])
+        first = next(path for path in foldings(model).values() if path in ranks)  # a product of products
+        thin = factored(thin, inner, {f"{first}.down": 1, f"{first}.up": 1}, method="data")
+        small, paths = folded(thin)
+        save_model(tmp_path / "small", small, TOKENIZER, card="")
+        again = load_model(tmp_path / "small", device="cpu").model
+        assert {foldings(model)[path] for path in paths} & set(ranks)
+        assert len(paths) == count
+        before = thin.encode(audio).values
+        for after in (small, again):
+            torch.testing.assert_close(after.encode(audio).values, before, atol=1e-5, rtol=1e-5)
+
+
+def _is_wide(module: nn.Module) -> bool:
+    return isinstance(module, nn.Linear) and worth(module.in_features, module.out_features) >= 2
 
 
 def test_a_streaming_conformer_streams_the_same() -> None:

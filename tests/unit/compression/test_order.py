@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+from firstwords.compression.choices import file_bytes
 from firstwords.compression.prune import Orders, prune_model
-from firstwords.compression.quantize import Order, quantize
+from firstwords.compression.quantize import Order, _words, quantize
 from firstwords.compression.steps import LowRankOrders, early_exit_model, fold_model, low_rank_model
 from firstwords.compression.steps import skip_layers as skip
 from firstwords.errors import UsageError
@@ -103,6 +105,14 @@ def test_scales_of_inputs_are_those_of_the_layers_that_are_there(
     assert not load_model(home / "int8", device="cpu").input_scales
 
 
+def test_a_budget_counts_the_scales_of_inputs(home: Path) -> None:
+    """They stay with the model, in the header of its file, and so do recipe, pieces and vocabulary."""
+    for name in ("model", "int8", "static"):
+        loaded = load_model(home / name, device="cpu")
+        counted = file_bytes(loaded.model.state_dict(), loaded.storage) + _words(loaded)
+        assert counted >= (home / name / "model.safetensors").stat().st_size
+
+
 @pytest.mark.parametrize("step", [fold, low_rank])
 @pytest.mark.parametrize("model", ["int8", "static"])
 def test_other_matrices_belong_before_the_rounding(
@@ -126,6 +136,36 @@ def test_zeros_stay_packed(home: Path, tmp_path: Path) -> None:
     old, new = (load_model(f, device="cpu") for f in (tmp_path / "zeros", tmp_path / "new"))
     assert Storage(kind="sparse", values="fp32") in new.storage.values()
     assert {name: old.storage[name] for name in new.storage} == new.storage
+
+
+def test_zeros_are_not_filled_without_a_word(home: Path, tmp_path: Path) -> None:
+    corpus, zeros = home / "corpus", tmp_path / "zeros"
+    prune(home / "model", corpus, zeros, unstructured=True)
+    assert "% of the weights zero, by magnitude" in (zeros / "card.md").read_text(encoding="utf-8")
+    with pytest.raises(UsageError, match="training would fill them"):
+        prune_model(zeros, corpus, tmp_path / "new", Orders(0.2, minutes=1), device="cpu", progress=QUIET)
+    for step in (fold, low_rank):
+        with pytest.raises(UsageError, match="has zeros among its weights") as refused:
+            step(zeros, corpus, tmp_path / "new")
+        assert "then prune --unstructured" in refused.value.mend
+    assert not (tmp_path / "new").exists()
+    heard: list[str] = []
+    told = Progress(quiet=True)
+    told.say = heard.append
+    quantize(zeros, tmp_path / "new", Order(kind="fp16"), progress=told)
+    assert any("zeros" in line for line in heard)
+
+
+def test_an_early_exit_leaves_nothing_behind(home: Path, tmp_path: Path) -> None:
+    """The formatting of a model, and the files that it needs."""
+    source = tmp_path / "model"
+    shutil.copytree(home / "model", source)
+    (source / "phrases.txt").write_text("aeiou\n", encoding="utf-8")
+    with (source / "recipe.toml").open("a", encoding="utf-8") as file:
+        file.write('\n[post]\nstages = ["hotwords"]\n[post.hotwords]\nfile = "phrases.txt"\n')
+    early_exit_model(source, home / "corpus", tmp_path / "new", most_loss=1.0, measure="confidence")
+    assert Recognizer.load(tmp_path / "new", device="cpu").formatter is not None
+    assert read_exit(tmp_path / "new") is not None
 
 
 @pytest.mark.parametrize("step", [prune, skip_layers, fold, low_rank, requantize])

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from firstwords.errors import ConfigError
-from firstwords.export.plan import only_ours, plan_bundle
+from firstwords.export.left_out import left_out
+from firstwords.export.plan import Kind, only_ours, plan_bundle
 from firstwords.export.write import refuse_other_folders, write_bundle
+from firstwords.model.checkpoint import LoadedModel
 from firstwords.model.recipe import Recipe
 from firstwords.model.speech_model import SpeechModel
+from firstwords.text.characters import GraphemeTokenizer
 
 ZIPFORMER: dict[str, Any] = {
     "kind": "zipformer", "dims": 16, "layers": 1, "downsampling": [1, 2], "feedforward": 16, "heads": 2,
@@ -48,6 +52,30 @@ def test_a_transducer_without_ctc_is_found() -> None:
     )
     assert set(plan.graphs) == {"features", "encoder", "decoder", "joiner"}
     assert plan.facts["context_size"] == 1
+
+
+DECODER = {"attention": {"kind": "transformer_decoder", "width": 16, "layers": 1, "heads": 2}}
+BOTH = CTC | transducer()
+
+
+@pytest.mark.parametrize(
+    ("heads", "search", "kind", "said"),
+    [
+        (CTC | DECODER, "attention_beam", "ctc", "The model reads with attention and ctc (attention_beam), "),
+        (BOTH, "transducer_greedy", "ctc", "its error rate is another. Export that head: --head transducer."),
+        (BOTH, "greedy", "transducer", "The model reads with ctc (greedy), the bundle with transducer alone"),
+        (BOTH, "transducer_greedy", "transducer", ""),
+        (CTC, "ctc_beam", "ctc", "The search of the recipe (ctc_beam) is not in the bundle"),
+        (CTC, "greedy", "ctc", ""),
+    ],
+)
+def test_a_bundle_that_reads_by_other_means_says_so(
+    tmp_path: Path, heads: dict[str, Any], search: str, kind: Kind, said: str
+) -> None:
+    one = model(heads=heads, search={"kind": search})
+    tokenizer = GraphemeTokenizer.train(["ab"])
+    found = left_out(LoadedModel(tmp_path, one.recipe, tokenizer, one), plan_bundle(one, kind=kind))
+    assert (said in found[0] and len(found) == 1) if said else not found
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,28 @@ def test_convolutions_and_tables_are_stored_in_eight_bits() -> None:
         assert error[channel].max() < limit
 
 
+@pytest.mark.parametrize("directions", [1, 2])
+def test_recurrent_layers_are_stored_in_eight_bits(directions: int) -> None:
+    draw = np.random.default_rng(1)
+    shapes = {"w": (directions, 16, 8), "r": (directions, 16, 4), "b": (directions, 32)}
+    weights = {name: draw.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
+    way = "forward" if directions == 1 else "bidirectional"
+    nodes = [
+        NODE("LSTM", ["x", *weights], ["said"], hidden_size=4, direction=way),
+        NODE("Reshape", ["said", "shape"], ["y"]),
+    ]
+    model = model_of(nodes, weights | {"shape": np.array([6, 3, -1])}, (6, 3, 8))
+    x = draw.standard_normal((6, 3, 8)).astype(np.float32)
+    wanted = result(model, x)
+    assert wanted.shape == (6, 3, 4 * directions)
+    quantize_weights(model)
+    checker.check_model(model, full_check=True)
+    eight = [tuple(t.dims) for t in model.graph.initializer if t.data_type == TensorProto.INT8]
+    assert sorted(eight) == [(directions, 16, 4), (directions, 16, 8)]
+    error = np.abs(result(model, x) - wanted).max()
+    assert 0 < error < 0.05  # outputs lie between -1 and 1
+
+
 def test_a_constant_that_is_no_weight_alone_stays() -> None:
     weight = random(8, 8)
     nodes = [NODE("MatMul", ["x", "w"], ["p"]), NODE("Add", ["p", "w"], ["y"])]

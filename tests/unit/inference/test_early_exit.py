@@ -189,6 +189,10 @@ def test_tuned_stored_and_used(tmp_path: Path, material: tuple[Path, Path]) -> N
     assert used.early_exit.above == settings.above
     used.transcribe(audio)
     assert used.early_exit.exits
+    in_eight_bits = Recognizer.load(copy, device="cpu", int8=True)  # other layers, the same weights
+    assert in_eight_bits.early_exit is not None
+    in_eight_bits.transcribe(audio)
+    assert in_eight_bits.early_exit.exits
     never = Recognizer.load(copy, device="cpu", exit_above=2.0)
     assert never.early_exit is None
     assert never.identity != used.identity

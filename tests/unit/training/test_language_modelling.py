@@ -29,6 +29,7 @@ from firstwords.training.lm.run import LmResult, train_language_model
 from firstwords.training.lm.texts import Sources, hold_out, read_texts
 from firstwords.training.log import read_log
 from firstwords.training.progress import Progress
+from firstwords.training.session import Run
 from firstwords.training.tasks.language_modelling import LanguageModellingTask
 from small_networks import KINDS, small_config
 from small_ngrams import draw_text
@@ -465,7 +466,9 @@ def test_the_time_that_is_asked_for_is_kept(tmp_path: Path, text: Path) -> None:
     assert result.elapsed < 8
 
 
-def test_a_run_that_ended_early_is_not_gone_on_with_and_says_so_again(tmp_path: Path, text: Path) -> None:
+def test_a_run_that_ended_early_is_not_gone_on_with_and_says_so_again(
+    tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A step that is overdue, or another validation without a gain, would make other weights of it."""
 
     def trained(folder: str, minutes: float, *overrides: str) -> LmResult:
@@ -482,13 +485,17 @@ def test_a_run_that_ended_early_is_not_gone_on_with_and_says_so_again(tmp_path: 
         )
 
     stopped = "training.schedule.lr=1e-9", "training.validate_every=2", "training.early_stop=2"
-    for folder, minutes, overrides, outcome in (
-        ("early", 5.0, stopped, "stopped early"),
-        ("late", 1e-4, (), "time over"),
+    for folder, minutes, over_at, overrides, outcome in (
+        ("early", 5.0, 99, stopped, "stopped early"),
+        ("late", 5.0, 3, (), "time over"),
+        ("before the first step", 1e-4, 0, (), "finished"),  # the plan was one step
     ):
+        monkeypatch.setattr(Run, "overdue", property(lambda run, at=over_at: run.step >= at))
         first = trained(folder, minutes, *overrides)
         assert first.outcome == outcome
-        assert first.steps < 30
+        assert 0 < first.steps < 30
+        assert first.numbers  # of a model, however short the time was
+        assert (tmp_path / folder / "model.safetensors").is_file()
         again = trained(folder, minutes, *overrides)
         assert (again.outcome, again.steps, again.numbers) == (outcome, first.steps, first.numbers)
 
