@@ -42,15 +42,7 @@ def run(
     from rich.console import Console
 
     from firstwords.data.manifest import load_corpus
-    from firstwords.errors import DependencyError
-
-    try:
-        from firstwords.report.check_files import check_and_write
-    except ModuleNotFoundError as error:
-        raise DependencyError(
-            f"'firstwords check' needs {error.name}, which is not installed.",
-            mend='pip install "firstwords[train]"',
-        ) from None
+    from firstwords.report.check_files import check_and_write
 
     console = Console()
     loaded = load_corpus(corpus)
