@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from firstwords.cli.terminal import counted
+
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
 
     from firstwords.data.decisions import Decided
     from firstwords.data.validate import CheckResult
+    from firstwords.report.check_files import Written
 
 
 def run(
@@ -40,27 +42,13 @@ def run(
     from rich.console import Console
 
     from firstwords.data.manifest import load_corpus
-    from firstwords.data.validate import too_long
-    from firstwords.errors import CorpusError, DependencyError
-
-    try:
-        from firstwords.report.check_files import check_and_write
-    except ModuleNotFoundError as error:
-        raise DependencyError(
-            f"'firstwords check' needs {error.name}, which is not installed.",
-            mend='pip install "firstwords[train]"',
-        ) from None
+    from firstwords.report.check_files import check_and_write
 
     console = Console()
     loaded = load_corpus(corpus)
-    with _progress(console) as progress:
-        task = progress.add_task("reading headers" if fast else "listening", total=None)
-
-        def show(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-
+    with counted(console, "reading headers" if fast else "listening") as progress:
         written = check_and_write(
-            loaded, name=str(corpus), fast=fast, out=out, workers=workers, progress=show
+            loaded, name=str(corpus), fast=fast, out=out, workers=workers, progress=progress
         )
     show_check(console, written.result, written.decided)
     if loaded.broken:
@@ -71,33 +59,28 @@ def run(
             f"Put-aside list: {written.quarantine} (training obeys the one in the corpus folder)",
             soft_wrap=True, markup=False, highlight=False,
         )  # fmt: skip
-    if not written.usable_seconds:
-        if too_long(written.result, written.decided.quarantine)[0]:
-            raise CorpusError(
-                f"'{corpus}': nothing to train on, every usable utterance with words is too long.",
-                mend="Give each sentence times of its own, or raise data.max_duration of a recipe: "
-                "longer ones need more memory and learn slowly.",
-            )
-        raise CorpusError(
-            f"'{corpus}': nothing to train on, no utterance with words is usable.",
-            mend="Mend what the report names. A folder of noise goes into data.noise_folders of a recipe.",
-        )
+    _refuse_useless(corpus, written)
     console.print(f"Next: {written.next_command}", soft_wrap=True, markup=False, highlight=False)
     if strict and (written.result.findings or loaded.broken):
         raise typer.Exit(1)
 
 
-def _progress(console: Console) -> Progress:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def _refuse_useless(corpus: Path, written: Written) -> None:
+    """CorpusError where nothing is left to train on, and why."""
+    from firstwords.data.validate import too_long
+    from firstwords.errors import CorpusError
 
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
+    if written.usable_seconds:
+        return
+    if too_long(written.result, written.decided.quarantine)[0]:
+        raise CorpusError(
+            f"'{corpus}': nothing to train on, every usable utterance with words is too long.",
+            mend="Give each sentence times of its own, or raise data.max_duration of a recipe: "
+            "longer ones need more memory and learn slowly.",
+        )
+    raise CorpusError(
+        f"'{corpus}': nothing to train on, no utterance with words is usable.",
+        mend="Mend what the report names. A folder of noise goes into data.noise_folders of a recipe.",
     )
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from firstwords.cli.shared_options import Device
 from firstwords.cli.training_options import (
-    Device,
     Minutes,
     Precision,
     RunFolder,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from firstwords.cli.training_options import Device
+from firstwords.cli.shared_options import Device
 from firstwords.errors import CompressionError, UsageError, quoted
 
 if TYPE_CHECKING:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from firstwords.cli.shared_options import Device
 from firstwords.errors import UsageError, quoted
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def run(
     qat: Annotated[
         bool, typer.Option("--qat", help="The same, and train with rounded weights and inputs (--tune).")
     ] = False,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Keep a model's weights in fewer bits; with --budget each layer in as many as it needs."""
     if storage is not None and storage not in ("fp16", "bf16", "int8", "kmeans"):

@@ -7,14 +7,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from firstwords.cli.shared_options import Model
+from firstwords.cli.terminal import plain_console
+from firstwords.errors import UsageError, quoted
+
 if TYPE_CHECKING:
     from firstwords.export.make import Made
+    from firstwords.export.plan import Kind
 
 _LONGEST_CHUNK_MS = 60_000.0
 
 
 def run(
-    model: Annotated[Path, typer.Argument(help="Model folder.")],
+    model: Model,
     to: Annotated[Path, typer.Option("--to", help="Folder for the bundle: new, empty, or an older bundle.")],
     int8: Annotated[bool, typer.Option("--int8", help="Also graphs with eight-bit weights.")] = False,
     streaming: Annotated[
@@ -37,9 +42,6 @@ def run(
     ] = None,
 ) -> None:
     """Write a bundle: ONNX graphs, tokens.txt, bundle.json; a card once all engines read the same."""
-    from rich.console import Console
-
-    from firstwords.errors import UsageError, quoted
     from firstwords.export.gated import prove_and_place
     from firstwords.export.make import make_bundle
     from firstwords.export.parity import material
@@ -47,19 +49,9 @@ def run(
     from firstwords.model.checkpoint import RECIPE, require_files
     from firstwords.model.recipe import read_recipe
 
-    console = Console(highlight=False, markup=False, soft_wrap=True, stderr=True)
-    if head not in ("auto", "ctc", "transducer"):
-        raise UsageError(f"--head {head}: there is no such head.", mend="Heads: auto, ctc, transducer.")
-    if chunk_ms is not None and not streaming:
-        raise UsageError(
-            f"--chunk-ms {chunk_ms:g} is for graphs that read chunk by chunk, and --streaming is not given.",
-            mend="Add --streaming, or leave --chunk-ms out.",
-        )
-    if chunk_ms is not None and not 0 < chunk_ms <= _LONGEST_CHUNK_MS:
-        raise UsageError(
-            f"--chunk-ms {chunk_ms:g} must be above 0 and at most {_LONGEST_CHUNK_MS:g}.",
-            mend="640 is usual.",
-        )
+    console = plain_console(stderr=True)
+    kind = _kind(head)
+    _check_chunk(chunk_ms, streaming=streaming)
     clips = None
     if corpus is not None:  # what is wrong with it is said before minutes of work
         require_files(model)
@@ -69,7 +61,7 @@ def run(
             make_bundle(
                 model,
                 place,
-                kind=None if head == "auto" else head,
+                kind=kind,
                 streaming=streaming,
                 int8=int8,
                 chunk_ms=CHUNK_MS if chunk_ms is None else chunk_ms,
@@ -85,11 +77,32 @@ def run(
     console.print(f"Next: firstwords transcribe {quoted(to)} RECORDINGS")
 
 
+def _kind(head: str) -> Kind | None:
+    """--head -> the head that is exported; None: whichever the model has."""
+    if head == "auto":
+        return None
+    if head == "ctc" or head == "transducer":
+        return head
+    raise UsageError(f"--head {head}: there is no such head.", mend="Heads: auto, ctc, transducer.")
+
+
+def _check_chunk(chunk_ms: float | None, *, streaming: bool) -> None:
+    """What is wrong with it is said before minutes of work."""
+    if chunk_ms is not None and not streaming:
+        raise UsageError(
+            f"--chunk-ms {chunk_ms:g} is for graphs that read chunk by chunk, and --streaming is not given.",
+            mend="Add --streaming, or leave --chunk-ms out.",
+        )
+    if chunk_ms is not None and not 0 < chunk_ms <= _LONGEST_CHUNK_MS:
+        raise UsageError(
+            f"--chunk-ms {chunk_ms:g} must be above 0 and at most {_LONGEST_CHUNK_MS:g}.",
+            mend="640 is usual.",
+        )
+
+
 def _told(made: Made) -> Made:
     """The same; what engines cannot do with it, and what it leaves behind, is said before it is compared."""
-    from rich.console import Console
-
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = plain_console()
     if made.plan.alone:
         console.print("For firstwords' own runtime only; sherpa-onnx cannot run this bundle:")
         for reason in made.plan.alone:
@@ -100,10 +113,8 @@ def _told(made: Made) -> Made:
 
 
 def _show(made: Made) -> None:
-    from rich.console import Console
-
     from firstwords.files import readable_size
 
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = plain_console()
     for name, size in made.sizes.items():
         console.print(f"{readable_size(size):>9}  {made.folder / name}")

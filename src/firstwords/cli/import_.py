@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from firstwords.errors import UsageError, quoted
+from firstwords.cli.import_options import ImportOptions
+from firstwords.cli.option_group import grouped
+from firstwords.cli.terminal import counted
+from firstwords.errors import quoted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -18,108 +20,25 @@ if TYPE_CHECKING:
 _SHOWN = 5  # of the things left out
 
 
+@grouped
 def run(
     source: Annotated[
         Path, typer.Argument(help="Folder or file with recordings and transcripts.", show_default=False)
     ],
     to: Annotated[Path, typer.Option("--to", help="Corpus folder to make.", show_default=False)],
-    layout: Annotated[
-        str,
-        typer.Option(
-            "--layout",
-            help="auto, folder, table, manifest, nemo, kaldi, common_voice, fleurs, librispeech, lhotse, "
-            "audiofolder, elan, textgrid, subtitles or audacity.",
-        ),
-    ] = "auto",
-    tier: Annotated[
-        list[str] | None,
-        typer.Option("--tier", help="ELAN or Praat tier: a name, '*_orth' or 'type:NAME'. May be repeated."),
-    ] = None,
-    language: Annotated[
-        str | None, typer.Option("--language", help="Language tag (sw, yo, ...) where the source has none.")
-    ] = None,
-    dev: Annotated[float, typer.Option("--dev", help="Share of the duration for the dev split.")] = 0.1,
-    test: Annotated[float, typer.Option("--test", help="Share of the duration for the test split.")] = 0.1,
-    seed: Annotated[int, typer.Option("--seed", help="Another seed gives another split.")] = 0,
-    drop_empty: Annotated[
-        bool, typer.Option("--drop-empty", help="Leave out utterances without text.")
-    ] = False,
-    copy: Annotated[bool, typer.Option("--copy", help="Copy the recordings into the corpus folder.")] = False,
-    speakers: Annotated[
-        str,
-        typer.Option(
-            "--speakers", help="Plain folders: speaker = folder, prefix (of the name), none or auto."
-        ),
-    ] = "auto",
-    column: Annotated[
-        list[str] | None,
-        typer.Option("--column", help="Tables: field=column, such as text=Satz. May be repeated."),
-    ] = None,
-    remove_marks: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--remove-marks",
-            help="Take annotators' marks out of transcripts: brackets and words, such as '[] (()) <> xxx'.",
-        ),
-    ] = None,
-    resplit: Annotated[
-        bool, typer.Option("--resplit", help="Split anew although the source has splits.")
-    ] = False,
-    move_texts: Annotated[
-        bool, typer.Option("--move-texts", help="Move dev and test utterances whose text train has to train.")
-    ] = False,
+    *,
+    options: ImportOptions,
 ) -> None:
     """Turn recordings with transcripts into a corpus folder; the originals stay untouched where they are."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from firstwords.data.corpora.imported import Options
-    from firstwords.data.corpora.importing import Plan, import_corpus
-    from firstwords.data.marks import parse_marks
+    from firstwords.data.corpora.importing import import_corpus
 
     console = Console()
-    rules = ("auto", "folder", "prefix", "none")
-    if speakers not in rules:
-        raise UsageError(f"--speakers {speakers}: no such rule.", mend=f"Known: {', '.join(rules)}.")
-    if language is not None and not re.fullmatch(r"[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*", language):
-        raise UsageError(f"--language {language}: not a BCP 47 tag.", mend="For example sw, yo or pt-BR.")
-    parse_marks(remove_marks or [])  # what is wrong with it is said before minutes of looking
-    columns = (TextColumn("looking at recordings"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None)
-        options = Options(
-            tiers=tuple(tier or ()),
-            language=language,
-            drop_empty=drop_empty,
-            speakers=rules[rules.index(speakers)],
-            columns=_columns(column or []),
-            remove_marks=tuple(remove_marks or ()),
-            progress=lambda done, of: bar.update(task, completed=done, total=of),
-        )
-        plan = Plan(
-            layout=layout,
-            options=options,
-            dev=dev,
-            test=test,
-            seed=seed,
-            copy=copy,
-            resplit=resplit,
-            move_texts=move_texts,
-        )
-        report = import_corpus(source, to, plan)
+    options.check()
+    with counted(console, "looking at recordings") as progress:
+        report = import_corpus(source, to, options.plan(progress))
     show(report, console)
-
-
-def _columns(assignments: list[str]) -> dict[str, str]:
-    columns: dict[str, str] = {}
-    for assignment in assignments:
-        field, sign, column = assignment.partition("=")
-        if not sign or not column.strip():
-            raise UsageError(
-                f"--column {assignment}: expected field=column.", mend="For example --column text=Satz"
-            )
-        columns[field.strip()] = column.strip()
-    return columns
 
 
 def show(report: ImportReport, console: Console) -> None:

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from firstwords.cli.shared_options import ModelOrBundle
+from firstwords.cli.terminal import plain_console
+
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from firstwords.model.recipe import Recipe
     from firstwords.model.structure import Structure
 
@@ -24,7 +29,7 @@ SOMETIMES = ("structure.json", "compression.json", "rounds")  # of compressed mo
 
 
 def run(
-    model: Annotated[Path, typer.Argument(help="Model folder, or exported bundle.")],
+    model: ModelOrBundle,
     check: Annotated[
         bool,
         typer.Option(
@@ -33,15 +38,12 @@ def run(
     ] = False,
 ) -> None:
     """Show a model: language, size, pieces, hours, error rates, and which files are there."""
-    from rich import box
-    from rich.console import Console
     from rich.table import Table
 
     from firstwords.errors import CheckpointError
-    from firstwords.files import readable_size
     from firstwords.folders import MODEL, kind_of_folder
 
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = plain_console()
     if not model.is_dir():
         raise CheckpointError(f"'{model}' is not a folder.", mend="Give the folder that training wrote.")
     if (model / "bundle.json").is_file():
@@ -59,18 +61,7 @@ def run(
     for name, value in rows:
         table.add_row(name, value)
     console.print(table)
-    files = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for column in ("file", "size", ""):
-        files.add_column(column)
-    there_are = [(name, False) for name in SOMETIMES if (model / name).exists()]
-    for name, needed in (*PARTS, *there_are):
-        path = model / name
-        size = _size(path)
-        there = "" if path.exists() else ("MISSING: cannot transcribe" if needed else "not there")
-        files.add_row(
-            name + ("/" if path.is_dir() else ""), readable_size(size) if path.exists() else "", there
-        )
-    console.print(files)
+    _print_files(model, console)
     missing = [name for name, needed in PARTS if needed and not (model / name).exists()]
     if missing:
         raise CheckpointError(
@@ -87,6 +78,27 @@ def run(
 
         load_model(model, device="cpu", check=True)
         console.print("The model gives its check clip the stored answer.")
+
+
+def _print_files(model: Path, console: Console) -> None:
+    """A table of what belongs to a model, how large it is, and whether it is there."""
+    from rich import box
+    from rich.table import Table
+
+    from firstwords.files import readable_size
+
+    files = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for column in ("file", "size", ""):
+        files.add_column(column)
+    there_are = [(name, False) for name in SOMETIMES if (model / name).exists()]
+    for name, needed in (*PARTS, *there_are):
+        path = model / name
+        size = _size(path)
+        there = "" if path.exists() else ("MISSING: cannot transcribe" if needed else "not there")
+        files.add_row(
+            name + ("/" if path.is_dir() else ""), readable_size(size) if path.exists() else "", there
+        )
+    console.print(files)
 
 
 def facts(model: Path) -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ import io
 import os
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -34,6 +34,7 @@ from firstwords.cli import (
     transcribe,
 )
 from firstwords.cli.group import PlainGroup
+from firstwords.cli.missing import missing_part
 from firstwords.errors import FirstwordsError
 from firstwords.files import SURROUNDINGS
 
@@ -105,11 +106,14 @@ def main() -> None:
     try:
         app()
     except FirstwordsError as error:
-        if os.environ.get("FIRSTWORDS_DEBUG"):
-            traceback.print_exc()
-        name = type(error).__name__
-        print(f"{name}: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        _trace_if_asked()
+        _leave(error)
+    except ModuleNotFoundError as error:
+        if (missing := missing_part(error)) is None:
+            _say_fault(error)
+            sys.exit(3)
+        _trace_if_asked()
+        _leave(missing)
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         sys.exit(130)
@@ -117,8 +121,7 @@ def main() -> None:
         if error.errno not in SURROUNDINGS:
             _say_fault(error)
             sys.exit(3)
-        if os.environ.get("FIRSTWORDS_DEBUG"):
-            traceback.print_exc()
+        _trace_if_asked()
         named = f"'{error.filename}': " if error.filename else ""
         print(f"{named}{error.strerror}.\n  {SURROUNDINGS[error.errno]}", file=sys.stderr)
         sys.exit(1)
@@ -127,9 +130,19 @@ def main() -> None:
         sys.exit(3)
 
 
-def _say_fault(error: Exception) -> None:
+def _leave(error: FirstwordsError) -> NoReturn:
+    print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    sys.exit(error.exit_code)
+
+
+def _trace_if_asked() -> None:
+    """--debug shows where the error that is being handled came from."""
     if os.environ.get("FIRSTWORDS_DEBUG"):
         traceback.print_exc()
+
+
+def _say_fault(error: Exception) -> None:
+    _trace_if_asked()
     where = traceback.extract_tb(error.__traceback__)[-1]
     print(
         f"This is a fault of firstwords, not yours: {type(error).__name__}: {error} "

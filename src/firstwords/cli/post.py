@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 if TYPE_CHECKING:
     from firstwords.export.runtime import Runtime
@@ -12,10 +14,15 @@ if TYPE_CHECKING:
     from firstwords.formatting.stage import Formatter
     from firstwords.inference.recognizer import Recognizer
 
-POST_HELP = (
-    "Stages of formatting, in order, in place of the recipe's: numbers (or numbers=en), "
-    "punctuation=FOLDER, hotwords=FILE; 'none' for none."
-)
+Post = Annotated[
+    str | None,
+    typer.Option(
+        "--post",
+        help="Stages of formatting, in order, in place of the recipe's: numbers (or numbers=en), "
+        "punctuation=FOLDER, hotwords=FILE; 'none' for none.",
+        metavar="STAGES",
+    ),
+]
 
 
 def check_post(given: str | None, *, stream: bool) -> None:
@@ -79,14 +86,3 @@ def _tell_too_short(formatter: Formatter | None, say: Callable[[str], None]) -> 
             more = f" and {len(stage.too_short) - 5} more" if len(stage.too_short) > 5 else ""
             least = stage.limits.shortest
             say(f"Phrases of fewer than {least} letters are not looked for: {shown}{more}.")
-
-
-def with_stages(
-    recognizer: Recognizer | None, model: Path, device: str, given: str, say: Callable[[str], None]
-) -> Recognizer:
-    """A recogniser, loaded if it is not yet, with the stages of the option."""
-    from firstwords.inference.recognizer import Recognizer
-
-    recognizer = recognizer or Recognizer.load(model, device=device)
-    apply_post(recognizer, given, say)
-    return recognizer

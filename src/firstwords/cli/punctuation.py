@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from firstwords.cli.group import PlainGroup
-from firstwords.cli.lm import AllowLeak, DropLeaks, Exclude, what_of_leaks
-from firstwords.cli.lm import _progress as reading_bar  # the same bar over the same files
+from firstwords.cli.leak_options import LeakOptions
+from firstwords.cli.option_group import grouped
+from firstwords.cli.shared_options import Device
+from firstwords.cli.terminal import plain_console, reading_bar
 from firstwords.errors import quoted
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from firstwords.formatting.punctuation_text import Tally
+    from firstwords.text.normalize import Normalizer
+    from firstwords.training.tasks.punctuation import TaughtText
 
 app = typer.Typer(
     help="Marks and capitals: train a model of formatted text, measure it.",
@@ -33,60 +37,35 @@ _Text = Annotated[
 ]
 
 
+_Language = Annotated[str, typer.Option("--language", help="BCP 47, written into the model.")]
+_Normalizer = Annotated[
+    str, typer.Option("--normalizer", help="Normalizer of the recogniser whose words it will get.")
+]
+_Steps = Annotated[int | None, typer.Option("--steps", help="Default: twelve passes over the text.", min=1)]
+_Seed = Annotated[int, typer.Option("--seed", help="Of weights and batches.", min=0)]
+
+
 @app.command("train")
+@grouped
 def train(
     text: _Text,
     to: Annotated[Path, typer.Option("--to", help="Folder of the model.", show_default=False)],
-    language: Annotated[str, typer.Option("--language", help="BCP 47, written into the model.")] = "und",
-    normalizer: Annotated[
-        str, typer.Option("--normalizer", help="Normalizer of the recogniser whose words it will get.")
-    ] = "default",
-    steps: Annotated[
-        int | None, typer.Option("--steps", help="Default: twelve passes over the text.", min=1)
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Of weights and batches.", min=0)] = 1,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "cpu",
-    exclude: Exclude = None,
-    drop_leaks: DropLeaks = False,
-    allow_leak: AllowLeak = False,
+    *,
+    language: _Language = "und",
+    normalizer: _Normalizer = "default",
+    steps: _Steps = None,
+    seed: _Seed = 1,
+    device: Device = "cpu",
+    leaks: LeakOptions,
 ) -> None:
     """Train a model of marks and capitals; the same command goes on where it was stopped."""
-    from rich.console import Console
-
-    from firstwords.lm.ngram_text import (
-        Leaks,
-        counted,
-        held_out,
-        leave_out,
-        measured_corpora,
-        read_lines,
-        text_files,
-    )
     from firstwords.text.normalize import normalizer as named
-    from firstwords.training.punctuation import RESUME, check_folder, train_punctuation
-    from firstwords.training.tasks.punctuation import read_taught
+    from firstwords.training.punctuation import check_folder, train_punctuation
 
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    leaks = what_of_leaks(drop=drop_leaks, allow=allow_leak)
+    console = plain_console()
+    leaks.check()
     check_folder(to)  # before all the text is read
-    files = text_files(text)
-    normalize = named(normalizer)
-    held = held_out(measured_corpora(files, exclude or []), normalize)
-    found = Leaks()
-    # versions before --allow-leak kept these lines, and a run goes on with the text it was begun with
-    besides = f"A run in '{to}' that an earlier version began goes on with --allow-leak."
-    with reading_bar(console, "reading", files) as told:
-        lines = leave_out(
-            counted(read_lines(files), told),
-            found,
-            held=held,
-            normalize=normalize,
-            leaks=leaks,
-            besides=besides if (to / RESUME).is_dir() else "",
-        )
-        taught = read_taught(((line.text, line.size) for line in lines), normalize)
-    for line in found.told(leaks):
-        console.print(line)
+    taught = _read(text, to, named(normalizer), leaks, console)
     result = train_punctuation(
         taught,
         to,
@@ -105,6 +84,42 @@ def train(
     console.print(f"Wrote {to}.\nNext: firstwords transcribe MODEL FILES --post punctuation={quoted(to)}")
 
 
+def _read(
+    text: Sequence[Path], to: Path, normalize: Normalizer, leaks: LeakOptions, console: Console
+) -> TaughtText:
+    """All the text, without lines that must not be learned from; says how many these were."""
+    from firstwords.lm.ngram_text import (
+        Leaks,
+        counted,
+        held_out,
+        leave_out,
+        measured_corpora,
+        read_lines,
+        text_files,
+    )
+    from firstwords.training.punctuation import RESUME
+    from firstwords.training.tasks.punctuation import read_taught
+
+    files = text_files(text)
+    held = held_out(measured_corpora(files, leaks.measured), normalize)
+    found = Leaks()
+    # versions before --allow-leak kept these lines, and a run goes on with the text it was begun with
+    besides = f"A run in '{to}' that an earlier version began goes on with --allow-leak."
+    with reading_bar(console, "reading", files) as told:
+        lines = leave_out(
+            counted(read_lines(files), told),
+            found,
+            held=held,
+            normalize=normalize,
+            leaks=leaks.fate,
+            besides=besides if (to / RESUME).is_dir() else "",
+        )
+        taught = read_taught(((line.text, line.size) for line in lines), normalize)
+    for line in found.told(leaks.fate):
+        console.print(line)
+    return taught
+
+
 @app.command("measure")
 def measure(
     model: Annotated[Path, typer.Argument(help="Folder of a punctuation model.", show_default=False)],
@@ -112,12 +127,10 @@ def measure(
     split: Annotated[str, typer.Option("--split", help="Which part of corpus folders.")] = "dev",
 ) -> None:
     """Precision, recall and F1 of each mark and case on text the model was not made from."""
-    from rich.console import Console
-
     from firstwords.lm.ngram_text import text_files
     from firstwords.training.punctuation import measure_punctuation
 
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = plain_console()
     files = text_files(text)
     with reading_bar(console, "reading", files) as told:
         tally = measure_punctuation(model, _lines(files, split), told=told)

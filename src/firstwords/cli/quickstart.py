@@ -8,10 +8,15 @@ Each stage leaves its result in a folder of its own; a stage whose result is the
 from __future__ import annotations
 
 import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from firstwords.cli.shared_options import Device
+from firstwords.cli.terminal import counting_bar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,6 +26,7 @@ if TYPE_CHECKING:
     from firstwords.report.evaluation import Evaluation
 
 MINUTES = 5.0
+STAGES = 5
 SYNTHETIC = "synthetic voices: says nothing about human speech"
 
 
@@ -35,61 +41,33 @@ def run(
         ),
     ] = None,
     minutes: Annotated[float, typer.Option("--minutes", min=0.1, help="Minutes of training.")] = MINUTES,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    device: Device = "auto",
 ) -> None:
     """Make a recogniser in a few minutes: corpus, check, training, error rate, report, transcript.
 
     Interrupted and started again with the same folder, it goes on where it was.
     """
     from rich.console import Console
-    from rich.rule import Rule
-
-    from firstwords.training.run import train_corpus
 
     console = Console()
-    stages: dict[str, float] = {}
-    began = time.monotonic()
-
-    def stage(name: str) -> None:
-        nonlocal began
-        began = time.monotonic()
-        console.print(Rule(f"{len(stages) + 1} of 5 · {name}", align="left", style="dim"))
-        stages[name] = 0.0
-
-    def done() -> None:
-        stages[list(stages)[-1]] = time.monotonic() - began
-
+    stages = Stages(console)
     to.mkdir(parents=True, exist_ok=True)
-    stage("corpus")
-    if corpus is None:
-        synthesize(to / "corpus", console)
-    else:
-        gather(corpus, to / "corpus", console)
-    done()
-    stage("check")
-    loaded = listen(to / "corpus", console)
-    done()
-    stage("training")
-    result = train_corpus(
-        to / "corpus",
-        to / "model",
-        recipe=built_in_recipe(minutes) if corpus is None else None,
-        minutes=minutes,
-        device=device,
-    )
-    if not result.finished:
-        console.print("Saved. The same command goes on from here.")
-        raise typer.Exit(130)
-    done()
-    stage("error rate on held-out utterances")
-    note = SYNTHETIC if corpus is None else ""
-    evaluation = measure(to, loaded, device, note, console)
-    done()
-    stage("report and one transcript")
+    with stages.next("corpus"):
+        if corpus is None:
+            synthesize(to / "corpus", console)
+        else:
+            gather(corpus, to / "corpus", console)
+    with stages.next("check"):
+        loaded = listen(to / "corpus", console)
+    with stages.next("training"):
+        train(to, None if corpus is not None else built_in_recipe(minutes), minutes, device, console)
+    warning = SYNTHETIC if corpus is None else ""
+    with stages.next("error rate on held-out utterances"):
+        evaluation = measure(to, loaded, device, warning, console)
     commands = next_commands(to, corpus)
-    page = report(to, evaluation, note, stages, commands, corpus)
-    transcribe_one(to, evaluation, device, console)
-    done()
+    with stages.next("report and one transcript"):
+        page = report(to, evaluation, warning, stages.seconds, commands, corpus)
+        transcribe_one(to, evaluation, device, console)
     console.print(f"Report: {page}", soft_wrap=True, markup=False, highlight=False)
     if corpus is not None and minutes < 30:
         console.print(
@@ -100,16 +78,33 @@ def run(
         console.print(f"  {command}", soft_wrap=True, markup=False, highlight=False)
 
 
+class Stages:
+    """Headings of the stages on the console; ``seconds`` holds how long each took, 0 while it runs."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def next(self, name: str) -> Generator[None]:
+        """One stage; one that fails keeps its 0."""
+        from rich.rule import Rule
+
+        began = time.monotonic()
+        heading = f"{len(self.seconds) + 1} of {STAGES} · {name}"
+        self._console.print(Rule(heading, align="left", style="dim"))
+        self.seconds[name] = 0.0
+        yield
+        self.seconds[name] = time.monotonic() - began
+
+
 def synthesize(folder: Path, console: Console) -> None:
     """Make the built-in corpus, showing progress."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from firstwords.quickstart.corpus import build_corpus
     from firstwords.quickstart.makeup import read_makeup
 
     makeup = read_makeup()
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with counting_bar(console) as bar:
         tasks: dict[str, int] = {}
 
         def show(what: str, finished: int, of: int) -> None:
@@ -192,6 +187,16 @@ def built_in_recipe(minutes: float) -> Recipe:
     values = tomllib.loads(source)
     values.setdefault("training", {})["minutes"] = minutes
     return parse_config(values, Recipe, name="recipe", source="quickstart/recipe.toml")
+
+
+def train(to: Path, recipe: Recipe | None, minutes: float, device: str, console: Console) -> None:
+    """Make TO/model of TO/corpus; the command ends (130) where it was stopped before."""
+    from firstwords.training.run import train_corpus
+
+    result = train_corpus(to / "corpus", to / "model", recipe=recipe, minutes=minutes, device=device)
+    if not result.finished:
+        console.print("Saved. The same command goes on from here.")
+        raise typer.Exit(130)
 
 
 def measure(to: Path, corpus: Corpus, device: str, note: str, console: Console) -> Evaluation:

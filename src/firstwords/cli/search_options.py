@@ -76,15 +76,15 @@ Others = Annotated[
 class SearchOptions:
     """What these options were given."""
 
-    lm: Path | None = None
-    weight: float | None = None
-    bonus: float | None = None
-    source: Path | None = None
-    source_weight: float | None = None
-    internal: float | None = None
-    phrases: Path | None = None
-    beam: int | None = None
-    others: tuple[Path, ...] = ()
+    lm: Lm = None
+    weight: LmWeight = None
+    bonus: LmBonus = None
+    source: SourceLm = None
+    source_weight: SourceWeight = None
+    internal: InternalWeight = None
+    phrases: Phrases = None
+    beam: Beam = None
+    others: Others = None
 
     @property
     def given(self) -> bool:

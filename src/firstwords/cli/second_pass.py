@@ -64,12 +64,12 @@ RescoreLength = Annotated[
 class SecondPassOptions:
     """What --rescore, --rescore-url, --prompt and the weights were given."""
 
-    llm: str | None = None
-    url: str | None = None
-    prompt: str | None = None
-    weight: float | None = None
-    bonus: float | None = None
-    length: float | None = None
+    llm: Rescore = None
+    url: RescoreUrl = None
+    prompt: Prompt = None
+    weight: RescoreWeight = None
+    bonus: RescoreBonus = None
+    length: RescoreLength = None
 
     @property
     def given(self) -> bool:

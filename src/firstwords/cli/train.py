@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from firstwords.cli.shared_options import Device
 from firstwords.cli.training_options import (
-    Device,
     Minutes,
     Precision,
     RunFolder,

@@ -21,7 +21,6 @@ RunFolder = Annotated[
     ),
 ]
 Minutes = Annotated[float | None, typer.Option("--minutes", min=0.1, help="Time the run may take.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[
     str | None, typer.Option("--precision", help="auto, fp32 or bf16; default: the recipe's.")
 ]

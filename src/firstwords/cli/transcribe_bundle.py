@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, final
 
+from firstwords.cli.loading_options import LoadingOptions
 from firstwords.cli.post import apply_post_to_bundle
 from firstwords.cli.search_options import SearchOptions
-from firstwords.cli.transcribe_files import Loaded
+from firstwords.cli.transcribe_with import Hears, Loaded, Wanted
 from firstwords.cores import available_cores, wished_threads
 from firstwords.errors import UsageError
 from firstwords.export.bundle import gate_warning
@@ -16,7 +17,7 @@ from firstwords.export.runtime import Runtime
 from firstwords.export.runtime_help import DEFAULT, NO_HELP
 
 if TYPE_CHECKING:
-    from firstwords.cli.transcribe_stream import StreamOptions
+    from firstwords.cli.stream_options import StreamOptions
     from firstwords.inference.listener import Listener
 
 _NEEDS_MODEL = "Give the model folder in place of the bundle."
@@ -32,10 +33,58 @@ _REFUSED = {
 _VARIANTS = {"auto": "fp32", "fp32": "fp32", "int8": "int8"}
 
 
-def refuse_options(given: Mapping[str, object], device: str, search: SearchOptions) -> None:
+@final
+class BundleOpener:
+    """A bundle that is not loaded yet; UsageError for an option that it cannot honour.
+
+    Args:
+        say: gets what a user must be told of it.
+    """
+
+    def __init__(self, wanted: Wanted, say: Callable[[str], None]) -> None:
+        self._wanted, self._say = wanted, say
+        _refuse_options(wanted)
+        self._precision = _variant_wished(wanted.loading)
+
+    def for_recordings(self) -> Loaded:
+        """The runtime of the bundle with everything that shall help it."""
+        return Loaded(self._open()).hearing(self._wanted.channels)
+
+    def for_stream(self) -> Hears:
+        """The same for streams."""
+        return _BundleHears(self._open())
+
+    def _open(self) -> Runtime:
+        folder, reading = self._wanted.folder, self._wanted.reading
+        runtime = _load(folder, self._precision)
+        if (warning := gate_warning(folder)) is not None:
+            self._say(warning)
+        for line in _help(runtime, reading.search):
+            self._say(line)
+        apply_post_to_bundle(runtime, reading.post, self._say)
+        return runtime
+
+
+class _BundleHears:
+    """A streaming bundle for streams; chunk and left context are its own."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self.sample_rate = runtime.sample_rate
+
+    def open(self, options: StreamOptions, rate: int, *, partials: bool) -> Listener:
+        """A stream of samples of this rate."""
+        return self._runtime.listener(sample_rate=rate, partials=partials)
+
+
+def _refuse_options(wanted: Wanted) -> None:
     """UsageError that names an option which a bundle cannot honour, and why."""
+    search, second = wanted.reading.search, wanted.reading.second
     named = {
-        **given,
+        "--rescore": second.llm,
+        "--rescore-url": second.url,
+        "--chunk-ms": wanted.stream.chunk_ms,
+        "--left-ms": wanted.stream.left_ms,
         "--source-lm": search.source,
         "--internal-weight": search.internal,
         "--with": search.others or None,
@@ -43,35 +92,21 @@ def refuse_options(given: Mapping[str, object], device: str, search: SearchOptio
     for name, value in named.items():
         if value is not None:
             raise UsageError(f"{name} cannot be used with a bundle: {_REFUSED[name]}.", mend=_NEEDS_MODEL)
-    if device not in ("auto", "cpu"):
+    if (device := wanted.loading.device) not in ("auto", "cpu"):
         raise UsageError(
             f"--device {device} cannot be used with a bundle: it runs on the processor.", mend=_NEEDS_MODEL
         )
 
 
-def variant_wished(precision: str, int8: bool) -> str:
+def _variant_wished(loading: LoadingOptions) -> str:
     """--precision, where --int8 asks for the eight-bit graphs in another word."""
-    if not int8:
-        return precision
-    if precision not in ("auto", "int8"):
+    if not loading.int8:
+        return loading.precision
+    if loading.precision not in ("auto", "int8"):
         raise UsageError(
-            f"--int8 and --precision {precision}: one or the other.", mend="Leave one of them out."
+            f"--int8 and --precision {loading.precision}: one or the other.", mend="Leave one of them out."
         )
     return "int8"
-
-
-def open_bundle(
-    folder: Path, precision: str, search: SearchOptions, say: Callable[[str], None], post: str | None = None
-) -> Loaded:
-    """A bundle, ready to transcribe as wished."""
-    runtime = _load(folder, precision)
-    if (warning := gate_warning(folder)) is not None:
-        say(warning)
-    lines = _help(runtime, search)
-    for line in lines:
-        say(line)
-    apply_post_to_bundle(runtime, post, say)
-    return Loaded(runtime)
 
 
 def _load(folder: Path, precision: str) -> Runtime:
@@ -112,23 +147,3 @@ def _help(runtime: Runtime, search: SearchOptions) -> list[str]:
             "without other help."
         )
     return lines
-
-
-class BundleHears:
-    """A streaming bundle for streams; chunk and left context are its own."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        self._runtime = runtime
-        self.sample_rate = runtime.sample_rate
-
-    def open(self, options: StreamOptions, rate: int, *, partials: bool) -> Listener:
-        """A stream of samples of this rate."""
-        return self._runtime.listener(sample_rate=rate, partials=partials)
-
-
-def stream_bundle(loaded: Loaded, options: StreamOptions, say: Callable[[str], None]) -> None:
-    """Write what is heard to standard output until the sound ends."""
-    from firstwords.cli.transcribe_stream import transcribe_stream
-
-    assert isinstance(loaded.transcriber, Runtime)
-    transcribe_stream(BundleHears(loaded.transcriber), options, say)

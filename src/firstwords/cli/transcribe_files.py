@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
-from firstwords.audio.waveform import ChannelPolicy, probe
+from firstwords.audio.waveform import probe
 from firstwords.data.manifest import Utterance
-from firstwords.errors import AudioError, FirstwordsError, UsageError, WriteError
+from firstwords.errors import AudioError, UsageError, WriteError
 from firstwords.files import staged, write_atomically
 from firstwords.folders import kind_of_folder
 from firstwords.inference.formats import WRITERS
-from firstwords.inference.journal import Journal, journal_path, recording_fingerprint
+from firstwords.inference.journal import journal_path, recording_fingerprint
 from firstwords.inference.made import Made, changed, made_in, note_made
 from firstwords.inference.transcript import Transcript
 
@@ -26,36 +25,6 @@ SUFFIXES = frozenset(
 )
 FORMATS = (*WRITERS, "eaf")
 _PRINTABLE = ("txt", "json", "ctm")  # several recordings in one stream stay apart only in these
-
-
-class Transcriber(Protocol):
-    """What makes the transcripts: a model (``Recognizer``) or a bundle (``Runtime``)."""
-
-    channels: ChannelPolicy
-
-    @property
-    def identity(self) -> dict[str, str]:
-        """What the text depends on beside the audio."""
-        ...
-
-    def attempt_many(
-        self,
-        utterances: Iterable[Utterance],
-        *,
-        window: float = 30.0,
-        progress: Callable[[float], None] | None = None,
-        journals: Callable[[Utterance], Journal | None] | None = None,
-    ) -> Iterator[Transcript | FirstwordsError]:
-        """For each its transcript or the error that kept it from one."""
-        ...
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A transcriber, and what says at the end what must be said."""
-
-    transcriber: Transcriber
-    told: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)

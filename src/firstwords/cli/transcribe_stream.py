@@ -8,83 +8,33 @@ import signal
 import sys
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Protocol, Self, TextIO, cast
+from typing import Self, TextIO, cast
 
 from rich.cells import cell_len, set_cell_size
 
 from firstwords.audio.live import Microphone, Pipe, read_pcm
-from firstwords.errors import UsageError
+from firstwords.cli.stream_options import StreamOptions
+from firstwords.cli.transcribe_with import Hears
 from firstwords.inference.events import Event, Final, Partial
 from firstwords.inference.intake import Block
 from firstwords.inference.listener import Listener
 
-if TYPE_CHECKING:
-    from firstwords.inference.recognizer import Recognizer
-
-FORMATS = ("txt", "jsonl")
 _CLEAR = "\r\x1b[K"  # to the start of the line, and nothing behind it
 
 
-@dataclass(frozen=True, kw_only=True)
-class StreamOptions:
-    """What the command line says; None: not said."""
+def transcribe_stream(
+    hears: Hears, options: StreamOptions, say: Callable[[str], None], *, format_: str, device: str | None
+) -> None:
+    """Write what is heard to standard output until the sound ends or Ctrl-C; ``say`` is for all else.
 
-    format: str
-    microphone: bool
-    device: str | None
-    rate: int | None
-    chunk_ms: float
-    left_ms: float | None
-    partials: bool
-    report: bool
-
-
-def check_options(options: StreamOptions) -> None:
-    """UsageError where something is asked for that a stream cannot give; before the model is loaded."""
-    if options.format not in FORMATS:
-        raise UsageError(
-            f"--format {options.format}: a stream is written as {' or '.join(FORMATS)}.",
-            mend="Other formats need a whole recording: leave --stream out.",
-        )
-    if not options.microphone and sys.stdin.isatty():
-        raise UsageError(
-            "--stream reads raw samples from standard input, which is the keyboard here.",
-            mend="Use --microphone, or: ffmpeg -i FILE -f s16le -ac 1 -ar RATE - | firstwords transcribe ...",
-        )
-
-
-class Hears(Protocol):
-    """What a stream is transcribed with: a causal model, or a streaming bundle."""
-
-    sample_rate: int
-
-    def open(self, options: StreamOptions, rate: int, *, partials: bool) -> Listener:
-        """A stream of samples of this rate."""
-        ...
-
-
-class ModelHears:
-    """A recogniser for streams."""
-
-    def __init__(self, recognizer: Recognizer) -> None:
-        self._recognizer = recognizer
-        self.sample_rate = recognizer.sample_rate
-
-    def open(self, options: StreamOptions, rate: int, *, partials: bool) -> Listener:
-        """With the chunks that are asked for."""
-        return self._recognizer.listener(
-            sample_rate=rate, chunk_ms=options.chunk_ms, left_ms=options.left_ms, partials=partials
-        )
-
-
-def transcribe_stream(hears: Hears, options: StreamOptions, say: Callable[[str], None]) -> None:
-    """Write what is heard to standard output until the sound ends or Ctrl-C; ``say`` is for all else."""
-    screen = Screen(sys.stdout, options.format, partials=options.partials)
+    Args:
+        device: the microphone, where one is asked for; None: the usual one.
+    """
+    screen = Screen(sys.stdout, format_, partials=options.partials)
     try:
         if options.microphone:
-            with Microphone(options.device, options.rate or hears.sample_rate, say) as microphone:
+            with Microphone(device, options.rate or hears.sample_rate, say) as microphone:
                 say(f"Listening to {microphone.name} at {microphone.sample_rate} Hz. Ctrl-C ends.")
                 listener = hears.open(options, microphone.sample_rate, partials=screen.wants_partials)
                 listen(listener, microphone, screen.show)

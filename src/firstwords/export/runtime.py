@@ -16,9 +16,8 @@ them (check_bundle.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, partial
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, final
@@ -26,27 +25,29 @@ from typing import TYPE_CHECKING, Self, final
 import numpy as np
 import numpy.typing as npt
 
-from firstwords import __version__
 from firstwords.audio.source import Samples
 from firstwords.audio.waveform import AudioReader, ChannelPolicy, probe
 from firstwords.data.manifest import Utterance
-from firstwords.errors import FirstwordsError, SearchError, UsageError
+from firstwords.errors import SearchError, UsageError
 from firstwords.export.bundle import BUNDLE
 from firstwords.export.check_bundle import Bundle, check_bundle
 from firstwords.export.onnx_file import INT32
-from firstwords.export.runtime_audio import Loaded, attempt_each, load_short, one_channel
 from firstwords.export.runtime_formatting import own_stages
 from firstwords.export.runtime_graphs import Frames, Graphs
 from firstwords.export.runtime_help import NO_HELP, Help
 from firstwords.export.runtime_search import TransducerSteps, read_ctc, read_transducer, spoken_tokens
 from firstwords.export.runtime_words import Judge
-from firstwords.inference.journal import Journal, recording_fingerprint
-from firstwords.inference.longform import (
-    batches_by_length,
-    is_silent,
-    transcribe_blocks,
-    utterance_groups,
-    window_config,
+from firstwords.inference.intake import one_channel
+from firstwords.inference.journal import Journal, journal_header
+from firstwords.inference.longform import batches_by_length, is_silent, transcribe_blocks, window_config
+from firstwords.inference.recordings import (
+    Attempt,
+    Decoder,
+    Journals,
+    Progress,
+    attempt_recordings,
+    in_blocks,
+    or_raise,
 )
 from firstwords.inference.transcript import Token, Transcript, build_transcript, format_transcript
 from firstwords.search.hypothesis import Hypothesis
@@ -58,7 +59,6 @@ if TYPE_CHECKING:  # who transcribes recordings needs none of it
     from firstwords.inference.endpointing import EndpointConfig
     from firstwords.inference.listener import Listener
 
-_BLOCK_SECONDS = 10.0  # read at a time
 _TOGETHER_SECONDS = 120.0  # of windows whose batches run beside each other
 _BATCH_SECONDS = 20.0  # padded; longer batches leave the caches, and pad more
 _GROUP_SECONDS = 600.0  # read ahead to find recordings of equal length
@@ -124,7 +124,7 @@ class Runtime:
         start: float = 0.0,
         duration: float | None = None,
         window: float = 30.0,
-        progress: Callable[[float], None] | None = None,
+        progress: Progress | None = None,
         journal: Journal | None = None,
     ) -> Transcript:
         """Recording, or samples (S,) in [-1, 1] and their rate -> Transcript; empty text without speech.
@@ -146,42 +146,39 @@ class Runtime:
             duration=duration,
         )
         if journal is not None:
-            journal.open(self._identity(Path(audio), start, duration, window), self.sample_rate)
-        blocks = reader.blocks(round(_BLOCK_SECONDS * self.sample_rate))
-        tokens, length = self._long(blocks, window, progress, journal)
+            header = journal_header(
+                self.identity, Path(audio), start, duration, f"{window} {_TOGETHER_SECONDS}"
+            )
+            journal.open(header, self.sample_rate)
+        tokens, length = self._long(in_blocks(reader), window, progress, journal)
         return self._transcript(tokens, length, str(audio), reader.repairs)
 
     def transcribe_many(self, recordings: Iterable[Path | str]) -> Iterator[Transcript]:
         """Recordings -> their transcripts, in the same order; the first that cannot be read raises."""
         paths = (Path(recording) for recording in recordings)
         utterances = (Utterance(id=str(p), audio=p, duration=probe(p).duration) for p in paths)
-        for result in self.attempt_many(utterances):
-            if isinstance(result, FirstwordsError):
-                raise result
-            yield result
+        return or_raise(self.attempt_many(utterances))
 
     def attempt_many(
         self,
         utterances: Iterable[Utterance],
         *,
         window: float = 30.0,
-        progress: Callable[[float], None] | None = None,
-        journals: Callable[[Utterance], Journal | None] | None = None,
-    ) -> Iterator[Transcript | FirstwordsError]:
+        progress: Progress | None = None,
+        journals: Journals | None = None,
+    ) -> Iterator[Attempt]:
         """Utterances -> for each its transcript or the error that kept it from one, in the same order."""
-        with ThreadPoolExecutor(_READERS) as readers:
-            for group in utterance_groups(utterances, _GROUP_SECONDS):
-                short = {i: one for i, one in enumerate(group) if one.duration <= window}
-                load = partial(load_short, sample_rate=self.sample_rate, channels=self.channels)
-                found = readers.map(load, short.values())
-                loaded = dict(zip(short, found, strict=True))
-                done = self._short(group, loaded)
-                for i, utterance in enumerate(group):
-                    if i in done:
-                        yield done.pop(i)
-                        continue
-                    journal = journals(utterance) if journals is not None else None
-                    yield self._attempt(utterance, window, progress, journal)
+        decoder = Decoder(
+            sample_rate=self.sample_rate,
+            channels=self.channels,
+            whole=window_config(window).seconds,
+            decode=self._decode,
+            transcript=self._transcript,
+            long=self.transcribe,
+            group_seconds=_GROUP_SECONDS,
+            readers=_READERS,
+        )
+        return attempt_recordings(utterances, decoder, window=window, progress=progress, journals=journals)
 
     def log_probs(self, samples: npt.NDArray[np.floating], sample_rate: int | None = None) -> Frames:
         """Samples (S,) of a CTC bundle -> (T, V) natural-log probabilities, decoded as a whole."""
@@ -267,22 +264,13 @@ class Runtime:
             "formatting": "" if self.formatter is None else self.formatter.identity,
         }
 
-    def _identity(self, audio: Path, start: float, duration: float | None, window: float) -> dict[str, str]:
-        """What a journal belongs to; formatting comes after what it holds."""
-        return {name: mark for name, mark in self.identity.items() if name != "formatting"} | {
-            "version of firstwords": __version__,
-            "state of the recording": recording_fingerprint(audio),
-            "stretch of it": f"{start} {duration}",
-            "window": f"{window} {_TOGETHER_SECONDS}",
-        }
-
     # -- one step below
 
     def _long(
         self,
         blocks: Iterable[Samples],
         window: float,
-        progress: Callable[[float], None] | None,
+        progress: Progress | None,
         journal: Journal | None = None,
     ) -> tuple[list[Token], float]:
         return transcribe_blocks(
@@ -358,43 +346,3 @@ class Runtime:
             tokens, self.tokenizer, language=language, duration=duration, audio=audio, repairs=repairs
         )
         return read if self.formatter is None else format_transcript(read, self.formatter)
-
-    def _short(
-        self, group: Sequence[Utterance], loaded: dict[int, Loaded]
-    ) -> dict[int, Transcript | FirstwordsError]:
-        """Recordings that fit a window, decoded in batches of similar length."""
-        done: dict[int, Transcript | FirstwordsError] = {}
-        audio: dict[int, tuple[Samples, tuple[str, ...]]] = {}
-        for i, found in loaded.items():
-            if isinstance(found, FirstwordsError):
-                done[i] = found
-            else:
-                audio[i] = found
-        found = attempt_each(self._decode, [samples for samples, _ in audio.values()])
-        for (i, (samples, repairs)), heard in zip(audio.items(), found, strict=True):
-            length = len(samples) / self.sample_rate
-            done[i] = (
-                heard
-                if isinstance(heard, FirstwordsError)
-                else self._transcript(heard, length, str(group[i].audio), repairs)
-            )
-        return done
-
-    def _attempt(
-        self,
-        utterance: Utterance,
-        window: float,
-        progress: Callable[[float], None] | None,
-        journal: Journal | None,
-    ) -> Transcript | FirstwordsError:
-        try:
-            return self.transcribe(
-                utterance.audio,
-                start=utterance.start,
-                duration=utterance.duration or None,
-                window=window,
-                progress=progress,
-                journal=journal,
-            )
-        except FirstwordsError as error:
-            return error

@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Protocol
 
-from firstwords import __version__
 from firstwords.audio.waveform import ChannelPolicy, channel_policy
 from firstwords.device import Compute
 from firstwords.formatting.stage import Formatter
 from firstwords.inference.committee import Committee
 from firstwords.inference.early_exit import EarlyExit
-from firstwords.inference.journal import recording_fingerprint
+from firstwords.inference.journal import journal_header
 from firstwords.inference.second_pass import SecondPass
 from firstwords.model.checkpoint import bare_digest
 from firstwords.model.recipe import Recipe
@@ -63,16 +62,8 @@ def identity_of(recognizer: Reads, weights: str, formatter: Formatter | None) ->
 def journal_identity(
     recognizer: Reads, audio: Path, start: float, duration: float | None, window: str
 ) -> dict[str, str]:
-    """What a journal belongs to; formatting comes after what it holds.
-
-    Args:
-        window: how the recording is cut and batched.
-    """
+    """What a journal belongs to; ``window``: how the recording is cut and batched."""
     compute = recognizer.compute
-    return {name: mark for name, mark in recognizer.identity.items() if name != "formatting"} | {
-        "version of firstwords": __version__,
-        "state of the recording": recording_fingerprint(audio),
-        "stretch of it": f"{start} {duration}",
-        "window": window,
-        "device": f"{compute.device.type} {compute.dtype}",
+    return journal_header(recognizer.identity, audio, start, duration, window) | {
+        "device": f"{compute.device.type} {compute.dtype}"
     }

@@ -1,11 +1,11 @@
-"""Samples of any rate, kind and block size in, pieces of the model's rate out."""
+"""Samples of any rate in, as a whole or in blocks of any kind and size; checked, of the model's rate out."""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
-from firstwords.audio.resampling import Resampler
+from firstwords.audio.resampling import Resampler, resample
 from firstwords.audio.source import MAX_RATE, MIN_RATE, Samples
 from firstwords.errors import AudioError, UsageError
 
@@ -38,6 +38,32 @@ def as_float(samples: Block) -> Samples:
     return own
 
 
+def one_channel(samples: npt.NDArray[np.floating], sample_rate: int | None, wanted: int) -> Samples:
+    """Samples (S,) in [-1, 1] and their rate (None: the wanted one) -> checked, of the wanted rate."""
+    if samples.ndim != 1:
+        raise UsageError(
+            f"Samples must be one channel, got an array of shape {samples.shape}.",
+            mend="Pick a channel, or average them: samples.mean(axis=1).",
+        )
+    if not np.issubdtype(samples.dtype, np.floating):
+        raise UsageError(
+            f"Samples must be floats in [-1, 1], got {samples.dtype}.",
+            mend="Convert them: samples.astype(numpy.float32) / 32768 for 16-bit integers.",
+        )
+    if not np.isfinite(samples).all():
+        raise UsageError("Samples hold NaN or infinite values.", mend="Mend them first.")
+    _check_rate(sample_rate or wanted)
+    return resample(samples.astype(np.float32, copy=False), sample_rate or wanted, wanted)
+
+
+def _check_rate(rate: int) -> None:
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise UsageError(
+            f"A sample rate of {rate} Hz is not believable.",
+            mend=f"Give it in hertz, {MIN_RATE} to {MAX_RATE}: 16000, for example.",
+        )
+
+
 class Intake:
     """Samples of any rate in blocks of any size in, pieces of the model's rate out, gap-free.
 
@@ -46,11 +72,7 @@ class Intake:
     """
 
     def __init__(self, from_rate: int, to_rate: int) -> None:
-        if not MIN_RATE <= from_rate <= MAX_RATE:
-            raise UsageError(
-                f"A sample rate of {from_rate} Hz is not believable.",
-                mend=f"Give it in hertz, {MIN_RATE} to {MAX_RATE}: 16000, for example.",
-            )
+        _check_rate(from_rate)
         self._resampler = None if from_rate == to_rate else Resampler(from_rate, to_rate)
         self._size = max(1, round(_PIECE_SECONDS * from_rate))
         self._given, self._ready = _Queue(), _Queue()

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from firstwords import __version__
 from firstwords.files import unwritable
 from firstwords.inference.transcript import Token
 
@@ -115,6 +116,23 @@ def recording_fingerprint(path: Path) -> str:
         file.seek(max(0, facts.st_size - _ENDS))
         ends = hashlib.sha256(head + file.read(_ENDS)).hexdigest()
     return f"{facts.st_size} {facts.st_mtime_ns} {ends}"
+
+
+def journal_header(
+    identity: Mapping[str, str], audio: Path, start: float, duration: float | None, window: str
+) -> dict[str, str]:
+    """What a journal belongs to: all but formatting, which comes after what it holds.
+
+    Args:
+        identity: what the text depends on beside the audio.
+        window: how the recording is cut and batched.
+    """
+    return {name: mark for name, mark in identity.items() if name != "formatting"} | {
+        "version of firstwords": __version__,
+        "state of the recording": recording_fingerprint(audio),
+        "stretch of it": f"{start} {duration}",
+        "window": window,
+    }
 
 
 def hours_and_minutes(seconds: float) -> str:

@@ -10,8 +10,7 @@ float32: an utterance gives the same text alone and in any batch. Larger ones do
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Unpack, final
@@ -21,11 +20,10 @@ import numpy.typing as npt
 import torch
 
 from firstwords.audio.source import Samples
-from firstwords.audio.waveform import AudioReader, ChannelPolicy, channel_policy, resample
+from firstwords.audio.waveform import AudioReader, ChannelPolicy, channel_policy
 from firstwords.audio.windows import WindowConfig
 from firstwords.data.manifest import Utterance
 from firstwords.device import Compute, Precision
-from firstwords.errors import FirstwordsError, RemoteError, UsageError
 from firstwords.formatting.build import recipe_formatter
 from firstwords.formatting.stage import Formatter
 from firstwords.inference.committee import Committee, proposing
@@ -33,18 +31,22 @@ from firstwords.inference.early_exit import EarlyExit
 from firstwords.inference.events import Event
 from firstwords.inference.frames import aligned_tokens, encoded_frames, frame_log_probs
 from firstwords.inference.identity import identity_of, journal_identity
-from firstwords.inference.intake import Block
+from firstwords.inference.intake import Block, one_channel
 from firstwords.inference.journal import Journal
 from firstwords.inference.language import check_language
 from firstwords.inference.listener import Listener
 from firstwords.inference.loading import load_to_read
-from firstwords.inference.longform import (
-    read_by_length,
-    transcribe_blocks,
-    utterance_groups,
-    window_config,
-)
+from firstwords.inference.longform import read_by_length, transcribe_blocks, window_config
 from firstwords.inference.reading import Reader
+from firstwords.inference.recordings import (
+    Attempt,
+    Decoder,
+    Journals,
+    Progress,
+    attempt_recordings,
+    in_blocks,
+    or_raise,
+)
 from firstwords.inference.second_pass import SecondPass
 from firstwords.inference.streaming import ListenOptions, open_listener
 from firstwords.inference.transcript import Token, Transcript, build_transcript, format_transcript, tokens_of
@@ -57,7 +59,6 @@ from firstwords.search.search import needed_heads
 from firstwords.tensors import Padded
 from firstwords.text.normalize import normalizer
 
-_BLOCK_SECONDS = 10.0  # read at a time
 # Padded seconds per batch, and read ahead to find utterances of equal length.
 _BATCH_SECONDS = {"cpu": 60.0, "cuda": 1500.0}
 _GROUP_SECONDS = {"cpu": 600.0, "cuda": 9000.0}
@@ -151,7 +152,7 @@ class Recognizer:
         start: float = 0.0,
         duration: float | None = None,
         window: float = 30.0,
-        progress: Callable[[float], None] | None = None,
+        progress: Progress | None = None,
         journal: Journal | None = None,
     ) -> Transcript:
         """Recording (or a stretch of it, in seconds) -> Transcript; audio without speech gives empty text.
@@ -172,38 +173,29 @@ class Recognizer:
                 journal_identity(self, Path(audio), start, duration, f"{window} {self._together}"),
                 self.sample_rate,
             )
-        blocks = reader.blocks(round(_BLOCK_SECONDS * self.sample_rate))
-        tokens, length = self._long(blocks, window, progress, journal)
+        tokens, length = self._long(in_blocks(reader), window, progress, journal)
         return self._transcript(tokens, length, str(audio), reader.repairs)
 
     def transcribe_samples(
         self, samples: npt.NDArray[np.floating], sample_rate: int, *, window: float = 30.0
     ) -> Transcript:
         """Samples (S,) in [-1, 1] -> Transcript."""
-        if samples.ndim != 1:
-            raise UsageError(
-                f"Samples must be one channel, got an array of shape {samples.shape}.",
-                mend="Pick a channel, or average them: samples.mean(axis=1).",
-            )
-        own = resample(samples.astype(np.float32), sample_rate, self.sample_rate)
+        own = one_channel(samples, sample_rate, self.sample_rate)
         tokens, length = self._long([own], window, None)
         return self._transcript(tokens, length, "", ())
 
     def transcribe_many(self, utterances: Iterable[Utterance]) -> Iterator[Transcript]:
         """Utterances -> their transcripts, in the same order; the first that cannot be read raises."""
-        for result in self.attempt_many(utterances):
-            if isinstance(result, FirstwordsError):
-                raise result
-            yield result
+        return or_raise(self.attempt_many(utterances))
 
     def attempt_many(
         self,
         utterances: Iterable[Utterance],
         *,
         window: float = 30.0,
-        progress: Callable[[float], None] | None = None,
-        journals: Callable[[Utterance], Journal | None] | None = None,
-    ) -> Iterator[Transcript | FirstwordsError]:
+        progress: Progress | None = None,
+        journals: Journals | None = None,
+    ) -> Iterator[Attempt]:
         """Utterances -> for each its transcript or the error that kept it from one, in the same order.
 
         Args:
@@ -211,18 +203,24 @@ class Recognizer:
             progress: called with the seconds that are done of the next utterance, if it is a long one.
             journals: the journal of an utterance, if it shall have one; asked for those longer than a window.
         """
-        device = self.compute.device.type
-        group_seconds = _GROUP_SECONDS.get(device, 600.0)
-        with ThreadPoolExecutor(_READERS) as readers:
-            for group in utterance_groups(utterances, group_seconds):
-                yield from self._group(group, readers, window, progress, journals)
+        decoder = Decoder(
+            sample_rate=self.sample_rate,
+            channels=self.channels,
+            whole=self._windows(window).seconds,
+            decode=self._decode,
+            transcript=self._transcript,
+            long=self.transcribe,
+            group_seconds=_GROUP_SECONDS.get(self.compute.device.type, 600.0),
+            readers=_READERS,
+        )
+        return attempt_recordings(utterances, decoder, window=window, progress=progress, journals=journals)
 
     def log_probs(
         self, audio: Path | str, *, start: float = 0.0, duration: float | None = None, window: float = 30.0
     ) -> npt.NDArray[np.float32]:
         """Recording -> (T, V) natural-log CTC probabilities, ``frame_seconds`` apart."""
         reader = self._open(Path(audio), start, duration)
-        return self._frames(reader.blocks(round(_BLOCK_SECONDS * self.sample_rate)), window)
+        return self._frames(in_blocks(reader), window)
 
     def readings(
         self, audio: Path | str, *, start: float = 0.0, duration: float | None = None
@@ -263,7 +261,7 @@ class Recognizer:
         The text is normalized as the model's training texts were.
         """
         reader = self._open(Path(audio), start, duration)
-        log_probs = self._frames(reader.blocks(round(_BLOCK_SECONDS * self.sample_rate)), 30.0)
+        log_probs = self._frames(in_blocks(reader), 30.0)
         ids = self.tokenizer.encode(normalizer(self.recipe.text.normalizer)(text))
         tokens = aligned_tokens(log_probs, ids, self.frame_seconds, name=f"'{audio}'")
         return self._as_read(tokens, len(log_probs) * self.frame_seconds, str(audio), reader.repairs)
@@ -287,7 +285,7 @@ class Recognizer:
         self,
         blocks: Iterable[Samples],
         window: float,
-        progress: Callable[[float], None] | None,
+        progress: Progress | None,
         journal: Journal | None = None,
     ) -> tuple[list[Token], float]:
         return transcribe_blocks(
@@ -315,54 +313,6 @@ class Recognizer:
         return build_transcript(
             tokens, self.tokenizer, language=language, duration=duration, audio=audio, repairs=repairs
         )
-
-    def _group(
-        self,
-        group: Sequence[Utterance],
-        readers: ThreadPoolExecutor,
-        window: float,
-        progress: Callable[[float], None] | None,
-        journals: Callable[[Utterance], Journal | None] | None,
-    ) -> Iterator[Transcript | FirstwordsError]:
-        """Read a group, decode it in batches of similar length, give it back in order."""
-        whole = self._windows(window).seconds
-        short = [i for i, utterance in enumerate(group) if utterance.duration <= whole]
-        results: dict[int, Transcript | FirstwordsError] = {}
-        audio: dict[int, tuple[Samples, tuple[str, ...]]] = {}
-        for i, found in zip(short, readers.map(self._load, [group[i] for i in short]), strict=True):
-            if isinstance(found, FirstwordsError):
-                results[i] = found
-            else:
-                audio[i] = found
-        stretches = [samples for samples, _ in audio.values()]
-        for i, tokens in zip(audio, self._decode(stretches), strict=True):
-            samples, repairs = audio[i]
-            duration = len(samples) / self.sample_rate
-            results[i] = self._transcript(tokens, duration, str(group[i].audio), repairs)
-        for i, utterance in enumerate(group):
-            if i in results:
-                yield results.pop(i)
-                continue
-            try:
-                yield self.transcribe(
-                    utterance.audio,
-                    start=utterance.start,
-                    duration=utterance.duration,
-                    window=window,
-                    progress=progress,
-                    journal=journals(utterance) if journals is not None else None,
-                )
-            except RemoteError:  # of no recording: the next one would not fare better
-                raise
-            except FirstwordsError as error:
-                yield error
-
-    def _load(self, utterance: Utterance) -> tuple[Samples, tuple[str, ...]] | FirstwordsError:
-        try:
-            reader = self._open(utterance.audio, utterance.start, utterance.duration)
-            return reader.whole(), reader.repairs
-        except FirstwordsError as error:
-            return error
 
     def _decode(self, stretches: Sequence[Samples], *, in_order: bool = False) -> list[list[Token]]:
         """Stretches of samples -> the tokens of each; ``in_order``: each goes on from the one before."""

@@ -6,8 +6,10 @@ import errno
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from typer.main import get_command
 
 from firstwords import __version__
 from firstwords.cli import main as entry
+from firstwords.cli.missing import OF_TRAINING
 from firstwords.errors import AudioError
 
 FLAGS = Path(__file__).with_name("options.json")
@@ -127,6 +130,8 @@ def test_no_arguments_show_help() -> None:
         (OSError(errno.ENOSPC, "No space left on device"), 1, "Free some space"),
         (FileNotFoundError(errno.ENOENT, "No such file", "x"), 3, "fault of firstwords"),
         (ZeroDivisionError("division by zero"), 3, "fault of firstwords"),
+        (ModuleNotFoundError("No module named 'torch'", name="torch"), 1, 'install "firstwords[train]"'),
+        (ModuleNotFoundError("No module named 'x'", name="firstwords.x"), 3, "fault of firstwords"),
     ],
 )
 def test_faults_become_words_and_codes(
@@ -147,6 +152,31 @@ def test_faults_become_words_and_codes(
     said = capsys.readouterr().err
     assert words in said
     assert "Traceback" not in said
+
+
+def test_what_is_missing_for_training_is_known_by_name() -> None:
+    project = tomllib.loads((FLAGS.parents[3] / "pyproject.toml").read_text(encoding="utf-8"))
+    wanted = project["project"]["optional-dependencies"]["train"]
+    assert {re.split(r"[<>=]", one)[0] for one in wanted} == OF_TRAINING
+
+
+def test_without_the_training_parts_a_command_says_what_to_install(tmp_path: Path) -> None:
+    """Of ``pip install firstwords`` alone; it was called a fault of ours."""
+    script = f"""
+import sys
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {set(OF_TRAINING)!r}:
+            raise ModuleNotFoundError("No module named " + repr(name), name=name)
+sys.meta_path.insert(0, Blocked())
+from firstwords.cli.main import main
+main()
+"""
+    for words in (("train", tmp_path, "--to", tmp_path / "m"), ("check", tmp_path), ("info", tmp_path)):
+        line = [sys.executable, "-c", script, *map(str, words)]
+        said = subprocess.run(line, capture_output=True, text=True, check=False)
+        assert said.returncode == 1, (words, said.stderr[-500:])
+        assert 'pip install "firstwords[train]"' in said.stderr, words
 
 
 def test_options_are_typed_with_help() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from firstwords.errors import AudioError, CheckpointError, SearchError, UsageErr
 from firstwords.inference.recognizer import Recognizer
 from firstwords.inference.transcript import Transcript
 from firstwords.search.fusion import Scorers
+from firstwords.search.hypothesis import Hypothesis
 from nonsense_model import make_nonsense_model
 from tone_corpus import RATE, random_text, sing
 from toy_scorers import TrigramScorer
@@ -78,6 +80,16 @@ def test_files_and_samples_agree(recognizer: Recognizer, clips: list[Utterance])
         recognizer.transcribe_samples(np.zeros((5, 2), np.float32), RATE)
 
 
+def test_samples_that_are_no_sound_are_refused(recognizer: Recognizer) -> None:
+    """Whole numbers were read as if they were 32768 times too loud, NaN as whatever came of it."""
+    with pytest.raises(UsageError, match="int16"):
+        recognizer.transcribe_samples(np.zeros(100, np.int16), RATE)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="NaN"):
+        recognizer.transcribe_samples(np.full(100, np.nan, np.float32), RATE)
+    with pytest.raises(UsageError, match="16 Hz"):
+        recognizer.transcribe_samples(np.zeros(100, np.float32), 16)
+
+
 @pytest.mark.parametrize("samples", [1, 100, 399, 1600, 4000])
 def test_the_shortest_recordings(recognizer: Recognizer, samples: int) -> None:
     sound = 0.1 * np.random.default_rng(0).standard_normal(samples)
@@ -111,6 +123,22 @@ def test_errors_stand_in_their_places(recognizer: Recognizer, clips: list[Uttera
     long = Utterance(id="bad", audio=bad, duration=100.0)
     assert isinstance(next(recognizer.attempt_many([long])), AudioError)
     assert list(recognizer.attempt_many([])) == []
+
+
+def test_one_that_cannot_be_decoded_leaves_the_others(
+    recognizer: Recognizer, clips: list[Utterance], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It ended the command and lost what else was in its group."""
+    read, long = Recognizer._read, max(utterance.duration for utterance in clips[:3])
+
+    def broken(self: Recognizer, stretches: Sequence[np.ndarray]) -> list[list[Hypothesis]]:
+        if any(len(samples) == round(long * RATE) for samples in stretches):
+            raise SearchError("It has no numbers.", mend="None.")
+        return read(self, stretches)
+
+    monkeypatch.setattr(Recognizer, "_read", broken)
+    found = list(recognizer.attempt_many(clips[:3]))
+    assert [type(one) for one in found] == [Transcript, SearchError, Transcript]
 
 
 @pytest.mark.parametrize("frames", [70, 20])
