@@ -145,6 +145,9 @@ def test_what_somebody_put_aside_stays_aside(tree: Tree, tmp_path: Path) -> None
     for _ in range(2):
         report = import_corpus(root, corpus)
         assert report.corpus.quarantine == {"s1-0": "I heard another man"}
+        if "s9-9" in lines:  # it is said once, and kept in quarantine.previous.jsonl
+            assert any("no longer there, such as 's9-9'" in note for note in report.notes)
+            del lines["s9-9"]
     found = decide(corpus, {"s0-0": "clipped"})
     assert found.quarantine == {"s0-0": "clipped", "s1-0": "I heard another man"}
     assert found.newly_allowed == ()  # nobody has deleted the line of the check
@@ -169,6 +172,53 @@ def test_importing_again_moves_nobody_out_of_the_test(tree: Tree, tmp_path: Path
         assert {u.id: u.split for u in import_corpus(root, corpus, plan).corpus.utterances} == {
             u.id: u.split for u in anew
         }
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_corrected_times_stay_in_the_split_of_what_they_were(tree: Tree, tmp_path: Path, copy: bool) -> None:
+    def labels(late: float) -> dict[str, str | float]:  # stretches of 2 s, every other one begins ``late``
+        return {
+            f"talk{n}.txt": "".join(
+                f"{2 * i + late * (i % 2)}\t{2 * i + 1.9}\tneno {n} {i}\n" for i in range(20)
+            )
+            for n in range(talks)
+        } | {f"talk{n}.wav": 40.0 for n in range(talks)}
+
+    for talks, rule in ((1, "time"), (10, "recording")):
+        corpus, plan = tmp_path / f"corpus-{talks}", Plan(copy=copy)
+        root = tree(labels(0.0))
+        report = import_corpus(root, corpus, plan)
+        assert report.rule == rule
+        before = {u.text: u for u in report.corpus.utterances}
+        assert {u.split for u in before.values()} == {"train", "dev", "test"}
+        tree(labels(0.1))
+        after = import_corpus(root, corpus, plan).corpus.utterances
+        assert sum(u.id != before[u.text].id for u in after) == len(after) // 2
+        assert {u.text: u.split for u in after} == {text: u.split for text, u in before.items()}
+
+
+def test_a_source_that_moved_keeps_its_split(tree: Tree, tmp_path: Path) -> None:
+    root, corpus = (
+        tree({f"{n}.wav": 0.5 for n in range(30)} | {f"{n}.txt": f"neno {n}" for n in range(30)}),
+        (tmp_path / "corpus"),
+    )
+    first = {u.id: u.split for u in import_corpus(root, corpus).corpus.utterances}
+    moved = root.rename(tmp_path / "field 2026")
+    (moved / "new.wav").write_bytes((moved / "0.wav").read_bytes())
+    (moved / "new.txt").write_text("mpya")
+    report = import_corpus(moved, corpus)
+    second = {u.id: u.split for u in report.corpus.utterances}
+    assert {name: second[name] for name in first} == first
+    assert second["new"] == "train"
+    assert any("has moved: 30 of 30" in note for note in report.notes)
+    assert all(u.audio.is_relative_to(moved) for u in report.corpus.utterances)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/a.wav").write_bytes((moved / "0.wav").read_bytes())
+    (tmp_path / "other/a.txt").write_text("a")
+    moved.rename(tmp_path / "elsewhere")
+    with pytest.raises(CorpusError, match="which is gone, and"):  # another source is not taken for it
+        import_corpus(tmp_path / "other", corpus)
+    assert {u.id for u in load_corpus(corpus).utterances} == set(second)
 
 
 def test_an_import_that_fails_leaves_the_old_corpus_as_it_was(tree: Tree, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ import filecmp
 import hashlib
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -88,7 +88,8 @@ def import_corpus(source: Path, target: Path, plan: Plan = Plan()) -> ImportRepo
         name, found = plan.layout, layout.detect(Source.of(source)) or f"{layout.title}, as you said"
     _check_target(source, target)
     imported = LAYOUTS[name].read(source, plan.options)
-    split = _continued(imported.utterances, target, plan) or split_corpus(
+    moved = _check_moved(source, target, imported.utterances)
+    split = _continued(imported.utterances, source, target, plan) or split_corpus(
         imported.utterances,
         dev=plan.dev,
         test=plan.test,
@@ -97,7 +98,7 @@ def import_corpus(source: Path, target: Path, plan: Plan = Plan()) -> ImportRepo
         resplit=plan.resplit,
     )
     utterances = with_splits(imported.utterances, split.splits)
-    notes = [*imported.notes, *split.notes]
+    notes = [*moved, *imported.notes, *split.notes]
     record: dict[str, Any] = {
         "format": FORMAT,
         "source": source.expanduser().absolute().as_posix(),
@@ -121,7 +122,7 @@ def import_corpus(source: Path, target: Path, plan: Plan = Plan()) -> ImportRepo
     return ImportReport(load_corpus(target), name, found, split.rule, imported.skipped, tuple(notes))
 
 
-def _continued(utterances: Sequence[Utterance], target: Path, plan: Plan) -> SplitResult | None:
+def _continued(utterances: Sequence[Utterance], source: Path, target: Path, plan: Plan) -> SplitResult | None:
     """The split of the import before, if there was one of the same wishes and the source has none."""
     record = _record_of(target)
     if record is None or plan.resplit or any(u.split for u in utterances):
@@ -136,6 +137,16 @@ def _continued(utterances: Sequence[Utterance], target: Path, plan: Plan) -> Spl
         before = load_corpus(target).utterances
     except CorpusError:
         return None
+    root, there = Source.of(source).root, Path(str(record["source"]))
+    there = there.parent if source.is_file() else there
+    copied = {place: audio for audio, place in _places((u.audio for u in utterances), root, target).items()}
+
+    def now(audio: Path) -> Path:
+        """Where a recording of then lies in the source of now."""
+        audio = copied.get(audio, audio)
+        return root / audio.relative_to(there) if audio.is_relative_to(there) else audio
+
+    before = [replace(u, audio=now(u.audio)) for u in before]
     return continue_split(utterances, before, rule=cast("Rule", rule), move_texts=plan.move_texts)
 
 
@@ -199,11 +210,30 @@ def _check_target(source: Path, target: Path) -> None:
             f"'{target}' is not empty and was not made by 'firstwords import' (it holds {names}).",
             mend="Name another folder, or empty this one.",
         )
-    if Path(str(before.get("source"))).resolve() != here.resolve():
+    if (there := Path(str(before["source"]))).resolve() != here.resolve() and there.exists():
         raise CorpusError(
-            f"'{target}' was imported from '{before.get('source')}', not from '{here}'.",
+            f"'{target}' was imported from '{there}', not from '{here}'.",
             mend="Name another folder for this source, or delete the old corpus.",
         )
+
+
+def _check_moved(source: Path, target: Path, utterances: Sequence[Utterance]) -> list[str]:
+    """Where the source of the import before is gone, this one must be the same at another place; a note."""
+    before, here = _record_of(target), source.expanduser().absolute()
+    if before is None or (there := Path(str(before["source"]))).resolve() == here.resolve():
+        return []
+    try:
+        known = {u.id for u in load_corpus(target).utterances}
+    except CorpusError:
+        known = set[str]()
+    same = len(known & {u.id for u in utterances})
+    if 2 * same < len(known) or not known:
+        raise CorpusError(
+            f"'{target}' was imported from '{there}', which is gone, and '{here}' is not the same at another "
+            f"place: it has {same} of the {len(known)} utterances.",
+            mend="Name another folder for this source, or delete the old corpus.",
+        )
+    return [f"The source was '{there}' before and has moved: {same} of {len(known)} utterances are the same."]
 
 
 def _record_of(target: Path) -> Mapping[str, Any] | None:
@@ -228,7 +258,7 @@ def _write(
             _write_record(target, {"format": FORMAT, "source": record["source"], "finished": False})
         utterances = _copied(utterances, Source.of(source).root, target)
     old = target / QUARANTINE
-    kept_lines = _decided_before(target, utterances)
+    kept_lines, lost_lines = _decided_before(target, utterances)
     gone = () if kept_lines else (QUARANTINE,)
     # A kill must not look as if a person had deleted lines: what the check wrote is forgotten first.
     with staged(target, last=(WRITTEN.as_posix(), QUARANTINE, IMPORT_RECORD), gone=gone) as new:
@@ -236,6 +266,12 @@ def _write(
         if kept_lines:
             start_anew(new, kept_lines)
             notes.append(f"{len(kept_lines)} lines that somebody wrote into {QUARANTINE} stay there.")
+        if lost_lines:
+            notes.append(
+                f"{len(lost_lines)} lines that somebody wrote into {QUARANTINE} name utterances that are no "
+                f"longer there, such as '{lost_lines[0]}': where only their times were corrected, write them "
+                "again with the new ids."
+            )
         if old.is_file():
             kept = QUARANTINE.replace(".jsonl", ".previous.jsonl")
             write_atomically(new / kept, old.read_bytes())
@@ -243,14 +279,14 @@ def _write(
         _write_record(new, record | {"notes": notes, "finished": True})
 
 
-def _decided_before(target: Path, utterances: Sequence[Utterance]) -> dict[str, str]:
-    """What somebody put aside by hand and is still there."""
+def _decided_before(target: Path, utterances: Sequence[Utterance]) -> tuple[dict[str, str], list[str]]:
+    """What somebody put aside by hand and is still there; ids of what is not."""
     try:
         lines = by_hand(target)
     except ManifestError:  # the file is kept aside as it is
-        return {}
+        return {}, []
     there = {u.id for u in utterances}
-    return {name: reason for name, reason in lines.items() if name in there}
+    return {name: reason for name, reason in lines.items() if name in there}, sorted(lines.keys() - there)
 
 
 def _write_record(target: Path, record: Mapping[str, Any]) -> None:
@@ -260,8 +296,16 @@ def _write_record(target: Path, record: Mapping[str, Any]) -> None:
 
 def _copied(utterances: Sequence[Utterance], root: Path, target: Path) -> list[Utterance]:
     """The same utterances with their recordings below target/audio, under the same relative names."""
+    places = _places((u.audio for u in utterances), root, target)
+    for audio, place in places.items():
+        _copy(audio, place)
+    return [replace(u, audio=places[u.audio]) for u in utterances]
+
+
+def _places(recordings: Iterable[Path], root: Path, target: Path) -> dict[Path, Path]:
+    """Recordings of a source -> where their copies lie."""
     places: dict[Path, Path] = {}
-    for audio in dict.fromkeys(u.audio for u in utterances):
+    for audio in dict.fromkeys(recordings):
         if audio.is_relative_to(root):
             name = audio.relative_to(root)
             name = name.relative_to(_AUDIO) if name.parts[0] == _AUDIO and len(name.parts) > 1 else name
@@ -272,8 +316,7 @@ def _copied(utterances: Sequence[Utterance], root: Path, target: Path) -> list[U
         if place in places.values():
             place = target / _AUDIO / "from_source" / audio.relative_to(root)
         places[audio] = place
-        _copy(audio, place)
-    return [replace(u, audio=places[u.audio]) for u in utterances]
+    return places
 
 
 def _copy(audio: Path, place: Path) -> None:
