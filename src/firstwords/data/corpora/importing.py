@@ -37,7 +37,7 @@ from firstwords.data.manifest import (
 )
 from firstwords.data.split import DEV, TEST, TRAIN, Rule, SplitResult, check_shares, split_corpus
 from firstwords.errors import CorpusError, ManifestError, WriteError
-from firstwords.files import WRITING, staged, write_atomically, written_aside
+from firstwords.files import WRITING, claimed, staged, write_atomically, written_aside
 
 FORMAT = 1
 _AUDIO = "audio"
@@ -86,40 +86,41 @@ def import_corpus(source: Path, target: Path, plan: Plan = Plan()) -> ImportRepo
     else:
         layout = layout_named(plan.layout)
         name, found = plan.layout, layout.detect(Source.of(source)) or f"{layout.title}, as you said"
-    _check_target(source, target)
-    imported = LAYOUTS[name].read(source, plan.options)
-    moved = _check_moved(source, target, imported.utterances)
-    split = _continued(imported.utterances, source, target, plan) or split_corpus(
-        imported.utterances,
-        dev=plan.dev,
-        test=plan.test,
-        seed=plan.seed,
-        move_texts=plan.move_texts,
-        resplit=plan.resplit,
-    )
-    utterances = with_splits(imported.utterances, split.splits)
-    notes = [*moved, *imported.notes, *split.notes]
-    record: dict[str, Any] = {
-        "format": FORMAT,
-        "source": source.expanduser().absolute().as_posix(),
-        "layout": name,
-        "found": found,
-        "options": _options(plan),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "firstwords": __version__,
-        "split_rule": split.rule,
-        "counts": counts(utterances),
-        "skipped": [{"where": s.where, "reason": s.reason} for s in imported.skipped],
-        "repaired": [{"where": s.where, "reason": s.reason} for s in imported.repaired],
-    }
-    try:
-        _write(target, source, plan, utterances, record, notes)
-    except WriteError as error:
-        raise CorpusError(
-            f"'{target}': the corpus cannot be written there: {error.what}",
-            mend="Name another folder with --to, or check the rights and the free space there.",
-        ) from None
-    return ImportReport(load_corpus(target), name, found, split.rule, imported.skipped, tuple(notes))
+    with claimed(target):
+        _check_target(source, target)
+        imported = LAYOUTS[name].read(source, plan.options)
+        moved = _check_moved(source, target, imported.utterances)
+        split = _continued(imported.utterances, source, target, plan) or split_corpus(
+            imported.utterances,
+            dev=plan.dev,
+            test=plan.test,
+            seed=plan.seed,
+            move_texts=plan.move_texts,
+            resplit=plan.resplit,
+        )
+        utterances = with_splits(imported.utterances, split.splits)
+        notes = [*moved, *imported.notes, *split.notes]
+        record: dict[str, Any] = {
+            "format": FORMAT,
+            "source": source.expanduser().absolute().as_posix(),
+            "layout": name,
+            "found": found,
+            "options": _options(plan),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "firstwords": __version__,
+            "split_rule": split.rule,
+            "counts": counts(utterances),
+            "skipped": [{"where": s.where, "reason": s.reason} for s in imported.skipped],
+            "repaired": [{"where": s.where, "reason": s.reason} for s in imported.repaired],
+        }
+        try:
+            _write(target, source, plan, utterances, record, notes)
+        except WriteError as error:
+            raise CorpusError(
+                f"'{target}': the corpus cannot be written there: {error.what}",
+                mend="Name another folder with --to, or check the rights and the free space there.",
+            ) from None
+        return ImportReport(load_corpus(target), name, found, split.rule, imported.skipped, tuple(notes))
 
 
 def _continued(utterances: Sequence[Utterance], source: Path, target: Path, plan: Plan) -> SplitResult | None:
