@@ -62,6 +62,14 @@ def run(
             help="Take annotators' marks out of transcripts: brackets and words, such as '[] (()) <> xxx'.",
         ),
     ] = None,
+    channel: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--channel",
+            help="Whose voice is on which channel of stereo recordings: Eva=0 (left), 'tx@SPK=1' (a tier). "
+            "May be repeated.",
+        ),
+    ] = None,
     resplit: Annotated[
         bool, typer.Option("--resplit", help="Split anew although the source has splits.")
     ] = False,
@@ -73,6 +81,7 @@ def run(
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+    from firstwords.data.corpora.copies import parse_channels
     from firstwords.data.corpora.imported import Options
     from firstwords.data.corpora.importing import Plan, import_corpus
     from firstwords.data.marks import parse_marks
@@ -103,6 +112,7 @@ def run(
             test=test,
             seed=seed,
             copy=copy,
+            channels=parse_channels(channel or []),
             resplit=resplit,
             move_texts=move_texts,
         )

@@ -1,7 +1,8 @@
 """From a source of any layout to a corpus folder: manifest.jsonl and import.json.
 
 The recordings stay where they are and are named by their path; ``copy`` puts copies below CORPUS/audio, so
-that the folder can be moved as a whole. Nothing in the source is ever written to.
+that the folder can be moved as a whole, ``channels`` the channels of recordings with a speaker in each.
+Nothing in the source is ever written to.
 
 A folder that is not empty is refused, unless an import from the same source made it: then the manifest is
 replaced in one step (a reader sees the old or the new one, never half). An old quarantine.jsonl belongs to
@@ -10,11 +11,8 @@ the old manifest and is kept aside as quarantine.previous.jsonl.
 
 from __future__ import annotations
 
-import filecmp
-import hashlib
 import json
-import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +21,7 @@ from typing import Any, cast
 from firstwords import __version__
 from firstwords.data.continued_split import continue_split
 from firstwords.data.corpora import LAYOUTS, detect_layout, layout_named
+from firstwords.data.corpora.copies import choose_channels, copied, copy_places, whole_copy
 from firstwords.data.corpora.imported import Options, Skipped
 from firstwords.data.corpora.source import IMPORT_RECORD, Source
 from firstwords.data.decisions import WRITTEN, by_hand, start_anew
@@ -37,10 +36,9 @@ from firstwords.data.manifest import (
 )
 from firstwords.data.split import DEV, TEST, TRAIN, Rule, SplitResult, check_shares, split_corpus
 from firstwords.errors import CorpusError, ManifestError, WriteError
-from firstwords.files import WRITING, claimed, staged, write_atomically, written_aside
+from firstwords.files import WRITING, claimed, staged, write_atomically
 
 FORMAT = 1
-_AUDIO = "audio"
 _KNOWN = (TRAIN, DEV, TEST)
 
 
@@ -51,6 +49,7 @@ class Plan:
     Args:
         layout: a name of ``LAYOUTS`` or 'auto'.
         copy: copy the recordings into the corpus folder.
+        channels: speaker or tier -> the channel that is theirs in recordings with several.
         resplit: make train, dev and test anew although the source has splits.
         move_texts: put dev and test utterances whose text stands in train into train.
     """
@@ -61,6 +60,7 @@ class Plan:
     test: float = 0.1
     seed: int = 0
     copy: bool = False
+    channels: Mapping[str, int] = field(default_factory=dict[str, int])
     resplit: bool = False
     move_texts: bool = False
 
@@ -99,7 +99,8 @@ def import_corpus(source: Path, target: Path, plan: Plan = Plan()) -> ImportRepo
             resplit=plan.resplit,
         )
         utterances = with_splits(imported.utterances, split.splits)
-        notes = [*moved, *imported.notes, *split.notes]
+        channels, told = choose_channels(utterances, plan.channels) if plan.channels else ({}, [])
+        notes = [*moved, *imported.notes, *split.notes, *told]
         record: dict[str, Any] = {
             "format": FORMAT,
             "source": source.expanduser().absolute().as_posix(),
@@ -114,7 +115,7 @@ def import_corpus(source: Path, target: Path, plan: Plan = Plan()) -> ImportRepo
             "repaired": [{"where": s.where, "reason": s.reason} for s in imported.repaired],
         }
         try:
-            _write(target, source, plan, utterances, record, notes)
+            _write(target, source, plan, utterances, channels, record, notes)
         except WriteError as error:
             raise CorpusError(
                 f"'{target}': the corpus cannot be written there: {error.what}",
@@ -140,11 +141,12 @@ def _continued(utterances: Sequence[Utterance], source: Path, target: Path, plan
         return None
     root, there = Source.of(source).root, Path(str(record["source"]))
     there = there.parent if source.is_file() else there
-    copied = {place: audio for audio, place in _places((u.audio for u in utterances), root, target).items()}
+    places = copy_places((u.audio for u in utterances), root, target)
+    origins = {place: audio for audio, place in places.items()}
 
     def now(audio: Path) -> Path:
         """Where a recording of then lies in the source of now."""
-        audio = copied.get(audio, audio)
+        audio = origins.get(whole_copy(audio), audio)
         return root / audio.relative_to(there) if audio.is_relative_to(there) else audio
 
     before = [replace(u, audio=now(u.audio)) for u in before]
@@ -187,6 +189,7 @@ def _options(plan: Plan) -> dict[str, Any]:
         "test": plan.test,
         "seed": plan.seed,
         "copy": plan.copy,
+        "channels": dict(plan.channels),
         "resplit": plan.resplit,
         "move_texts": plan.move_texts,
     }
@@ -250,14 +253,16 @@ def _write(
     source: Path,
     plan: Plan,
     utterances: Sequence[Utterance],
+    channels: Mapping[str, int],
     record: dict[str, Any],
     notes: list[str],
 ) -> None:
-    if plan.copy:
+    if plan.copy or channels:
         if not (target / IMPORT_RECORD).is_file():
             # an interrupted copy must be known as ours when the import is started again
             _write_record(target, {"format": FORMAT, "source": record["source"], "finished": False})
-        utterances = _copied(utterances, Source.of(source).root, target)
+        root = Source.of(source).root
+        utterances = copied(utterances, root, target, channels, whole=plan.copy)
     old = target / QUARANTINE
     kept_lines, lost_lines = _decided_before(target, utterances)
     gone = () if kept_lines else (QUARANTINE,)
@@ -293,41 +298,3 @@ def _decided_before(target: Path, utterances: Sequence[Utterance]) -> tuple[dict
 def _write_record(target: Path, record: Mapping[str, Any]) -> None:
     # where and reason may quote bytes that are no text: ASCII escapes hold them all
     write_atomically(target / IMPORT_RECORD, json.dumps(record, indent=1) + "\n")
-
-
-def _copied(utterances: Sequence[Utterance], root: Path, target: Path) -> list[Utterance]:
-    """The same utterances with their recordings below target/audio, under the same relative names."""
-    places = _places((u.audio for u in utterances), root, target)
-    for audio, place in places.items():
-        _copy(audio, place)
-    return [replace(u, audio=places[u.audio]) for u in utterances]
-
-
-def _places(recordings: Iterable[Path], root: Path, target: Path) -> dict[Path, Path]:
-    """Recordings of a source -> where their copies lie."""
-    places: dict[Path, Path] = {}
-    for audio in dict.fromkeys(recordings):
-        if audio.is_relative_to(root):
-            name = audio.relative_to(root)
-            name = name.relative_to(_AUDIO) if name.parts[0] == _AUDIO and len(name.parts) > 1 else name
-        else:  # two recordings of one name may lie in different folders outside
-            digest = hashlib.sha256(str(audio.parent).encode("utf-8", "surrogatepass")).hexdigest()[:8]
-            name = Path(f"{audio.stem}-{digest}{audio.suffix}")
-        place = target / _AUDIO / name
-        if place in places.values():
-            place = target / _AUDIO / "from_source" / audio.relative_to(root)
-        places[audio] = place
-    return places
-
-
-def _copy(audio: Path, place: Path) -> None:
-    if place.is_file() and filecmp.cmp(audio, place, shallow=True):
-        return
-    try:
-        with written_aside(place) as new:
-            shutil.copy2(audio, new)
-    except WriteError as error:
-        raise CorpusError(
-            f"'{audio}' cannot be copied: {error.what}",
-            mend="Free some space, or import without --copy. Started again, the import goes on.",
-        ) from None
