@@ -221,6 +221,20 @@ def test_a_source_that_moved_keeps_its_split(tree: Tree, tmp_path: Path) -> None
     assert {u.id for u in load_corpus(corpus).utterances} == set(second)
 
 
+def test_what_the_import_before_had_otherwise_is_said(tree: Tree, tmp_path: Path) -> None:
+    root, corpus = tree(people(12, 3)), tmp_path / "corpus"
+    first = Plan(options=Options(remove_marks=("[] xxx",), drop_empty=True), dev=0.2, channels={"s1": 0})
+    for _ in range(2):
+        notes = import_corpus(root, corpus, first).notes
+        assert not any("import before had" in n or "not that of the import" in n for n in notes)
+    notes = import_corpus(root, corpus).notes
+    said = '--drop-empty --remove-marks "[] xxx" --dev 0.2 --channel s1=0'
+    assert f"The import before had other options: {said}." in notes
+    assert any(n.startswith("The split is not that of the import before") for n in notes)
+    notes = import_corpus(root, corpus, Plan(options=Options(language="sw"))).notes
+    assert not any("import before had" in n or "not that of the import" in n for n in notes)
+
+
 def test_an_import_that_fails_leaves_the_old_corpus_as_it_was(tree: Tree, tmp_path: Path) -> None:
     root = tree(people(3, 2))
     import_corpus(root, tmp_path / "corpus")

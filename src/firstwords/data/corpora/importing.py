@@ -35,11 +35,13 @@ from firstwords.data.manifest import (
     write_manifest,
 )
 from firstwords.data.split import DEV, TEST, TRAIN, Rule, SplitResult, check_shares, split_corpus
-from firstwords.errors import CorpusError, ManifestError, WriteError
+from firstwords.errors import CorpusError, ManifestError, WriteError, quoted
 from firstwords.files import WRITING, claimed, staged, write_atomically
 
 FORMAT = 1
 _KNOWN = (TRAIN, DEV, TEST)
+_FLAGS = {"tiers": "tier", "columns": "column", "channels": "channel"}  # named otherwise in import.json
+_NOT_OURS = (None, "source", "none")  # rules of splits that no import made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +92,9 @@ def import_corpus(source: Path, target: Path, plan: Plan = Plan()) -> ImportRepo
         _check_target(source, target)
         imported = LAYOUTS[name].read(source, plan.options)
         moved = _check_moved(source, target, imported.utterances)
-        split = _continued(imported.utterances, source, target, plan) or split_corpus(
+        before = _record_of(target) or {}
+        continued = _continued(imported.utterances, source, target, plan)
+        split = continued or split_corpus(
             imported.utterances,
             dev=plan.dev,
             test=plan.test,
@@ -100,7 +104,12 @@ def import_corpus(source: Path, target: Path, plan: Plan = Plan()) -> ImportRepo
         )
         utterances = with_splits(imported.utterances, split.splits)
         channels, told = choose_channels(utterances, plan.channels) if plan.channels else ({}, [])
-        notes = [*moved, *imported.notes, *split.notes, *told]
+        notes = [*moved, *_otherwise(before, plan), *imported.notes, *split.notes, *told]
+        if continued is None and before.get("split_rule") not in _NOT_OURS:
+            notes.append(
+                "The split is not that of the import before: a model trained then may have heard what is dev "
+                "or test now, and would look better on it than it is."
+            )
         record: dict[str, Any] = {
             "format": FORMAT,
             "source": source.expanduser().absolute().as_posix(),
@@ -124,6 +133,38 @@ def import_corpus(source: Path, target: Path, plan: Plan = Plan()) -> ImportRepo
         return ImportReport(load_corpus(target), name, found, split.rule, imported.skipped, tuple(notes))
 
 
+def _otherwise(before: Mapping[str, Any], plan: Plan) -> list[str]:
+    """What to tell of options that the import before had, and this one has not."""
+    options = before.get("options")
+    if not isinstance(options, dict):
+        return []
+    now = _as_typed(_options(plan))
+    gone = [option for option in _as_typed(cast("dict[str, Any]", options)) if option not in now]
+    return [f"The import before had other options: {' '.join(gone)}."] if gone else []
+
+
+def _as_typed(options: Mapping[str, Any]) -> list[str]:
+    """Options as import.json has them -> as they stand on a command line."""
+    typed: list[str] = []
+    for name, value in options.items():
+        if name == "resplit":  # was asked for once
+            continue
+        flag = f"--{_FLAGS.get(name, name)}".replace("_", "-")
+        match value:
+            case dict():
+                pairs = cast("dict[str, Any]", value).items()
+                typed += [f"{flag} {quoted(f'{key}={inner}')}" for key, inner in pairs]
+            case list():
+                typed += [f"{flag} {quoted(inner)}" for inner in cast("list[Any]", value)]
+            case bool():
+                typed += [flag] * value
+            case None:
+                pass
+            case _:
+                typed.append(f"{flag} {quoted(value)}")
+    return typed
+
+
 def _continued(utterances: Sequence[Utterance], source: Path, target: Path, plan: Plan) -> SplitResult | None:
     """The split of the import before, if there was one of the same wishes and the source has none."""
     record = _record_of(target)
@@ -133,7 +174,7 @@ def _continued(utterances: Sequence[Utterance], source: Path, target: Path, plan
     same = isinstance(options, dict) and all(
         cast("dict[str, Any]", options).get(name) == getattr(plan, name) for name in ("dev", "test", "seed")
     )
-    if not same or rule in (None, "source", "none"):
+    if not same or rule in _NOT_OURS:
         return None
     try:
         before = load_corpus(target).utterances
