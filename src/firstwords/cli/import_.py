@@ -28,12 +28,15 @@ def run(
         typer.Option(
             "--layout",
             help="auto, folder, table, manifest, nemo, kaldi, common_voice, fleurs, librispeech, lhotse, "
-            "audiofolder, elan, textgrid, subtitles or audacity.",
+            "audiofolder, elan, textgrid, toolbox, subtitles or audacity.",
         ),
     ] = "auto",
     tier: Annotated[
         list[str] | None,
-        typer.Option("--tier", help="ELAN or Praat tier: a name, '*_orth' or 'type:NAME'. May be repeated."),
+        typer.Option(
+            "--tier",
+            help="ELAN or Praat tier, Toolbox marker: a name, '*_orth' or 'type:NAME'. May be repeated.",
+        ),
     ] = None,
     language: Annotated[
         str | None, typer.Option("--language", help="Language tag (sw, yo, ...) where the source has none.")
