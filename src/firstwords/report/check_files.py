@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from firstwords.data.decisions import WRITE_LAST, Decided, decide, read_allowed, record
-from firstwords.data.manifest import QUARANTINE, Corpus, read_quarantine
+from firstwords.data.manifest import QUARANTINE, Corpus, read_quarantine, require_recordings
 from firstwords.data.validate import HEARD, CheckResult, check, usable_seconds
 from firstwords.errors import CorpusError, WriteError, quoted
 from firstwords.files import claimed, staged, unwritable, write_atomically
@@ -47,6 +47,7 @@ def check_and_write(
     """
     home = corpus.folder if out is None else out
     reports = home / "check" if out is None else out
+    require_recordings(corpus)  # else all would be put aside
     with claimed(home):
         try:
             reports.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,8 @@ from firstwords.data.corpora.importing import Plan, import_corpus
 from firstwords.data.decisions import decide, record
 from firstwords.data.manifest import load_corpus, read_manifest, write_quarantine
 from firstwords.errors import AudioError, CorpusError, UsageError
+from firstwords.report.check_files import check_and_write
+from firstwords.training.run import train_corpus
 
 Tree = Callable[..., Path]
 
@@ -203,7 +205,13 @@ def test_a_source_that_moved_keeps_its_split(tree: Tree, tmp_path: Path) -> None
         (tmp_path / "corpus"),
     )
     first = {u.id: u.split for u in import_corpus(root, corpus).corpus.utterances}
+    before = state(corpus)
     moved = root.rename(tmp_path / "field 2026")
+    with pytest.raises(CorpusError, match="None of the 30 recordings of"):
+        check_and_write(load_corpus(corpus), name="corpus")  # and not all of them put aside
+    with pytest.raises(CorpusError, match="None of the 30 recordings of"):
+        train_corpus(corpus, tmp_path / "run", device="cpu")
+    assert state(corpus) == before
     (moved / "new.wav").write_bytes((moved / "0.wav").read_bytes())
     (moved / "new.txt").write_text("mpya")
     report = import_corpus(moved, corpus)
