@@ -124,7 +124,8 @@ def conduct(
             )
         if run.finished:
             return ending(run)
-        if run.processes.agree(run.overdue):
+        # a run that was never validated has no model yet: it takes one step more, late as it is
+        if math.isfinite(run.counters.best) and run.processes.agree(run.overdue):
             return "time over"
         run.processes.same_weights(task.model)
         progress.start()
