@@ -122,11 +122,10 @@ def conduct(
                 f"{run.plan.steps} steps are planned ({epochs:.1f} times through the data), "
                 f"a validation every {run.plan.validate_every}."
             )
-        if run.finished:
-            return ending(run)
         # a run that was never validated has no model yet: it takes one step more, late as it is
-        if math.isfinite(run.counters.best) and run.processes.agree(run.overdue):
-            return "time over"
+        over = math.isfinite(run.counters.best) and run.processes.agree(run.overdue)
+        if run.finished or over:
+            return ending(run)
         run.processes.same_weights(task.model)
         progress.start()
         return train(task, loader, dev, optimizer, run)
