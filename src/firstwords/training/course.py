@@ -123,8 +123,9 @@ def conduct(
                 f"a validation every {run.plan.validate_every}."
             )
         # a run that was never validated has no model yet: it takes one step more, late as it is
-        over = math.isfinite(run.counters.best) and run.processes.agree(run.overdue)
-        if run.finished or over:
+        if math.isfinite(run.counters.best) and run.processes.agree(run.overdue):
+            return "time over"
+        if run.finished:
             return ending(run)
         run.processes.same_weights(task.model)
         progress.start()
