@@ -204,6 +204,15 @@ item []:
 _SHORT_GRID = '"ooTextFile"\n"TextGrid"\n0\n1.5\n<exists>\n1\n"IntervalTier"\n"w"\n0\n1.5\n1\n0\n1\n"moja"\n'
 _SRT = "1\n00:00:00,000 --> 00:00:00,700\n<i>Moja</i>\n\n2\n00:00:00,800 --> 00:00:01,400\n- Mbili\n- Tatu\n"
 _VTT = "WEBVTT\n\nNOTE x\n\n00:00.000 --> 00:00.700 align:start\n<v Amina>Moja &amp; mbili</v>\n\n"
+_RECORDS = r"""\_sh v3.0  400  Text
+\tx moja
+mbili
+\aud a.wav 0.1 0,9
+\tx tatu
+\ELANBegin 0.5
+\ELANEnd 0:00:01
+\ELANParticipant Amina
+"""
 _LABELS = "0.0\t0.7\tmoja\n\\\t100\t200\n0.8\t1.4\tmbili\n1.45\t1.45\tpoint\n"
 
 
@@ -305,6 +314,7 @@ READERS: tuple[Reader, ...] = (
     Reader("textgrid", texts(_GRID, _SHORT_GRID), "a.TextGrid", _import("textgrid"), _tones),
     Reader("srt", texts(_SRT), "a.srt", _import("subtitles"), _tones),
     Reader("vtt", texts(_VTT), "a.vtt", _import("subtitles"), _tones),
+    Reader("toolbox", texts(_RECORDS), "a.txt", _import("toolbox"), _tones),
     Reader("audacity", texts(_LABELS), "a.txt", _import("audacity"), _tones),
     Reader("folder", texts("moja mbili\n"), "a.txt", _import("folder"), _tones),
     Reader("corpus manifest", texts(_MANIFEST), "manifest.jsonl", _load_corpus),

@@ -12,7 +12,7 @@
     ├── SearchError            a decoder was asked for something impossible
     ├── DependencyError        an optional part is not installed
     ├── RemoteError            a server that was asked does not answer, or not as expected
-    ├── WriteError             a file cannot be written: disk full, disk broken, no rights
+    ├── WriteError             a file cannot be written: disk full, disk broken, no rights, in use
     └── UsageError             the command line contradicts itself (exit code 2)
 
 The command line prints ``what`` and ``mend`` and exits with ``exit_code``; anything that is not a
@@ -101,7 +101,7 @@ class DependencyError(FirstwordsError):
 
 
 class WriteError(FirstwordsError):
-    """A file cannot be written: the disk is full or broken, or the rights are missing."""
+    """A file cannot be written: disk full, disk broken, no rights, or another process works there."""
 
 
 class UsageError(FirstwordsError):

@@ -4,6 +4,7 @@
     written_aside(path)            one file that another library writes
     staged(folder)                 files that belong together: all are replaced, or none
     replace_folder(new, path)      a folder made beside the one it replaces
+    claimed(folder)                nobody else works there meanwhile
 
 After any fault (disk full, disk broken, no rights) what was there before is there still, nothing half
 written stands under a final name, nothing is left lying about, and the error is a WriteError. What a killed
@@ -16,15 +17,21 @@ import contextlib
 import errno
 import hashlib
 import os
+import platform
 import shutil
+import sys
 from collections.abc import Generator, Sequence
+from datetime import datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from firstwords.errors import WriteError
 
 WRITING = ".writing"
 _OLD = ".old" + WRITING
 _LONGEST_NAME = 255  # bytes, of every common file system
+_IN_USE = ".firstwords-in-use" + WRITING
+_HELD = 1 << 30  # the byte that is locked: behind all text, which Windows could not read otherwise
 
 # What the disk or the rights refuse is no fault of ours: error number -> the next step.
 _RIGHTS = "Check the path and your rights to it, then run the same command again."
@@ -163,6 +170,68 @@ def replace_folder(new: Path, path: Path) -> None:
             raise unwritable(path, error) from None
         raise
     _discard(old)
+
+
+@contextlib.contextmanager
+def claimed(folder: Path) -> Generator[None]:
+    """No other process claims ``folder`` while the block lasts; where one does, WriteError says which.
+
+    The system lets go when a process ends, however it ends. Where nothing can be written, or the file system
+    knows no locks, the block goes on: what writes there says what is wrong.
+    """
+    path, made = folder / _IN_USE, _missing(folder)
+    with contextlib.ExitStack() as last:
+        last.callback(_unmake, made)
+        file: BinaryIO | None = None
+        ours = True
+        with contextlib.suppress(OSError):
+            folder.mkdir(parents=True, exist_ok=True)
+            file = path.open("ab+")
+            last.callback(_close, file)
+            ours = _held(file) and os.path.samestat(os.fstat(file.fileno()), path.stat())
+        if file is not None and not ours:
+            file.seek(0)
+            who = file.read(200).decode(errors="replace") or "another process works there"
+            raise WriteError(
+                f"'{folder}' is in use: {who}.",
+                mend="Wait until that is done, or stop it where it runs (Ctrl-C). Or give another folder.",
+            )
+        with contextlib.suppress(OSError):  # the disk may be full
+            if file is not None:
+                file.truncate(0)
+                since = datetime.now().astimezone().strftime("%Y-%m-%d %H:%M")
+                file.write(f"process {os.getpid()} on {platform.node()} works there since {since}".encode())
+                file.flush()
+        try:
+            yield
+        finally:
+            if file is not None and sys.platform == "win32":
+                _close(file)  # an open file cannot be removed there; elsewhere it goes while it is held
+            _discard(path)
+
+
+def _close(file: BinaryIO) -> None:
+    with contextlib.suppress(OSError):  # what was in it is of no use any longer
+        file.close()
+
+
+def _held(file: BinaryIO) -> bool:
+    """Lock a file against other processes; False: another one has. OSError: no locks are known here."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            file.seek(_HELD)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _HELD)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+            return False
+        raise
+    return True
 
 
 def flush_all(folder: Path) -> None:

@@ -110,6 +110,26 @@ def copies(home: Path, source: Path) -> None:
     import_corpus(source, home, Plan(copy=True))
 
 
+def a_stereo_source(folder: Path) -> Path:
+    source = a_source(folder)
+    for path in source.rglob("*.wav"):
+        sound, rate = soundfile.read(path)
+        soundfile.write(path, np.stack([sound, sound / 2], axis=1), rate)
+    return source
+
+
+def divides(home: Path, source: Path) -> None:
+    import_corpus(source, home, Plan(channels={"*": 1}))
+
+
+def is_a_whole_channel(path: Path, source: Path) -> bool:
+    """Of an interrupted import by channels: whole ones, and the note whose import it is."""
+    if path.name == "import.json":
+        return json.loads(path.read_text(encoding="utf-8"))["finished"] is False
+    both = soundfile.read(next(source.rglob(path.name.removesuffix(".channel1.wav"))))[0]
+    return np.array_equal(soundfile.read(path)[0], both[:, 1])
+
+
 def is_a_whole_copy(path: Path, source: Path) -> bool:
     """Of an interrupted import with copies: whole recordings, and the note whose import it is."""
     if path.name == "import.json":
@@ -578,6 +598,7 @@ WRITERS = [
     Writer("import into a new folder", a_source, imports, is_imported),
     Writer("import again", a_source, imports, is_imported, imported_before),
     Writer("import with copies", a_source, copies, is_imported, may_stay=is_a_whole_copy),
+    Writer("import by channels", a_stereo_source, divides, is_imported, may_stay=is_a_whole_channel),
     Writer(
         "manifest",
         nothing,

@@ -26,12 +26,15 @@ class ImportOptions:
         typer.Option(
             "--layout",
             help="auto, folder, table, manifest, nemo, kaldi, common_voice, fleurs, librispeech, lhotse, "
-            "audiofolder, elan, textgrid, subtitles or audacity.",
+            "audiofolder, elan, textgrid, toolbox, subtitles or audacity.",
         ),
     ] = "auto"
     tier: Annotated[
         list[str] | None,
-        typer.Option("--tier", help="ELAN or Praat tier: a name, '*_orth' or 'type:NAME'. May be repeated."),
+        typer.Option(
+            "--tier",
+            help="ELAN or Praat tier, Toolbox marker: a name, '*_orth' or 'type:NAME'. May be repeated.",
+        ),
     ] = None
     language: Annotated[
         str | None, typer.Option("--language", help="Language tag (sw, yo, ...) where the source has none.")
@@ -60,6 +63,14 @@ class ImportOptions:
             help="Take annotators' marks out of transcripts: brackets and words, such as '[] (()) <> xxx'.",
         ),
     ] = None
+    channel: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--channel",
+            help="Whose voice is on which channel of stereo recordings: Eva=0 (left), 'tx@SPK=1' (a tier). "
+            "May be repeated.",
+        ),
+    ] = None
     resplit: Annotated[bool, typer.Option("--resplit", help="Split anew although the source has splits.")] = (
         False
     )
@@ -84,6 +95,7 @@ class ImportOptions:
 
     def plan(self, progress: Callable[[int, int], None]) -> Plan:
         """The same for the importer, which calls ``progress`` with what is done, and of how many."""
+        from firstwords.data.corpora.copies import parse_channels
         from firstwords.data.corpora.imported import Options
         from firstwords.data.corpora.importing import Plan
 
@@ -103,6 +115,7 @@ class ImportOptions:
             test=self.test,
             seed=self.seed,
             copy=self.copy,
+            channels=parse_channels(self.channel or []),
             resplit=self.resplit,
             move_texts=self.move_texts,
         )

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
-from firstwords.errors import ManifestError, quoted
+from firstwords.errors import CorpusError, ManifestError, quoted
 from firstwords.files import write_atomically
 from firstwords.folders import kind_of_folder
 
@@ -231,6 +231,25 @@ def load_corpus(folder: Path) -> Corpus:
         raise _joined(manifest, faults)
     broken = {number: fault.what for number, fault in faults.items()}
     return Corpus(manifest.parent, tuple(utterances), read_quarantine(manifest.parent), broken)
+
+
+def require_recordings(corpus: Corpus) -> None:
+    """CorpusError where not one recording is there: their folder has moved, a disk is not connected."""
+    recordings = dict.fromkeys(u.audio for u in corpus.utterances)
+    if recordings and not any(_is_there(audio) for audio in recordings):
+        raise CorpusError(
+            f"None of the {len(recordings)} recordings of '{corpus.folder}' is there, such as "
+            f"'{next(iter(recordings))}'.",
+            mend="Connect the disk they are on; or, if they have moved, import them from where they are now: "
+            f"firstwords import SOURCE --to {quoted(corpus.folder)} goes on with the corpus as it was.",
+        )
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # nobody may look: whoever reads it says so
+        return True
 
 
 def read_quarantine(folder: Path) -> dict[str, str]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from firstwords.errors import UsageError
 
+DRAFT = "firstwords:"  # our own mark: tiers that 'firstwords transcribe' wrote begin so
 _PAIRS = {"(": ")", "[": "]", "{": "}", "<": ">", "⟨": "⟩", "«": "»"}
 _BRACKETED = r"\(\((?:(?!\)\)).)*\)\)|\([^()]*\)|\[[^\[\]]*\]|\{[^{}]*\}|<[^<>]*>|⟨[^⟨⟩]*⟩"
 # Whole words: 'xxx' and the like (CHAT), whatever holds an asterisk, '#', '??', '&=laughs'.

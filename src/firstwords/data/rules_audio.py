@@ -314,6 +314,7 @@ RULES = (
          "Nothing to do, audio is resampled; a lower rate lacks the high sounds of the others.",
          sample_rate_mix),
     Rule("several-channels", "more than one channel", "warning",
-         "They are averaged. If each channel is one speaker, write each into a file and import these.",
+         "They are averaged. If each channel is one speaker, import again and say whose voice is where: "
+         "--channel Eva=0 --channel Ade=1.",
          several_channels),
 )  # fmt: skip

@@ -9,11 +9,13 @@ seed and on names alone: not on the order of the utterances, the machine or the 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 from firstwords.data.manifest import Utterance
@@ -129,15 +131,16 @@ def _divide(utterances: Sequence[Utterance], *, dev: float, test: float, seed: i
     if len(utterances) <= len(wanted):
         few = f"{_count(len(utterances), 'utterance')} cannot be split: everything was put into train."
         return dict.fromkeys((u.id for u in utterances), TRAIN), "none", [few]
-    by_speaker = _divide_by_speaker(utterances, wanted, seed)
+    names = _recording_names(utterances)
+    by_speaker = _divide_by_speaker(utterances, names, wanted, seed)
     if not isinstance(by_speaker, str):
         return by_speaker
-    files = len({u.audio for u in utterances})
-    chosen = _choose(utterances, lambda u: str(u.audio), wanted, seed)
+    files = len(names)
+    chosen = _choose(utterances, lambda u: names[u.audio], wanted, seed)
     if chosen is not None:
         note = f"{by_speaker} The split is by recording ({files} files): the error rate will speak for "
         return chosen, "recording", [note + "the voices of train, not for new ones."]
-    blocks = _time_blocks(utterances)
+    blocks = _time_blocks(utterances, names)
     chosen = _choose(utterances, lambda u: blocks[u.id], wanted, seed, anyhow=True)
     if chosen is None:  # one utterance is longer than all others together
         chosen = _choose(utterances, lambda u: u.id, wanted, seed, anyhow=True)
@@ -148,8 +151,23 @@ def _divide(utterances: Sequence[Utterance], *, dev: float, test: float, seed: i
     return chosen or dict.fromkeys((u.id for u in utterances), TRAIN), "time", [note]
 
 
+def _recording_names(utterances: Sequence[Utterance]) -> dict[Path, str]:
+    """Recording -> its path below the folder that holds all of them: the same wherever that folder lies."""
+    recordings = {u.audio for u in utterances}
+    try:
+        common = Path(os.path.commonpath([audio.parent for audio in recordings]))
+    except ValueError:  # on several drives, so they have no folder in common
+        common = Path()
+    return {
+        audio: unicodedata.normalize(
+            "NFC", (audio.relative_to(common) if audio.is_relative_to(common) else audio).as_posix()
+        )
+        for audio in recordings
+    }
+
+
 def _divide_by_speaker(
-    utterances: Sequence[Utterance], wanted: Mapping[str, float], seed: int
+    utterances: Sequence[Utterance], names: Mapping[Path, str], wanted: Mapping[str, float], seed: int
 ) -> Divided | str:
     """Whole speakers held out, or the sentence that says why that cannot be."""
     known = [u for u in utterances if u.speaker]
@@ -179,18 +197,12 @@ def _divide_by_speaker(
     if len(wanted) == 2 and (tested := _choose(known, speaker, {TEST: wanted[TEST]}, seed)) is not None:
         rest = [u for u in utterances if tested.get(u.id) != TEST]
         share = wanted[DEV] * total / sum(u.duration for u in rest)
-        inner = _choose(rest, lambda u: str(u.audio), {DEV: share}, seed)
+        inner = _choose(rest, lambda u: names[u.audio], {DEV: share}, seed)
         if inner is not None:
             said = f"Too few speakers ({len(speakers)}) to hold some out for both dev and test: test has "
             said += "voices of its own, dev has other recordings of the voices of train."
-            return (
-                train | inner | {k: v for k, v in tested.items() if v == TEST},
-                "speaker and recording",
-                [
-                    said,
-                    *notes,
-                ],
-            )
+            held = inner | {k: v for k, v in tested.items() if v == TEST}
+            return train | held, "speaker and recording", [said, *notes]
     return f"There are too few speakers ({len(speakers)}), or one speaks nearly everything."
 
 
@@ -253,9 +265,9 @@ def _rank(seed: int, trial: int, group: str) -> bytes:
     return hashlib.sha256(f"{seed}/{trial}/{group}".encode("utf-8", "surrogatepass")).digest()
 
 
-def _time_blocks(utterances: Sequence[Utterance]) -> dict[str, str]:
+def _time_blocks(utterances: Sequence[Utterance], names: Mapping[Path, str]) -> dict[str, str]:
     """id -> stretch of time. Neighbours share one, so that no talk is torn sentence by sentence."""
-    ordered = sorted(utterances, key=lambda u: (str(u.audio), u.start, u.id))
+    ordered = sorted(utterances, key=lambda u: (names[u.audio], u.start, u.id))
     size = sum(u.duration for u in ordered) / min(_BLOCKS, len(ordered))
     blocks: dict[str, str] = {}
     passed = 0.0

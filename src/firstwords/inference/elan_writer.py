@@ -19,6 +19,7 @@ from typing import Any
 from xml.parsers import expat
 from xml.sax.saxutils import escape, quoteattr
 
+from firstwords.data.marks import DRAFT
 from firstwords.errors import CorpusError
 from firstwords.inference.transcript import Segment, Transcript
 
@@ -43,7 +44,7 @@ class _Places:
 
 def new_eaf(transcript: Transcript, audio: Path, model: str) -> str:
     """Transcript -> an .eaf with one tier ``firstwords:MODEL`` (UTF-8)."""
-    slots, tier = _tier(transcript.shown.segments, f"firstwords:{model}", _TYPE, set())
+    slots, tier = _tier(transcript.shown.segments, DRAFT + model, _TYPE, set())
     mime = {".wav": "audio/x-wav", ".mp3": "audio/mpeg", ".mp4": "video/mp4"}.get(
         audio.suffix.lower(), "audio/*"
     )
@@ -73,10 +74,10 @@ def add_tier(original: bytes, transcript: Transcript, model: str, *, source: str
         source: the name of the file, for messages.
     """
     places = _find_places(original, source)
-    name, count = f"firstwords:{model}", 1
+    name, count = DRAFT + model, 1
     while name in places.names:
         count += 1
-        name = f"firstwords:{model} ({count})"
+        name = f"{DRAFT}{model} ({count})"
     kind = places.free_type or _TYPE
     while places.free_type is None and kind in places.types:
         kind += "-aligned"

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from firstwords.data.decisions import WRITE_LAST, Decided, decide, read_allowed, record
-from firstwords.data.manifest import QUARANTINE, Corpus, read_quarantine
+from firstwords.data.manifest import QUARANTINE, Corpus, read_quarantine, require_recordings
 from firstwords.data.validate import HEARD, CheckResult, check, usable_seconds
 from firstwords.errors import CorpusError, WriteError, quoted
-from firstwords.files import staged, unwritable, write_atomically
+from firstwords.files import claimed, staged, unwritable, write_atomically
 from firstwords.report.check import build_page
 
 _REPORT, _FINDINGS = "report.html", "findings.jsonl"
@@ -47,39 +47,41 @@ def check_and_write(
     """
     home = corpus.folder if out is None else out
     reports = home / "check" if out is None else out
-    try:
-        reports.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(home, unwritable(reports, error)) from None
-    read_allowed(home)  # a fault in what the user wrote is said now, not after an hour of listening
-    read_quarantine(home)
-    result = check(corpus, fast=fast, workers=workers, progress=progress)
-    decided = decide(home, result.quarantine, keep=HEARD if fast else ())
-    next_command = f"firstwords train {quoted(name)} --to MODEL"
-    try:
-        with staged(home, last=WRITE_LAST) as new:
-            record(home, new, decided)
-            inside = new / reports.relative_to(home)
-            lines = [
-                {"utterance": f.utterance, "rule": f.rule, "severity": f.severity, "found": f.detail}
-                for f in result.findings
-            ]
-            text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-            write_atomically(inside / _FINDINGS, text)
-            page = build_page(result, decided, name=name, folder=reports, next_command=next_command)
-            page.save(inside / _REPORT)
-    except WriteError as error:
-        raise _unwritable(home, error) from None
-    _, everything = usable_seconds(result, decided.quarantine)
-    return Written(
-        result,
-        decided,
-        reports / _REPORT,
-        reports / _FINDINGS,
-        home / QUARANTINE,
-        everything,
-        next_command,
-    )
+    require_recordings(corpus)  # else all would be put aside
+    with claimed(home):
+        try:
+            reports.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(home, unwritable(reports, error)) from None
+        read_allowed(home)  # a fault in what the user wrote is said now, not after an hour of listening
+        read_quarantine(home)
+        result = check(corpus, fast=fast, workers=workers, progress=progress)
+        decided = decide(home, result.quarantine, keep=HEARD if fast else ())
+        next_command = f"firstwords train {quoted(name)} --to MODEL"
+        try:
+            with staged(home, last=WRITE_LAST) as new:
+                record(home, new, decided)
+                inside = new / reports.relative_to(home)
+                lines = [
+                    {"utterance": f.utterance, "rule": f.rule, "severity": f.severity, "found": f.detail}
+                    for f in result.findings
+                ]
+                text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+                write_atomically(inside / _FINDINGS, text)
+                page = build_page(result, decided, name=name, folder=reports, next_command=next_command)
+                page.save(inside / _REPORT)
+        except WriteError as error:
+            raise _unwritable(home, error) from None
+        _, everything = usable_seconds(result, decided.quarantine)
+        return Written(
+            result,
+            decided,
+            reports / _REPORT,
+            reports / _FINDINGS,
+            home / QUARANTINE,
+            everything,
+            next_command,
+        )
 
 
 def _unwritable(folder: Path, error: WriteError) -> CorpusError:

@@ -25,6 +25,7 @@ from firstwords.config import dump_config, read_toml
 from firstwords.data.manifest import MANIFEST
 from firstwords.device import choose_device, set_threads
 from firstwords.errors import TrainingError, UsageError
+from firstwords.files import claimed
 from firstwords.folders import PUNCTUATION, refuse_occupied
 from firstwords.formatting.punctuation_model import (
     FORMS,
@@ -103,68 +104,69 @@ def train_punctuation(
             was begun with another text, another seed or other settings.
     """
     began = time.monotonic()
-    check_folder(folder)
-    progress = Progress(console, quiet=quiet, unit="word")
-    given = {"language": language, "normalizer": normalizer_name, "marks": text.marks, **(sizes or {})}
-    config = PunctuatorConfig.model_validate(given)
-    loader = PunctuationLoader(text.train, seed=seed, rows=_ROWS)
-    in_epoch = loader.batches_in_epoch
-    planned = steps or min(max(round(_EPOCHS * in_epoch), _STEPS[0]), _STEPS[1])
-    check_identity(
-        folder / RESUME,
-        {
-            "text": _digest(text),
-            "settings": fingerprint(f"{dump_config(config)} steps {planned} rows {_ROWS} rate {_RATE}"),
-            "seed": str(seed),
-        },
-    )
-    torch.manual_seed(seed)
-    model = Punctuator(config).to(choose_device(device))
-    count = sum(p.numel() for p in model.parameters())
-    progress.say(
-        f"{text.lines:,} lines, {len(text.train.words):,} words to train on, {len(text.dev.words):,} held "
-        f"out; marks {' '.join(text.marks) or 'none'}; {count / 1e6:.2f} M parameters."
-    )
-    task = PunctuationTask(model)
-    training = TrainingConfig(
-        schedule=CosineConfig(lr=_RATE, warmup=0.05, final=0.01),
-        optimizer="adamw",
-        weight_decay=0.01,
-        max_grad_norm=1.0,
-        save_every_seconds=save_every_seconds,
-    )
-    found = find(folder / RESUME, Processes())
+    with claimed(folder):
+        check_folder(folder)
+        progress = Progress(console, quiet=quiet, unit="word")
+        given = {"language": language, "normalizer": normalizer_name, "marks": text.marks, **(sizes or {})}
+        config = PunctuatorConfig.model_validate(given)
+        loader = PunctuationLoader(text.train, seed=seed, rows=_ROWS)
+        in_epoch = loader.batches_in_epoch
+        planned = steps or min(max(round(_EPOCHS * in_epoch), _STEPS[0]), _STEPS[1])
+        check_identity(
+            folder / RESUME,
+            {
+                "text": _digest(text),
+                "settings": fingerprint(f"{dump_config(config)} steps {planned} rows {_ROWS} rate {_RATE}"),
+                "seed": str(seed),
+            },
+        )
+        torch.manual_seed(seed)
+        model = Punctuator(config).to(choose_device(device))
+        count = sum(p.numel() for p in model.parameters())
+        progress.say(
+            f"{text.lines:,} lines, {len(text.train.words):,} words to train on, {len(text.dev.words):,} "
+            f"held out; marks {' '.join(text.marks) or 'none'}; {count / 1e6:.2f} M parameters."
+        )
+        task = PunctuationTask(model)
+        training = TrainingConfig(
+            schedule=CosineConfig(lr=_RATE, warmup=0.05, final=0.01),
+            optimizer="adamw",
+            weight_decay=0.01,
+            max_grad_norm=1.0,
+            save_every_seconds=save_every_seconds,
+        )
+        found = find(folder / RESUME, Processes())
 
-    def publish(validation: Validation, step: int) -> None:
-        del validation, step
-        save_punctuator(folder, LoadedPunctuator(model, text.forms))
+        def publish(validation: Validation, step: int) -> None:
+            del validation, step
+            save_punctuator(folder, LoadedPunctuator(model, text.forms))
 
-    run = Run(
-        folder=folder / RESUME,
-        config=training,
-        seed=seed,
-        plan=Plan(planned, (Segment(0, 0.0, planned),), 0.0, max(1, -(-planned // 10)), 1.0),
-        log=found.open_log(),
-        progress=progress,
-        processes=found.processes,
-        steps_in_epoch=in_epoch,
-        publish=publish,
-    )
-    dev, optimizer = PunctuationDev(text.dev), optimizer_of(model, training)
-    files = [folder / name for name in (HEADER, FORMS, WEIGHTS)]
-    threads = torch.get_num_threads()
-    set_threads(1)  # a recurrence of this size gains nothing by a second one, and sums stay in one order
-    try:
-        outcome = conduct(run, found, task, loader, dev, optimizer, model=files, began=began)
-    finally:
-        torch.set_num_threads(threads)
-    numbers_of(
-        run, outcome, lambda n: f"F1 marks {100 * n['marks f1']:.1f} %, case {100 * n['cases f1']:.1f} %"
-    )
-    if outcome == "interrupted":
-        return PunctuationResult(outcome, run.step, text, None)
-    best = load_punctuator(folder)
-    return PunctuationResult(outcome, run.step, text, tally_of(best.model, text.dev.in_order()))
+        run = Run(
+            folder=folder / RESUME,
+            config=training,
+            seed=seed,
+            plan=Plan(planned, (Segment(0, 0.0, planned),), 0.0, max(1, -(-planned // 10)), 1.0),
+            log=found.open_log(),
+            progress=progress,
+            processes=found.processes,
+            steps_in_epoch=in_epoch,
+            publish=publish,
+        )
+        dev, optimizer = PunctuationDev(text.dev), optimizer_of(model, training)
+        files = [folder / name for name in (HEADER, FORMS, WEIGHTS)]
+        threads = torch.get_num_threads()
+        set_threads(1)  # a recurrence of this size gains nothing by a second one, and sums stay in one order
+        try:
+            outcome = conduct(run, found, task, loader, dev, optimizer, model=files, began=began)
+        finally:
+            torch.set_num_threads(threads)
+        numbers_of(
+            run, outcome, lambda n: f"F1 marks {100 * n['marks f1']:.1f} %, case {100 * n['cases f1']:.1f} %"
+        )
+        if outcome == "interrupted":
+            return PunctuationResult(outcome, run.step, text, None)
+        best = load_punctuator(folder)
+        return PunctuationResult(outcome, run.step, text, tally_of(best.model, text.dev.in_order()))
 
 
 def check_folder(folder: Path) -> None:

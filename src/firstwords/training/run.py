@@ -13,6 +13,7 @@ import math
 import os
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from firstwords.data.manifest import Corpus, load_corpus, write_quarantine
 from firstwords.data.sampler import USUAL_COST
 from firstwords.device import Compute, choose_compute, keep_machine_code, machine_name, set_threads
 from firstwords.features.specaugment import SpecAugment
+from firstwords.files import claimed
 from firstwords.model.checkpoint import RECIPE, TOKENIZER, WEIGHTS, LoadedModel, save_model
 from firstwords.model.recipe import Recipe, read_recipe
 from firstwords.model.speech_model import SpeechModel
@@ -111,44 +113,45 @@ def train_corpus(
         place = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(place)
     progress = progress or Progress(quiet=not processes.first)
-    corpus, told = as_it_was(load_corpus(corpus_folder), run_folder / RESUME)
-    if told:
-        progress.say(told)
-    start = load_start(start_from) if start_from is not None else None
-    wanted = Wanted(recipe, size, minutes, tuple(overrides), start)
-    if processes.first:
-        settle(corpus, run_folder, wanted, place.type, progress)
-        write_quarantine(run_folder / RESUME, corpus.quarantine)
-    processes.wait()
-    recipe = read_recipe(run_folder / RECIPE)
-    chosen = precision if precision is not None else recipe.training.precision
-    compute = choose_compute(
-        str(place), "bf16" if chosen == "bf16" else "fp32" if chosen == "fp32" else "auto"
-    )
-    progress.say(f"Computing on {compute.reason}.")
-    count = 1 if processes.size > 1 or recipe.training.processes == "auto" else recipe.training.processes
-    cores = torch.get_num_threads()
-    orders = {
-        "corpus_folder": str(corpus_folder),
-        "run_folder": str(run_folder),
-        "start_from": str(start_from) if start_from is not None else None,
-        "device": device,
-        "precision": precision,
-        "workers": workers,
-    }
-    with crew(count, orders, threads=max(1, cores // count)) as others:
-        if others:
-            torch.set_num_threads(max(1, cores // count))
-            processes = join_processes(place, others, share_batch=True)
-            processes.wait()
-            progress.say(f"{count} processes train together, {torch.get_num_threads()} threads each.")
-        session = _Session(corpus, run_folder, recipe, compute, processes, progress, start)
-        try:
-            return session.run(began, workers)
-        finally:
-            progress.stop()
-            leave_processes(processes)
-            torch.set_num_threads(cores)
+    with claimed(run_folder) if processes.first else nullcontext():
+        corpus, told = as_it_was(load_corpus(corpus_folder), run_folder / RESUME)
+        if told:
+            progress.say(told)
+        start = load_start(start_from) if start_from is not None else None
+        wanted = Wanted(recipe, size, minutes, tuple(overrides), start)
+        if processes.first:
+            settle(corpus, run_folder, wanted, place.type, progress)
+            write_quarantine(run_folder / RESUME, corpus.quarantine)
+        processes.wait()
+        recipe = read_recipe(run_folder / RECIPE)
+        chosen = precision if precision is not None else recipe.training.precision
+        compute = choose_compute(
+            str(place), "bf16" if chosen == "bf16" else "fp32" if chosen == "fp32" else "auto"
+        )
+        progress.say(f"Computing on {compute.reason}.")
+        count = 1 if processes.size > 1 or recipe.training.processes == "auto" else recipe.training.processes
+        cores = torch.get_num_threads()
+        orders = {
+            "corpus_folder": str(corpus_folder),
+            "run_folder": str(run_folder),
+            "start_from": str(start_from) if start_from is not None else None,
+            "device": device,
+            "precision": precision,
+            "workers": workers,
+        }
+        with crew(count, orders, threads=max(1, cores // count)) as others:
+            if others:
+                torch.set_num_threads(max(1, cores // count))
+                processes = join_processes(place, others, share_batch=True)
+                processes.wait()
+                progress.say(f"{count} processes train together, {torch.get_num_threads()} threads each.")
+            session = _Session(corpus, run_folder, recipe, compute, processes, progress, start)
+            try:
+                return session.run(began, workers)
+            finally:
+                progress.stop()
+                leave_processes(processes)
+                torch.set_num_threads(cores)
 
 
 @dataclass

@@ -15,7 +15,7 @@ import torch
 
 from firstwords.audio.containers import open_source
 from firstwords.config import override, parse_config
-from firstwords.data.manifest import MANIFEST, Corpus, Utterance
+from firstwords.data.manifest import MANIFEST, Corpus, Utterance, require_recordings
 from firstwords.errors import AudioError, TrainingError, UsageError, quoted
 from firstwords.folders import MODEL, refuse_occupied
 from firstwords.model.checkpoint import RECIPE, TOKENIZER, LoadedModel, bare_digest, recipe_digests
@@ -99,6 +99,7 @@ def settle(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress: 
         recipe = stored
         teacher = load_teacher(recipe)
     else:
+        require_recordings(corpus)
         recipe = wanted.recipe or _chosen(corpus, folder, wanted, device, progress)
         if wanted.start is not None:
             recipe = fitted_recipe(recipe, wanted.start)

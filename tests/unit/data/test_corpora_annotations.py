@@ -528,7 +528,8 @@ def test_recordings_without_transcript_are_counted_and_named(layout: str, tree: 
     assert note.startswith("4 recordings lie there without a transcript")
     assert "talk0.wav" in note
     assert "..." in note
-    assert "firstwords transcribe MODEL" in note
+    suffix = {"elan": "eaf", "subtitles": "srt"}.get(layout, "textgrid")
+    assert f"/talk0.wav --format {suffix} --out {root}" in note
 
 
 def test_where_all_are_transcribed_nothing_is_said(tree: Tree, take: Take) -> None:

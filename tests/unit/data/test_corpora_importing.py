@@ -19,6 +19,8 @@ from firstwords.data.corpora.importing import Plan, import_corpus
 from firstwords.data.decisions import decide, record
 from firstwords.data.manifest import load_corpus, read_manifest, write_quarantine
 from firstwords.errors import AudioError, CorpusError, UsageError
+from firstwords.report.check_files import check_and_write
+from firstwords.training.run import train_corpus
 
 Tree = Callable[..., Path]
 
@@ -145,6 +147,9 @@ def test_what_somebody_put_aside_stays_aside(tree: Tree, tmp_path: Path) -> None
     for _ in range(2):
         report = import_corpus(root, corpus)
         assert report.corpus.quarantine == {"s1-0": "I heard another man"}
+        if "s9-9" in lines:  # it is said once, and kept in quarantine.previous.jsonl
+            assert any("no longer there, such as 's9-9'" in note for note in report.notes)
+            del lines["s9-9"]
     found = decide(corpus, {"s0-0": "clipped"})
     assert found.quarantine == {"s0-0": "clipped", "s1-0": "I heard another man"}
     assert found.newly_allowed == ()  # nobody has deleted the line of the check
@@ -169,6 +174,73 @@ def test_importing_again_moves_nobody_out_of_the_test(tree: Tree, tmp_path: Path
         assert {u.id: u.split for u in import_corpus(root, corpus, plan).corpus.utterances} == {
             u.id: u.split for u in anew
         }
+
+
+@pytest.mark.parametrize("copy", [False, True])
+def test_corrected_times_stay_in_the_split_of_what_they_were(tree: Tree, tmp_path: Path, copy: bool) -> None:
+    def labels(late: float) -> dict[str, str | float]:  # stretches of 2 s, every other one begins ``late``
+        return {
+            f"talk{n}.txt": "".join(
+                f"{2 * i + late * (i % 2)}\t{2 * i + 1.9}\tneno {n} {i}\n" for i in range(20)
+            )
+            for n in range(talks)
+        } | {f"talk{n}.wav": 40.0 for n in range(talks)}
+
+    for talks, rule in ((1, "time"), (10, "recording")):
+        corpus, plan = tmp_path / f"corpus-{talks}", Plan(copy=copy)
+        root = tree(labels(0.0))
+        report = import_corpus(root, corpus, plan)
+        assert report.rule == rule
+        before = {u.text: u for u in report.corpus.utterances}
+        assert {u.split for u in before.values()} == {"train", "dev", "test"}
+        tree(labels(0.1))
+        after = import_corpus(root, corpus, plan).corpus.utterances
+        assert sum(u.id != before[u.text].id for u in after) == len(after) // 2
+        assert {u.text: u.split for u in after} == {text: u.split for text, u in before.items()}
+
+
+def test_a_source_that_moved_keeps_its_split(tree: Tree, tmp_path: Path) -> None:
+    root, corpus = (
+        tree({f"{n}.wav": 0.5 for n in range(30)} | {f"{n}.txt": f"neno {n}" for n in range(30)}),
+        (tmp_path / "corpus"),
+    )
+    first = {u.id: u.split for u in import_corpus(root, corpus).corpus.utterances}
+    before = state(corpus)
+    moved = root.rename(tmp_path / "field 2026")
+    with pytest.raises(CorpusError, match="None of the 30 recordings of"):
+        check_and_write(load_corpus(corpus), name="corpus")  # and not all of them put aside
+    with pytest.raises(CorpusError, match="None of the 30 recordings of"):
+        train_corpus(corpus, tmp_path / "run", device="cpu")
+    assert state(corpus) == before
+    (moved / "new.wav").write_bytes((moved / "0.wav").read_bytes())
+    (moved / "new.txt").write_text("mpya")
+    report = import_corpus(moved, corpus)
+    second = {u.id: u.split for u in report.corpus.utterances}
+    assert {name: second[name] for name in first} == first
+    assert second["new"] == "train"
+    assert any("has moved: 30 of 30" in note for note in report.notes)
+    assert all(u.audio.is_relative_to(moved) for u in report.corpus.utterances)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/a.wav").write_bytes((moved / "0.wav").read_bytes())
+    (tmp_path / "other/a.txt").write_text("a")
+    moved.rename(tmp_path / "elsewhere")
+    with pytest.raises(CorpusError, match="which is gone, and"):  # another source is not taken for it
+        import_corpus(tmp_path / "other", corpus)
+    assert {u.id for u in load_corpus(corpus).utterances} == set(second)
+
+
+def test_what_the_import_before_had_otherwise_is_said(tree: Tree, tmp_path: Path) -> None:
+    root, corpus = tree(people(12, 3)), tmp_path / "corpus"
+    first = Plan(options=Options(remove_marks=("[] xxx",), drop_empty=True), dev=0.2, channels={"s1": 0})
+    for _ in range(2):
+        notes = import_corpus(root, corpus, first).notes
+        assert not any("import before had" in n or "not that of the import" in n for n in notes)
+    notes = import_corpus(root, corpus).notes
+    said = '--drop-empty --remove-marks "[] xxx" --dev 0.2 --channel s1=0'
+    assert f"The import before had other options: {said}." in notes
+    assert any(n.startswith("The split is not that of the import before") for n in notes)
+    notes = import_corpus(root, corpus, Plan(options=Options(language="sw"))).notes
+    assert not any("import before had" in n or "not that of the import" in n for n in notes)
 
 
 def test_an_import_that_fails_leaves_the_old_corpus_as_it_was(tree: Tree, tmp_path: Path) -> None:

@@ -46,6 +46,35 @@ class TestTable:
         assert rows_of(take(root, "table")) == [("a", "habari yako"), ("b", "moja, mbili")]
         assert rows_of(take(root / name, "table")) == [("a", "habari yako"), ("b", "moja, mbili")]
 
+    def test_columns_in_another_language_are_suggested_by_what_they_hold(
+        self, tree: Tree, take: Take
+    ) -> None:
+        rows = "".join(
+            f'{n};ses{n % 2}.wav;"habari ya {n}, leo";Juma;{n // 2},50;{n // 2},95\r\n' for n in range(8)
+        )
+        table = f"\ufeffn;archivo;transcripción;hablante;inicio;fin\r\n{rows}"
+        root = tree({"ses0.wav": 5.0, "ses1.wav": 5.0, "datos.csv": table})
+        with pytest.raises(CorpusError) as caught:
+            take(root, "table")
+        assert caught.value.mend.endswith("--column audio=archivo --column text=transcripción")
+        columns = {"audio": "archivo", "text": "transcripción"}
+        imported = LAYOUTS["table"].read(root, Options(columns=columns))
+        (note,) = [n for n in imported.notes if "rows share" in n]
+        assert note.startswith("'datos.csv': 8 rows share their recording with others")
+        assert "--column start=inicio --column end=fin (or" in note  # 'n' is a number, too
+        times = LAYOUTS["table"].read(root, Options(columns={**columns, "start": "inicio", "end": "fin"}))
+        assert not any("rows share" in n for n in times.notes)
+        assert [(u.start, u.text) for u in times.utterances][:2] == [
+            (0.5, "habari ya 0, leo"),
+            (0.5, "habari ya 1, leo"),
+        ]
+
+    def test_clips_that_are_said_twice_are_no_passages(self, tree: Tree, take: Take) -> None:
+        root = tree(
+            {"a.wav": 1, "b.wav": 1, "t.csv": "file,text,n\na.wav,moja,1\na.wav,moja,2\nb.wav,mbili,3\n"}
+        )
+        assert not any("rows share" in n for n in take(root, "table").notes)
+
     def test_all_known_fields_and_labels(self, tree: Tree, take: Take) -> None:
         header = "utt_id,audio,start,end,text,speaker_id,lang,subset,accent,duration"
         root = tree(

@@ -92,6 +92,18 @@ def test_the_same_seed_gives_the_same_split_in_any_order_and_another_seed_anothe
     assert split_speakers(utterances, dev=0.1, test=0.2, seed=6).splits != dict(first.splits)
 
 
+def test_the_split_does_not_depend_on_where_the_recordings_lie() -> None:
+    def of(folder: str, each: int) -> dict[str, str]:
+        there = [
+            utterance(f"u{n}", "a", audio=f"{folder}/é{n // each}.wav", start=n % each * 2.0)
+            for n in range(80)
+        ]
+        return dict(split_speakers(there, dev=0.1, test=0.1, seed=0).splits)
+
+    for each in (4, 80):  # by recording, by stretches of time
+        assert of("/home/eva/field", each) == of("D:/x/y/Field 2026", each)
+
+
 def test_three_equal_speakers_give_test_a_voice_of_its_own_and_dev_other_recordings() -> None:
     utterances = crowd(3, 20)
     result = split_speakers(utterances, dev=0.1, test=0.1, seed=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from firstwords.data.corpora.imported import Options
-from firstwords.data.corpora.tiers import Annotation, Tier, choose_tiers
+from firstwords.data.corpora.tiers import Annotation, Tier, choose_tiers, note_drafts, voices_of
 from firstwords.data.corpora.transcript_tiers import look_of
 from firstwords.errors import CorpusError
 
@@ -43,6 +43,11 @@ CORPORA = {
     "ref that holds sentences": ([tier("ref", SAID), tier("words", SAID * 3, parent="ref")], "words"),
     "capitals are spelling": ([tier("B", tuple(t.upper() for t in SAID) * 2), tier("A", GLOSSED)], "B"),
     "Praat": ([tier("phones", ("a", "l", "i") * 9), tier("words", SAID)], "words"),
+    "our own drafts in Praat": (
+        [tier("words", ("njoo", "hapa", "ndiyo") * 4), tier("segments", SAID)],
+        "segments",
+    ),
+    "our own drafts in ELAN": ([tier("firstwords:sw", SAID * 9), tier("row 1", SAID)], "row 1"),
     "sizes decide last": ([tier("A", SAID), tier("B", SAID * 2)], "B"),
 }
 
@@ -87,3 +92,29 @@ def test_a_language_that_is_asked_for_decides_among_equals() -> None:
 
 def test_the_usual_type_of_elan_says_nothing() -> None:
     assert look_of("Amina", "default-lt", SAID).otherwise == ""
+
+
+def test_a_tier_is_a_speaker_only_where_its_name_may_be_one() -> None:
+    draft, utt, amina, juma = (tier(name, SAID) for name in ("firstwords:sw", "utt", "Amina", "Juma"))
+    tx = tier("Transcription", SAID)
+    for files, voices in (
+        ([[utt], [draft]], set[str]()),  # recordings of whomever, some drafted
+        ([[amina], [juma]], {"Amina", "Juma"}),
+        ([[amina, draft], [juma]], {"Amina", "Juma"}),
+        ([[utt], [tx]], set[str]()),  # two customs of one project
+        ([[utt, tx], [utt]], {"utt", "Transcription"}),  # beside each other: two people
+        ([[utt, tier("Transcription", ())], [tx]], set[str]()),
+        ([[amina]], set[str]()),
+    ):
+        names = {t.name for file in files for t in file}
+        assert voices_of(files, names) == voices
+
+
+def test_drafts_among_what_was_chosen_are_told() -> None:
+    draft, utt = tier("firstwords:sw", SAID), tier("utt", SAID)
+    assert note_drafts([[utt], [draft]], {"utt"}) == ""
+    assert note_drafts([[utt], [utt]], {"utt", "firstwords:sw"}) == ""
+    apart = note_drafts([[utt], [draft]], {"utt", "firstwords:sw"})
+    assert apart.startswith("3 annotations in 1 files are of tiers that 'firstwords transcribe' wrote")
+    assert "twice" not in apart
+    assert "In 1 of these files" in note_drafts([[utt, draft], [draft]], {"utt", "firstwords:sw"})

@@ -25,6 +25,7 @@ from firstwords.data.corpora import (
     subtitles,
     table,
     textgrid,
+    toolbox,
 )
 from firstwords.data.corpora.imported import Imported, Options, Skipped
 from firstwords.data.corpora.source import ARCHIVE_SUFFIXES, Source
@@ -67,6 +68,7 @@ LAYOUTS: dict[str, Layout] = {
     "textgrid": Layout("Praat TextGrids", textgrid.detect, textgrid.read),
     "subtitles": Layout("SRT or WebVTT subtitles", subtitles.detect, subtitles.read),
     "audacity": Layout("Audacity label tracks", audacity.detect, audacity.read),
+    "toolbox": Layout("Toolbox (standard format)", toolbox.detect, toolbox.read),
     "table": Layout("CSV or TSV", table.detect, table.read),
     "folder": Layout("recordings with text files of the same names", folder.detect, folder.read),
 }

@@ -59,4 +59,4 @@ def read(path: Path, options: Options) -> Imported:
             collector.add(Found(where=where, audio=audio, text=parts[2], start=start, end=end))
     if blank:
         collector.note(f"{blank} labels hold no text and were left out.")
-    return collector.finish(beside=True)
+    return collector.finish(beside="textgrid")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from firstwords.data.corpora.imported import Collector, Found, Imported, Options
 from firstwords.data.corpora.source import Source
-from firstwords.data.corpora.tiers import Annotation, Tier, choose_tiers
+from firstwords.data.corpora.tiers import Annotation, Tier, choose_tiers, note_drafts, voices_of
 from firstwords.errors import CorpusError, DependencyError
 
 if TYPE_CHECKING:
@@ -61,6 +61,9 @@ def read(path: Path, options: Options) -> Imported:
         return collector.finish()
     chosen, how = choose_tiers((eaf.tiers for eaf in parsed.values()), options)
     collector.note(how)
+    voices = voices_of((eaf.tiers for eaf in parsed.values()), chosen)
+    if drafts := note_drafts((eaf.tiers for eaf in parsed.values()), chosen):
+        collector.note(drafts)
     blank = 0
     for file, eaf in parsed.items():
         tiers = [t for t in eaf.tiers if t.name in chosen]
@@ -87,14 +90,14 @@ def read(path: Path, options: Options) -> Imported:
                         start=annotation.start + origin,
                         end=annotation.end + origin,
                         # without a participant, two speakers usually have a tier each
-                        speaker=tier.speaker or (tier.name if len(chosen) > 1 else None),
+                        speaker=tier.speaker or (tier.name if tier.name in voices else None),
                         language=tier.language,
                         labels={"tier": tier.name} if len(chosen) > 1 else {},
                     )
                 )
     if blank:
         collector.note(f"{blank} annotations are blank (not transcribed yet) and were left out.")
-    return collector.finish(beside=True)
+    return collector.finish(beside="eaf")
 
 
 def _recording(file: Path, eaf: Eaf, source: Source) -> tuple[Path, float]:

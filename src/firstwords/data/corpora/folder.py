@@ -16,6 +16,7 @@ from pathlib import Path
 
 from firstwords.data.corpora.imported import Collector, Found, Imported, Options
 from firstwords.data.corpora.source import Source, preferred, read_text, spelling
+from firstwords.data.corpora.toolbox import is_standard_format
 from firstwords.data.split import TRAIN, split_in_name
 from firstwords.errors import CorpusError, quoted
 
@@ -74,9 +75,10 @@ def detect(source: Source) -> str | None:
 
 def _is_track(path: Path) -> bool:
     try:
-        return is_label_track(read_text(path))
+        text = read_text(path)
     except CorpusError:
         return False
+    return is_label_track(text) or is_standard_format(text)
 
 
 def read(path: Path, options: Options) -> Imported:
@@ -120,6 +122,11 @@ def read(path: Path, options: Options) -> Imported:
             if is_label_track(text):
                 raise CorpusError(
                     f"'{text_path.name}' holds times, not a transcript: import with --layout audacity"
+                )
+            if is_standard_format(text):
+                raise CorpusError(
+                    f"'{text_path.name}' holds records with markers, not a transcript: import with "
+                    "--layout toolbox"
                 )
         except CorpusError as error:
             collector.skip(source.named(text_path), error)

@@ -19,7 +19,7 @@ from firstwords.audio.waveform import AudioInfo, probe
 from firstwords.data.corpora.source import Source, recordings_in
 from firstwords.data.manifest import FIELDS, Utterance
 from firstwords.data.marks import parse_marks
-from firstwords.errors import CorpusError, FirstwordsError
+from firstwords.errors import CorpusError, FirstwordsError, quoted
 
 SpeakerRule = Literal["auto", "folder", "prefix", "none"]
 # A header knows the length better than a rounded number in a table: differences below are rounding.
@@ -109,11 +109,12 @@ class Collector:
     def note(self, sentence: str) -> None:
         self.notes.append(sentence)
 
-    def finish(self, *, beside: bool = False) -> Imported:
+    def finish(self, *, beside: str = "") -> Imported:
         """Look at the recordings and make the utterances; nothing usable at all is an error.
 
         Args:
-            beside: name recordings that lie there without any transcript (where each is not named as a skip).
+            beside: name recordings that lie there without any transcript (where each is not named as a skip),
+                and the format in which a draft would lie beside them as the others do.
         """
         self._remove_marks()
         wanted = [f for f in self.found if not (self.options.drop_empty and not (f.text or "").split())]
@@ -151,10 +152,10 @@ class Collector:
                 f"name (for example '{by_name[0]}')."
             )
         if beside:
-            self._note_untranscribed()
+            self._note_untranscribed(beside)
         return Imported(tuple(utterances), tuple(self.skipped), tuple(self.notes), tuple(repaired))
 
-    def _note_untranscribed(self) -> None:
+    def _note_untranscribed(self, draft: str) -> None:
         """Count the recordings of which no annotation says anything; with drafts they can be used, too."""
         used = {(f.audio.parent, f.audio.stem) for f in self.found}  # talk.wav and talk.mp4 are one
         if self.source.is_file:  # a table in a home folder: look where its recordings are, and no further
@@ -167,8 +168,8 @@ class Collector:
             self.note(
                 f"{len(left)} recordings lie there without a transcript and were left out ({shown}"
                 f"{', ...' if len(left) > 3 else ''}). They are no waste: once there is a model, 'firstwords "
-                "transcribe MODEL RECORDING --format textgrid --out DRAFTS' writes drafts, and to correct "
-                "these takes less time than to transcribe."
+                f"transcribe MODEL {quoted(left[0])} --format {draft} --out {quoted(left[0].parent)}' "
+                "writes a draft beside the recording, and to correct one takes less time than to transcribe."
             )
 
     def _remove_marks(self) -> None:

@@ -1,7 +1,8 @@
 """From a source of any layout to a corpus folder: manifest.jsonl and import.json.
 
 The recordings stay where they are and are named by their path; ``copy`` puts copies below CORPUS/audio, so
-that the folder can be moved as a whole. Nothing in the source is ever written to.
+that the folder can be moved as a whole, ``channels`` the channels of recordings with a speaker in each.
+Nothing in the source is ever written to.
 
 A folder that is not empty is refused, unless an import from the same source made it: then the manifest is
 replaced in one step (a reader sees the old or the new one, never half). An old quarantine.jsonl belongs to
@@ -10,10 +11,7 @@ the old manifest and is kept aside as quarantine.previous.jsonl.
 
 from __future__ import annotations
 
-import filecmp
-import hashlib
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -23,6 +21,7 @@ from typing import Any, cast
 from firstwords import __version__
 from firstwords.data.continued_split import continue_split
 from firstwords.data.corpora import LAYOUTS, detect_layout, layout_named
+from firstwords.data.corpora.copies import choose_channels, copied, copy_places, whole_copy
 from firstwords.data.corpora.imported import Options, Skipped
 from firstwords.data.corpora.source import IMPORT_RECORD, Source
 from firstwords.data.decisions import WRITTEN, by_hand, start_anew
@@ -36,12 +35,13 @@ from firstwords.data.manifest import (
     write_manifest,
 )
 from firstwords.data.split import DEV, TEST, TRAIN, Rule, SplitResult, check_shares, split_corpus
-from firstwords.errors import CorpusError, ManifestError, WriteError
-from firstwords.files import WRITING, staged, write_atomically, written_aside
+from firstwords.errors import CorpusError, ManifestError, WriteError, quoted
+from firstwords.files import WRITING, claimed, staged, write_atomically
 
 FORMAT = 1
-_AUDIO = "audio"
 _KNOWN = (TRAIN, DEV, TEST)
+_FLAGS = {"tiers": "tier", "columns": "column", "channels": "channel"}  # named otherwise in import.json
+_NOT_OURS = (None, "source", "none")  # rules of splits that no import made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +51,7 @@ class Plan:
     Args:
         layout: a name of ``LAYOUTS`` or 'auto'.
         copy: copy the recordings into the corpus folder.
+        channels: speaker or tier -> the channel that is theirs in recordings with several.
         resplit: make train, dev and test anew although the source has splits.
         move_texts: put dev and test utterances whose text stands in train into train.
     """
@@ -61,6 +62,7 @@ class Plan:
     test: float = 0.1
     seed: int = 0
     copy: bool = False
+    channels: Mapping[str, int] = field(default_factory=dict[str, int])
     resplit: bool = False
     move_texts: bool = False
 
@@ -86,42 +88,84 @@ def import_corpus(source: Path, target: Path, plan: Plan = Plan()) -> ImportRepo
     else:
         layout = layout_named(plan.layout)
         name, found = plan.layout, layout.detect(Source.of(source)) or f"{layout.title}, as you said"
-    _check_target(source, target)
-    imported = LAYOUTS[name].read(source, plan.options)
-    split = _continued(imported.utterances, target, plan) or split_corpus(
-        imported.utterances,
-        dev=plan.dev,
-        test=plan.test,
-        seed=plan.seed,
-        move_texts=plan.move_texts,
-        resplit=plan.resplit,
-    )
-    utterances = with_splits(imported.utterances, split.splits)
-    notes = [*imported.notes, *split.notes]
-    record: dict[str, Any] = {
-        "format": FORMAT,
-        "source": source.expanduser().absolute().as_posix(),
-        "layout": name,
-        "found": found,
-        "options": _options(plan),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "firstwords": __version__,
-        "split_rule": split.rule,
-        "counts": counts(utterances),
-        "skipped": [{"where": s.where, "reason": s.reason} for s in imported.skipped],
-        "repaired": [{"where": s.where, "reason": s.reason} for s in imported.repaired],
-    }
-    try:
-        _write(target, source, plan, utterances, record, notes)
-    except WriteError as error:
-        raise CorpusError(
-            f"'{target}': the corpus cannot be written there: {error.what}",
-            mend="Name another folder with --to, or check the rights and the free space there.",
-        ) from None
-    return ImportReport(load_corpus(target), name, found, split.rule, imported.skipped, tuple(notes))
+    with claimed(target):
+        _check_target(source, target)
+        imported = LAYOUTS[name].read(source, plan.options)
+        moved = _check_moved(source, target, imported.utterances)
+        before = _record_of(target) or {}
+        continued = _continued(imported.utterances, source, target, plan)
+        split = continued or split_corpus(
+            imported.utterances,
+            dev=plan.dev,
+            test=plan.test,
+            seed=plan.seed,
+            move_texts=plan.move_texts,
+            resplit=plan.resplit,
+        )
+        utterances = with_splits(imported.utterances, split.splits)
+        channels, told = choose_channels(utterances, plan.channels) if plan.channels else ({}, [])
+        notes = [*moved, *_otherwise(before, plan), *imported.notes, *split.notes, *told]
+        if continued is None and before.get("split_rule") not in _NOT_OURS:
+            notes.append(
+                "The split is not that of the import before: a model trained then may have heard what is dev "
+                "or test now, and would look better on it than it is."
+            )
+        record: dict[str, Any] = {
+            "format": FORMAT,
+            "source": source.expanduser().absolute().as_posix(),
+            "layout": name,
+            "found": found,
+            "options": _options(plan),
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "firstwords": __version__,
+            "split_rule": split.rule,
+            "counts": counts(utterances),
+            "skipped": [{"where": s.where, "reason": s.reason} for s in imported.skipped],
+            "repaired": [{"where": s.where, "reason": s.reason} for s in imported.repaired],
+        }
+        try:
+            _write(target, source, plan, utterances, channels, record, notes)
+        except WriteError as error:
+            raise CorpusError(
+                f"'{target}': the corpus cannot be written there: {error.what}",
+                mend="Name another folder with --to, or check the rights and the free space there.",
+            ) from None
+        return ImportReport(load_corpus(target), name, found, split.rule, imported.skipped, tuple(notes))
 
 
-def _continued(utterances: Sequence[Utterance], target: Path, plan: Plan) -> SplitResult | None:
+def _otherwise(before: Mapping[str, Any], plan: Plan) -> list[str]:
+    """What to tell of options that the import before had, and this one has not."""
+    options = before.get("options")
+    if not isinstance(options, dict):
+        return []
+    now = _as_typed(_options(plan))
+    gone = [option for option in _as_typed(cast("dict[str, Any]", options)) if option not in now]
+    return [f"The import before had other options: {' '.join(gone)}."] if gone else []
+
+
+def _as_typed(options: Mapping[str, Any]) -> list[str]:
+    """Options as import.json has them -> as they stand on a command line."""
+    typed: list[str] = []
+    for name, value in options.items():
+        if name == "resplit":  # was asked for once
+            continue
+        flag = f"--{_FLAGS.get(name, name)}".replace("_", "-")
+        match value:
+            case dict():
+                pairs = cast("dict[str, Any]", value).items()
+                typed += [f"{flag} {quoted(f'{key}={inner}')}" for key, inner in pairs]
+            case list():
+                typed += [f"{flag} {quoted(inner)}" for inner in cast("list[Any]", value)]
+            case bool():
+                typed += [flag] * value
+            case None:
+                pass
+            case _:
+                typed.append(f"{flag} {quoted(value)}")
+    return typed
+
+
+def _continued(utterances: Sequence[Utterance], source: Path, target: Path, plan: Plan) -> SplitResult | None:
     """The split of the import before, if there was one of the same wishes and the source has none."""
     record = _record_of(target)
     if record is None or plan.resplit or any(u.split for u in utterances):
@@ -130,12 +174,23 @@ def _continued(utterances: Sequence[Utterance], target: Path, plan: Plan) -> Spl
     same = isinstance(options, dict) and all(
         cast("dict[str, Any]", options).get(name) == getattr(plan, name) for name in ("dev", "test", "seed")
     )
-    if not same or rule in (None, "source", "none"):
+    if not same or rule in _NOT_OURS:
         return None
     try:
         before = load_corpus(target).utterances
     except CorpusError:
         return None
+    root, there = Source.of(source).root, Path(str(record["source"]))
+    there = there.parent if source.is_file() else there
+    places = copy_places((u.audio for u in utterances), root, target)
+    origins = {place: audio for audio, place in places.items()}
+
+    def now(audio: Path) -> Path:
+        """Where a recording of then lies in the source of now."""
+        audio = origins.get(whole_copy(audio), audio)
+        return root / audio.relative_to(there) if audio.is_relative_to(there) else audio
+
+    before = [replace(u, audio=now(u.audio)) for u in before]
     return continue_split(utterances, before, rule=cast("Rule", rule), move_texts=plan.move_texts)
 
 
@@ -175,6 +230,7 @@ def _options(plan: Plan) -> dict[str, Any]:
         "test": plan.test,
         "seed": plan.seed,
         "copy": plan.copy,
+        "channels": dict(plan.channels),
         "resplit": plan.resplit,
         "move_texts": plan.move_texts,
     }
@@ -199,11 +255,30 @@ def _check_target(source: Path, target: Path) -> None:
             f"'{target}' is not empty and was not made by 'firstwords import' (it holds {names}).",
             mend="Name another folder, or empty this one.",
         )
-    if Path(str(before.get("source"))).resolve() != here.resolve():
+    if (there := Path(str(before["source"]))).resolve() != here.resolve() and there.exists():
         raise CorpusError(
-            f"'{target}' was imported from '{before.get('source')}', not from '{here}'.",
+            f"'{target}' was imported from '{there}', not from '{here}'.",
             mend="Name another folder for this source, or delete the old corpus.",
         )
+
+
+def _check_moved(source: Path, target: Path, utterances: Sequence[Utterance]) -> list[str]:
+    """Where the source of the import before is gone, this one must be the same at another place; a note."""
+    before, here = _record_of(target), source.expanduser().absolute()
+    if before is None or (there := Path(str(before["source"]))).resolve() == here.resolve():
+        return []
+    try:
+        known = {u.id for u in load_corpus(target).utterances}
+    except CorpusError:
+        known = set[str]()
+    same = len(known & {u.id for u in utterances})
+    if 2 * same < len(known) or not known:
+        raise CorpusError(
+            f"'{target}' was imported from '{there}', which is gone, and '{here}' is not the same at another "
+            f"place: it has {same} of the {len(known)} utterances.",
+            mend="Name another folder for this source, or delete the old corpus.",
+        )
+    return [f"The source was '{there}' before and has moved: {same} of {len(known)} utterances are the same."]
 
 
 def _record_of(target: Path) -> Mapping[str, Any] | None:
@@ -219,16 +294,18 @@ def _write(
     source: Path,
     plan: Plan,
     utterances: Sequence[Utterance],
+    channels: Mapping[str, int],
     record: dict[str, Any],
     notes: list[str],
 ) -> None:
-    if plan.copy:
+    if plan.copy or channels:
         if not (target / IMPORT_RECORD).is_file():
             # an interrupted copy must be known as ours when the import is started again
             _write_record(target, {"format": FORMAT, "source": record["source"], "finished": False})
-        utterances = _copied(utterances, Source.of(source).root, target)
+        root = Source.of(source).root
+        utterances = copied(utterances, root, target, channels, whole=plan.copy)
     old = target / QUARANTINE
-    kept_lines = _decided_before(target, utterances)
+    kept_lines, lost_lines = _decided_before(target, utterances)
     gone = () if kept_lines else (QUARANTINE,)
     # A kill must not look as if a person had deleted lines: what the check wrote is forgotten first.
     with staged(target, last=(WRITTEN.as_posix(), QUARANTINE, IMPORT_RECORD), gone=gone) as new:
@@ -236,6 +313,12 @@ def _write(
         if kept_lines:
             start_anew(new, kept_lines)
             notes.append(f"{len(kept_lines)} lines that somebody wrote into {QUARANTINE} stay there.")
+        if lost_lines:
+            notes.append(
+                f"{len(lost_lines)} lines that somebody wrote into {QUARANTINE} name utterances that are no "
+                f"longer there, such as '{lost_lines[0]}': where only their times were corrected, write them "
+                "again with the new ids."
+            )
         if old.is_file():
             kept = QUARANTINE.replace(".jsonl", ".previous.jsonl")
             write_atomically(new / kept, old.read_bytes())
@@ -243,47 +326,16 @@ def _write(
         _write_record(new, record | {"notes": notes, "finished": True})
 
 
-def _decided_before(target: Path, utterances: Sequence[Utterance]) -> dict[str, str]:
-    """What somebody put aside by hand and is still there."""
+def _decided_before(target: Path, utterances: Sequence[Utterance]) -> tuple[dict[str, str], list[str]]:
+    """What somebody put aside by hand and is still there; ids of what is not."""
     try:
         lines = by_hand(target)
     except ManifestError:  # the file is kept aside as it is
-        return {}
+        return {}, []
     there = {u.id for u in utterances}
-    return {name: reason for name, reason in lines.items() if name in there}
+    return {name: reason for name, reason in lines.items() if name in there}, sorted(lines.keys() - there)
 
 
 def _write_record(target: Path, record: Mapping[str, Any]) -> None:
     # where and reason may quote bytes that are no text: ASCII escapes hold them all
     write_atomically(target / IMPORT_RECORD, json.dumps(record, indent=1) + "\n")
-
-
-def _copied(utterances: Sequence[Utterance], root: Path, target: Path) -> list[Utterance]:
-    """The same utterances with their recordings below target/audio, under the same relative names."""
-    places: dict[Path, Path] = {}
-    for audio in dict.fromkeys(u.audio for u in utterances):
-        if audio.is_relative_to(root):
-            name = audio.relative_to(root)
-            name = name.relative_to(_AUDIO) if name.parts[0] == _AUDIO and len(name.parts) > 1 else name
-        else:  # two recordings of one name may lie in different folders outside
-            digest = hashlib.sha256(str(audio.parent).encode("utf-8", "surrogatepass")).hexdigest()[:8]
-            name = Path(f"{audio.stem}-{digest}{audio.suffix}")
-        place = target / _AUDIO / name
-        if place in places.values():
-            place = target / _AUDIO / "from_source" / audio.relative_to(root)
-        places[audio] = place
-        _copy(audio, place)
-    return [replace(u, audio=places[u.audio]) for u in utterances]
-
-
-def _copy(audio: Path, place: Path) -> None:
-    if place.is_file() and filecmp.cmp(audio, place, shallow=True):
-        return
-    try:
-        with written_aside(place) as new:
-            shutil.copy2(audio, new)
-    except WriteError as error:
-        raise CorpusError(
-            f"'{audio}' cannot be copied: {error.what}",
-            mend="Free some space, or import without --copy. Started again, the import goes on.",
-        ) from None

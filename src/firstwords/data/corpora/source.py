@@ -137,7 +137,10 @@ class Source:
         """The recording an annotation file belongs to: same stem beside it, else the only one below root."""
         stem = stem if stem is not None else annotation.stem
         beside = self._by_place.get((annotation.parent, spelling(stem)))
-        found = self._only(beside or self._by_name.get(spelling(stem), []), f"'{stem}.*'")
+        named = beside or self._by_name.get(spelling(stem), [])
+        if not named:
+            raise CorpusError(f"its audio '{stem}.*' does not exist beside it or below '{self.root.name}'")
+        found = self._only(named, f"'{stem}.*'")
         if stem not in (found.stem, found.name):
             self.respelled.append((stem, found.name))
         return found

@@ -85,7 +85,7 @@ def read(path: Path, options: Options) -> Imported:
             )
     if blank:
         collector.note(f"{blank} cues hold no text and were left out.")
-    return collector.finish(beside=True)
+    return collector.finish(beside="srt")
 
 
 def _recording(file: Path, source: Source) -> tuple[Path, str]:

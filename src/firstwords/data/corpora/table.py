@@ -54,4 +54,4 @@ def read(path: Path, options: Options) -> Imported:
         for note in table.notes:
             collector.note(note)
         collect_rows(collector, table.rows, table_path.parent, split=split)
-    return collector.finish(beside=True)
+    return collector.finish(beside="textgrid")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from firstwords.data.corpora.imported import Collector, Found
 from firstwords.data.corpora.source import AUDIO_SUFFIXES, Source, read_text
+from firstwords.data.corpora.table_looks import likely_columns, parse_seconds, without_times
 from firstwords.errors import CorpusError, UsageError, quoted
 
 # field -> names of columns that mean it, the surer first; compared without case, spaces and hyphens
@@ -61,6 +62,7 @@ COLUMNS: dict[str, list[str]] = {
     "end_ms": ["end_ms", "stop_ms"],
     "duration_ms": ["duration_ms", "length_ms"],
 }
+_LOOKED_AT = 20  # rows, to tell what a column holds
 _DELIMITERS = {"\t": "tab", ",": "comma", ";": "semicolon", "|": "bar"}
 
 
@@ -167,7 +169,9 @@ def read_table(
         columns = known_columns(header, named)
     missing = [field for field in ("audio", "text") if field not in columns]
     if missing:
-        raise CorpusError(_unknown(path, header, missing), mend=_unknown_mend(header, missing))
+        seen = [cells for _, cells in lines[:_LOOKED_AT]]
+        guess = likely_columns(header, seen, lambda cell: _leads(cell, source, path))
+        raise CorpusError(_unknown(path, header, missing), mend=_unknown_mend(guess, missing))
     rows: list[Row] = []
     broken: list[tuple[str, str]] = []
     for number, cells in lines:
@@ -190,6 +194,9 @@ def read_table(
     if also:
         used = ", ".join(f"'{header[columns[f]]}' as {f}" for f in ("audio", "text"))
         notes.append(f"'{path.name}': took {used}; also there, kept as labels: {', '.join(also)}.")
+    if not {"start", "start_ms"} & columns.keys():
+        told = [(row.fields["audio"], row.fields["text"], row.labels) for row in rows]
+        notes += [f"'{path.name}': {note}" for note in without_times(told)]
     return Table(path, {f: header[i] for f, i in columns.items()}, tuple(rows), tuple(broken), tuple(notes))
 
 
@@ -226,8 +233,19 @@ def _unknown(path: Path, header: Sequence[str], missing: Sequence[str]) -> str:
     )
 
 
-def _unknown_mend(header: Sequence[str], missing: Sequence[str]) -> str:
-    guess = {"audio": header[0], "text": header[-1]}  # the usual order
+def _leads(cell: str, source: Source, path: Path) -> bool:
+    """Whether a cell names a recording."""
+    try:
+        source.find_audio(cell, path.parent)
+    except CorpusError:
+        return False
+    finally:
+        source.found_by_name.clear()
+        source.respelled.clear()
+    return True
+
+
+def _unknown_mend(guess: Mapping[str, str], missing: Sequence[str]) -> str:
     options = " ".join(f"--column {field}={quoted(guess[field].strip() or 'NAME')}" for field in missing)
     return f"Rename the column, or say which it is, for example: {options}"
 
@@ -237,14 +255,8 @@ def _headless(lines: list[tuple[int, list[str]]], source: Source, path: Path) ->
     first = [cells for _, cells in lines[:5]]
     if not all(len(cells) >= 2 for cells in first):
         return None
-    try:
-        for cells in first:
-            source.find_audio(cells[0], path.parent)
-    except CorpusError:
+    if not all(_leads(cells[0], source, path) for cells in first):
         return None
-    finally:
-        source.found_by_name.clear()
-        source.respelled.clear()
     width = max(len(cells) for _, cells in lines)
     return ["audio", "text", *(f"column {i}" for i in range(3, width + 1))]
 
@@ -300,15 +312,6 @@ def _lines(text: str, delimiter: str, *, quoted: bool, name: str) -> Iterator[tu
             ) from None
         if any(cell.strip() for cell in cells):
             yield reader.line_num, cells
-
-
-def parse_seconds(cell: str) -> float:
-    """'12.5', '12,5' or '0:00:12.5' -> seconds; anything else is a ValueError."""
-    sign, rest = (-1, cell.strip()[1:]) if cell.strip().startswith("-") else (1, cell.strip())
-    seconds = 0.0
-    for part in rest.replace(",", ".").split(":"):
-        seconds = seconds * 60 + float(part)
-    return sign * seconds
 
 
 def row_times(fields: Mapping[str, str]) -> tuple[float, float | None]:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from firstwords.data.corpora.imported import Collector, Found, Imported, Options
 from firstwords.data.corpora.source import Source, decode_text
-from firstwords.data.corpora.tiers import Annotation, Tier, choose_tiers
+from firstwords.data.corpora.tiers import Annotation, Tier, choose_tiers, note_drafts, voices_of
 from firstwords.errors import CorpusError
 
 _TOKEN = re.compile(r'"((?:[^"]|"")*)"|<(exists|absent)>|![^\n]*|([^\s"!<]\S*|<\S*)')
@@ -40,6 +40,9 @@ def read(path: Path, options: Options) -> Imported:
         return collector.finish()
     chosen, how = choose_tiers(parsed.values(), options)
     collector.note(how)
+    voices = voices_of(parsed.values(), chosen)
+    if drafts := note_drafts(parsed.values(), chosen):
+        collector.note(drafts)
     for file, tiers in parsed.items():
         mine = [t for t in tiers if t.name in chosen]
         if not mine:
@@ -61,11 +64,11 @@ def read(path: Path, options: Options) -> Imported:
                         text=annotation.text,
                         start=annotation.start,
                         end=annotation.end,
-                        speaker=tier.name if len(chosen) > 1 else None,
+                        speaker=tier.name if tier.name in voices else None,
                         labels={"tier": tier.name} if len(chosen) > 1 else {},
                     )
                 )
-    return collector.finish(beside=True)
+    return collector.finish(beside="textgrid")
 
 
 def parse_textgrid(data: bytes, name: str) -> list[Tier]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from firstwords.data.corpora.imported import Options
-from firstwords.data.corpora.transcript_tiers import Look, look_of
+from firstwords.data.corpora.transcript_tiers import Look, look_of, names_nobody
+from firstwords.data.marks import DRAFT
 from firstwords.errors import CorpusError
 
 NO_WISHES = Options()
@@ -76,6 +78,44 @@ def choose_tiers(files: Iterable[Sequence[Tier]], options: Options) -> tuple[set
         f"Several tiers hold text, and only you know which is the transcript:\n{list_tiers(tiers, options)}",
         mend=f"Name it (or several), for example: {_suggestion(tiers, options)}",
     )
+
+
+def voices_of(files: Iterable[Sequence[Tier]], chosen: AbstractSet[str]) -> frozenset[str]:
+    """Chosen tiers whose name stands for a speaker, where no participant is stated.
+
+    With several, a tier is usually a speaker. A name that only says what is in the tier ('utt') is one beside
+    another chosen tier of the same file, and a draft of ours never.
+    """
+    if len(chosen) < 2:
+        return frozenset()
+    beside: set[str] = set()
+    for file in files:
+        filled = {t.name for t in file if t.name in chosen and t.filled and not t.name.startswith(DRAFT)}
+        beside |= filled if len(filled) > 1 else set[str]()
+    return frozenset(name for name in chosen if name in beside or not names_nobody(name))
+
+
+def note_drafts(files: Iterable[Sequence[Tier]], chosen: AbstractSet[str]) -> str:
+    """What to tell of chosen tiers that a model wrote: nobody knows whether they were corrected."""
+    drafts = annotations = twice = 0
+    for file in files:
+        mine = [t for t in file if t.name in chosen and t.filled]
+        found = [t for t in mine if t.name.startswith(DRAFT)]
+        drafts += bool(found)
+        annotations += sum(len(t.filled) for t in found)
+        twice += bool(found) and len(found) < len(mine)
+    if not drafts:
+        return ""
+    note = (
+        f"{annotations} annotations in {drafts} files are of tiers that 'firstwords transcribe' wrote: a "
+        "model learns nothing from its own drafts, so they must have been corrected."
+    )
+    if twice:
+        note += (
+            f" In {twice} of these files another chosen tier holds text, too, so what was said there is "
+            "imported twice: delete one of the two tiers."
+        )
+    return note
 
 
 def list_tiers(tiers: Sequence[Tier], options: Options = NO_WISHES) -> str:

@@ -10,12 +10,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from firstwords.data.marks import DRAFT
+
 _TRANSCRIPTS = """
     tx txt text texts transcript transcripts transcription transcrip trs utt utterance utterances sentence
     sentences phrase phrases orth ort ortho orthography orthographic original baseline speech po
 """
 _WORDS = "word words wd wrd token tokens mot mots palabras"
-_NUMBERS = "numbers of utterances"
+_NUMBERS, _SOUNDS = "numbers of utterances", "sounds"
 _OTHER = {
     "glosses": "gl gls glo gloss glosses glossing ge gn ger mgl interlinear",
     "a translation": "ft fte fts ftg translation translations trad traduction traduccion uebersetzung "
@@ -24,9 +26,10 @@ _OTHER = {
     "morphemes": "mb mp morph morphs morpheme morphemes mc lemma lemmas stem",
     _NUMBERS: "ref refind segnum num number id ids",
     "notes": "note notes nt comment comments cmt com remark remarks",
-    "sounds": "ph phon phones phone phoneme phonemes phonetic ipa segment segments syll syllable syllables",
+    _SOUNDS: "ph phon phones phone phoneme phonemes phonetic ipa segment segments syll syllable syllables",
     "no words": "gesture gestures gaze hand hands head pause pauses noise music event events code codes",
 }
+_CUSTOMARY = frozenset(" ".join([_TRANSCRIPTS, _WORDS, *_OTHER.values()]).split())
 _MEANING = {word: meaning for meaning, words in _OTHER.items() for word in words.split()}
 _GLOSS = re.compile(r"\b[123](SG|PL|DU|S|P)?\b|\b[A-Z]{2,}\b|\w[-=]\w+[-=.]\w|\w\.\w")
 _NUMBER = re.compile(r"[\w.:-]*\d[\w.:-]*")
@@ -64,12 +67,17 @@ def look_of(
     named = [word for word in (*_words_of(name), *_words_of(kind)) if word != own]
     if seen and numbers < 0.2:  # 'ref' holds numbers in Toolbox, and sentences elsewhere
         named = [word for word in named if _MEANING.get(word) != _NUMBERS]
-    if meaning := next((_MEANING[word] for word in named if word in _MEANING), ""):
+    single = _share(re.compile(r"\s"), seen) < 0.1
+    if seen and not single:  # 'segments' are sounds in one project and sentences in another
+        named = [word for word in named if _MEANING.get(word) != _SOUNDS]
+    if name.startswith(DRAFT):
+        score, otherwise = score - 2, "drafts of a model"
+    elif meaning := next((_MEANING[word] for word in named if word in _MEANING), ""):
         score, otherwise = score - 4, meaning
     elif not set(_TRANSCRIPTS.split()).isdisjoint(named):
         score += 3
     elif not set(_WORDS.split()).isdisjoint(named):
-        score += 2
+        score, otherwise = (score - 1, "single words") if seen and single else (score + 2, otherwise)
     if numbers > 0.5:
         score, otherwise = score - 4, otherwise or _NUMBERS
     elif _share(_GLOSS, [text for text in seen if not text.isupper()]) > 0.4:
@@ -79,6 +87,12 @@ def look_of(
     elif language and wanted:
         score += 1
     return Look(score, otherwise)
+
+
+def names_nobody(name: str) -> bool:
+    """Whether the name of a tier says what is in it ('utt', 'segments'), and so is no speaker's."""
+    words = _words_of(name)
+    return name.startswith(DRAFT) or ("@" not in name and bool(words) and _CUSTOMARY.issuperset(words))
 
 
 def _words_of(name: str) -> list[str]:

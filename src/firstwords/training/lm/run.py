@@ -16,6 +16,7 @@ from firstwords.config import read_toml
 from firstwords.data.manifest import MANIFEST
 from firstwords.device import Compute, choose_compute, choose_device, keep_machine_code, set_threads
 from firstwords.errors import TrainingError, UsageError
+from firstwords.files import claimed
 from firstwords.folders import LANGUAGE_MODEL, refuse_occupied
 from firstwords.lm.language_model import HEADER, TOKENIZER, WORDS, kind_of
 from firstwords.lm.neural.folder import (
@@ -86,22 +87,23 @@ def train_language_model(
     keep_machine_code()
     place = choose_device(device)
     progress = progress or Progress(unit="token")
-    recipe, stored = _recipe(folder, wanted)
-    tokenizer = tokenizer if recipe.unit == "piece" else None
-    texts = read_texts(sources, recipe, tokenizer)
-    if texts.empty:
-        progress.say(f"{texts.empty:,} lines without text after normalizer '{recipe.normalizer}'.")
-    for line in texts.leaks.told(sources.leaks):
-        progress.say(line)
-    _settle(folder, recipe, texts, tokenizer, stored=stored)
-    precision = recipe.training.precision
-    compute = choose_compute(str(place), precision)
-    progress.say(f"Computing on {compute.reason}.")
-    session = _Session(folder, recipe, texts, tokenizer, compute, progress)
-    try:
-        return session.run(began)
-    finally:
-        progress.stop()
+    with claimed(folder):
+        recipe, stored = _recipe(folder, wanted)
+        tokenizer = tokenizer if recipe.unit == "piece" else None
+        texts = read_texts(sources, recipe, tokenizer)
+        if texts.empty:
+            progress.say(f"{texts.empty:,} lines without text after normalizer '{recipe.normalizer}'.")
+        for line in texts.leaks.told(sources.leaks):
+            progress.say(line)
+        _settle(folder, recipe, texts, tokenizer, stored=stored)
+        precision = recipe.training.precision
+        compute = choose_compute(str(place), precision)
+        progress.say(f"Computing on {compute.reason}.")
+        session = _Session(folder, recipe, texts, tokenizer, compute, progress)
+        try:
+            return session.run(began)
+        finally:
+            progress.stop()
 
 
 def _recipe(folder: Path, wanted: LmWanted) -> tuple[LmRecipe, bool]:
