@@ -86,11 +86,7 @@ class Orders:
 
 @dataclass(frozen=True)
 class Standing:
-    """A model, measured.
-
-    Args:
-        zeros: share of its weights that are 0.
-    """
+    """A model, measured; ``zeros``: share of its weights that are 0."""
 
     parameters: int
     macs_per_second: float
@@ -371,14 +367,13 @@ def _write(
 ) -> Standing:
     """The model, then its history: the presence of this says that all is done."""
     before, after = standings
-    whole, zeros = (
-        f"from {before.parameters / 1e6:.2f} M parameters",
-        f"{after.zeros:.0%} of the weights zero",
-    )
+    how = f"from {before.parameters / 1e6:.2f} M parameters"
+    if orders.unstructured:
+        how = f"{after.zeros:.0%} of the weights zero"
     rows = [
         ("language", start.recipe.language),
         ("model", f"{start.recipe.encoder.kind}, {after.parameters / 1e6:.2f} M parameters"),
-        ("pruned", f"{zeros if orders.unstructured else whole}, by {orders.by}"),
+        ("pruned", f"{how}, by {orders.by}"),
         ("fine-tuned", tuning_words(orders.minutes, start.recipe.name if orders.teacher else None)),
         ("dev CER", f"{100 * after.cer:.1f} % (before: {100 * before.cer:.1f} %)"),
         ("dev WER", f"{100 * after.wer:.1f} %"),
