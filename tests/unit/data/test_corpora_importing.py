@@ -268,7 +268,7 @@ def test_an_interrupted_copy_can_be_started_again(
         shutil.copystat(source, target)
 
     with monkeypatch.context() as patched:
-        patched.setattr("firstwords.data.corpora.importing.shutil.copy2", interrupted)
+        patched.setattr("firstwords.data.corpora.copies.shutil.copy2", interrupted)
         with pytest.raises(KeyboardInterrupt):
             import_corpus(root, tmp_path / "corpus", Plan(copy=True))
     assert record_of(tmp_path / "corpus")["finished"] is False
@@ -282,7 +282,7 @@ def test_a_full_disk_ends_in_our_error(tree: Tree, tmp_path: Path, monkeypatch: 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("firstwords.data.corpora.importing.shutil.copy2", full)
+    monkeypatch.setattr("firstwords.data.corpora.copies.shutil.copy2", full)
     with pytest.raises(CorpusError, match="No space left") as caught:
         import_corpus(tree(people(3, 2)), tmp_path / "corpus", Plan(copy=True))
     assert "--copy" in caught.value.mend
