@@ -46,11 +46,12 @@ def run(
     device: Device = "auto",
 ) -> None:
     """Make a model smaller and faster until it keeps to limits; Ctrl-C saves, the same command goes on."""
+    from firstwords.compression.order import require_exit_last
     from firstwords.compression.planner import ATTEMPTS, compress_to_target
     from firstwords.compression.target import Target
     from firstwords.data.manifest import load_corpus
     from firstwords.device import choose_device
-    from firstwords.model.checkpoint import require_files
+    from firstwords.model.checkpoint import load_model, require_files
     from firstwords.report.compression import ROUNDS, joined, save_comparison
     from firstwords.report.evaluate_model import utterances_of
     from firstwords.training.progress import Progress
@@ -62,6 +63,7 @@ def run(
         )
     limits = Target.parse(target)
     require_files(model)
+    require_exit_last(load_model(model, device="cpu"), "compress --target")
     progress = Progress()
     heard = load_corpus(corpus)
     utterances_of(heard, split)  # refuses a split that is not there before anything is written

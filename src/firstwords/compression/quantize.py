@@ -268,6 +268,7 @@ class _Quantizer:
         others = {name: tensor for name, tensor in state.items() if name not in grouped}
         rest = uniform(others, INT8)
         room = budget - plan_bytes(others, rest)
+        least = sum(min(option.bytes for option in harms[block]) for block in groups)
         for attempt in range(10):
             chosen = least_harm([harms[block] for block in groups], room)
             bits = {block: option.bits for block, option in zip(groups, chosen, strict=True)}
@@ -278,7 +279,7 @@ class _Quantizer:
             if excess <= 0:
                 return plan, bits
             # The header is known only when the choice is, and another choice has another: a little more.
-            room -= excess + (1 << (4 + attempt))
+            room = max(least, room - excess - (1 << (4 + attempt)))
         raise UsageError(
             f"No choice of bits keeps the file within {budget} bytes.", mend="Raise --budget a little."
         )

@@ -42,6 +42,15 @@ def transcript_loss(model: SpeechModel, batches: Sequence[Batch]) -> float:
     return total / max(tokens, 1)
 
 
+def require_layers(model: SpeechModel) -> None:
+    """UsageError for a model none of whose layers has a way around it."""
+    if not _layers(model):
+        raise UsageError(
+            f"None of the layers of a {model.recipe.encoder.kind} can be left out alone.",
+            mend="Cut units with 'firstwords compress prune', or use low ranks.",
+        )
+
+
 def without_layers(
     model: SpeechModel,
     loss: Callable[[SpeechModel], float],
@@ -56,12 +65,8 @@ def without_layers(
         most: layers to leave out.
         limit: greatest loss, as a multiple of the loss before.
     """
+    require_layers(model)
     model = copy.deepcopy(model)
-    if not _layers(model):
-        raise UsageError(
-            f"None of the layers of a {model.recipe.encoder.kind} can be left out alone.",
-            mend="Cut units with 'firstwords compress prune', or use low ranks.",
-        )
     before = loss(model)
     skipped: list[Skipped] = []
     while len(skipped) < most:

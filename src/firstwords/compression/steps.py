@@ -40,7 +40,7 @@ from firstwords.compression.order import (
     require_whole,
     scales_anew,
 )
-from firstwords.compression.skipping import transcript_loss, without_layers
+from firstwords.compression.skipping import require_layers, transcript_loss, without_layers
 from firstwords.compression.tuning import WORSE, better_of
 from firstwords.data.manifest import load_corpus
 from firstwords.errors import UsageError
@@ -170,6 +170,7 @@ def skip_layers(
             f"--most {most}, --limit {limit:g}: expected at least one layer and a limit above 0.",
             mend="For example --most 2 --limit 1.1.",
         )
+    require_layers(start.model)
     trial = Material(load_corpus(corpus), start, device)
     before = trial.error(start.model).numbers["cer"]
     batches = list(trial.one_by_one(trial.spoken_dev, seconds=DEV_SECONDS))

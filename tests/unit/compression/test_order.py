@@ -23,6 +23,7 @@ from firstwords.model.speech_model import SpeechModel
 from firstwords.model.storage import Storage
 from firstwords.text.characters import GraphemeTokenizer
 from firstwords.training.progress import Progress
+from robustness.commands import firstwords
 from tone_corpus import make_tone_corpus, tone_recipe
 
 TOKENIZER = GraphemeTokenizer.train(["aeiou aeiou"] * 3)
@@ -194,3 +195,42 @@ def test_early_exit_keeps_the_format_and_the_scales(home: Path, tmp_path: Path) 
     early_exit_model(home / "static", home / "corpus", tmp_path / "new", most_loss=1.0, measure="confidence")
     old, new = (load_model(f, device="cpu") for f in (home / "static", tmp_path / "new"))
     assert (new.storage, new.input_scales) == (old.storage, old.input_scales)
+
+
+def test_the_budget_that_a_refusal_names_is_enough(home: Path, tmp_path: Path) -> None:
+    def within(budget: int) -> object:
+        order = Order(budget=budget, corpus=home / "corpus", device="cpu")
+        return quantize(home / "static", tmp_path / "new", order)
+
+    with pytest.raises(UsageError, match="the file takes") as refused:
+        within(1)
+    least = int(refused.value.what.rsplit(maxsplit=1)[-1].rstrip("."))
+    within(least)
+    assert (tmp_path / "new" / "model.safetensors").stat().st_size <= least
+
+
+def test_an_encoder_without_layers_to_leave_out_is_refused_before_dev_is_read(
+    home: Path, tmp_path: Path
+) -> None:
+    values = tone_recipe().model_dump()
+    values["encoder"] = {"kind": "dnn", "layers": 2, "hidden": 16}
+    model = SpeechModel(Recipe.model_validate(values), len(TOKENIZER.pieces)).eval()
+    save_model(tmp_path / "model", model, TOKENIZER, card="# model\n")
+    with pytest.raises(UsageError, match="can be left out alone"):
+        skip_layers(tmp_path / "model", tmp_path / "no corpus", tmp_path / "new")
+
+
+def test_a_target_for_a_model_with_an_early_exit_names_the_order(home: Path, tmp_path: Path) -> None:
+    said = firstwords(
+        "compress",
+        home / "exit",
+        "--corpus",
+        home / "corpus",
+        "--to",
+        tmp_path / "new",
+        "--target",
+        "size<1KB",
+    )
+    assert said.code == 2
+    assert "early-exit last" in said.err
+    assert not (tmp_path / "new").exists()
