@@ -9,7 +9,7 @@ Everything after the projection is float32 (float64 stays float64): the loss sum
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, final
+from typing import Annotated, ClassVar, Literal, final
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -52,6 +52,9 @@ class CtcHead(FrameHead):
         dim: width of the encoder's output.
         vocabulary: number of pieces, blank included.
     """
+
+    # Which axis of a tensor counts the pieces; the others have none.
+    PIECES: ClassVar[dict[str, int]] = {"projection.weight": 0, "projection.bias": 0, "feedback.weight": 1}
 
     feedback: nn.Linear | None  # predictions back into the encoder; see intermediate.py
 

@@ -265,6 +265,33 @@ def test_other_pieces_of_the_same_number_make_a_new_head() -> None:
         assert torch.equal(own, given)
 
 
+def test_a_corpus_that_grew_a_letter_keeps_what_its_head_knows() -> None:
+    taps = {"intermediate": [0], "self_conditioned": True}
+    start = recognition_task(taps)
+    grown = train_tokenizer(GraphemeConfig(), ["aeiou b " * 3] * 3)
+    assert set(grown.pieces) - set(start.tokenizer.pieces) == {"b"}
+    torch.manual_seed(7)
+    model = SpeechModel(start.speech.recipe, len(grown.pieces))
+    head, before = model.ctc, ctc_of(start)
+    assert head is not None
+    untouched = head.projection.weight.detach().clone()
+    new, said = take_over(model, grown, start_of(start))
+    assert not new
+    assert "letter by letter; new to it: " in said
+    assert head.feedback is not None
+    assert before.feedback is not None
+    for place, piece in enumerate(grown.pieces):
+        if piece not in start.tokenizer.pieces:
+            assert piece in said
+            assert torch.equal(head.projection.weight[place], untouched[place])
+            continue
+        old = start.tokenizer.pieces.index(piece)
+        assert torch.equal(head.projection.weight[place], before.projection.weight[old])
+        assert torch.equal(head.projection.bias[place], before.projection.bias[old])
+        assert torch.equal(head.feedback.weight[:, place], before.feedback.weight[:, old])
+    assert torch.equal(head.feedback.bias, before.feedback.bias)
+
+
 def test_a_chosen_recipe_keeps_the_heads_of_the_start() -> None:
     start = start_of(recognition_task({"intermediate": [0], "self_conditioned": True}))
     light = {"mask_warmup": 60_000, "consistency_start": 10_000}
