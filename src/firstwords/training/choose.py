@@ -32,6 +32,7 @@ SIZES: tuple[Size, ...] = ("nano", "tiny", "S", "M", "L", "kws")
 # S 36 (LOG.md, 2026-11-21); nano is half of what two processes make in the quickstart. Others are guesses.
 _CPU_SPEED: dict[Size, float] = {"nano": 130, "tiny": 100, "S": 12, "M": 5, "L": 2, "kws": 70}
 _GPU_SPEED: dict[Size, float] = {"nano": 4000, "tiny": 3000, "S": 1500, "M": 800, "L": 400, "kws": 3000}
+_PARAMETERS: dict[Size, float] = {"nano": 0.56e6, "tiny": 2.36e6, "S": 22e6, "M": 64e6, "L": 147e6}
 
 # How often the rarest of few words must stand in the texts to be worth a piece of its own. Digits, WER on dev
 # with whole words and with letters: 23.4 and 8.4 % from 30 clips of each, 0.9 and 4.9 % from 100 (LOG.md,
@@ -298,6 +299,11 @@ def _encoder(
 def parts_of_batch(size: Size, seconds: float) -> int:
     """Passes into which a batch is divided on a CPU, so that its activations fit a laptop's memory."""
     return math.ceil(seconds / _AT_ONCE.get(size, seconds))
+
+
+def nearest_size(parameters: int) -> Size:
+    """The Zipformer that is as large as a model: batches, time and number format are chosen as for it."""
+    return min(_PARAMETERS, key=lambda size: abs(math.log(max(parameters, 1) / _PARAMETERS[size])))
 
 
 def _named(size: str | None) -> Size | None:

@@ -26,7 +26,7 @@ from firstwords.search.interface import check_internal_weight
 from firstwords.text.graphemes import graphemes
 from firstwords.text.load import train_tokenizer
 from firstwords.text.normalize import normalizer, normalizers_for
-from firstwords.training.choose import CORPUS_SETTINGS, Material, choose_recipe
+from firstwords.training.choose import CORPUS_SETTINGS, Material, choose_recipe, nearest_size
 from firstwords.training.crew import crew_size
 from firstwords.training.distillation.begin import identity_of, load_teacher, taught_recipe
 from firstwords.training.fine_tune import fitted_recipe, gentle
@@ -251,13 +251,17 @@ def _chosen(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress:
         cores=torch.get_num_threads(),
         fine_tuned=wanted.start is not None,
     )
+    start = wanted.start
     choice = choose_recipe(
         material,
         name=folder.name,
         language=language,
         minutes=wanted.minutes,
         device=device,
-        size=wanted.size,
+        size=wanted.size if start is None else nearest_size(start.model.num_parameters),
     )
-    progress.say(f"Recipe (written to {folder / RECIPE}): {'; '.join(choice.reasons)}.")
+    given, *reasons = choice.reasons
+    if start is not None:
+        given += f"; the encoder of the model, which has {start.model.num_parameters / 1e6:.2f} M parameters"
+    progress.say(f"Recipe (written to {folder / RECIPE}): {'; '.join((given, *reasons))}.")
     return choice.recipe

@@ -13,6 +13,7 @@ from test_recognition import batch_of, recognition_task
 from firstwords.audio.waveform import channel_policy
 from firstwords.data.examples import ExampleSource, LoadedExample
 from firstwords.data.manifest import Corpus, Utterance, load_corpus, write_quarantine
+from firstwords.encoders.zipformer import Zipformer
 from firstwords.errors import ConfigError, CorpusError, UsageError
 from firstwords.features.specaugment import SpecAugmentConfig
 from firstwords.model.speech_model import SpeechModel
@@ -344,6 +345,21 @@ def test_an_hour_of_speech_gets_consistency_and_a_few_minutes_do_not() -> None:
     large = choose_recipe(Material(hours=10), name="x", language="en", minutes=60, device="cuda").recipe
     assert large.encoder == choose.ZipformerConfig.preset("S")
     assert large.data.augment.noise.probability > 0
+
+
+def test_a_model_to_start_from_is_as_large_as_it_is() -> None:
+    """Batches, steps and number format are those of its size, not of what little time would choose."""
+    assert [choose.nearest_size(n) for n in (0, 400_000, 1_300_000, 2_100_000, 9_000_000, 30_000_000)] == [
+        "nano",
+        "nano",
+        "tiny",
+        "tiny",
+        "S",
+        "S",
+    ]
+    for size in ("nano", "tiny", "S"):
+        encoder = Zipformer(choose.ZipformerConfig.preset(size), 80)
+        assert choose.nearest_size(sum(p.numel() for p in encoder.parameters())) == size
 
 
 def test_nothing_is_masked_in_a_run_of_few_passes_unless_a_model_is_tuned() -> None:
