@@ -9,7 +9,8 @@ the precision 'auto' (bfloat16 where the processor has it). Only the encoder dif
 
     training    forward, CTC head (500 pieces) and loss, backward, ScaledAdam step; not counted: reading,
                 features, augmentation
-    inference   forward of the encoder in evaluation mode, without gradients
+    inference   forward of the encoder in evaluation mode, without gradients; ours as the recogniser holds it
+                after loading: in bfloat16, linear layers keep their weights rounded
     parts       ours divide a batch as the product does by itself (choose.py): S into halves. The twin
                 computes all at once, as a plain implementation does; its random decisions have other shapes
     batch       8 x 10 s of noise with the band levels, syllables and pauses of speech, 12 tokens a second
@@ -61,6 +62,9 @@ from firstwords.device import choose_compute, has_native_bf16, machine_name, set
 from firstwords.encoders.zipformer import Zipformer, ZipformerConfig
 from firstwords.heads.ctc import CtcConfig, CtcHead, ctc_loss
 from firstwords.inference.recognizer import Recognizer
+from firstwords.model.linears import keep_narrow
+from firstwords.model.recipe import Recipe
+from firstwords.model.speech_model import SpeechModel
 from firstwords.tensors import Padded
 from firstwords.training.choose import parts_of_batch
 from firstwords.training.scaled_adam import ScaledAdam
@@ -113,6 +117,19 @@ class Side:
         self.encoder.eval()
         with torch.inference_mode():
             self.encode(frames)
+
+    def reader(self) -> Side:
+        """The same weights as the recogniser holds them when it has loaded a model."""
+        if self.dtype is torch.float32:
+            return self
+        encoder = copy.deepcopy(self.encoder)
+        settings = {"kind": "zipformer", **encoder.config.model_dump()}
+        model = SpeechModel(
+            Recipe.model_validate({"encoder": settings, "heads": {"ctc": {"kind": "ctc"}}}), PIECES
+        )
+        model.encoder = encoder
+        keep_narrow(model, self.dtype)
+        return Side(encoder, self.head, self.dtype)
 
 
 def make_sides(size: str, names: Sequence[str], *, in_bytes: bool = False) -> dict[str, Side]:
@@ -168,6 +185,7 @@ def measure_rates(size: str, rounds: int, warm: int) -> Numbers:
         for side in sides.values():
             side.infer(frames)
             side.train(frames, targets, seed=1000 + n)
+    readers = {name: side.reader() for name, side in sides.items()}
     names = list(sides)
     for n in range(rounds):
         print(f"{size}: round {n + 1} of {rounds}", file=sys.stderr, flush=True)
@@ -175,7 +193,7 @@ def measure_rates(size: str, rounds: int, warm: int) -> Numbers:
             numbers.setdefault(f"gemm {dtype}", []).append(gemm_rate(dtype))
         for name in names[n % 3 :] + names[: n % 3]:
             side = sides[name]
-            numbers.setdefault(f"{name} inference", []).append(timed(lambda s=side: s.infer(frames)))
+            numbers.setdefault(f"{name} inference", []).append(timed(lambda s=readers[name]: s.infer(frames)))
             rate = timed(lambda s=side, n=n: s.train(frames, targets, seed=n))
             numbers.setdefault(f"{name} training", []).append(rate)
     return numbers

@@ -25,7 +25,7 @@ from firstwords.errors import UsageError
 from firstwords.inference.early_exit import FILE as EXIT
 from firstwords.inference.early_exit import read_exit
 from firstwords.model.checkpoint import LoadedModel, weights_digest
-from firstwords.model.int8 import linear_layers
+from firstwords.model.linears import linear_layers
 from firstwords.model.speech_model import SpeechModel
 from firstwords.model.storage import Storage, restored, storage_words
 

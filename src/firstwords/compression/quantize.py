@@ -43,7 +43,8 @@ from firstwords.data.manifest import load_corpus
 from firstwords.errors import UsageError
 from firstwords.files import staged
 from firstwords.model.checkpoint import CARD, WEIGHTS, LoadedModel, load_model, save_model
-from firstwords.model.int8 import compute_in_int8, linear_layers
+from firstwords.model.int8 import compute_in_int8
+from firstwords.model.linears import linear_layers
 from firstwords.model.speech_model import SpeechModel
 from firstwords.model.storage import Storage, restored, storage_words
 from firstwords.search.speech_gate import SpeechGate

@@ -8,6 +8,7 @@ from firstwords.device import Compute, Precision, choose_compute
 from firstwords.inference.early_exit import EarlyExit, early_exit_of
 from firstwords.model.checkpoint import LoadedModel, load_model
 from firstwords.model.int8 import compute_in_int8
+from firstwords.model.linears import keep_narrow
 from firstwords.search.interface import SearchConfig
 
 LARGE = 10_000_000  # parameters from which on bfloat16 is worth it
@@ -32,4 +33,6 @@ def load_to_read(
         compute_in_int8(loaded.model, loaded.input_scales)
     if int8 or (precision == "auto" and loaded.model.num_parameters < LARGE):
         compute = choose_compute(str(compute.device), "fp32")
+    if compute.autocast:
+        keep_narrow(loaded.model, compute.dtype)
     return loaded, compute, early_exit

@@ -1,49 +1,13 @@
-"""A model whose linear layers multiply in 8-bit integers: which layers, and the exchange.
-
-The layers are those of the encoder that are called as they stand; one whose weights are used by other means
-(a front end that reorders them) and all heads stay in floating point. Which they are is seen by encoding a
-short clip.
-"""
+"""A model whose linear layers (linears.py) multiply in 8-bit integers; all else stays in floating point."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-
-import torch
-from torch import nn
+from collections.abc import Mapping, Sequence
 
 from firstwords.errors import CheckpointError, UsageError
-from firstwords.model.selfcheck import synthetic_clip
+from firstwords.model.linears import exchange, linear_layers
 from firstwords.model.speech_model import SpeechModel
 from firstwords.nn.int8 import Int8Linear, multiplies_exactly
-from firstwords.tensors import Padded
-
-
-def linear_layers(model: SpeechModel) -> list[str]:
-    """Names of the linear layers that can compute in 8 bits, in the order of the model."""
-    called: set[str] = set()
-
-    def note(name: str) -> Callable[..., None]:
-        return lambda *_: called.add(name)
-
-    linears = {
-        name: module
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name.startswith("encoder.")
-    }
-    hooks = [module.register_forward_pre_hook(note(name)) for name, module in linears.items()]
-    training = model.training
-    try:
-        model.eval()
-        rate = model.recipe.data.sample_rate
-        clip = torch.from_numpy(synthetic_clip(rate)[:rate])[None].to(next(model.parameters()).device)
-        with torch.no_grad():
-            model.encode(Padded(clip, torch.tensor([rate], device=clip.device)))
-    finally:
-        model.train(training)
-        for hook in hooks:
-            hook.remove()
-    return [name for name in linears if name in called]
 
 
 def compute_in_int8(model: SpeechModel, input_scales: Mapping[str, float] | None = None) -> Sequence[str]:
@@ -74,9 +38,5 @@ def compute_in_int8(model: SpeechModel, input_scales: Mapping[str, float] | None
             "computes in 8 bits.",
             mend="Calibrate again: firstwords compress quantize MODEL --static --corpus CORPUS --to DIR",
         )
-    for name in names:
-        place, _, last = name.rpartition(".")
-        linear = model.get_submodule(name)
-        assert isinstance(linear, nn.Linear)
-        setattr(model.get_submodule(place), last, Int8Linear(linear, given.get(name)).eval())
+    exchange(model, {name: lambda linear, name=name: Int8Linear(linear, given.get(name)) for name in names})
     return names

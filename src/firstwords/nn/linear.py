@@ -43,6 +43,16 @@ def linear(
     return _onednn(x, weight, bias)
 
 
+def as_multiplied(layer: nn.Conv2d) -> tuple[Float[Tensor, "out in"], Float[Tensor, " out"] | None]:
+    """Weight and bias of a 1 x 1 convolution for ``linear`` in pieces; without gradients rounded once."""
+    weight, bias = layer.weight.flatten(1), layer.bias
+    place = weight.device.type
+    if torch.is_grad_enabled() or is_captured() or not torch.is_autocast_enabled(place):
+        return weight, bias
+    dtype = torch.get_autocast_dtype(place)
+    return weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
 def product(
     x: Float[Tensor, "*rows in"], weight: Float[Tensor, "out in"], bias: Float[Tensor, " out"] | None = None
 ) -> Float[Tensor, "*rows out"]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,15 +15,14 @@ from firstwords.inference.events import Final
 from firstwords.inference.recognizer import Recognizer
 from firstwords.model import kinds
 from firstwords.model.checkpoint import load_model, load_weights
-from firstwords.model.int8 import compute_in_int8, linear_layers
-from firstwords.model.recipe import Recipe
-from firstwords.model.speech_model import SpeechModel
+from firstwords.model.int8 import compute_in_int8
+from firstwords.model.linears import linear_layers
 from firstwords.model.storage import Storage, restored
 from firstwords.nn.int8 import Int8Linear, channel_scales, multiplies_exactly
 from firstwords.tensors import Padded, pad
 from nonsense_model import make_nonsense_model
+from small_models import ENCODERS, small_model
 from streaming_model import make_causal_model, talk
-from tone_corpus import tone_recipe
 
 
 def linear(inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
@@ -119,36 +117,10 @@ def test_scales_of_inputs_belong_to_layers(tmp_path: Path) -> None:
         assert model.encode(Padded(torch.zeros(1, 16000), torch.tensor([16000]))).values.isfinite().all()
 
 
-SMALL = {"dim": 24, "layers": 2, "heads": 2, "feedforward": 32, "subsampling": {"channels": 8}}
-ENCODERS: dict[str, dict[str, Any]] = {
-    "zipformer": {},
-    "conformer": SMALL | {"kernel": 9},
-    "transformer": SMALL,
-    "squeezeformer": SMALL | {"layers": 4, "kernel": 9, "reduce_at": 1, "recover_at": 3},
-    "e_branchformer": SMALL | {"gate_width": 40, "kernel": 9, "merge_kernel": 5},
-    "dnn": {"hidden": 16, "layers": 2},
-    "listener": {"width": 12},
-    "lstm": {"size": "nano"},
-    "quartznet": {"size": "nano"},
-    "mobilenet": {"size": "nano"},
-    "resnet": {"size": "nano"},
-}
-
-
-def small_model(kind: str, settings: dict[str, Any]) -> SpeechModel:
-    config = kinds.ENCODERS[kind].config
-    if "size" in settings:
-        settings = config.preset(settings["size"]).model_dump()  # pyright: ignore[reportAttributeAccessIssue]
-    values = tone_recipe().model_dump()
-    values["encoder"] = values["encoder"] if kind == "zipformer" else {**settings, "kind": kind}
-    torch.manual_seed(1)
-    return SpeechModel(Recipe.model_validate(values), 12).eval()
-
-
 @pytest.mark.parametrize("kind", ENCODERS)
 def test_every_encoder_computes_in_8_bits_and_is_kept_in_few(kind: str) -> None:
     assert set(ENCODERS) == set(kinds.ENCODERS)
-    model = small_model(kind, ENCODERS[kind])
+    model = small_model(kind)
     audio = pad([0.1 * torch.randn(12000, generator=torch.Generator().manual_seed(0))])
     small = copy.deepcopy(model)
     if kind in {"listener", "lstm"}:

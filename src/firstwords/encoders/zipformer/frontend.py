@@ -27,7 +27,7 @@ from firstwords.encoders.zipformer.layer import keep_utterances
 from firstwords.encoders.zipformer.pieces import by_rows
 from firstwords.encoders.zipformer.schedules import Schedule, Scheduled
 from firstwords.nn.convolution import convolve
-from firstwords.nn.linear import Linear, linear
+from firstwords.nn.linear import Linear, as_multiplied, linear
 from firstwords.tensors import is_captured, real_frames
 
 LOOK_AHEAD = 3  # frames at 50 Hz that the 7x7 convolution sees to either side
@@ -139,12 +139,13 @@ class ConvNeXt(Scheduled):
         return convolve(x, layer, (LOOK_AHEAD, LOOK_AHEAD))
 
     def _branch(self, x: Tensor) -> Tensor:
-        return by_rows(self._mix, x, self.pointwise_conv1.out_channels)
+        widen = as_multiplied(self.pointwise_conv1)
+        back = as_multiplied(self.pointwise_conv2)
 
-    def _mix(self, x: Tensor) -> Tensor:
-        hidden = linear(x, self.pointwise_conv1.weight.flatten(1), self.pointwise_conv1.bias)
-        hidden = swoosh_l(self.hidden_balancer(hidden))
-        return linear(hidden, self.pointwise_conv2.weight.flatten(1), self.pointwise_conv2.bias)
+        def mix(rows: Tensor) -> Tensor:
+            return linear(swoosh_l(self.hidden_balancer(linear(rows, *widen))), *back)
+
+        return by_rows(mix, x, self.pointwise_conv1.out_channels)
 
 
 class ConvEmbed(Scheduled):
