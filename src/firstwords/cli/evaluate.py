@@ -99,7 +99,7 @@ def _load(
     reading.help_search(recognizer, device, notes.append)
     if search.phrases is not None:  # what cannot be counted is said before minutes of transcribing
         listed_phrases(search.phrases, normalizer(recognizer.recipe.text.scoring))
-    if search.beam is not None and search.lm is None:
+    if (search.beam is not None or search.kind is not None) and search.lm is None:
         notes.append(f"Search: {search_words(recognizer.search_config)}.")
     if reading.post is not None:
         reading.format(recognizer, console.print)

@@ -58,6 +58,15 @@ Phrases = Annotated[
         help="File of names and terms to expect: one a line, a boost behind a tab (default: by length).",
     ),
 ]
+Search = Annotated[
+    str | None,
+    typer.Option(
+        "--search",
+        help="How words are found: greedy, ctc_beam, transducer_greedy, transducer_beam, attention_beam or "
+        "rescoring, by the heads of the model; default: as in the recipe.",
+        metavar="KIND",
+    ),
+]
 Beam = Annotated[
     int | None,
     typer.Option("--beam", help="Width of the search; 1 is greedy. Default: as in the recipe.", min=1),
@@ -83,6 +92,7 @@ class SearchOptions:
     source_weight: SourceWeight = None
     internal: InternalWeight = None
     phrases: Phrases = None
+    kind: Search = None
     beam: Beam = None
     others: Others = None
 
@@ -93,7 +103,7 @@ class SearchOptions:
 
     @property
     def _helped(self) -> bool:
-        return any(value is not None for value in (self.lm, self.phrases, self.beam))
+        return any(value is not None for value in (self.lm, self.phrases, self.kind, self.beam))
 
     def check(self, *, stream: bool = False) -> None:
         """Which options go together."""
@@ -156,6 +166,7 @@ class SearchOptions:
             source_weight=self.source_weight,
             internal_weight=self.internal,
             phrases=self.phrases,
+            search=self.kind,
             beam=self.beam,
         )
         for line in add_help(recognizer, wanted, n_best=n_best, stream=stream):
@@ -164,6 +175,11 @@ class SearchOptions:
     @property
     def suffix(self) -> str:
         """For the name of a report's folder."""
-        parts = {"-lm": self.lm, "-phrases": self.phrases, f"-beam{self.beam}": self.beam}
+        parts = {
+            "-lm": self.lm,
+            "-phrases": self.phrases,
+            f"-{self.kind}": self.kind,
+            f"-beam{self.beam}": self.beam,
+        }
         names = [name for name, value in parts.items() if value is not None]
         return "".join((*names, f"-with{len(self.others)}" if self.others else ""))

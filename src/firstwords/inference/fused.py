@@ -18,9 +18,11 @@ from firstwords.inference.fused_weights import Named, Weights, source_weight, we
 from firstwords.inference.recognizer import Recognizer
 from firstwords.inference.second_pass import n_best_search
 from firstwords.inference.streaming import streamed_search
+from firstwords.model.recipe import with_search
 from firstwords.search.biasing import phrase_scorer
 from firstwords.search.fusion import NO_SCORERS, Scorers
 from firstwords.search.interface import (
+    SEARCHES,
     CtcBeamConfig,
     GreedyConfig,
     LanguageModelConfig,
@@ -52,6 +54,7 @@ class SearchHelp:
     source_weight: float | None = None
     internal_weight: float | None = None  # of what the recogniser itself knows of text, taken off
     phrases: Path | None = None
+    search: str | None = None  # its kind
     beam: int | None = None
 
 
@@ -70,6 +73,14 @@ def add_help(
             mend="Give --beam 2 or more, or leave out --beam or --rescore.",
         )
     config = recognizer.search_config
+    if wanted.search is not None:
+        config = of_kind(config, wanted.search)
+        with_search(recognizer.recipe, config)  # refuses what the heads cannot do
+        if stream and (streamed := streamed_search(config).kind) != config.kind:
+            raise UsageError(
+                f"--search {config.kind} needs whole recordings; streams are read by {streamed} then.",
+                mend="Leave it out, or transcribe whole recordings (without --stream).",
+            )
     if wanted.beam is not None:
         config = with_beam(config, wanted.beam, stream=stream)
     if n_best:
@@ -209,6 +220,13 @@ def speaks(recognizer: Recognizer) -> Speaks:
 def phrases_of(recognizer: Recognizer, path: Path) -> dict[str, float | None]:
     """A file of phrases -> phrases as the recogniser would write them, and their boosts or None."""
     return read_phrases(path, normalizer(recognizer.recipe.text.normalizer))
+
+
+def of_kind(config: SearchConfig, kind: str) -> SearchConfig:
+    """The search of that kind: this one if it is, else as it is set by default, with the same weights."""
+    if kind not in SEARCHES:
+        raise UsageError(f"--search {kind}: no such search.", mend=f"Use one of {', '.join(SEARCHES)}.")
+    return config if config.kind == kind else SEARCHES[kind](language_model=config.language_model)
 
 
 def with_beam(config: SearchConfig, beam: int, *, stream: bool = False) -> SearchConfig:

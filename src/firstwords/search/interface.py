@@ -169,3 +169,15 @@ SearchConfig: TypeAlias = Annotated[
     | RescoringConfig,
     Field(discriminator="kind"),
 ]
+
+SEARCHES: dict[str, type[SearchConfig]] = {
+    str(config.model_fields["kind"].default): config
+    for config in (
+        GreedyConfig,
+        CtcBeamConfig,
+        TransducerGreedyConfig,
+        TransducerBeamConfig,
+        AttentionBeamConfig,
+        RescoringConfig,
+    )
+}  # by kind, as a recipe or a user names them

@@ -244,6 +244,17 @@ def test_a_stream_reads_with_a_language_model(corpus: Path, lm: Path, tmp_path: 
     )
 
 
+def test_another_search_than_the_recipes(model: Path, corpus: Path, tmp_path: Path) -> None:
+    done = firstwords("evaluate", model, corpus, "--search", "ctc_beam", "--out", tmp_path / "report")
+    assert done.exit_code == 0
+    assert "Search: ctc_beam, beam 10" in (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    audio, out = recordings(corpus)[0], tmp_path / "out"
+    assert firstwords("transcribe", model, audio, "--out", out).exit_code == 0
+    again = firstwords("transcribe", model, audio, "--out", out, "--search", "ctc_beam")
+    assert again.exit_code == 0
+    assert "kept as it is, but made with another search" in " ".join(again.stderr.split())
+
+
 def test_what_does_not_go_together_is_said(model: Path, corpus: Path, lm: Path) -> None:
     audio = recordings(corpus)[0]
     for options, said in (
@@ -256,6 +267,8 @@ def test_what_does_not_go_together_is_said(model: Path, corpus: Path, lm: Path) 
         (("--lm", lm, "--lm-bonus", "nan"), "--lm-bonus nan: no number"),
         (("--lm", model), "is no language model: lm.toml is missing"),
         (("--phrases", model / "absent.txt"), "cannot be read"),
+        (("--search", "magic"), "--search magic: no such search"),
+        (("--search", "transducer_beam"), "needs heads.transducer"),
     ):
         for verb, thing in (("transcribe", audio), ("evaluate", corpus)):
             result = firstwords(verb, model, thing, *options)

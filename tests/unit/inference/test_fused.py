@@ -13,7 +13,7 @@ import torch
 
 from firstwords.data.manifest import Corpus, load_corpus
 from firstwords.errors import CheckpointError, ConfigError, SearchError, UsageError
-from firstwords.inference.fused import SearchHelp, add_help, speaks, with_beam
+from firstwords.inference.fused import SearchHelp, add_help, of_kind, speaks, with_beam
 from firstwords.inference.recognizer import Recognizer
 from firstwords.inference.tuning import (
     Progress,
@@ -29,6 +29,7 @@ from firstwords.model.speech_model import SpeechModel
 from firstwords.scoring.error_rate import ErrorRate, grapheme_errors, word_errors
 from firstwords.search.fusion import Scorers
 from firstwords.search.interface import (
+    SEARCHES,
     AttentionBeamConfig,
     CtcBeamConfig,
     GreedyConfig,
@@ -130,6 +131,30 @@ def test_a_beam_makes_a_beam_search(config: SearchConfig, beam: int, wanted: Sea
     assert with_beam(config, beam) == wanted
     kept = with_beam(config.with_(language_model=weights), beam)
     assert kept.language_model == weights
+
+
+def test_a_kind_of_search_keeps_the_weights_and_the_recipes_own_settings(tmp_path: Path) -> None:
+    weights = LanguageModelConfig(weight=0.7, bonus=1.0)
+    for kind, config in SEARCHES.items():
+        made = of_kind(GreedyConfig(language_model=weights), kind)
+        assert made == config(language_model=weights)
+        assert made.kind == kind
+    own = CtcBeamConfig(beam=3, n_best=2)
+    assert of_kind(own, "ctc_beam") == own
+    heads = {"ctc": {"kind": "ctc"}, "transducer": TRANSDUCER}
+    recognizer = Recognizer.load(other_model(tmp_path / "m", heads, {"kind": "greedy"}), device="cpu")
+    add_help(recognizer, SearchHelp(search="transducer_beam", beam=2))
+    assert recognizer.search_config == TransducerBeamConfig(beam=2, n_best=2)
+    with pytest.raises(ConfigError, match=r"needs heads\.attention"):
+        add_help(recognizer, SearchHelp(search="rescoring"))
+    with pytest.raises(UsageError, match="no such search") as refused:
+        add_help(recognizer, SearchHelp(search="magic"))
+    assert "transducer_beam" in refused.value.mend
+    with pytest.raises(UsageError, match="read by transducer_greedy"):
+        add_help(recognizer, SearchHelp(search="transducer_beam"), stream=True)
+    assert recognizer.search_config == TransducerBeamConfig(beam=2, n_best=2)  # nothing was changed
+    add_help(recognizer, SearchHelp(search="greedy"), stream=True)
+    assert recognizer.search_config == GreedyConfig()
 
 
 def test_what_was_tuned_for_greedy_is_found_with_a_beam_of_1(recognizer: Recognizer, lm: Path) -> None:
