@@ -97,7 +97,7 @@ def choose(
 
     limits = Target.parse(target)
     progress = Progress()
-    found = compare_variants(models, load_corpus(corpus), split).variants
+    found = compare_variants(models, load_corpus(corpus), split, say=progress.say).variants
     best, why = fitting([(one.folder, measures_of(one)) for one in found], limits)
     for line in why:
         progress.say(f"Not {line}.")

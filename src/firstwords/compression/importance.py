@@ -35,6 +35,11 @@ Scores = dict[Group, Float[Tensor, " units"]]
 LossOf = Callable[[], Tensor]  # forward pass of one batch -> its loss, with its graph
 
 
+def judged(groups: Sequence[Group], by: By) -> list[Group]:
+    """Those that a criterion tells anything about."""
+    return [group for group in groups if by != "activation" or group.seen_by is not None]
+
+
 def importance(
     model: SpeechModel, groups: Sequence[Group], by: By, losses: Iterable[LossOf] = (), *, seed: int = 0
 ) -> Scores:

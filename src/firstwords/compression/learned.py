@@ -95,15 +95,19 @@ class RoundedInput(nn.Module):
 def share_weights(model: nn.Module, choices: Mapping[str, Storage]) -> list[str]:
     """Make the codebooks of these tensors what learns -> the names of those that can.
 
-    Those of recurrent layers cannot: torch hands their weights to its kernels by another way.
+    Those of recurrent layers cannot: torch hands their weights to its kernels by another way. They stay as
+    they are, since other values would be given other codebooks.
     """
     done: list[str] = []
     for name, storage in choices.items():
         place, _, last = name.rpartition(".")
         module = model.get_submodule(place)
-        if storage.kind != "kmeans" or isinstance(module, nn.RNNBase):
+        if storage.kind != "kmeans":
             continue
         weight = cast("Tensor", getattr(module, last))
+        if isinstance(module, nn.RNNBase):
+            weight.requires_grad_(False)
+            continue
         parametrize.register_parametrization(module, last, SharedWeights(weight, storage), unsafe=True)
         done.append(name)
     return done

@@ -26,7 +26,7 @@ from firstwords.compression.families import groups_of
 from firstwords.compression.groups import KINDS, Group, Kind, cut
 from firstwords.compression.history import FILE as HISTORY
 from firstwords.compression.history import note_step
-from firstwords.compression.importance import NEEDS_SPEECH, By, importance
+from firstwords.compression.importance import NEEDS_SPEECH, By, importance, judged
 from firstwords.compression.masks import sparse_storage, zero_weights
 from firstwords.compression.material import Material
 from firstwords.compression.order import kept_as_before, require_exit_last, require_zeros_last, scales_anew
@@ -127,7 +127,7 @@ def prune_model(
     least = floors(groups, orders.floor)
     total = start.model.num_parameters
     if not orders.unstructured:
-        _check_reach(start.model, groups, least, orders, source)
+        _check_reach(start.model, judged(groups, orders.by), least, orders, source)
     if start.recipe.post is not None and start.recipe.post.stages:
         progress.say("Formatting is left out: its files lie with the model that is pruned.")
     trial = Material(load_corpus(corpus_folder), start, device)
@@ -245,10 +245,12 @@ def _check_reach(
     total, reached = model.num_parameters, smallest(model, groups, least)
     if reached > round(total * (1 - orders.cut)):
         most = 1 - reached / total
+        less = f"--cut {most - 0.005:.2f} or less, " if most > 0.015 else ""
+        other = "" if len(judged(groups_of(model), orders.by)) == len(groups_of(model)) else "another --by, "
         raise UsageError(
             f"--cut {orders.cut:g}: of the {total} parameters of '{source}' at most {100 * most:.1f} % "
             f"can go ({reached} are left).",
-            mend=f"Use --cut {max(0.0, most - 0.005):.2f} or less, more --parts, or a smaller model.",
+            mend=f"Use {less}{other}more --parts, or a smaller model.",
         )
 
 

@@ -160,6 +160,12 @@ def quantize(folder: Path, to: Path, order: Order, *, progress: Progress | None 
     if order.budget is not None:
         words = _words(loaded)
         require_room(loaded.model.state_dict(), order.budget, words=words, rows=order.rows)
+    if (order.static or order.qat) and not linear_layers(loaded.model):
+        kind = loaded.recipe.encoder.kind
+        raise UsageError(
+            f"An encoder of kind '{kind}' has no linear layers that could compute in 8 bits.",
+            mend="Leave out --static and --qat.",
+        )
     material = None
     if order.corpus is not None:
         material = Material(load_corpus(order.corpus), loaded, order.device, progress)
@@ -288,18 +294,12 @@ class _Quantizer:
     def _calibrated(self) -> dict[str, float]:
         assert self.material is not None
         model = self.loaded.model.to(self.material.compute.device)
-        if not (layers := linear_layers(model)):
-            kind = self.loaded.recipe.encoder.kind
-            raise UsageError(
-                f"A {kind} encoder has no linear layers that could compute in 8 bits.",
-                mend="Leave out --static and --qat.",
-            )
         utterances = list(self.material.calibration(MOST_UTTERANCES))
         if len(utterances) < LEAST_UTTERANCES:
             self.say(
                 f"Calibrated on {len(utterances)} utterances, all there are; {LEAST_UTTERANCES} are advised."
             )
-        return input_scales(model, layers, utterances)
+        return input_scales(model, linear_layers(model), utterances)
 
     def _trained_centroids(self, plan: Plan, names: Sequence[str]) -> None:
         assert self.material is not None

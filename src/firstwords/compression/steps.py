@@ -117,7 +117,8 @@ def low_rank_model(
     else:
         model, said = _factored(start, trial, orders)
     if orders.minutes is not None:
-        if not (begun / WEIGHTS).is_file():
+        if not (begun / WEIGHTS).is_file():  # nothing is left behind of orders that cannot be followed
+            write_atomically(to / TUNING / ORDERS, json.dumps(_with_model(wanted, start), indent=1) + "\n")
             save_model(begun, model, start.tokenizer, card="", speech_gate=start.speech_gate)
         thin = load_model(begun, device="cpu")
         kept = better_of(
@@ -273,8 +274,6 @@ def _settle(source: Path, start: LoadedModel, to: Path, wanted: Mapping[str, Any
     if not tuned or not path.is_file():
         if to.exists() and (not to.is_dir() or any(to.iterdir())):
             raise UsageError(f"'{to}' exists and is not empty.", mend="Give --to a new folder.")
-        if tuned:
-            write_atomically(path, json.dumps(_with_model(wanted, start), indent=1) + "\n")
         return
     try:
         known: Any = json.loads(path.read_text(encoding="utf-8"))

@@ -73,7 +73,14 @@ def test_the_gradient_of_a_centroid_is_the_sum_over_its_weights() -> None:
 
 def test_recurrent_layers_are_left_alone() -> None:
     lstm = nn.Sequential(nn.LSTM(4, 4))
-    assert share_weights(lstm, {"0.weight_ih_l0": KMEANS}) == []
+    names = list(lstm.state_dict())
+    assert share_weights(lstm, {"0.weight_ih_l0": KMEANS, "0.bias_ih_l0": Storage(kind="fp16")}) == []
+    before = learned_state(lstm, names)
+    optimizer = torch.optim.AdamW(lstm.parameters(), lr=0.1)
+    lstm(torch.ones(2, 3, 4))[0].square().sum().backward()
+    optimizer.step()
+    moved = {name for name, tensor in learned_state(lstm, names).items() if not tensor.equal(before[name])}
+    assert moved == {"0.weight_hh_l0", "0.bias_ih_l0", "0.bias_hh_l0"}
 
 
 def test_rounded_layers_compute_what_8_bit_integers_do() -> None:

@@ -19,6 +19,7 @@ from firstwords.compression.history import read_history
 from firstwords.compression.material import Material
 from firstwords.compression.prune import Orders, PruneResult, prune_model
 from firstwords.data.manifest import load_corpus, write_manifest
+from firstwords.encoders.lstm import LstmConfig
 from firstwords.encoders.zipformer import Zipformer
 from firstwords.errors import CorpusError, FirstwordsError, UsageError
 from firstwords.inference.recognizer import Recognizer
@@ -185,6 +186,17 @@ def test_a_target_out_of_reach_can_be_asked_for_again_within_it(
         pruned_to(source, corpus, tmp_path / "small", 0.97)
     share = float(caught.value.mend.split("--cut ")[1].split()[0])
     assert pruned_to(source, corpus, tmp_path / "small", share, by="magnitude").after.parameters > 0
+
+
+def test_what_a_criterion_cannot_judge_is_refused_before_anything_is_written(
+    corpus: Path, tmp_path: Path
+) -> None:
+    """No module is called with the units inside an LSTM: their activation is unknown."""
+    small = make_nonsense_model(tmp_path / "lstm", encoder=LstmConfig(hidden=8, layers=2))
+    with pytest.raises(UsageError, match=r"at most 0\.0 % can go") as caught:
+        pruned_to(small, corpus, tmp_path / "new", 0.2, by="activation")
+    assert caught.value.mend.startswith("Use another --by")
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_corpus_without_text_is_refused(source: Path, corpus: Path, tmp_path: Path) -> None:

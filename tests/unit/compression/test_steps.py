@@ -65,6 +65,15 @@ def contents(folder: Path) -> dict[str, str]:
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 
+def test_orders_that_cannot_be_followed_are_no_hindrance_to_others(
+    tmp_path: Path, material: tuple[Path, Path]
+) -> None:
+    corpus, source = material
+    with pytest.raises(UsageError, match="with ranks of 1"):
+        low_rank_model(source, corpus, tmp_path / "new", LowRankOrders(cut=0.99, minutes=0.1), progress=QUIET)
+    assert not (tmp_path / "new").exists()
+
+
 def test_each_step_writes_a_folder_that_transcribes(tmp_path: Path, material: tuple[Path, Path]) -> None:
     corpus, source = material
     before = contents(source)

@@ -1,4 +1,4 @@
-"""Miniature corpora: a function that writes a folder from a description."""
+"""Miniature corpora: a function that writes a folder from a description; one with nothing wrong in it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from clean_corpus import make_clean_corpus
 from firstwords.data.corpora import LAYOUTS, Imported, Options, detect_layout
+from firstwords.data.manifest import Corpus, load_corpus
 
 RATE = 8000
 Tree = Callable[[Mapping[str, str | bytes | float]], Path]
@@ -53,3 +55,9 @@ def take() -> Take:
         return LAYOUTS[expected].read(path, Options(**options))
 
     return read
+
+
+@pytest.fixture(scope="module")
+def clean(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+    """Nothing wrong; never changed by a test."""
+    return load_corpus(make_clean_corpus(tmp_path_factory.mktemp("clean")))
