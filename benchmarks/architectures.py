@@ -134,6 +134,7 @@ def run_one(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
     from firstwords.data.manifest import load_corpus
     from firstwords.device import machine_name
+    from firstwords.inference.recognizer import Recognizer
     from firstwords.model.checkpoint import load_model
     from firstwords.model.cost import model_cost
     from firstwords.report.evaluate_model import evaluate_model
@@ -143,9 +144,12 @@ def run_one(name: str, options: argparse.Namespace) -> dict[str, Any]:
     if missing := missing_kinds(VARIANTS[name]):
         return {"missing": missing}
     folder = options.folder / folder_name(name, options)
-    if options.split == "test":
-        return {"scores": described(evaluate_model(folder, load_corpus(corpus_folder(options)), "test"))}
     recipe = recipe_of(name, options)
+    if options.split == "test":
+        # The variant's search of today, were the model trained with another: it is chosen on dev.
+        recognizer = Recognizer.load(folder, search=recipe.search)
+        corpus = load_corpus(corpus_folder(options))
+        return {"scores": described(evaluate_model(folder, corpus, "test", recognizer=recognizer))}
     result = train_corpus(
         corpus_folder(options),
         folder,

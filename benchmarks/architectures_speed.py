@@ -18,6 +18,7 @@ threads instead of the wall clock, for a machine that is not idle.
 from __future__ import annotations
 
 import argparse
+import copy
 import gc
 import json
 import math
@@ -39,6 +40,7 @@ from firstwords.errors import ConfigError
 from firstwords.features.specaugment import SpecAugment
 from firstwords.heads.head import FrameHead
 from firstwords.model.cost import model_cost
+from firstwords.model.linears import keep_narrow
 from firstwords.model.speech_model import SpeechModel
 from firstwords.tensors import Padded
 from firstwords.text.characters import GraphemeTokenizer
@@ -64,6 +66,7 @@ class Side:
         torch.manual_seed(1)
         recipe = recipe_of(name, options)
         self.model = SpeechModel(recipe, len(TOKENIZER.pieces))
+        self.narrow: SpeechModel | None = None  # a copy that reads in bfloat16; it cannot be trained
         self.task = RecognitionTask(
             self.model,
             TOKENIZER,
@@ -83,14 +86,18 @@ class Side:
         self.optimizer.zero_grad(set_to_none=True)
 
     def infer(self, frames: Padded, precision: Precision) -> None:
-        """Encoder and frame-wise heads."""
-        self.model.eval()
+        """Encoder and frame-wise heads, linear layers as a recogniser has them (inference/loading.py)."""
         compute = choose_compute("cpu", precision)
+        if compute.autocast and self.narrow is None:
+            self.narrow = copy.deepcopy(self.model)
+            keep_narrow(self.narrow, compute.dtype)
+        model = self.narrow if compute.autocast and self.narrow is not None else self.model
+        model.eval()
         with torch.inference_mode():
             with torch.autocast("cpu", compute.dtype, enabled=compute.autocast):
-                encoded = self.model.encode_frames(frames)
+                encoded = model.encode_frames(frames)
             encoded = Padded(encoded.values.float(), encoded.lengths)
-            for head in self.model.heads.values():
+            for head in model.heads.values():
                 if isinstance(head, FrameHead):
                     head.log_probs(encoded)
 
@@ -174,6 +181,10 @@ def report_peak(name: str, work: str, options: argparse.Namespace) -> None:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
     side = Side(name, options)
+    compute = choose_compute("cpu", "auto")
+    if work != "training" and compute.autocast:  # no copy here: it would count
+        keep_narrow(side.model, compute.dtype)
+        side.narrow = side.model
     frames = features(1, max(LENGTHS))
     before = peak()
     for _ in range(3):
@@ -253,7 +264,7 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[])
     options = parser.parse_args()
     set_threads(options.threads)
-    options.speed, options.seed = True, 1
+    options.speed, options.seed, options.rate = True, 1, 1.0
     options.epochs, options.minutes, options.batch_seconds = 1.0, 1.0, float(ROWS * SECONDS)
     report_peak(options.variant, options.work, options)
 
