@@ -114,7 +114,7 @@ def _info(folder: Path) -> None:
 
 def _tokenizer(kind: str) -> Callable[[Path], None]:
     def prepare(folder: Path) -> None:
-        from robustness.writers import TOKENIZERS
+        from robustness.writers_models import TOKENIZERS
 
         TOKENIZERS[kind](folder).save(folder)
 
@@ -152,7 +152,7 @@ def _icefall(folder: Path) -> None:
 
 
 def _icefall_files(folder: Path) -> None:
-    from robustness.writers import an_icefall_checkpoint
+    from robustness.writers_models import an_icefall_checkpoint
 
     an_icefall_checkpoint(folder)
 
@@ -173,7 +173,7 @@ def _file_of_icefall(name: str) -> Callable[[], list[bytes]]:
 
 def _checkpoint(folder: Path) -> None:
     from firstwords.training.resume import Checkpoints
-    from robustness.writers import some_state
+    from robustness.writers_training import some_state
 
     Checkpoints(folder).save(3, some_state(3))
 

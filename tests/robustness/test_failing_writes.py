@@ -19,7 +19,9 @@ import pytest
 
 from failing_disk import KINDS, FailingDisk, snapshot
 from firstwords.errors import FirstwordsError
-from robustness.writers import BY_NAME, LOG, WRITERS, Writer, logged_before
+from robustness.writer import Writer
+from robustness.writers import BY_NAME, WRITERS
+from robustness.writers_training import LOG, logged_before
 from tone_corpus import make_tone_corpus, tone_recipe
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks up open files in /proc")
