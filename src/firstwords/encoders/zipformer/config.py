@@ -158,4 +158,6 @@ class ZipformerConfig(Config):
                 raise ValueError(
                     f"chunks: {chunk} is not a multiple of every factor {list(self.downsampling)}."
                 )
+        if wrong := [left for left in self.left_contexts if left < 1 and left != -1]:
+            raise ValueError(f"left_contexts: {wrong[0]} is no number of frames; -1 is unlimited.")
         return self
