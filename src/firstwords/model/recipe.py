@@ -184,6 +184,17 @@ class Recipe(Config):
         return self
 
     @model_validator(mode="after")
+    def the_encoder_can_read_the_features(self) -> Self:
+        least = self.encoder.least_features
+        if self.features.dim < least:
+            raise ValueError(
+                f"features of kind '{self.features.kind}' have {self.features.dim} values per frame, and "
+                f"this encoder of kind '{self.encoder.kind}' needs at least {least}: set more, by "
+                "features.mels (fbank), features.cepstra or features.deltas (mfcc)"
+            )
+        return self
+
+    @model_validator(mode="after")
     def the_teacher_hears_the_same_times(self) -> Self:
         if self.distillation is None or self.distillation.hears == "varied":
             return self

@@ -46,6 +46,15 @@ def read(*assignments: str, **values: Any) -> Recipe:
             "heads.ctc.kind: there is no 'rnnt'. Known here: ctc, speller, transformer",
         ),
         (("features.kind=logmel",), "features.kind: there is no 'logmel'. Known here: fbank, mfcc."),
+        (
+            ("features.mels=6",),
+            "kind 'fbank' have 6 values per frame, and this encoder of kind 'conformer' needs",
+        ),
+        (
+            ("features.kind=mfcc", "encoder.subsampling.factor=8"),
+            "needs at least 15: set more",
+        ),
+        (("encoder.kind=zipformer", "features.mels=5"), "'zipformer' needs at least 7: set more"),
         (("heads.ctc.weight=0",), "heads.ctc.weight = 0: this head learns nothing"),
         (
             ('encoder={kind="zipformer",causal=true,left_contexts=[64,0]}',),

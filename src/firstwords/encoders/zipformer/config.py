@@ -6,7 +6,7 @@ from typing import Any, Literal, cast
 
 from pydantic import Field, model_validator
 
-from firstwords.config import Config
+from firstwords.encoders.encoder import EncoderConfig
 from firstwords.errors import ConfigError
 
 PER_STACK = (
@@ -61,7 +61,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-class ZipformerConfig(Config):
+class ZipformerConfig(EncoderConfig):
     """Sizes per stack (a single number counts for every stack); the defaults are the published M.
 
     >>> ZipformerConfig.preset("tiny").dims
@@ -112,6 +112,11 @@ class ZipformerConfig(Config):
             known = ", ".join(_PRESETS)
             raise ConfigError(f"No Zipformer size is called '{name}'.", mend=f"Sizes: {known}.")
         return cls.model_validate(_PRESETS[name])
+
+    @property
+    def least_features(self) -> int:
+        """As many as the convolutions of the front end look at."""
+        return 7
 
     @model_validator(mode="before")
     @classmethod
