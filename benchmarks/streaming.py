@@ -4,7 +4,8 @@
 
 Every utterance is streamed by itself in blocks of 20 ms, with a second of silence behind it. Latencies count
 from the ends of words in the reference text, aligned in a full pass, which sees what comes later; only
-utterances whose words were all read right are timed. Computing time is this machine's, now.
+utterances whose words were all read right are timed, and only of models with a CTC head. Computing time is
+this machine's, now.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 from firstwords.audio.waveform import read
 from firstwords.data.manifest import Utterance, load_corpus
 from firstwords.device import machine_name, set_threads
-from firstwords.errors import SearchError
+from firstwords.errors import SearchError, UsageError
 from firstwords.inference.events import Event, Final
 from firstwords.inference.latency import Spread
 from firstwords.inference.recognizer import Recognizer
@@ -70,7 +71,7 @@ def word_ends(recognizer: Recognizer, utterance: Utterance) -> list[tuple[str, f
         aligned = recognizer.align(
             utterance.audio, utterance.text or "", start=utterance.start, duration=utterance.duration
         )
-    except SearchError:  # more letters than frames
+    except (SearchError, UsageError):  # more letters than frames, or no CTC head
         return []
     return [(word.word, word.end) for word in aligned.words]
 

@@ -96,16 +96,24 @@ def _explain(fault: Any, values: Mapping[str, Any], kind: type[BaseModel], name:
     key = ".".join([name, *_without_tags(values, where)])
     if fault["type"] == "extra_forbidden":
         known = _names_beside(kind, values, where)
-        near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.5)
-        hint = f" Did you mean '{near[0]}'?" if near else f" Known here: {', '.join(known)}."
-        return f"{key}: no such setting.{hint}"
+        return f"{key}: no such setting.{_nearest(where[-1], known)}"
     if fault["type"] == "union_tag_not_found":
         kinds = [str(_kind_of(group)) for group in _groups_at(kind, values, where)]
         return f"{key}: say which kind it is: {key}.kind is one of {', '.join(kinds)}."
+    if fault["type"] == "union_tag_invalid":
+        kinds = [str(_kind_of(group)) for group in _groups_at(kind, values, where)]
+        given = str(fault["ctx"]["tag"])
+        return f"{key}.kind: there is no '{given}'.{_nearest(given, kinds)}"
     got = fault.get("input")
     shown = "" if isinstance(got, Mapping) or fault["type"] == "missing" else f" (got {got!r})"
     said = str(fault["msg"]).removeprefix("Value error, ")
     return f"{key}: {said}{shown}"
+
+
+def _nearest(given: str, known: Sequence[str]) -> str:
+    """What a user may have meant: the nearest of the known names, or all of them."""
+    near = difflib.get_close_matches(given, known, n=1, cutoff=0.5)
+    return f" Did you mean '{near[0]}'?" if near else f" Known here: {', '.join(known)}."
 
 
 def _without_tags(values: Mapping[str, Any], where: list[str]) -> list[str]:

@@ -1,8 +1,8 @@
 """Laws of every encoder, over every kind and a few settings of each.
 
 An utterance gives the same frames alone and padded in a batch; lengths are kept; the order of a batch does
-not matter. A streaming encoder: steps joined equal one pass with the same chunk mask, and no frame depends
-on the future beyond its chunk and look-ahead.
+not matter; eight utterances are learned by heart. A streaming encoder: steps joined equal one pass with the
+same chunk mask, and no frame depends on the future beyond its chunk and look-ahead.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from firstwords.encoders.squeezeformer import Squeezeformer, SqueezeformerConfig
 from firstwords.encoders.transformer import Transformer, TransformerConfig
 from firstwords.encoders.zipformer import Zipformer, ZipformerConfig
 from firstwords.encoders.zipformer.streaming import window
+from firstwords.heads.ctc import CtcConfig, CtcHead
 from firstwords.model import kinds
 from firstwords.nn.norms import MaskedBatchNorm
 from firstwords.nn.subsampling import SubsamplingConfig
@@ -189,6 +190,38 @@ def test_padding_gets_no_gradient(name: str) -> None:
     assert gradient is not None
     assert not gradient[1, 45:].any()
     assert gradient[1, :40].any()
+
+
+def eight_utterances() -> tuple[Padded, Padded]:
+    """Made-up log-mel frames far from zero, five "phones" of 80 ms with pauses in each; and the phones."""
+    generator = torch.Generator().manual_seed(1)
+    phones = torch.randn(6, 80, generator=generator)
+    frames, texts = [], []
+    for _ in range(8):
+        text = torch.randint(1, 6, (5,), generator=generator)
+        x = 0.5 * torch.randn(72, 80, generator=generator) - 8
+        for i, phone in enumerate(text.tolist()):
+            x[4 + 12 * i : 12 + 12 * i] += 3 * phones[phone]
+        frames.append(x)
+        texts.append(text)
+    return pad(frames), pad(texts)
+
+
+@pytest.mark.parametrize("kind", kinds.ENCODERS)
+def test_eight_utterances_can_be_learned_by_heart(kind: str) -> None:
+    torch.manual_seed(3)
+    encoder = ENCODERS[kind]().train()
+    head = CtcHead(CtcConfig(dropout=0.0), encoder.dim, 6)
+    frames, texts = eight_utterances()
+    optimizer = torch.optim.AdamW([*encoder.parameters(), *head.parameters()], lr=5e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        head.loss(encoder(frames), texts).mean().backward()
+        optimizer.step()
+    with torch.no_grad():
+        best = head.log_probs(encoder.eval()(frames)).values.argmax(dim=2)
+    read = [[s for s in row.unique_consecutive().tolist() if s] for row in best]
+    assert read == [text.tolist() for text in texts.values]
 
 
 @pytest.mark.parametrize(("chunk", "left"), [(1, 1), (1, 7), (4, 4), (4, 16), (16, 16)])

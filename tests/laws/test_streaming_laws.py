@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -15,6 +15,7 @@ from firstwords.encoders.lstm import Lstm, LstmConfig
 from firstwords.encoders.zipformer import Zipformer
 from firstwords.encoders.zipformer.config import ZipformerConfig
 from firstwords.errors import ConfigError
+from firstwords.model import kinds
 from firstwords.nn.subsampling import SubsamplingConfig
 from firstwords.tensors import Padded, pad
 from small_zipformer import SMALL
@@ -38,6 +39,15 @@ STREAMING: dict[str, Callable[[], StreamingEncoder[Any]]] = {
     "conformer": lambda: Conformer(ConformerConfig(**CONFORMER), MELS),
     "lstm": lambda: Lstm(LstmConfig.preset("nano").with_(bidirectional=False), MELS),
 }
+
+
+def test_every_kind_that_can_stream_obeys_these_laws() -> None:
+    can = {
+        name
+        for name, kind in kinds.ENCODERS.items()
+        if issubclass(cast("type", kind.build), StreamingEncoder)
+    }
+    assert {name.partition(",")[0] for name in STREAMING} == can
 
 
 def make(name: str) -> StreamingEncoder[Any]:

@@ -15,8 +15,7 @@ from jaxtyping import Int
 from pydantic import Field
 from torch import Tensor, nn
 
-from firstwords.config import Config
-from firstwords.encoders.encoder import Encoder
+from firstwords.encoders.encoder import Encoder, EncoderConfig
 from firstwords.encoders.presets import preset_of
 from firstwords.nn.frames import enter, mask_of, splice, strided
 from firstwords.nn.linear import Linear
@@ -29,7 +28,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-class DnnConfig(Config):
+class DnnConfig(EncoderConfig):
     """The defaults have about 2 M parameters at 80 mels."""
 
     kind: Literal["dnn"] = "dnn"

@@ -13,9 +13,19 @@ from typing import Generic, TypeVar
 from jaxtyping import Int
 from torch import Tensor, nn
 
+from firstwords.config import Config
 from firstwords.tensors import Padded
 
 State = TypeVar("State")
+
+
+class EncoderConfig(Config):
+    """Settings of an encoder."""
+
+    @property
+    def least_features(self) -> int:
+        """Fewest values per feature frame that it can read."""
+        return 1
 
 
 class Encoder(nn.Module, ABC):

@@ -18,15 +18,14 @@ from jaxtyping import Int
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
-from firstwords.config import Config
-from firstwords.encoders.encoder import Encoder
+from firstwords.encoders.encoder import Encoder, EncoderConfig
 from firstwords.features.normalize import NormalizeUtterance
 from firstwords.nn.frames import enter, strided
 from firstwords.nn.recurrent import BidirectionalLstm
 from firstwords.tensors import Padded, is_captured, zero_padding
 
 
-class ListenerConfig(Config):
+class ListenerConfig(EncoderConfig):
     """Settings of a listener; the defaults are a small one. The paper's: bottom 1, layers 3, width 256."""
 
     kind: Literal["listener"] = "listener"

@@ -21,8 +21,7 @@ from jaxtyping import Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from firstwords.config import Config
-from firstwords.encoders.encoder import StreamingEncoder
+from firstwords.encoders.encoder import EncoderConfig, StreamingEncoder
 from firstwords.encoders.presets import preset_of
 from firstwords.errors import ConfigError
 from firstwords.nn.frames import enter, mask_of, splice, strided
@@ -36,7 +35,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-class LstmConfig(Config):
+class LstmConfig(EncoderConfig):
     """The defaults have about 2 M parameters at 80 mels."""
 
     kind: Literal["lstm"] = "lstm"

@@ -20,8 +20,7 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from firstwords.config import Config
-from firstwords.encoders.encoder import Encoder
+from firstwords.encoders.encoder import Encoder, EncoderConfig
 from firstwords.encoders.presets import preset_of
 from firstwords.nn.depthwise import DepthwiseConv
 from firstwords.nn.frames import enter, mask_of, strided
@@ -35,7 +34,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-class MobileNetConfig(Config):
+class MobileNetConfig(EncoderConfig):
     """Stages of equal blocks; the defaults have about 2 M parameters at 80 mels."""
 
     kind: Literal["mobilenet"] = "mobilenet"

@@ -18,8 +18,7 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from firstwords.config import Config
-from firstwords.encoders.encoder import Encoder
+from firstwords.encoders.encoder import Encoder, EncoderConfig
 from firstwords.encoders.presets import preset_of
 from firstwords.nn.convolution import convolve
 from firstwords.nn.frames import enter, mask_of, strided
@@ -33,7 +32,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-class ResNetConfig(Config):
+class ResNetConfig(EncoderConfig):
     """Stages of equal blocks; the defaults have about 2 M parameters at 80 mels."""
 
     kind: Literal["resnet"] = "resnet"

@@ -10,14 +10,13 @@ from __future__ import annotations
 from abc import ABC
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, TypeVar, cast, runtime_checkable
 
 from jaxtyping import Bool, Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from firstwords.config import Config
-from firstwords.encoders.encoder import Encoder
+from firstwords.encoders.encoder import Encoder, EncoderConfig
 from firstwords.encoders.layers import Condition, Taps, run_layers
 from firstwords.encoders.presets import preset_of
 from firstwords.nn.dropout import Dropout
@@ -28,7 +27,7 @@ from firstwords.tensors import Padded, is_full, real_frames, zero_padding
 ConfigT = TypeVar("ConfigT", bound="StackConfig")
 
 
-class StackConfig(Config):
+class StackConfig(EncoderConfig):
     """Sizes of a stack of attention layers.
 
     Recipes write settings in the order of their fields, these first: what else such encoders have in common
@@ -48,6 +47,11 @@ class StackConfig(Config):
     def preset(cls: type[ConfigT], name: str) -> ConfigT:
         """The settings of a size by its name; ConfigError with all names if there is none."""
         return cls.model_validate(preset_of(name, cls.presets, cls.called))
+
+    @property
+    def least_features(self) -> int:
+        """As many as the convolutions of the subsampling look at."""
+        return cast("StackSettings", self).subsampling.window(1)
 
     @model_validator(mode="after")
     def dim_splits_into_heads(self) -> StackConfig:

@@ -57,6 +57,11 @@ class FbankConfig(Config):
     transform: Literal["fft", "matmul"] = "fft"
 
     @property
+    def dim(self) -> int:
+        """Values per frame."""
+        return self.mels
+
+    @property
     def window_samples(self) -> int:
         return int(self.sample_rate * 0.001 * self.window_ms)
 
@@ -101,7 +106,7 @@ class Fbank(Frontend):
     def __init__(self, config: FbankConfig) -> None:
         super().__init__()
         self.config = config
-        self.dim = config.mels
+        self.dim = config.dim
         self.frame_shift = config.shift_samples / config.sample_rate
         self.width = config.window_samples
         self.shift = config.shift_samples

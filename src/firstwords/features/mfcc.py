@@ -41,6 +41,11 @@ class MfccConfig(Config):
     transform: Literal["fft", "matmul"] = "fft"
 
     @property
+    def dim(self) -> int:
+        """Values per frame."""
+        return self.cepstra * (1 + self.deltas)
+
+    @property
     def fbank(self) -> FbankConfig:
         """The filterbank underneath."""
         own = {"kind", "cepstra", "lifter", "deltas"}
@@ -64,7 +69,7 @@ class Mfcc(Frontend):
         super().__init__()
         self.config = config
         self.fbank = Fbank(config.fbank)
-        self.dim = config.cepstra * (1 + config.deltas)
+        self.dim = config.dim
         self.frame_shift = self.fbank.frame_shift
         transform = cosine_transform(config.mels, config.cepstra) * lifter(config.cepstra, config.lifter)
         self.register_buffer("transform", transform.float(), persistent=False)

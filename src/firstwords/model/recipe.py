@@ -21,7 +21,7 @@ from firstwords.formatting.settings import PostConfig
 from firstwords.heads.ctc import CtcConfig
 from firstwords.heads.transducer.head import TransducerConfig
 from firstwords.model.kinds import ENCODERS, HEAD_NAMES, EncoderSettings, FrontendSettings, HeadSettings
-from firstwords.search.search import GreedyConfig, SearchConfig, needed_heads
+from firstwords.search.search import GreedyConfig, SearchConfig, TransducerGreedyConfig, needed_heads
 from firstwords.text.characters import GraphemeConfig
 from firstwords.text.normalize import NORMALIZERS
 from firstwords.text.subwords import SubwordConfig
@@ -97,17 +97,33 @@ class Recipe(Config):
         return self
 
     @model_validator(mode="after")
-    def the_search_can_skip_frames(self) -> Self:
+    def the_search_asks_heads_that_learn(self) -> Self:
+        for name in needed_heads(self.search):
+            if not self.heads[name].weight:
+                raise ValueError(
+                    f"heads.{name}.weight = 0: this head learns nothing, and search.kind = "
+                    f"'{self.search.kind}' reads with it: set heads.{name}.weight above 0, or a search that "
+                    "does not ask it"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def the_search_goes_as_the_transducer_learned_to(self) -> Self:
         head = self.heads.get("transducer")
-        if (
-            isinstance(head, TransducerConfig)
-            and head.durations is not None
-            and self.search.kind == "transducer_beam"
-        ):
+        if not isinstance(head, TransducerConfig):
+            return self
+        if head.durations is not None and self.search.kind == "transducer_beam":
             raise ValueError(
                 "search.kind = 'transducer_beam' goes through all frames one by one and cannot skip any, as "
                 f"heads.transducer.durations = {list(head.durations)} want: set "
                 'search.kind = "transducer_greedy"'
+            )
+        most = self.search.symbols_per_frame if isinstance(self.search, TransducerGreedyConfig) else None
+        if head.topology != "regular" and most is not None and most > 1:
+            raise ValueError(
+                f"search.symbols_per_frame = {most}: with heads.transducer.topology = '{head.topology}' a "
+                "frame never learned to write more than one token: set search.symbols_per_frame = 1, or "
+                'heads.transducer.topology = "regular"'
             )
         return self
 
@@ -164,6 +180,17 @@ class Recipe(Config):
             raise ValueError(
                 f"features.sample_rate = {self.features.sample_rate} but data.sample_rate = "
                 f"{self.data.sample_rate}: the front end would hear other frequencies than it names"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def the_encoder_can_read_the_features(self) -> Self:
+        least = self.encoder.least_features
+        if self.features.dim < least:
+            raise ValueError(
+                f"features of kind '{self.features.kind}' have {self.features.dim} values per frame, and "
+                f"this encoder of kind '{self.encoder.kind}' needs at least {least}: set more, by "
+                "features.mels (fbank), features.cepstra or features.deltas (mfcc)"
             )
         return self
 

@@ -8,6 +8,7 @@ import pytest
 
 from firstwords.cli.shipped import find_recipe
 from firstwords.errors import ConfigError
+from firstwords.model import kinds
 from firstwords.model.recipe import read_recipe
 from firstwords.training.lm.recipe import read_lm_recipe
 
@@ -15,6 +16,16 @@ from firstwords.training.lm.recipe import read_lm_recipe
 @pytest.mark.parametrize("given", ["streaming_tiny", "streaming_tiny.toml"])
 def test_a_name_is_a_recipe_that_comes_with_firstwords(given: str) -> None:
     assert read_recipe(find_recipe(Path(given))).name == "streaming-tiny"
+
+
+@pytest.mark.parametrize("kind", kinds.ENCODERS)
+def test_any_encoder_takes_the_place_of_a_recipes_own(kind: str) -> None:
+    """``--recipe conformer --set encoder.kind=...``: nothing of the Conformer is left but its heads."""
+    recipe = read_recipe(find_recipe(Path("conformer")), overrides=(f"encoder.kind={kind}",))
+    own = read_recipe(find_recipe(Path("conformer")))
+    usual = kinds.ENCODERS[kind].config()
+    assert recipe.encoder == (own.encoder if kind == "conformer" else usual)
+    assert recipe.heads == own.heads
 
 
 def test_recipes_of_language_models_have_names_of_their_own() -> None:

@@ -21,7 +21,9 @@ from firstwords.cli.transcribe_stream import Screen, _end_of, listen
 from firstwords.errors import FirstwordsError, SearchError, UsageError
 from firstwords.inference.events import Final, Partial
 from firstwords.inference.recognizer import Recognizer
+from firstwords.inference.streaming import read_otherwise
 from firstwords.inference.transcript import Transcript
+from firstwords.search.interface import GreedyConfig
 from nonsense_model import make_nonsense_model
 from streaming_model import make_causal_model, talk
 from tone_corpus import RATE
@@ -105,6 +107,27 @@ def test_a_model_that_cannot_stream_says_so(tmp_path: Path) -> None:
     result = firstwords(make_nonsense_model(tmp_path / "offline"), "--stream")
     assert isinstance(result.exception, SearchError)
     assert "encoder.causal=true" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("head", "search", "said"),
+    [
+        ({"attention": {"kind": "speller", "width": 8}}, "attention_beam", "CTC head: attention_beam"),
+        (
+            {"transducer": {"kind": "transducer", "joiner_dim": 8}},
+            "transducer_beam",
+            "transducer: transducer",
+        ),
+    ],
+)
+def test_a_stream_that_another_search_reads_is_told(
+    head: dict[str, object], search: str, said: str, tmp_path: Path
+) -> None:
+    folder = make_causal_model(tmp_path / "model", heads={"ctc": {}} | head, search={"kind": search})
+    made = firstwords(folder, "--stream")
+    assert made.exit_code == 0, made.stderr
+    assert f"read by the greedy search of the model's {said}" in " ".join(made.stderr.split())
+    assert read_otherwise(GreedyConfig()) is None
 
 
 class Terminal(io.StringIO):

@@ -227,36 +227,6 @@ def test_squeezeformer_scales_before_and_normalizes_after_each_module() -> None:
     torch.testing.assert_close(part(x), expected, rtol=0, atol=1e-5)
 
 
-def eight_utterances() -> tuple[Padded, Padded]:
-    """Made-up log-mel frames far from zero, five "phones" of 80 ms with pauses in each; and the phones."""
-    generator = torch.Generator().manual_seed(1)
-    phones = torch.randn(6, 80, generator=generator)
-    frames, texts = [], []
-    for _ in range(8):
-        text = torch.randint(1, 6, (5,), generator=generator)
-        x = 0.5 * torch.randn(72, 80, generator=generator) - 8
-        for i, phone in enumerate(text.tolist()):
-            x[4 + 12 * i : 12 + 12 * i] += 3 * phones[phone]
-        frames.append(x)
-        texts.append(text)
-    return pad(frames), pad(texts)
-
-
-@pytest.mark.parametrize("kind", SMALL)
-def test_eight_utterances_can_be_learned_by_heart(kind: str) -> None:
-    encoder, head = small(kind, layers=2).train(), CtcHead(CtcConfig(dropout=0.0), 24, 6)
-    frames, texts = eight_utterances()
-    optimizer = torch.optim.AdamW([*encoder.parameters(), *head.parameters()], lr=5e-3)
-    for _ in range(60):
-        optimizer.zero_grad()
-        head.loss(encoder(frames), texts).mean().backward()
-        optimizer.step()
-    encoder.eval()
-    best = head.log_probs(encoder(frames)).values.argmax(dim=2)
-    read = [[s for s in row.unique_consecutive().tolist() if s] for row in best]
-    assert read == [text.tolist() for text in texts.values]
-
-
 @pytest.mark.parametrize("kind", SMALL)
 def test_gradients_reach_every_parameter(kind: str) -> None:
     encoder = small(kind).train()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import pytest
 import torch
 from torch import nn
@@ -51,6 +53,34 @@ def test_layers(bottom: int, layers: int) -> None:
     for name, parameter in listener.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.any(), name
+
+
+@torch.no_grad()
+def test_a_whole_listener_is_torchs_lstms_over_pairs() -> None:
+    """A batch against each utterance alone, without padding: normalized, and halved after the first layer."""
+    torch.manual_seed(5)
+    listener = Listener(ListenerConfig(width=4, bottom=1, layers=2), 6).eval()
+    for norm in listener.norms:
+        for parameter in norm.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    frames = sequences(21, 8, 5)
+    together = listener(
+        Padded(2 * frames.values - 3, frames.lengths)
+    )  # what stands in the padding is not read
+    for row, length in enumerate((21, 8, 5)):
+        x = 2 * frames.values[row, :length] - 3
+        x = (x - x.mean(dim=0)) / x.std(dim=0, correction=0)
+        for n, (layer, norm) in enumerate(zip(listener.layers, listener.norms, strict=True)):
+            if n:  # the first is at the full rate
+                x = nn.functional.pad(x, (0, 0, 0, len(x) % 2)).reshape(-1, 2 * x.shape[1])
+            both = cast("BidirectionalLstm", layer)
+            weights = dict(both.forward_lstm.state_dict())
+            weights |= {f"{k}_reverse": value for k, value in both.backward_lstm.state_dict().items()}
+            theirs = nn.LSTM(x.shape[1], 4, bidirectional=True)
+            theirs.load_state_dict(weights)
+            x = cast("nn.LayerNorm", norm)(theirs(x)[0])
+        assert int(together.lengths[row]) == len(x)
+        torch.testing.assert_close(together.values[row, : len(x)], x, rtol=0, atol=1e-5)
 
 
 def test_runs_in_bfloat16() -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import Literal, cast
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from firstwords.errors import SearchError
-from firstwords.heads.attention.mechanisms import LocationAttentionConfig
+from firstwords.heads.attention.mechanisms import DotEnergy, LocationAttentionConfig
+from firstwords.heads.attention.objective import lesson_of
+from firstwords.heads.attention.recurrent import LstmCell
 from firstwords.heads.attention.speller import SpellerConfig, SpellerHead
 from firstwords.heads.attention.transformer import TransformerDecoderConfig, TransformerDecoderHead
 from firstwords.heads.head import TokenHead
 from firstwords.nn.positions import sinusoids
-from firstwords.tensors import Padded, pad
+from firstwords.tensors import Padded, pad, real_frames
 
 DIM, VOCABULARY = 6, 5
 
@@ -87,6 +92,88 @@ def test_the_picture_is_what_the_search_looked_at(name: str) -> None:
     for i, last in enumerate([0, *targets.values[0].tolist()]):
         _, state = scorer.score(torch.tensor([last]), state)
         assert scorer.covered(state).item() == (picture[: i + 1].sum(dim=0) > 0.5).sum().item()
+
+
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("norm", ["pre", "post"])
+@torch.no_grad()
+def test_a_transformer_decoder_is_torchs_own(
+    norm: Literal["pre", "post"], activation: Literal["relu", "gelu"]
+) -> None:
+    """Two layers with embeddings and sinusoids before them; both are given the same weights."""
+    torch.manual_seed(2)
+    config = TransformerDecoderConfig(width=8, heads=2, feedforward=12, norm=norm, activation=activation)
+    ours = TransformerDecoderHead(config, 8, VOCABULARY).eval()
+    one = nn.TransformerDecoderLayer(8, 2, 12, 0.0, activation, batch_first=True, norm_first=norm == "pre")
+    theirs = nn.TransformerDecoder(one, 2, nn.LayerNorm(8) if norm == "pre" else None).eval()
+    for parameter in theirs.parameters():
+        parameter.add_(0.2 * torch.randn_like(parameter))
+    given = theirs.state_dict()
+    weights = {name: value for name, value in ours.state_dict().items() if not name.startswith("layers.")}
+    if norm == "pre":
+        weights |= {f"norm.{part}": given[f"norm.{part}"] for part in ("weight", "bias")}
+    for n in range(2):
+        names = {
+            "self_attention.write": "self_attn.out_proj",
+            "frame_attention.write": "multihead_attn.out_proj",
+            "feedforward.0": "linear1",
+            "feedforward.3": "linear2",
+            **{f"norms.{k}": f"norm{k + 1}" for k in range(3)},
+        }
+        for part in ("weight", "bias"):
+            for own, other in names.items():
+                weights[f"layers.{n}.{own}.{part}"] = given[f"layers.{n}.{other}.{part}"]
+            weights[f"layers.{n}.self_attention.read.{part}"] = given[f"layers.{n}.self_attn.in_proj_{part}"]
+            ask, read = given[f"layers.{n}.multihead_attn.in_proj_{part}"].split([8, 16])
+            weights[f"layers.{n}.frame_attention.ask.{part}"] = ask
+            weights[f"layers.{n}.frame_attention.read.{part}"] = read
+    ours.load_state_dict(weights)
+    encoded = Padded(torch.randn(2, 6, 8), torch.tensor([6, 4]))
+    lesson = lesson_of(pad([torch.tensor([2, 3, 1]), torch.tensor([4])]), VOCABULARY)
+    places = sinusoids(torch.arange(4.0), 8, halves=True)
+    x = math.sqrt(8) * ours.embedding.weight[lesson.inputs] + places
+    y = theirs(
+        x,
+        encoded.values,
+        tgt_mask=torch.ones(4, 4, dtype=torch.bool).triu(1),
+        memory_key_padding_mask=~real_frames(encoded.lengths, 6),
+    )
+    found, expected = ours.write(encoded, lesson).logits, ours.output(y)
+    torch.testing.assert_close(found[0], expected[0], rtol=0, atol=1e-5)
+    torch.testing.assert_close(found[1, :2], expected[1, :2], rtol=0, atol=1e-5)  # a token and the end
+
+
+@torch.no_grad()
+def test_a_speller_is_torchs_cells_and_the_papers_equations() -> None:
+    """Token by token: s_i = LSTM([e(y_i-1); c_i-1], s_i-1), c_i = Attend(s_i, h), W [s_i; c_i]."""
+    torch.manual_seed(4)
+    head = speller(attention={"kind": "dot", "dim": 5}, layers=2).double().eval()
+    encoded = Padded(torch.randn(1, 7, DIM, dtype=torch.float64), torch.tensor([7]))
+    frames = encoded.values[0]
+    cells = [nn.LSTMCell(8 + DIM, 8).double(), nn.LSTMCell(8, 8).double()]
+    for n, (cell, own) in enumerate(zip(cells, head.cells, strict=True)):
+        gates = cast("LstmCell", own).gates
+        below, before = gates.weight[:, :-8], gates.weight[:, -8:]
+        cell.weight_ih.copy_(torch.cat([head.embedded_gates.weight, below], dim=1) if n == 0 else below)
+        cell.weight_hh.copy_(before)
+        cell.bias_ih.copy_(gates.bias)
+        cell.bias_hh.zero_()
+    energy = cast("DotEnergy", head.attend.energy)
+    states: list[tuple[Tensor, Tensor]] = [(frames.new_zeros(1, 8), frames.new_zeros(1, 8))] * 2
+    context, said = frames.new_zeros(1, DIM), [1, 4, 2]
+    start = VOCABULARY - 1  # start and end; the units before it are the tokens from 1 on
+    total, read = 0.0, start
+    for token in (*said, 0):
+        x = torch.cat([head.embedding.weight[[read]], context], dim=1)
+        for n, cell in enumerate(cells):
+            states[n] = cell(x, states[n])
+            x = states[n][0]
+        energies = energy.query(x).relu() @ energy.key(frames).relu().t() / math.sqrt(5)
+        context = energies.softmax(dim=1) @ frames
+        read = token - 1 if token else start
+        total += head.output(torch.cat([x, context], dim=1)).log_softmax(dim=1)[0, read].item()
+    found = head.log_likelihood(encoded, pad([torch.tensor(said)])).item()
+    assert found == pytest.approx(total, rel=1e-9)
 
 
 @pytest.mark.parametrize("name", HEADS)

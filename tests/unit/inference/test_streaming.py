@@ -23,12 +23,16 @@ from firstwords.inference.endpointing import EndpointConfig
 from firstwords.inference.events import Event, Final, Partial
 from firstwords.inference.listener import Listener
 from firstwords.inference.recognizer import Recognizer
+from firstwords.inference.streaming import open_listener
+from firstwords.model.recipe import Recipe
+from firstwords.model.speech_model import SpeechModel
 from firstwords.search.closed import ClosedStream
 from firstwords.search.fusion import Scorers
 from firstwords.search.hypothesis import Hypothesis
-from firstwords.search.search import build_search
+from firstwords.search.search import build_encoded_search, build_search
 from firstwords.search.speech_gate import SpeechGate
 from firstwords.tensors import pad
+from firstwords.text.characters import GraphemeTokenizer
 from nonsense_model import make_nonsense_model
 from streaming_model import make_causal_model, talk
 from tone_corpus import RATE
@@ -185,6 +189,76 @@ def test_encoded_frames_equal_a_whole_pass_to_the_last(recognizer: Recognizer) -
         assert joined.shape == whole.shape
         # features in pieces and at once differ by rounding, 1e-5 of the log-mel values
         torch.testing.assert_close(joined, whole, rtol=0, atol=2e-3)
+
+
+ENCODERS: dict[str, dict[str, object]] = {
+    "zipformer": {"kind": "zipformer", "causal": True, "dims": 24, "layers": 1, "feedforward": 32, "heads": 2,
+                  "unmasked_dims": 24, "kernels": 5, "embed_channels": [4, 8, 8]},
+    "conformer": {"kind": "conformer", "causal": True, "dim": 24, "layers": 2, "heads": 2, "feedforward": 32,
+                  "kernel": 5, "subsampling": {"channels": 8}},
+    "lstm": {"kind": "lstm", "bidirectional": False, "hidden": 24, "layers": 2},
+}  # fmt: skip
+TRANSDUCER = {"kind": "transducer", "joiner_dim": 16, "predictor": {"kind": "lstm", "dim": 16}}
+HEADS: dict[str, dict[str, object]] = {
+    "ctc": {"ctc": {}},
+    "transducer": {"transducer": TRANSDUCER},
+    "durations": {"transducer": TRANSDUCER | {"loss": "full", "durations": [0, 1, 2]}},
+}
+
+
+@torch.no_grad()
+def hear_differences(model: SpeechModel, samples: np.ndarray) -> None:
+    """Random weights with which frames differ, and a head that writes letters and spaces, not bytes."""
+    for parameter in model.encoder.parameters():
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    deviation, mean = torch.std_mean(model.encode(pad([torch.from_numpy(samples)])).values[0], dim=0)
+    head = model.get_submodule("heads")
+    ctc = hasattr(head, "ctc")
+    first = head.get_submodule("ctc.projection" if ctc else "transducer.joiner.encoder_proj")
+    last = first if ctc else head.get_submodule("transducer.joiner.output")
+    assert isinstance(first, torch.nn.Linear)
+    assert isinstance(last, torch.nn.Linear)
+    last.weight.normal_()
+    first.weight.copy_(torch.randn_like(first.weight) / deviation)
+    first.bias.copy_(-first.weight @ mean)
+    last.bias[7:] = -1e3
+
+
+@pytest.mark.parametrize(
+    ("encoder", "features"),
+    [
+        *((kind, {"kind": "fbank", "mels": 40}) for kind in ENCODERS),
+        ("conformer", {"kind": "mfcc", "deltas": 2}),
+    ],
+    ids=lambda x: x if isinstance(x, str) else x["kind"],
+)
+def test_every_encoder_and_head_streams_as_it_reads_a_whole_pass(
+    encoder: str, features: dict[str, object]
+) -> None:
+    tokenizer = GraphemeTokenizer.train(["aeiou aeiou aeiou"] * 5)
+    samples = SOUND[: 3 * RATE + 1234]
+    for name, heads in HEADS.items():
+        torch.manual_seed(6)
+        search = {"kind": "greedy" if name == "ctc" else "transducer_greedy"}
+        values = {"encoder": ENCODERS[encoder], "heads": heads, "search": search, "features": features}
+        model = SpeechModel(Recipe.model_validate(values), len(tokenizer.pieces)).eval()
+        hear_differences(model, samples)
+        device = torch.device("cpu")
+        context = choose_context(model, chunk_ms=320, left_ms=None)
+        with torch.inference_mode():
+            frames = model.features(pad([torch.from_numpy(samples)]))
+            whole = model.encoder(frames, chunk=context.chunk, left=context.left)  # type: ignore[call-arg]
+            expected = build_encoded_search(model.recipe.search, dict(model.named_heads()), 0.04)(whole)[0][0]
+        assert len(set(expected.tokens)) > 2
+        stream = EncodingStream(model, context, device=device, least=4000)
+        joined = torch.cat([stream.push(samples[:4321]), stream.push(samples[4321:]), stream.finish()])
+        torch.testing.assert_close(joined, whole.values[0], rtol=0, atol=2e-3)
+        listener = open_listener(model, tokenizer, device=device, chunk_ms=320, endpoints=WHOLE)
+        events = [
+            event for at in range(0, len(samples), 777) for event in listener.accept(samples[at : at + 777])
+        ]
+        text = " ".join(final.text for final in finals(events + listener.finish()))
+        assert text == " ".join(tokenizer.decode(expected.tokens).split()), name
 
 
 @pytest.mark.parametrize("count", [0, 1, 100, 4000, 5000])

@@ -8,7 +8,9 @@ import pytest
 
 from firstwords.config import override, parse_config
 from firstwords.errors import ConfigError
+from firstwords.model import kinds
 from firstwords.model.recipe import Recipe
+from firstwords.search.interface import SEARCHES
 
 PLAIN: dict[str, Any] = {"encoder": {"kind": "conformer"}, "heads": {"ctc": {}}}
 SPELLER = {"attention": {"kind": "speller"}}
@@ -34,6 +36,31 @@ def read(*assignments: str, **values: Any) -> Recipe:
         (("heads.ctc.weight=inf",), "finite number"),
         (("training.minutes=nan",), "recipe.training.minutes"),
         (("search.beam=8",), "recipe.search.beam: no such setting"),
+        (
+            ("encoder.kind=conformr",),
+            "recipe.encoder.kind: there is no 'conformr'. Did you mean 'conformer'?",
+        ),
+        (("search.kind=beam",), "recipe.search.kind: there is no 'beam'. Did you mean 'ctc_beam'?"),
+        (
+            ("heads.ctc.kind=rnnt",),
+            "heads.ctc.kind: there is no 'rnnt'. Known here: ctc, speller, transformer",
+        ),
+        (("features.kind=logmel",), "features.kind: there is no 'logmel'. Known here: fbank, mfcc."),
+        (
+            ("features.mels=6",),
+            "kind 'fbank' have 6 values per frame, and this encoder of kind 'conformer' needs",
+        ),
+        (
+            ("features.kind=mfcc", "encoder.subsampling.factor=8"),
+            "needs at least 15: set more",
+        ),
+        (("encoder.kind=zipformer", "features.mels=5"), "'zipformer' needs at least 7: set more"),
+        (("heads.ctc.weight=0",), "heads.ctc.weight = 0: this head learns nothing"),
+        (
+            ('encoder={kind="zipformer",causal=true,left_contexts=[64,0]}',),
+            "left_contexts: 0 is no number of",
+        ),
+        (('encoder={kind="zipformer",causal=true,left_contexts=[-3]}',), "left_contexts: -3 is no number of"),
     ],
 )
 def test_refused_with_the_way_out(assignments: tuple[str, ...], said: str) -> None:
@@ -49,6 +76,69 @@ def test_a_causal_encoder_wants_a_head_that_streams() -> None:
     for heads in ({"ctc": {}}, {"transducer": {"kind": "transducer"}}):
         search = "search.kind=greedy" if "ctc" in heads else "search.kind=transducer_greedy"
         assert read("encoder.causal=true", search, heads=heads)
+
+
+@pytest.mark.parametrize("kind", sorted(kinds.ENCODERS.keys() - {"zipformer", "conformer"}))
+def test_what_hears_only_the_whole_is_never_causal(kind: str) -> None:
+    with pytest.raises(ConfigError, match=r"zipformer or conformer|bidirectional = false"):
+        read(f'encoder={{kind="{kind}",causal=true}}')
+
+
+HEADS: dict[str, dict[str, Any]] = {
+    "ctc": {"ctc": {}},
+    "attention": {"attention": {"kind": "transformer_decoder"}},
+    "transducer": {"transducer": {"kind": "transducer"}},
+    "both": {"ctc": {}, "attention": {"kind": "speller"}},
+    "three": {
+        "ctc": {},
+        "attention": {"kind": "speller"},
+        "transducer": {"kind": "transducer"},
+    },
+}
+# Which searches each set of heads can do; without CTC an attention decoder wants ctc_weight = 0.
+CAN: dict[str, set[str]] = {
+    "ctc": {"greedy", "ctc_beam"},
+    "attention": set(),
+    "transducer": {"transducer_greedy", "transducer_beam"},
+    "both": {"greedy", "ctc_beam", "attention_beam", "rescoring"},
+    "three": set(SEARCHES),
+}
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+@pytest.mark.parametrize("heads", HEADS)
+def test_every_search_with_every_set_of_heads_works_or_names_one_that_does(heads: str, search: str) -> None:
+    """What a refusal says to set is read without a word."""
+    chosen = HEADS[heads]
+    if search in CAN[heads]:
+        assert read(f"search.kind={search}", heads=chosen).search.kind == search
+        return
+    with pytest.raises(ConfigError) as caught:
+        read(f"search.kind={search}", heads=chosen)
+    assert f"search.kind = '{search}' needs heads." in str(caught.value)
+    advice = str(caught.value).partition(": set ")[2].partition("\n")[0]
+    told = [part.replace(" ", "") for part in advice.split(" and ")]
+    assert told
+    assert read(*told, heads=chosen).search.kind != search or "ctc_weight" in advice
+
+
+def test_a_search_goes_as_the_transducer_learned_to() -> None:
+    greedy = ("search.kind=transducer_greedy", "search.symbols_per_frame=3")
+    for topology in ("regular", "modified", "constrained"):
+        heads = {"transducer": {"kind": "transducer", "topology": topology}}
+        if topology == "regular":
+            assert read(*greedy, heads=heads)
+            continue
+        with pytest.raises(ConfigError, match=r"set search\.symbols_per_frame = 1"):
+            read(*greedy, heads=heads)
+        assert read(*greedy, "search.symbols_per_frame=1", heads=heads)
+
+
+def test_no_search_reads_with_a_head_that_learns_nothing() -> None:
+    heads = {"ctc": {"weight": 0.0}, "attention": {"kind": "speller"}}
+    with pytest.raises(ConfigError, match=r"heads\.ctc\.weight = 0.* reads with it"):
+        read("search.kind=attention_beam", heads=heads)
+    assert read("search.kind=attention_beam", "search.ctc_weight=0", heads=heads)
 
 
 def test_a_table_without_a_kind_is_the_usual_one() -> None:

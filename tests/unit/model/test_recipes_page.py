@@ -1,4 +1,4 @@
-"""docs/recipes.md and docs/ctc.md: every setting they name exists, every base they describe works."""
+"""Recipes in docs/: every setting that a page names exists, every table that it shows is read."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from firstwords.config import parse_config
+from firstwords.config import merge, parse_config
 from firstwords.errors import ConfigError
+from firstwords.model import kinds
 from firstwords.model.recipe import Recipe, read_recipe, write_recipe
 from tone_corpus import tone_recipe
 
@@ -43,6 +44,36 @@ def test_a_misspelt_setting_names_the_nearest() -> None:
     message = "recipe.encoder.kernel: no such setting. Did you mean 'kernels'?"
     assert message in str(raised.value)
     assert message in (DOCS / "architecture.md").read_text(encoding="utf-8")
+
+
+PAGES = ("architectures.md", "architectures_convolutional.md", "attention.md", "fusion.md", "transducer.md")
+BLOCKS = [
+    pytest.param(block, id=f"{page} {n}")
+    for page in PAGES
+    for n, block in enumerate(
+        re.findall(r"```toml\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
+    )
+]
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_a_recipe_on_a_page_of_a_model_is_one(block: str) -> None:
+    """Above a Zipformer with CTC, as a user would put it."""
+    usual = {"encoder": {"kind": "zipformer"}, "heads": {"ctc": {"kind": "ctc"}}}
+    told = tomllib.loads(block)
+    recipe = parse_config(merge(usual, told), Recipe, name="recipe", source="a page")
+    shown = recipe.model_dump(mode="json")
+    assert merge(shown, told) == shown, "a default took the place of what the page says"
+
+
+def test_every_encoder_has_a_recipe_or_a_place_on_a_page() -> None:
+    shipped = {
+        read_recipe(path).encoder.kind
+        for path in (DOCS.parent / "recipes").glob("*.toml")
+        if path.stem != "ctc"  # a base
+    }
+    told = {tomllib.loads(str(block.values[0])).get("encoder", {}).get("kind") for block in BLOCKS}
+    assert shipped | told >= set(kinds.ENCODERS)
 
 
 def test_the_recipe_of_the_transducer_page_is_read() -> None:

@@ -6,7 +6,7 @@ from typing import Any, Literal, cast
 
 from pydantic import Field, model_validator
 
-from firstwords.config import Config
+from firstwords.encoders.encoder import EncoderConfig
 from firstwords.errors import ConfigError
 
 PER_STACK = (
@@ -61,7 +61,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-class ZipformerConfig(Config):
+class ZipformerConfig(EncoderConfig):
     """Sizes per stack (a single number counts for every stack); the defaults are the published M.
 
     >>> ZipformerConfig.preset("tiny").dims
@@ -113,6 +113,11 @@ class ZipformerConfig(Config):
             raise ConfigError(f"No Zipformer size is called '{name}'.", mend=f"Sizes: {known}.")
         return cls.model_validate(_PRESETS[name])
 
+    @property
+    def least_features(self) -> int:
+        """As many as the convolutions of the front end look at."""
+        return 7
+
     @model_validator(mode="before")
     @classmethod
     def one_number_for_every_stack(cls, values: Any) -> Any:
@@ -158,4 +163,6 @@ class ZipformerConfig(Config):
                 raise ValueError(
                     f"chunks: {chunk} is not a multiple of every factor {list(self.downsampling)}."
                 )
+        if wrong := [left for left in self.left_contexts if left < 1 and left != -1]:
+            raise ValueError(f"left_contexts: {wrong[0]} is no number of frames; -1 is unlimited.")
         return self

@@ -58,9 +58,10 @@ class Zipformer(StreamingEncoder[ZipformerState]):
         padding: Literal["exact", "reference"] = "exact",
     ) -> None:
         super().__init__()
-        if input_dim < 7:
+        if input_dim < config.least_features:
             raise ConfigError(
-                f"The Zipformer needs at least 7 features per frame, got {input_dim}.", mend="80 is usual."
+                f"The Zipformer needs at least {config.least_features} features per frame, got {input_dim}.",
+                mend="80 is usual.",
             )
         self.config, self.padding = config, padding
         self.dim = max(config.dims)

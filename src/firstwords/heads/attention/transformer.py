@@ -51,7 +51,7 @@ class TransformerDecoderConfig(Config):
     activation: Literal["relu", "gelu", "swish"] = "relu"
     norm: Literal["pre", "post"] = "pre"
     positions: Literal["sinusoidal", "learned"] = "sinusoidal"
-    most_tokens: PositiveInt = 1024  # of a sentence and its end, with learned positions
+    most_tokens: Annotated[int, Field(ge=2)] = 1024  # of a sentence and its end, with learned positions
     dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.2
     label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.1
     fusion: FusionConfig | None = None  # with a language model; see fusion.py
