@@ -28,6 +28,7 @@ from firstwords.export.states import StateLayout
 from firstwords.features.fbank import Fbank
 from firstwords.features.frontend import Frontend
 from firstwords.features.mfcc import Mfcc
+from firstwords.features.waveform import Waveform
 from firstwords.heads.ctc import CtcHead
 from firstwords.heads.transducer.head import TransducerHead
 from firstwords.heads.transducer.joiner import Joiner
@@ -192,11 +193,20 @@ def exportable(frontend: Frontend) -> Frontend:
             return frontend
 
 
+def _window(frontend: Frontend) -> tuple[int, Mapping[int, Sequence[npt.NDArray[np.float32]]]]:
+    """Samples that a frame hears, and the tables of a Fourier transform, if there is one."""
+    match frontend:
+        case Waveform():
+            return frontend.width, {}
+        case _:
+            fbank = frontend if isinstance(frontend, Fbank) else cast("Mfcc", frontend).fbank
+            return fbank.width, {fbank.fft_size: (fbank.cosines.numpy(), fbank.sines.numpy())}
+
+
 def frontend_graph(frontend: Frontend) -> Graph:
     """features.onnx."""
     graph = FrontendGraph(frontend)
-    fbank = graph.frontend if isinstance(graph.frontend, Fbank) else cast("Mfcc", graph.frontend).fbank
-    width = fbank.width
+    width, tables = _window(graph.frontend)
     return Graph(
         graph,
         (0.1 * torch.randn(2, 7 * width), torch.tensor([7 * width, 5 * width])),
@@ -204,5 +214,5 @@ def frontend_graph(frontend: Frontend) -> Graph:
         ("x", "x_lens"),
         {"samples": {0: "N", 1: "S"}, "sample_lens": {0: "N"}, "x": {0: "N", 1: "T"}, "x_lens": {0: "N"}},
         least=2 * width,
-        tables={fbank.fft_size: (fbank.cosines.numpy(), fbank.sines.numpy())},
+        tables=tables,
     )

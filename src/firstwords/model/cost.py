@@ -38,7 +38,7 @@ class Cost:
 
 
 def model_cost(model: SpeechModel, *, seconds: float = SECONDS) -> Cost:
-    """Encoder and the heads that give every frame its log-probabilities.
+    """Encoder, a front end that is learned, and the heads that give every frame its log-probabilities.
 
     Of heads that write token by token the parameters alone: their work depends on the text.
     """
@@ -47,7 +47,12 @@ def model_cost(model: SpeechModel, *, seconds: float = SECONDS) -> Cost:
     time = round(seconds / model.frontend.frame_shift)
     frames = Padded(like.new_zeros(1, time, model.frontend.dim), torch.tensor([time], device=like.device))
 
+    learned = any(True for _ in model.frontend.parameters())
+    samples = round(seconds * model.recipe.data.sample_rate)
+
     def run() -> None:
+        if learned:
+            model.frontend(Padded(like.new_zeros(1, samples), torch.tensor([samples], device=like.device)))
         encoded = model.encode_frames(frames)
         for head in model.heads.values():
             if isinstance(head, FrameHead):

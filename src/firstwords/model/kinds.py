@@ -29,6 +29,7 @@ from firstwords.encoders.zipformer.encoder import Zipformer
 from firstwords.features.fbank import Fbank, FbankConfig
 from firstwords.features.frontend import Frontend
 from firstwords.features.mfcc import Mfcc, MfccConfig
+from firstwords.features.waveform import Waveform, WaveformConfig
 from firstwords.heads.attention.speller import SpellerConfig, SpellerHead
 from firstwords.heads.attention.transformer import TransformerDecoderConfig, TransformerDecoderHead
 from firstwords.heads.ctc import CtcConfig, CtcHead
@@ -45,7 +46,11 @@ class Kind:
 
 
 # build(config) -> Frontend
-FRONTENDS: dict[str, Kind] = {"fbank": Kind(FbankConfig, Fbank), "mfcc": Kind(MfccConfig, Mfcc)}
+FRONTENDS: dict[str, Kind] = {
+    "fbank": Kind(FbankConfig, Fbank),
+    "mfcc": Kind(MfccConfig, Mfcc),
+    "waveform": Kind(WaveformConfig, Waveform),
+}
 # build(config, input_dim) -> Encoder
 ENCODERS: dict[str, Kind] = {
     "zipformer": Kind(ZipformerConfig, Zipformer),
@@ -84,7 +89,7 @@ def _head_kind(settings: Any) -> str:
 
 
 # The same tables for the type checker and pydantic; discriminated by 'kind' where there are several.
-FrontendSettings = FbankConfig | MfccConfig
+FrontendSettings = FbankConfig | MfccConfig | WaveformConfig
 EncoderSettings = (
     ZipformerConfig
     | ConformerConfig

@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from firstwords.config import Config, dump_config, override, parse_config, read_toml
 from firstwords.errors import ConfigError
 from firstwords.features.fbank import FbankConfig
+from firstwords.features.waveform import WaveformConfig
 from firstwords.files import write_atomically
 from firstwords.formatting.settings import PostConfig
 from firstwords.heads.ctc import CtcConfig
@@ -166,6 +167,11 @@ class Recipe(Config):
                 f"encoder.causal = true is for streams, and {' and '.join(self.heads)} (heads) "
                 "can only read whole utterances: add heads.ctc or heads.transducer"
             )
+        if isinstance(features, WaveformConfig):
+            raise ValueError(
+                f"encoder.causal = true is for streams, and features of kind '{features.kind}' read whole "
+                'recordings: set features.kind = "fbank"'
+            )
         if not features.snip_edges and 2 * features.shift_ms > features.window_ms:
             raise ValueError(
                 f"encoder.causal = true is for streams, and with features.shift_ms = {features.shift_ms:g}, "
@@ -190,7 +196,8 @@ class Recipe(Config):
             raise ValueError(
                 f"features of kind '{self.features.kind}' have {self.features.dim} values per frame, and "
                 f"this encoder of kind '{self.encoder.kind}' needs at least {least}: set more, by "
-                "features.mels (fbank), features.cepstra or features.deltas (mfcc)"
+                "features.mels (fbank), features.cepstra or features.deltas (mfcc), or the last of "
+                "features.channels (waveform)"
             )
         return self
 

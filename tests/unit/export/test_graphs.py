@@ -19,9 +19,11 @@ from firstwords.export.graphs import frontend_graph
 from firstwords.export.make import Made
 from firstwords.export.trace import to_onnx
 from firstwords.export.write import describe
-from firstwords.features.fbank import Fbank, FbankConfig
-from firstwords.features.mfcc import Mfcc, MfccConfig
+from firstwords.features.fbank import FbankConfig
+from firstwords.features.mfcc import MfccConfig
+from firstwords.features.waveform import WaveformConfig
 from firstwords.heads.transducer.head import TransducerHead
+from firstwords.model.kinds import FrontendSettings, build_frontend
 from firstwords.tensors import Padded
 
 KINDS = ("ctc", "transducer", "streaming ctc", "streaming transducer")
@@ -219,11 +221,12 @@ def test_metadata_is_what_engines_read(bundles: dict[str, Made]) -> None:
         FbankConfig(sample_rate=11025),  # windows of 275 samples, 110 apart
         FbankConfig(window_ms=32, shift_ms=16),
         MfccConfig(mels=40, cepstra=13, deltas=2),
+        WaveformConfig(),
     ],
-    ids=["usual", "8 kHz", "dither", "odd windows", "half windows", "mfcc"],
+    ids=["usual", "8 kHz", "dither", "odd windows", "half windows", "mfcc", "waveform"],
 )
-def test_features_equal_the_front_end(config: FbankConfig | MfccConfig) -> None:
-    frontend = (Mfcc(config) if isinstance(config, MfccConfig) else Fbank(config)).eval()
+def test_features_equal_the_front_end(config: FrontendSettings) -> None:
+    frontend = build_frontend(config).eval().requires_grad_(False)
     features = session(to_onnx(frontend_graph(frontend)))
     for lengths in ((0,), (1,), (79,), (80, 400), (16000, 3, 5601)):
         samples = 0.3 * noise(len(lengths), max(lengths)) + 0.05  # an offset that every frame must lose

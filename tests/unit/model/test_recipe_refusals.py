@@ -45,7 +45,10 @@ def read(*assignments: str, **values: Any) -> Recipe:
             ("heads.ctc.kind=rnnt",),
             "heads.ctc.kind: there is no 'rnnt'. Known here: ctc, speller, transformer",
         ),
-        (("features.kind=logmel",), "features.kind: there is no 'logmel'. Known here: fbank, mfcc."),
+        (
+            ("features.kind=logmel",),
+            "features.kind: there is no 'logmel'. Known here: fbank, mfcc, waveform.",
+        ),
         (
             ("features.mels=6",),
             "kind 'fbank' have 6 values per frame, and this encoder of kind 'conformer' needs",
@@ -53,6 +56,11 @@ def read(*assignments: str, **values: Any) -> Recipe:
         (
             ("features.kind=mfcc", "encoder.subsampling.factor=8"),
             "needs at least 15: set more",
+        ),
+        (("features.kind=waveform", "features.strides=[5,4]"), "5 channels, 5 kernels, 2 strides"),
+        (
+            ("encoder.kind=zipformer", "encoder.causal=true", "features.kind=waveform"),
+            "features of kind 'waveform' read whole recordings: set features.kind",
         ),
         (("encoder.kind=zipformer", "features.mels=5"), "'zipformer' needs at least 7: set more"),
         (("heads.ctc.weight=0",), "heads.ctc.weight = 0: this head learns nothing"),

@@ -111,7 +111,8 @@ class RecognitionTask(Task[Batch]):
         if self.ctc is not None:
             self.ctc.one_view_yet = count < self.settings.consistency_start
         if self.settings.frozen_steps:
-            self.speech.encoder.requires_grad_(step > self.settings.frozen_steps)
+            for part in (self.speech.frontend, self.speech.encoder):
+                part.requires_grad_(step > self.settings.frozen_steps)
 
     def loss(self, batch: Batch) -> Loss:
         """Sums over the batch; for CTC, an utterance that cannot align adds nothing."""
