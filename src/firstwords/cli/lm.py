@@ -49,6 +49,9 @@ _Prune = Annotated[
 ]
 
 
+_LEAST_MASS, _MOST_MASS = 0.5, 1.1  # of unigrams that are probabilities; words left out, rounding
+
+
 @app.command("train")
 @grouped
 def train(
@@ -157,7 +160,7 @@ def import_arpa(
         save_language_model,
         word_check,
     )
-    from firstwords.lm.ngram_arpa import read_arpa
+    from firstwords.lm.ngram_arpa import read_arpa, unigram_mass
 
     console = plain_console()
     refuse_others(to)
@@ -166,6 +169,11 @@ def import_arpa(
     found = NgramLanguageModel(header.with_(order=model.order), model, pieces)
     save_language_model(to, found)
     console.print(f"Read {_counts(found)}. Wrote {to}.")
+    if not _LEAST_MASS < (mass := unigram_mass(model)) < _MOST_MASS:
+        console.print(
+            f"The probabilities of its 1-grams add up to {mass:.3g}, not to 1. Are its weights log10? "
+            "Natural logarithms are to be multiplied by 0.4343."
+        )
 
 
 app.command("tune")(lm_tune.run)

@@ -140,6 +140,19 @@ def test_a_killed_transcription_goes_on_with_its_context(
     monkeypatch.undo()
 
 
+def test_it_is_said_who_chooses_among_what(model: Path, llm: Path, clip: Path) -> None:
+    def said(*options: object) -> str:
+        result = firstwords("transcribe", model, clip, "--device", "cpu", *options)
+        assert result.exit_code == 0, result.output
+        return " ".join(result.stderr.split())
+
+    told = f"Language model {llm} chooses among the readings of ctc_beam, beam"
+    assert f"{told} 10: weight 0.3, bonus 0, length 0 (not measured:" in said("--rescore", llm)
+    options = ("--search", "greedy", "--beam", 3, "--rescore-weight", 2, "--rescore-bonus", 1)
+    assert f"{told} 3: weight 2, bonus 1, length 0 (as given)." in said("--rescore", llm, *options)
+    assert "chooses" not in said()
+
+
 def test_it_is_said_that_the_closed_vocabulary_goes_off(
     model: Path, llm: Path, clip: Path, tmp_path: Path
 ) -> None:
@@ -207,6 +220,16 @@ def test_bad_options_are_named(model: Path, llm: Path, clip: Path, tmp_path: Pat
     narrow = firstwords("transcribe", model, clip, "--rescore", llm, "--beam", 1)
     assert isinstance(narrow.exception, UsageError)
     assert "A beam of 1 finds one reading" in str(narrow.exception)
+    for options in (("--rescore", llm), ("--rescore", llm, "--beam", 1)):
+        greedy = firstwords("transcribe", model, clip, *options, "--search", "greedy")
+        assert isinstance(greedy.exception, UsageError)
+        assert "finds one reading" in str(greedy.exception)
+    for empty in ("", " \n"):
+        (tmp_path / "empty.txt").write_text(empty, encoding="utf-8")
+        for prompt in (empty, tmp_path / "empty.txt"):
+            result = firstwords("transcribe", model, clip, "--rescore", llm, "--prompt", prompt)
+            assert isinstance(result.exception, UsageError)
+            assert "--prompt: there is no text in it" in str(result.exception)
     absent = firstwords("transcribe", model, clip, "--rescore", tmp_path / "absent")
     assert "does not exist; nothing was downloaded" in str(absent.exception)
     recogniser = firstwords("transcribe", model, clip, "--rescore", model)
@@ -217,7 +240,7 @@ def test_a_prompt_is_a_text_or_a_file(tmp_path: Path) -> None:
     assert read_prompt("A talk.") == "A talk."
     assert read_prompt("word " * 500) == "word " * 500
     assert read_prompt("a\0b") == "a\0b"
-    for mistyped in ("no-such-prompt.txt", "texts/prompt", str(tmp_path)):
+    for mistyped in ("no-such-prompt.txt", "texts/prompt", "my texts/my prompt.txt", str(tmp_path)):
         with pytest.raises(UsageError, match="there is no file"):
             read_prompt(mistyped)
     assert read_prompt("") == ""

@@ -268,7 +268,10 @@ def test_what_does_not_go_together_is_said(model: Path, corpus: Path, lm: Path) 
         (("--lm", model), "is no language model: lm.toml is missing"),
         (("--phrases", model / "absent.txt"), "cannot be read"),
         (("--search", "magic"), "--search magic: no such search"),
-        (("--search", "transducer_beam"), "needs heads.transducer"),
+        (
+            ("--search", "transducer_beam"),
+            "--search transducer_beam needs heads.transducer, and this model has",
+        ),
     ):
         for verb, thing in (("transcribe", audio), ("evaluate", corpus)):
             result = firstwords(verb, model, thing, *options)
