@@ -170,8 +170,15 @@ class SecondPassOptions:
     def tell(self, recognizer: Recognizer, say: Callable[[str], None]) -> None:
         """Say what did not fit."""
         cut = recognizer.second_pass.cut if recognizer.second_pass is not None else 0
-        if cut:
+        if not cut:
+            return
+        if self.prompt is not None:
             say(f"The prompt does not fit into the language model: its first {cut} tokens were left out.")
+        else:
+            say(
+                "What was said before does not fit into the language model: up to "
+                f"{cut} tokens at its beginning were left out."
+            )
 
     @property
     def _option(self) -> str:

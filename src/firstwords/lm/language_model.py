@@ -275,6 +275,11 @@ def header_values(folder: Path) -> dict[str, Any]:
             raise CheckpointError(
                 f"'{folder}' is no language model: there is no such folder.", mend="Check the path."
             )
+        if (folder / "config.json").is_file():
+            raise CheckpointError(
+                f"'{folder}' is a language model in Hugging Face format, not one of 'firstwords lm'.",
+                mend="It chooses among the readings that a search found: give it with --rescore.",
+            )
         found = ", ".join(sorted(p.name for p in folder.iterdir())[:8])
         raise CheckpointError(
             f"'{folder}' is no language model: {HEADER} is missing (found: {found or 'nothing'}).",

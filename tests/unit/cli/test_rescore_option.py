@@ -12,6 +12,7 @@ import soundfile
 from typer.testing import CliRunner, Result
 
 from firstwords.cli.main import app
+from firstwords.cli.second_pass import SecondPassOptions
 from firstwords.errors import UsageError
 from firstwords.inference.recognizer import Recognizer
 from firstwords.inference.rescored import add_second_pass, read_prompt
@@ -169,6 +170,20 @@ def test_it_is_said_that_the_closed_vocabulary_goes_off(
     result = firstwords("transcribe", closed, clip, "--rescore", llm, "--beam", 3, "--device", "cpu")
     assert result.output.count(off) == 1
     assert off not in firstwords("transcribe", closed, clip, "--device", "cpu").output
+
+
+def test_it_is_said_that_what_was_carried_does_not_fit(model: Path, talk: Path, tmp_path: Path) -> None:
+    """Random weights are sure of nothing; a second pass that is told everything carries all the same."""
+    short = save(tmp_path / "short", "llama", letters=True, positions=24)
+    recognizer = Recognizer.load(model, device="cpu")
+    sure = SecondPassConfig(context=ContextConfig(confidence=0.0))
+    add_second_pass(recognizer, short, config=sure, device="cpu")
+    recognizer.transcribe(talk)
+    for prompt, wanted in ((None, "What was said before does not fit"), ("aei", "The prompt does not fit")):
+        said: list[str] = []
+        SecondPassOptions(llm=str(short), prompt=prompt).tell(recognizer, said.append)
+        assert len(said) == 1
+        assert said[0].startswith(wanted)
 
 
 def test_an_evaluation_says_that_a_language_model_chose(

@@ -267,6 +267,7 @@ def test_what_does_not_go_together_is_said(model: Path, corpus: Path, lm: Path) 
         (("--lm", lm, "--lm-bonus", "nan"), "--lm-bonus nan: no number"),
         (("--lm", model), "is no language model: lm.toml is missing"),
         (("--phrases", model / "absent.txt"), "cannot be read"),
+        (("--with", model.parent / ".." / model.parent.name / model.name), "this model reads already"),
         (("--search", "magic"), "--search magic: no such search"),
         (
             ("--search", "transducer_beam"),

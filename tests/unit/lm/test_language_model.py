@@ -78,6 +78,11 @@ def test_folders_that_are_none_are_refused(tmp_path: Path) -> None:
     broken("format is 2", "lm.toml", header.replace(b"format = 1", b"format = 2"))
     broken("kind is 'llm'", "lm.toml", header.replace(b'"ngram"', b'"llm"'))
     broken("not TOML", "lm.toml", b"\xff")
+    (whole / "lm.toml").unlink()
+    (whole / "config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(CheckpointError, match="in Hugging Face format") as caught:
+        load_language_model(whole)
+    assert "--rescore" in caught.value.mend
     broken("No normalizer", "lm.toml", header.replace(b'"default"', b'"nothing"'))
 
 
