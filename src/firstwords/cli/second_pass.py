@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from firstwords.lm.llm_remote import RemoteConfig
     from firstwords.search.rescore import RescoreConfig
 
+_MANY_UNKNOWN = 0.05  # of the tokens
 MODEL_VARIABLE, KEY_VARIABLE = "FIRSTWORDS_LLM_MODEL", "FIRSTWORDS_LLM_KEY"
 
 Rescore = Annotated[
@@ -169,8 +170,15 @@ class SecondPassOptions:
 
     def tell(self, recognizer: Recognizer, say: Callable[[str], None]) -> None:
         """Say what did not fit."""
-        cut = recognizer.second_pass.cut if recognizer.second_pass is not None else 0
-        if not cut:
+        made = recognizer.second_pass
+        if made is None:
+            return
+        if made.unknown > _MANY_UNKNOWN * made.tokens:
+            say(
+                f"{100 * made.unknown / made.tokens:.0f} % of what the language model was shown is unknown "
+                "to its tokenizer: it cannot tell such words apart."
+            )
+        if not (cut := made.cut):
             return
         if self.prompt is not None:
             say(f"The prompt does not fit into the language model: its first {cut} tokens were left out.")

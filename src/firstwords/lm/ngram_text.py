@@ -179,10 +179,21 @@ def held_out(corpora: Iterable[Corpus], normalize: Normalizer) -> dict[str, str]
 
 
 def measured_corpora(files: Iterable[Path], exclude: Iterable[Path] = ()) -> list[Corpus]:
-    """The corpora whose dev and test must not be read: those named, and those the text comes from."""
-    folders = [path.parent for path in files if path.name == MANIFEST]
-    folders += [path.absolute() for path in exclude]
-    return [load_corpus(folder) for folder in dict.fromkeys(folders)]
+    """The corpora whose dev and test must not be read: those named, and those the text comes from.
+
+    One that is named and has neither is refused: nothing would be compared with it.
+    """
+    own = [path.parent for path in files if path.name == MANIFEST]
+    named = [path.absolute() for path in exclude]
+    found = {folder: load_corpus(folder) for folder in dict.fromkeys([*own, *named])}
+    for folder in named:
+        if not any(u.text is not None and is_evaluation(u.split) for u in found[folder].utterances):
+            raise TextError(
+                f"'{folder}' has no transcripts in dev or test (splits: "
+                f"{', '.join(found[folder].splits) or 'none'}): there is nothing to exclude.",
+                mend="Name the corpus that recognisers are measured with, or leave this one out.",
+            )
+    return list(found.values())
 
 
 def gather(

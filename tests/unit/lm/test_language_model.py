@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from firstwords.errors import CheckpointError, TextError, UsageError
-from firstwords.lm.language_model import check_written_letters, load_language_model, save_language_model
+from firstwords.lm.language_model import load_language_model, save_language_model
 from firstwords.lm.ngram_text import (
     Line,
     Unit,
@@ -24,6 +24,7 @@ from firstwords.lm.ngram_text import (
     text_files,
 )
 from firstwords.lm.perplexity import Perplexity, measure_perplexity
+from firstwords.lm.writing import check_written_letters
 from firstwords.text.characters import GraphemeConfig, GraphemeTokenizer
 from firstwords.text.normalize import normalizer
 from firstwords.text.subwords import SubwordConfig, SubwordTokenizer

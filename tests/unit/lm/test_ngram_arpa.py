@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from firstwords.errors import TextError
-from firstwords.lm.language_model import NgramHeader, NgramLanguageModel, word_check
+from firstwords.lm.language_model import NgramHeader, NgramLanguageModel
 from firstwords.lm.ngram import SPECIAL, Level, NgramModel
 from firstwords.lm.ngram_arpa import read_arpa, unigram_mass, write_arpa
 from firstwords.lm.ngram_text import Line, splitter
 from firstwords.lm.perplexity import measure_perplexity, score_sentences
+from firstwords.lm.writing import word_check
 from small_ngrams import draw_text, estimate, prob, train
 
 DATA = Path(__file__).parents[2] / "golden" / "data"
@@ -258,4 +259,4 @@ def test_another_vocabulary_or_normalization_is_named_with_its_line(
     path = write(tmp_path / "x.arpa", text)
     read_arpa(path)
     with pytest.raises(TextError, match=rf"line 11 .*{re.escape(says)}"):
-        read_arpa(path, check_word=word_check(header, None))
+        read_arpa(path, check_word=word_check(header.unit, header.normalizer))
