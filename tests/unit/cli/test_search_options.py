@@ -382,19 +382,8 @@ def test_a_second_pass_is_tuned_after_the_first(model: Path, corpus: Path, lm: P
     assert f"Language model {lm} in ctc_beam, beam 3: {chosen[1]} (tuned on dev of corpus: " in tuned.output
     assert oracle <= best <= without
     out = tmp_path / "report"
-    how = (
-        "--lm",
-        lm,
-        "--beam",
-        3,
-        "--rescore",
-        llm,
-        *chosen_weights,
-        "--prompt",
-        "a e i.",
-        "--device",
-        "cpu",
-    )
+    how = ("--lm", lm, "--beam", 3, "--rescore", llm, *chosen_weights, "--prompt", "a e i.")
+    how = (*how, "--device", "cpu")
     again = firstwords("evaluate", model, corpus, "--split", "dev", *how, "--out", out, "--no-audio")
     assert again.exit_code == 0, again.output
     figures = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))
