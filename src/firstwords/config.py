@@ -53,9 +53,9 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise ConfigError(f"'{path}' does not exist.", mend="Check the path of the recipe.") from None
+        raise ConfigError(f"'{path}' does not exist.", mend="Check the path.") from None
     except OSError as error:
         raise ConfigError(
             f"'{path}' cannot be read: {error.strerror or error}.",

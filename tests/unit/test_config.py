@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from itertools import permutations
+from pathlib import Path
 
 import pytest
 
-from firstwords.config import override, parse_config
+from firstwords.config import override, parse_config, read_toml
 from firstwords.errors import ConfigError
 from firstwords.model.recipe import Recipe
 
@@ -18,6 +19,13 @@ def test_a_kind_keeps_what_was_said_before_it(given: tuple[str, ...]) -> None:
     values = {"search": {"kind": "greedy", "width": 1}}
     wanted = {"search": {"kind": "ctc_beam", "beam": 3, "language_model": {"bonus": 0.5}}}
     assert override(values, given) == wanted
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    (tmp_path / "a.toml").write_bytes('\ufeffname = "ọ̀"\n'.encode())
+    assert read_toml(tmp_path / "a.toml") == {"name": "ọ̀"}
+    with pytest.raises(ConfigError, match="does not exist"):
+        read_toml(tmp_path / "b.toml")
 
 
 def test_the_last_one_counts() -> None:

@@ -49,6 +49,9 @@ _Prune = Annotated[
 ]
 
 
+_LEAST_MASS, _MOST_MASS = 0.5, 1.1  # of unigrams that are probabilities; words left out, rounding
+
+
 @app.command("train")
 @grouped
 def train(
@@ -68,7 +71,8 @@ def train(
     A training saves when interrupted, and the same command goes on.
     """
     leaks.check()
-    if not leaks.measured and not any((path / MANIFEST).is_file() for path in text):
+    corpora = [*text, *([neural.dev] if neural.dev is not None else [])]
+    if not leaks.measured and not any((path / MANIFEST).is_file() for path in corpora):
         typer.echo(
             "No corpus was named (--exclude CORPUS): the text was not compared with any dev or test.",
             err=True,
@@ -155,17 +159,28 @@ def import_arpa(
         NgramLanguageModel,
         refuse_others,
         save_language_model,
-        word_check,
     )
-    from firstwords.lm.ngram_arpa import read_arpa
+    from firstwords.lm.ngram_arpa import read_arpa, unigram_mass
+    from firstwords.lm.writing import word_check
+    from firstwords.text.pieces import SPACE
 
     console = plain_console()
     refuse_others(to)
     header, pieces = ngram_header(unit, 1, writing)
-    model = read_arpa(arpa, check_word=word_check(header, pieces))
+    model = read_arpa(arpa, check_word=word_check(header.unit, header.normalizer, pieces))
     found = NgramLanguageModel(header.with_(order=model.order), model, pieces)
     save_language_model(to, found)
     console.print(f"Read {_counts(found)}. Wrote {to}.")
+    if unit == "char" and SPACE not in model.id_of:
+        console.print(
+            f"It has no {SPACE}, which is a space among letters: every space counts as unknown. Tools that "
+            f"write '|' or '<space>' for it: write {SPACE} in their file."
+        )
+    if not _LEAST_MASS < (mass := unigram_mass(model)) < _MOST_MASS:
+        console.print(
+            f"The probabilities of its 1-grams add up to {mass:.3g}, not to 1. Are its weights log10? "
+            "Natural logarithms are to be multiplied by 0.4343."
+        )
 
 
 app.command("tune")(lm_tune.run)

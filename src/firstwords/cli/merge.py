@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from firstwords.cli.option_group import grouped
-from firstwords.cli.shared_options import Device
 from firstwords.cli.terminal import plain_console
 from firstwords.errors import UsageError, quoted
 
@@ -116,14 +115,27 @@ def run(
         Path | None,
         typer.Option("--corpus", help="Measure error rate, gate and batch statistics of the result on it."),
     ] = None,
-    split: Annotated[str, typer.Option("--split", help="What errors are counted on; never a test.")] = "dev",
-    device: Device = "auto",
+    split: Annotated[
+        str | None,
+        typer.Option("--split", help="With --corpus: what errors are counted on, never a test; default dev."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option("--device", help="With --corpus: auto, cpu, cuda or cuda:N; default auto.")
+    ] = None,
 ) -> None:
     """Average models, cook a greedy soup, or add and subtract what models learned."""
     named = models or []
     if to is None:
         raise UsageError("--to is missing.", mend="Name the model folder to write: --to FOLDER.")
     how.check(named, corpus)
+    if corpus is None:
+        measuring = {"--split": split, "--device": device}
+        if lone := [name for name, value in measuring.items() if value is not None]:
+            raise UsageError(
+                f"{lone[0]} belongs to --corpus: without one nothing is measured.",
+                mend="Add --corpus CORPUS.",
+            )
+    split = split or "dev"
     from firstwords.training.merge import merge_models
 
     console = plain_console()
@@ -135,7 +147,7 @@ def run(
         greedy=how.soup is not None,
         corpus=corpus,
         split=split,
-        device=device,
+        device=device or "auto",
         say=console.print,
     )
     for step in found.steps:

@@ -47,6 +47,7 @@ def apply_post(recognizer: Recognizer, given: str | None, say: Callable[[str], N
     if given is not None:
         recognizer.formatter = _formatter(given, recipe.post, recipe.language, Path(recognizer.folder))
     _tell_too_short(recognizer.formatter, say)
+    _tell_other_writing(recognizer.formatter, recipe.text.normalizer, say)
 
 
 def apply_post_to_bundle(runtime: Runtime, given: str | None, say: Callable[[str], None]) -> None:
@@ -75,6 +76,21 @@ def _refuse_torch(given: str) -> None:
             f"--post {given}: '{min(lost)}' runs in torch, which a bundle does without.",
             mend="Leave it out, or give the model folder in place of the bundle.",
         )
+
+
+def _tell_other_writing(formatter: Formatter | None, writes: str, say: Callable[[str], None]) -> None:
+    """A model of marks that read text of another normalizer leaves words alone that it knows otherwise."""
+    if formatter is None or not any(stage.name == "punctuation" for stage in formatter.stages):
+        return
+    from firstwords.formatting.punctuation import Punctuation  # imports torch
+
+    for stage in formatter.stages:
+        if isinstance(stage, Punctuation) and (own := stage.loaded.config.normalizer) != writes:
+            say(
+                f"The punctuation model was made from text of normalizer '{own}', the recogniser writes text "
+                f"of '{writes}': words that the two write otherwise get no capitals. Make it anew: "
+                f"'firstwords punctuation train TEXT --to FOLDER --normalizer {writes}'."
+            )
 
 
 def _tell_too_short(formatter: Formatter | None, say: Callable[[str], None]) -> None:

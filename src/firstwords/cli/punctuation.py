@@ -13,7 +13,8 @@ from firstwords.cli.leak_options import LeakOptions
 from firstwords.cli.option_group import grouped
 from firstwords.cli.shared_options import Device
 from firstwords.cli.terminal import plain_console, reading_bar
-from firstwords.errors import quoted
+from firstwords.data.manifest import MANIFEST
+from firstwords.errors import UsageError, quoted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -124,7 +125,9 @@ def _read(
 def measure(
     model: Annotated[Path, typer.Argument(help="Folder of a punctuation model.", show_default=False)],
     text: _Text,
-    split: Annotated[str, typer.Option("--split", help="Which part of corpus folders.")] = "dev",
+    split: Annotated[
+        str | None, typer.Option("--split", help="Which part of corpus folders; default dev.")
+    ] = None,
 ) -> None:
     """Precision, recall and F1 of each mark and case on text the model was not made from."""
     from firstwords.lm.ngram_text import text_files
@@ -132,15 +135,20 @@ def measure(
 
     console = plain_console()
     files = text_files(text)
+    if split is not None and not any(path.name == MANIFEST for path in files):
+        raise UsageError(
+            f"--split {split}: a text file has no splits, and no corpus was named.",
+            mend="Leave --split out, or give a corpus folder.",
+        )
     with reading_bar(console, "reading", files) as told:
-        tally = measure_punctuation(model, _lines(files, split), told=told)
+        tally = measure_punctuation(model, _lines(files, split or "dev"), told=told)
     console.print(f"{tally.words:,} words:")
     _show(tally, console)
 
 
 def _lines(files: Iterable[Path], split: str) -> Iterator[tuple[str, int]]:
     """Lines of text files and transcripts of one split of corpora, with their sizes in bytes."""
-    from firstwords.data.manifest import MANIFEST, load_corpus
+    from firstwords.data.manifest import load_corpus
     from firstwords.lm.ngram_text import read_lines
     from firstwords.report.evaluate_model import utterances_of
 

@@ -42,6 +42,8 @@ class ReadingOptions:
         """Have the recogniser search as wished and a language model choose; say what must be known of it."""
         self.search.apply(recognizer, say, n_best=self.second.given, int8=int8)
         self.second.apply(recognizer, device, say)
+        for line in self.second.words(recognizer):
+            say(line)
 
     def format(self, recognizer: Recognizer, say: Callable[[str], None]) -> None:
         """Give the recogniser the stages that make text for people of its words."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -148,6 +148,7 @@ class SearchOptions:
         if self.others:  # first: weights may have been tuned for all of them together
             from firstwords.inference.together import convene
 
+            _check_different(recognizer.folder, self.others)
             for line in convene(recognizer, self.others, int8=int8):
                 say(line)
         if self._helped:
@@ -183,3 +184,17 @@ class SearchOptions:
         }
         names = [name for name, value in parts.items() if value is not None]
         return "".join((*names, f"-with{len(self.others)}" if self.others else ""))
+
+
+def _check_different(first: Path, others: Sequence[Path]) -> None:
+    """UsageError for a model that would read twice."""
+    from firstwords.errors import UsageError
+
+    seen = {first.resolve()}
+    for folder in others:
+        if folder.resolve() in seen:
+            raise UsageError(
+                f"--with {folder}: this model reads already.",
+                mend="Name another one, of another seed or recipe.",
+            )
+        seen.add(folder.resolve())

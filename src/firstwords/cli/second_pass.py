@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from firstwords.lm.llm_remote import RemoteConfig
     from firstwords.search.rescore import RescoreConfig
 
+_MANY_UNKNOWN = 0.05  # of the tokens
 MODEL_VARIABLE, KEY_VARIABLE = "FIRSTWORDS_LLM_MODEL", "FIRSTWORDS_LLM_KEY"
 
 Rescore = Annotated[
@@ -108,6 +109,7 @@ class SecondPassOptions:
         """Load the language model, if one was named, have it choose, and say what that changes."""
         if not self.given:
             return
+        from firstwords.errors import UsageError
         from firstwords.inference.fused import closed_vocabulary_off
         from firstwords.inference.rescored import add_remote_pass, add_second_pass, read_prompt
         from firstwords.inference.second_pass import SecondPassConfig
@@ -117,6 +119,8 @@ class SecondPassOptions:
         weights = {name: value for name, value in named.items() if value is not None}
         config = SecondPassConfig(rescore=RescoreConfig().with_(**weights))
         prompt = read_prompt(self.prompt) if self.prompt is not None else ""
+        if self.prompt is not None and not prompt.strip():
+            raise UsageError("--prompt: there is no text in it.", mend="Give one, or leave --prompt out.")
         closed = recognizer.reader.closed_words
         if self.url is None:
             assert self.llm is not None
@@ -131,6 +135,19 @@ class SecondPassOptions:
                 say(f"{self.url} gives no log-probabilities: it chooses among numbered readings.{off}")
         for line in closed_vocabulary_off(recognizer, closed):
             say(line)
+
+    def words(self, recognizer: Recognizer) -> list[str]:
+        """Who chooses among what and with which weights; nothing where nobody does, or without weights."""
+        from firstwords.search.search import search_words
+
+        made = recognizer.second_pass
+        if not self.given or made is None or made.choose is not None:
+            return []
+        config = made.config.rescore
+        origin = "as given" if self.weight is not None else "not measured: docs/llm-rescoring.md"
+        parts = f"weight {config.weight:g}, bonus {config.word_bonus:g}, length {config.length_power:g}"
+        among = search_words(recognizer.search_config)
+        return [f"Language model {self.named} chooses among the readings of {among}: {parts} ({origin})."]
 
     @property
     def named(self) -> str:
@@ -153,9 +170,23 @@ class SecondPassOptions:
 
     def tell(self, recognizer: Recognizer, say: Callable[[str], None]) -> None:
         """Say what did not fit."""
-        cut = recognizer.second_pass.cut if recognizer.second_pass is not None else 0
-        if cut:
+        made = recognizer.second_pass
+        if made is None:
+            return
+        if made.unknown > _MANY_UNKNOWN * made.tokens:
+            say(
+                f"{100 * made.unknown / made.tokens:.0f} % of what the language model was shown is unknown "
+                "to its tokenizer: it cannot tell such words apart."
+            )
+        if not (cut := made.cut):
+            return
+        if self.prompt is not None:
             say(f"The prompt does not fit into the language model: its first {cut} tokens were left out.")
+        else:
+            say(
+                "What was said before does not fit into the language model: up to "
+                f"{cut} tokens at its beginning were left out."
+            )
 
     @property
     def _option(self) -> str:

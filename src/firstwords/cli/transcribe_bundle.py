@@ -124,9 +124,10 @@ def _help(runtime: Runtime, search: SearchOptions) -> list[str]:
     """Have the runtime search as wished -> what a user must be told."""
     found, lines = NO_HELP, list[str]()
     if search.phrases is not None:
-        from firstwords.export.runtime_words import open_phrases
+        from firstwords.export.runtime_words import open_phrases, told_of_phrases
 
         found = open_phrases(search.phrases, runtime.tokenizer, runtime.facts.normalizer)
+        lines += told_of_phrases(search.phrases, runtime.tokenizer, runtime.facts.normalizer)
     if search.lm is not None:
         from firstwords.export.runtime_language_model import open_help
 

@@ -17,13 +17,11 @@ from firstwords.lm.language_model import (
     HEADER,
     WEIGHTS,
     WORDS,
-    NgramHeader,
-    check_written_letters,
     read_ngram,
-    word_check,
 )
 from firstwords.lm.ngram import SPECIAL, UNKNOWN, NgramModel
 from firstwords.lm.ngram_arpa import WordCheck, read_arpa
+from firstwords.lm.writing import check_written_letters, word_check
 from firstwords.search.interface import LanguageModelConfig
 from firstwords.search.lexicon_rows import LexiconRows
 from firstwords.search.prefix_beam import Floats, Ints
@@ -111,9 +109,7 @@ def _check_of(tokenizer: Tokenizer, normalizer: str) -> WordCheck:
 
     Such a file does not say what its units are.
     """
-    as_letter, as_word = (
-        word_check(NgramHeader(unit=unit, order=1, normalizer=normalizer), None) for unit in ("char", "word")
-    )
+    as_letter, as_word = word_check("char", normalizer), word_check("word", normalizer)
     pieces = frozenset(tokenizer.pieces[1:])
 
     def check(word: str) -> str | None:

@@ -24,7 +24,7 @@ from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import CtcBeamConfig
 from firstwords.search.known_words import BEAM, KNOWN_WORDS, KnownWords, numbered
 from firstwords.search.lexicon_rows import LexiconRows
-from firstwords.search.phrase_rows import PhraseRows, read_phrases, spelled_phrases
+from firstwords.search.phrase_rows import PhraseRows, phrases_unspelled, read_phrases, spelled_phrases
 from firstwords.search.speech_gate import SpeechGate
 from firstwords.search.words import WordBoundaries
 from firstwords.text.graphemes import graphemes
@@ -51,6 +51,11 @@ def open_phrases(path: Path, tokenizer: Tokenizer, normalizer_name: str) -> Help
     spelled = spelled_phrases(phrases, tokenizer)
     rows = PhraseRows(spelled, WordBoundaries.of(tokenizer.pieces))
     return Help((Part("phrases", 1.0, rows),), json.dumps(phrases, sort_keys=True))
+
+
+def told_of_phrases(path: Path, tokenizer: Tokenizer, normalizer_name: str) -> list[str]:
+    """What a user must be told of the phrases of a file."""
+    return phrases_unspelled(read_phrases(path, normalizer(normalizer_name)), tokenizer)
 
 
 @final

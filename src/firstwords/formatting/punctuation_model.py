@@ -156,6 +156,10 @@ def save_punctuator(folder: Path, loaded: LoadedPunctuator) -> None:
 
 def load_punctuator(folder: Path) -> LoadedPunctuator:
     """Folder -> model, in evaluation mode; what is missing or of other files is a CheckpointError."""
+    if not folder.exists():
+        raise CheckpointError(
+            f"'{folder}' is no punctuation model: there is no such folder.", mend="Check the path."
+        )
     if not (folder / HEADER).is_file():
         found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) if folder.is_dir() else ""
         raise CheckpointError(

@@ -36,8 +36,8 @@ from firstwords.search.language_models import (
     language_model_fingerprint,
     open_language_model,
 )
-from firstwords.search.phrase_rows import read_phrases
-from firstwords.search.search import search_words
+from firstwords.search.phrase_rows import phrases_unspelled, read_phrases
+from firstwords.search.search import needed_heads, search_words
 from firstwords.search.spotted import is_spotted_file, open_spotter
 from firstwords.search.spotting import PhraseSpotter
 from firstwords.text.normalize import normalizer
@@ -75,7 +75,8 @@ def add_help(
     config = recognizer.search_config
     if wanted.search is not None:
         config = of_kind(config, wanted.search)
-        with_search(recognizer.recipe, config)  # refuses what the heads cannot do
+        _check_heads(recognizer, config)
+        with_search(recognizer.recipe, config)  # refuses what else the recipe cannot do
         if stream and (streamed := streamed_search(config).kind) != config.kind:
             raise UsageError(
                 f"--search {config.kind} needs whole recordings; streams are read by {streamed} then.",
@@ -84,6 +85,11 @@ def add_help(
     if wanted.beam is not None:
         config = with_beam(config, wanted.beam, stream=stream)
     if n_best:
+        if wanted.search is not None and isinstance(config, GreedyConfig | TransducerGreedyConfig):
+            raise UsageError(
+                f"--search {config.kind} finds one reading: --rescore has nothing to choose from.",
+                mend="Leave --search out (a beam search is used then), or give --beam 2 or more with it.",
+            )
         config = n_best_search(config)
     help_ = _Help(config)
     closed = recognizer.reader.closed_words
@@ -172,6 +178,7 @@ def _add_phrases(help_: _Help, recognizer: Recognizer, path: Path, *, stream: bo
         )
         return
     listed = phrases_of(recognizer, path)
+    help_.told += phrases_unspelled(listed, recognizer.tokenizer)
     help_.scorers = help_.scorers._replace(phrases=phrase_scorer(listed, recognizer.tokenizer))
     facts = "\n".join(f"{text}\t{boost!r}" for text, boost in sorted(listed.items()))
     help_.marks.append(f"phrases {hashlib.sha256(facts.encode(errors='surrogatepass')).hexdigest()[:16]}")
@@ -200,6 +207,17 @@ def _spotter(recognizer: Recognizer, path: Path, config: SearchConfig, *, stream
             mend="Give the list of phrases itself.",
         )
     return open_spotter(path, recognizer.tokenizer, recognizer.weights)
+
+
+def _check_heads(recognizer: Recognizer, config: SearchConfig) -> None:
+    heads = recognizer.recipe.heads
+    if lacking := [name for name in needed_heads(config) if name not in heads]:
+        able = [kind for kind, make in SEARCHES.items() if set(needed_heads(make())) <= set(heads)]
+        raise ConfigError(
+            f"--search {config.kind} needs heads.{lacking[0]}, and this model has only "
+            f"{', '.join(f'heads.{name}' for name in heads)}.",
+            mend=f"Use one of {', '.join(able)}.",
+        )
 
 
 def closed_vocabulary_off(recognizer: Recognizer, before: frozenset[str]) -> list[str]:

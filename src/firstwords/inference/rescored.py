@@ -82,8 +82,8 @@ def _installed(recognizer: Recognizer, made: SecondPass) -> SecondPass:
 
 
 def _looks_like_a_file(given: str) -> bool:
-    """One word with the end of a text file's name, or in a folder."""
-    return len(given.split()) == 1 and ("/" in given or os.sep in given or given.endswith(_TEXT_FILES))
+    """The end of a text file's name, or one word in a folder."""
+    return given.endswith(_TEXT_FILES) or (len(given.split()) == 1 and ("/" in given or os.sep in given))
 
 
 def read_prompt(given: str) -> str:

@@ -69,6 +69,7 @@ class SecondPass:
         self.config = config or SecondPassConfig()
         self.prompt = prompt
         self.cut = 0  # most tokens of a prompt that did not fit
+        self.tokens = self.unknown = 0  # of all readings, and those that the scorer's tokenizer cannot write
         self.kept: dict[str, TextScore] | None = None  # set it to {} to have scores of chosen texts kept
         how = type(scorer).__name__ + ("" if choose is None else ", chooses")
         facts = "\n".join((name, prompt, self.config.model_dump_json(), how))
@@ -128,6 +129,8 @@ class SecondPass:
             return [_spread(ordered[0], readings[0]), *ordered[1:]]
         scores = self.scorer.score(texts, prompt)
         self.cut = max(self.cut, *(score.prompt_cut for score in scores))
+        self.tokens += sum(score.tokens for score in scores)
+        self.unknown += sum(score.unknown for score in scores)
         ordered = rescore(readings, texts, scores, self.config.rescore)
         if self.kept is not None and prompt == self.prompt:
             chosen = self._text(ordered[0])

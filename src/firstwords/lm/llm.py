@@ -62,7 +62,8 @@ class CausalLlm(LocalLlm):
     @torch.inference_mode()
     def score(self, texts: Sequence[str], prompt: str = "") -> list[TextScore]:
         distinct = list(dict.fromkeys(texts))
-        bodies = [self._ids(text) + self._end for text in distinct]
+        texts_alone = [self._ids(text) for text in distinct]
+        bodies = [ids + self._end for ids in texts_alone]
         prefix, cut = self._prefix(prompt, max(map(len, bodies), default=0))
         log_probs = [0.0] * len(bodies)
         rows: list[Row] = []
@@ -86,8 +87,10 @@ class CausalLlm(LocalLlm):
                 log_probs[row.owner] += sum_
         pieces = [sum(row.owner == owner for row in rows) for owner in range(len(bodies))]
         found = {
-            text: TextScore(log_prob, len(body), len(text), cut, max(1, count))
-            for text, body, log_prob, count in zip(distinct, bodies, log_probs, pieces, strict=True)
+            text: TextScore(
+                log_prob, len(own + self._end), len(text), cut, max(1, count), self.unknown_count(own)
+            )
+            for text, own, log_prob, count in zip(distinct, texts_alone, log_probs, pieces, strict=True)
         }
         return [found[text] for text in texts]
 

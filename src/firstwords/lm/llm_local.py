@@ -48,6 +48,11 @@ class LocalLlm(TextScorer, ABC):
     def token_count(self, text: str) -> int:
         return len(self._ids(text))
 
+    def unknown_count(self, ids: Sequence[int]) -> int:
+        """How many of these tokens stand for what the tokenizer cannot write."""
+        unknown = self.tokenizer.unk_token_id
+        return 0 if unknown is None else list(ids).count(int(unknown))
+
     @property
     def budget(self) -> int:
         """Tokens of a batch, padding counted: those that are allowed, fewer where logits grow too large."""

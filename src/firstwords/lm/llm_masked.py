@@ -65,7 +65,9 @@ class MaskedLlm(LocalLlm):
             for row, log_prob in zip(batch, self._log_probs(batch), strict=True):
                 log_probs[row.owner] += log_prob
         found = {
-            text: TextScore(log_prob, len(body), len(text), cut, max(1, -(-len(body) // width)))
+            text: TextScore(
+                log_prob, len(body), len(text), cut, max(1, -(-len(body) // width)), self.unknown_count(body)
+            )
             for text, body, log_prob in zip(distinct, bodies, log_probs, strict=True)
         }
         return [found[text] for text in texts]

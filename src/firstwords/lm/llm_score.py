@@ -46,6 +46,7 @@ class TextScore:
         characters: code points of the text.
         prompt_cut: tokens at the start of the prompt that did not fit into the model's context.
         windows: above 1, the text itself did not fit and was read in overlapping pieces.
+        unknown: of these tokens, those that stand for what the model's tokenizer cannot write.
     """
 
     log_prob: float
@@ -53,6 +54,7 @@ class TextScore:
     characters: int
     prompt_cut: int = 0
     windows: int = 1
+    unknown: int = 0
 
 
 class TextScorer(ABC):

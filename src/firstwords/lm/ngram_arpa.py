@@ -21,12 +21,10 @@ file is written compressed.
 
 from __future__ import annotations
 
-import codecs
 import gzip
 import math
 import re
 import unicodedata
-import zlib
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -36,8 +34,9 @@ import numpy as np
 
 from firstwords.errors import TextError
 from firstwords.files import written_aside
-from firstwords.lm.ngram import SPECIAL, NgramModel, grow
+from firstwords.lm.ngram import BEGIN, SPECIAL, NgramModel, grow
 from firstwords.lm.ngram_estimate import LONGEST
+from firstwords.lm.text_file import byte_lines
 
 if TYPE_CHECKING:  # models are queried without it, too
     from jaxtyping import Float64
@@ -47,7 +46,6 @@ _LEAST = -100.0 * LOG10  # what KenLM gives an <unk> that is not there
 _LARGEST = 1e30  # of a weight: numbers are kept as float32, and several are added
 _MOST = 99.0  # log10 of a backoff; above 0 they are in order (Katz), but -99 stands for never
 _REMARKS = 1000  # lines before \data\, at most
-_GZIP = b"\x1f\x8b"  # first bytes of a compressed file
 _BETWEEN = frozenset(" \t\n\r\v\f")  # parts the fields of a line
 _MEND = "Write the ARPA file again with the tool that made it, or mend that line."
 
@@ -61,6 +59,12 @@ def read_arpa(path: Path, *, check_word: WordCheck | None = None) -> NgramModel:
         check_word: word -> why it cannot belong to this model, or None; not asked about <s>, </s>, <unk>.
     """
     return _Reader(path, check_word).read()
+
+
+def unigram_mass(model: NgramModel) -> float:
+    """Probabilities of the unigrams but <s>, added up: about 1, of logarithms to another base far from it."""
+    log_prob = model.level(1).log_prob
+    return float(np.exp(np.delete(log_prob, BEGIN).astype(np.float64)).sum())
 
 
 def write_arpa(path: Path, model: NgramModel) -> None:
@@ -171,6 +175,8 @@ class _Reader:
                 first = self.number, line
             if self.number >= _REMARKS:
                 break
+        if not self.number:
+            raise TextError(f"'{self.path}' is empty.", mend="Copy the file again; was the copy interrupted?")
         if first is None:
             raise self._fault(r"the file ends where '\data\' was expected: it was cut off")
         self.number, line = first
@@ -295,22 +301,9 @@ class _Reader:
         raise self._fault(f"the file ends where {what} was expected: it was cut off")
 
     def _lines(self) -> Iterator[bytes]:
-        try:
-            with self.path.open("rb") as raw:
-                compressed = raw.read(len(_GZIP)) == _GZIP
-                raw.seek(0)
-                file = gzip.GzipFile(fileobj=raw) if compressed else raw
-                for self.number, line in enumerate(file, start=1):
-                    text = line.removeprefix(codecs.BOM_UTF8) if self.number == 1 else line
-                    yield text.strip(b" \t\r\n")
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            raise TextError(
-                f"'{self.path}' is no whole gzip file: {error}.", mend="Copy the file again."
-            ) from None
-        except OSError as error:
-            raise TextError(
-                f"'{self.path}' cannot be read: {error.strerror or error}.", mend="Check the path."
-            ) from None
+        for number, line in enumerate(byte_lines(self.path), start=1):
+            self.number = number
+            yield line.strip(b" \t\r\n")
 
     def _fault(self, what: str) -> TextError:
         return TextError(f"line {self.number} of '{self.path}': {what}.", mend=_MEND)

@@ -103,13 +103,13 @@ def check_thresholds(order: int, prune: Sequence[int]) -> list[int]:
     if not prune or len(prune) > order or any(t < 0 for t in prune):
         raise UsageError(
             f"pruning '{shown}': one count of 0 or more for each of {order} orders is expected.",
-            mend="For example --prune 0 0 1: trigrams and longer seen once are left out.",
+            mend="For example --prune '0 0 1': trigrams and longer seen once are left out.",
         )
     if prune[0] != 0 or any(b < a for a, b in itertools.pairwise(prune)):
         raise UsageError(
             f"pruning '{shown}': the first number must be 0 (all words stay), and none may be below the one "
             "before it.",
-            mend="For example --prune 0 0 1.",
+            mend="For example --prune '0 0 1'.",
         )
     return [*prune, *[prune[-1]] * (order - len(prune))]
 

@@ -8,8 +8,6 @@ normalizer of the model; a sentence inside a longer line is not found.
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +21,7 @@ from firstwords.data.rules import is_evaluation, is_training
 from firstwords.errors import TextError, UsageError
 from firstwords.lm.ngram import BEGIN, END, SPECIAL
 from firstwords.lm.ngram_estimate import number_words
+from firstwords.lm.text_file import byte_lines
 from firstwords.text.graphemes import graphemes
 from firstwords.text.normalize import Normalizer, normalizer
 from firstwords.text.pieces import SPACE
@@ -144,26 +143,15 @@ def _transcripts(path: Path) -> Iterator[Line]:
 
 
 def _file_lines(path: Path) -> Iterator[Line]:
-    number = 0
-    try:
-        opened = gzip.open if path.suffix == ".gz" else open
-        with opened(path, "rb") as file:
-            for number, raw in enumerate(file, start=1):
-                line = raw.removeprefix(b"\xef\xbb\xbf") if number == 1 else raw
-                yield Line(line.rstrip(b"\r\n").decode(), f"line {number} of '{path}'", len(raw))
-    except UnicodeDecodeError as error:
-        raise TextError(
-            f"line {number} of '{path}' is not UTF-8: {error.reason} (byte {error.start + 1}).",
-            mend="Save the file as UTF-8.",
-        ) from None
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise TextError(
-            f"'{path}' is no whole gzip file (after line {number}): {error}.", mend="Copy it again."
-        ) from None
-    except OSError as error:
-        raise TextError(
-            f"'{path}' cannot be read: {error.strerror or error}.", mend="Check the path and your rights."
-        ) from None
+    for number, raw in enumerate(byte_lines(path), start=1):
+        where = f"line {number} of '{path}'"
+        try:
+            yield Line(raw.rstrip(b"\r\n").decode(), where, len(raw))
+        except UnicodeDecodeError as error:
+            raise TextError(
+                f"{where} is not UTF-8: {error.reason} (byte {error.start + 1}).",
+                mend="Save the file as UTF-8.",
+            ) from None
 
 
 def scored(text: str, normalize: Normalizer) -> list[str]:
@@ -191,10 +179,21 @@ def held_out(corpora: Iterable[Corpus], normalize: Normalizer) -> dict[str, str]
 
 
 def measured_corpora(files: Iterable[Path], exclude: Iterable[Path] = ()) -> list[Corpus]:
-    """The corpora whose dev and test must not be read: those named, and those the text comes from."""
-    folders = [path.parent for path in files if path.name == MANIFEST]
-    folders += [path.absolute() for path in exclude]
-    return [load_corpus(folder) for folder in dict.fromkeys(folders)]
+    """The corpora whose dev and test must not be read: those named, and those the text comes from.
+
+    One that is named and has neither is refused: nothing would be compared with it.
+    """
+    own = [path.parent for path in files if path.name == MANIFEST]
+    named = [path.absolute() for path in exclude]
+    found = {folder: load_corpus(folder) for folder in dict.fromkeys([*own, *named])}
+    for folder in named:
+        if not any(u.text is not None and is_evaluation(u.split) for u in found[folder].utterances):
+            raise TextError(
+                f"'{folder}' has no transcripts in dev or test (splits: "
+                f"{', '.join(found[folder].splits) or 'none'}): there is nothing to exclude.",
+                mend="Name the corpus that recognisers are measured with, or leave this one out.",
+            )
+    return list(found.values())
 
 
 def gather(
@@ -223,12 +222,12 @@ def gather(
         if not units:
             empty += 1
             continue
-        for mark in SPECIAL:
-            if mark in units:
-                raise TextError(
-                    f"{line.where} holds {mark}, which marks sentences and unknown words in language models.",
-                    mend="Take it out: one sentence a line needs no marks.",
-                )
+        words = {*line.text.split(), *text.split(), *units}  # letters and pieces would spell a mark as text
+        if mark := next((mark for mark in SPECIAL if mark in words), None):
+            raise TextError(
+                f"{line.where} holds {mark}, which marks sentences and unknown words in language models.",
+                mend="Take it out: one sentence a line needs no marks.",
+            )
         sentences += 1
         tokens.append(BEGIN)
         tokens.extend(ids.setdefault(unit, len(ids) + len(SPECIAL)) for unit in units)

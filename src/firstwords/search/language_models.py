@@ -18,11 +18,12 @@ from typing import Any, NamedTuple
 
 from firstwords.errors import CheckpointError
 from firstwords.lm.compared import COMPARED
-from firstwords.lm.language_model import check_written_letters, kind_of, load_language_model
+from firstwords.lm.language_model import kind_of, load_language_model
 from firstwords.lm.mixture import read_mixture
 from firstwords.lm.neural.folder import load_neural
 from firstwords.lm.neural.scorer import neural_scorer
 from firstwords.lm.ngram_scorer import NgramScorer
+from firstwords.lm.writing import check_written_letters
 from firstwords.nn.scorer import TokenScorer
 from firstwords.search.fusion import Weighted, WeightedSum
 from firstwords.search.lexicon import LexiconScorer

@@ -16,7 +16,7 @@ in "hannah". Among several phrases under way the one with most to lend lends.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, final
@@ -24,10 +24,13 @@ from typing import NamedTuple, final
 import numpy as np
 from numpy.typing import NDArray
 
-from firstwords.errors import SearchError
+from firstwords.errors import SearchError, TextError
 from firstwords.search.words import END, WordBoundaries
+from firstwords.text.pieces import BYTES
 from firstwords.text.tokenizer import Tokenizer
 
+_NO_LETTERS = 2  # pieces beside bytes that are no letters: blank, space
+_SHOWN = 5
 SPOTTED = 'kind = "spotted phrases"'  # a line of spotted.py's files
 
 
@@ -250,6 +253,34 @@ def _boost(text: str, where: str) -> float | None:
     return value
 
 
+def phrases_unspelled(phrases: Iterable[str], tokenizer: Tokenizer) -> list[str]:
+    """What a user must be told of phrases with letters that have no pieces: they are spelled in bytes.
+
+    Nothing where the tokenizer spells all text in bytes, for then these are learned.
+    """
+    spare = {n for n, piece in enumerate(tokenizer.pieces) if piece in BYTES}
+    if len(tokenizer.pieces) - len(spare) <= _NO_LETTERS:
+        return []
+    phrases = list(phrases)
+    lost = [text for text in phrases if not spare.isdisjoint(_spelled(text, tokenizer))]
+    if not lost:
+        return []
+    more = f" and {len(lost) - _SHOWN:,} more" if len(lost) > _SHOWN else ""
+    return [
+        f"{len(lost):,} of {len(phrases):,} phrases hold letters that this recogniser has no pieces for, and "
+        f"will hardly be heard: {', '.join(lost[:_SHOWN])}{more}."
+    ]
+
+
+def _spelled(text: str, tokenizer: Tokenizer) -> list[int]:
+    try:
+        return tokenizer.encode(text)
+    except TextError as error:  # of a tokenizer without bytes
+        raise SearchError(
+            f"The phrase {text!r} cannot be heard: {error.what}", mend="Take it out of the list of phrases."
+        ) from None
+
+
 def spelled_phrases(
     phrases: Mapping[str, float | None], tokenizer: Tokenizer, *, scale: float = 1.0
 ) -> list[Phrase]:
@@ -261,7 +292,7 @@ def spelled_phrases(
     boundaries = WordBoundaries.of(tokenizer.pieces)
     spelled: list[Phrase] = []
     for text, weight in phrases.items():
-        tokens = tokenizer.encode(text)
+        tokens = _spelled(text, tokenizer)
         while tokens and boundaries.parts[tokens[0]]:
             tokens = tokens[1:]
         while tokens and boundaries.parts[tokens[-1]]:

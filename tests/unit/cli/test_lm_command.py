@@ -101,3 +101,28 @@ def test_options_that_cannot_be(tmp_path: Path, text: Path, options: list[str], 
     with pytest.raises(FirstwordsError, match=says):
         lm("train", text, "--to", tmp_path / "lm", *options)
     assert not (tmp_path / "lm").exists()
+
+
+def test_a_corpus_without_dev_and_test_excludes_nothing(tmp_path: Path, text: Path) -> None:
+    record = {"id": "a", "audio": "a.wav", "duration": 1, "text": "so it is", "split": "train"}
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "manifest.jsonl").write_text(json.dumps(record) + "\n", encoding="utf-8")
+    for kind in ("ngram", "lstm"):
+        with pytest.raises(TextError, match=r"no transcripts in dev or test \(splits: train\)"):
+            lm("train", text, "--to", tmp_path / kind, "--kind", kind, "--exclude", tmp_path / "c")
+    assert "Read 1 sentences" in lm("train", tmp_path / "c", "--to", tmp_path / "own", "--order", 2)
+
+
+def test_what_is_strange_in_another_tools_file_is_said(tmp_path: Path) -> None:
+    def imported(space: str, log_prob: str) -> str:
+        words = ("<unk>", "<s>", "</s>", "a", space)
+        lines = "".join(f"{log_prob}\t{word}\n" for word in words)
+        path = tmp_path / "x.arpa"
+        path.write_text(f"\\data\\\nngram 1=5\n\n\\1-grams:\n{lines}\n\\end\\\n", encoding="utf-8")
+        return " ".join(lm("import", path, "--to", tmp_path / "lm", "--unit", "char").split())
+
+    assert imported("▁", "-0.602").endswith("lm.")
+    assert "It has no ▁, which is a space among letters" in imported("|", "-0.602")
+    assert "add up to 0.164, not to 1" in imported("▁", "-1.386")
+    with pytest.raises(TextError, match="a space is written ▁"):
+        imported("<space>", "-0.602")

@@ -15,6 +15,7 @@ from firstwords.lm.neural.folder import load_neural
 from firstwords.search.language_models import Speaks, open_language_model
 from firstwords.text.characters import GraphemeConfig, GraphemeTokenizer
 from small_ngrams import draw_text
+from tone_corpus import make_tone_corpus
 
 RUNNER = CliRunner()
 QUICK = ("--set", "training.steps=3", "--set", "network.dim=12", "--device", "cpu")
@@ -49,6 +50,17 @@ def test_train_and_measure(tmp_path: Path, text: Path) -> None:
     assert lm("perplexity", tmp_path / "lm", text) == measured
     with pytest.raises(UsageError, match="is being trained there, or was"):
         lm("train", text, "--to", tmp_path / "lm")
+
+
+def test_a_corpus_of_dev_is_one_that_text_was_compared_with(tmp_path: Path, text: Path) -> None:
+    notice = "No corpus was named"
+    assert notice in lm(
+        "train", text, "--kind", "lstm", "--to", tmp_path / "a", "--dev", text, "--allow-leak", *QUICK
+    )
+    corpus = make_tone_corpus(tmp_path / "corpus", train=1, dev=2, test=1)
+    said = lm("train", text, "--kind", "lstm", "--to", tmp_path / "b", "--dev", corpus, *QUICK)
+    assert notice not in said
+    assert "compared with dev and test of corpus (3 utterances)" in lm("perplexity", tmp_path / "b", text)
 
 
 def test_an_ngram_model_replaces_no_network(tmp_path: Path, text: Path) -> None:

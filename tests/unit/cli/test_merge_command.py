@@ -77,6 +77,8 @@ def test_task_arithmetic(folders: list[Path], tmp_path: Path) -> None:
         ("A B --to X --weights much", "expected numbers"),
         ("A B --to X --weights 1", "1 weights for 2 models"),
         ("A B --to X --weights -1,2", "from 0 up"),
+        ("A B --to X --split dev", "--split belongs to --corpus"),
+        ("A B --to X --device cpu", "--device belongs to --corpus"),
         ("A B --to A", "is not empty"),
         ("A nowhere --to X", "is not a folder"),
     ],

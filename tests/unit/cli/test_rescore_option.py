@@ -12,6 +12,7 @@ import soundfile
 from typer.testing import CliRunner, Result
 
 from firstwords.cli.main import app
+from firstwords.cli.second_pass import SecondPassOptions
 from firstwords.errors import UsageError
 from firstwords.inference.recognizer import Recognizer
 from firstwords.inference.rescored import add_second_pass, read_prompt
@@ -140,6 +141,28 @@ def test_a_killed_transcription_goes_on_with_its_context(
     monkeypatch.undo()
 
 
+def test_it_is_said_who_chooses_among_what(model: Path, llm: Path, clip: Path) -> None:
+    def said(*options: object) -> str:
+        result = firstwords("transcribe", model, clip, "--device", "cpu", *options)
+        assert result.exit_code == 0, result.output
+        return " ".join(result.stderr.split())
+
+    told = f"Language model {llm} chooses among the readings of ctc_beam, beam"
+    assert f"{told} 10: weight 0.3, bonus 0, length 0 (not measured:" in said("--rescore", llm)
+    options = ("--search", "greedy", "--beam", 3, "--rescore-weight", 2, "--rescore-bonus", 1)
+    assert f"{told} 3: weight 2, bonus 1, length 0 (as given)." in said("--rescore", llm, *options)
+    assert "chooses" not in said()
+
+
+def test_it_is_said_that_a_tokenizer_lacks_the_language(model: Path, clip: Path, tmp_path: Path) -> None:
+    english = save(tmp_path / "llm", "llama")
+    result = firstwords("transcribe", model, clip, "--device", "cpu", "--rescore", english)
+    assert result.exit_code == 0, result.output
+    said = re.search(r"(\d+) % of what the language model was shown is unknown", result.stderr)
+    assert said is not None
+    assert 50 <= int(said[1]) < 100  # every word, but not the line's end behind each reading
+
+
 def test_it_is_said_that_the_closed_vocabulary_goes_off(
     model: Path, llm: Path, clip: Path, tmp_path: Path
 ) -> None:
@@ -156,6 +179,20 @@ def test_it_is_said_that_the_closed_vocabulary_goes_off(
     result = firstwords("transcribe", closed, clip, "--rescore", llm, "--beam", 3, "--device", "cpu")
     assert result.output.count(off) == 1
     assert off not in firstwords("transcribe", closed, clip, "--device", "cpu").output
+
+
+def test_it_is_said_that_what_was_carried_does_not_fit(model: Path, talk: Path, tmp_path: Path) -> None:
+    """Random weights are sure of nothing; a second pass that is told everything carries all the same."""
+    short = save(tmp_path / "short", "llama", letters=True, positions=24)
+    recognizer = Recognizer.load(model, device="cpu")
+    sure = SecondPassConfig(context=ContextConfig(confidence=0.0))
+    add_second_pass(recognizer, short, config=sure, device="cpu")
+    recognizer.transcribe(talk)
+    for prompt, wanted in ((None, "What was said before does not fit"), ("aei", "The prompt does not fit")):
+        said: list[str] = []
+        SecondPassOptions(llm=str(short), prompt=prompt).tell(recognizer, said.append)
+        assert [line for line in said if "does not fit" in line] == [said[-1]]
+        assert said[-1].startswith(wanted)
 
 
 def test_an_evaluation_says_that_a_language_model_chose(
@@ -207,6 +244,16 @@ def test_bad_options_are_named(model: Path, llm: Path, clip: Path, tmp_path: Pat
     narrow = firstwords("transcribe", model, clip, "--rescore", llm, "--beam", 1)
     assert isinstance(narrow.exception, UsageError)
     assert "A beam of 1 finds one reading" in str(narrow.exception)
+    for options in (("--rescore", llm), ("--rescore", llm, "--beam", 1)):
+        greedy = firstwords("transcribe", model, clip, *options, "--search", "greedy")
+        assert isinstance(greedy.exception, UsageError)
+        assert "finds one reading" in str(greedy.exception)
+    for empty in ("", " \n"):
+        (tmp_path / "empty.txt").write_text(empty, encoding="utf-8")
+        for prompt in (empty, tmp_path / "empty.txt"):
+            result = firstwords("transcribe", model, clip, "--rescore", llm, "--prompt", prompt)
+            assert isinstance(result.exception, UsageError)
+            assert "--prompt: there is no text in it" in str(result.exception)
     absent = firstwords("transcribe", model, clip, "--rescore", tmp_path / "absent")
     assert "does not exist; nothing was downloaded" in str(absent.exception)
     recogniser = firstwords("transcribe", model, clip, "--rescore", model)
@@ -217,7 +264,7 @@ def test_a_prompt_is_a_text_or_a_file(tmp_path: Path) -> None:
     assert read_prompt("A talk.") == "A talk."
     assert read_prompt("word " * 500) == "word " * 500
     assert read_prompt("a\0b") == "a\0b"
-    for mistyped in ("no-such-prompt.txt", "texts/prompt", str(tmp_path)):
+    for mistyped in ("no-such-prompt.txt", "texts/prompt", "my texts/my prompt.txt", str(tmp_path)):
         with pytest.raises(UsageError, match="there is no file"):
             read_prompt(mistyped)
     assert read_prompt("") == ""

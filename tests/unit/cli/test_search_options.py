@@ -267,8 +267,12 @@ def test_what_does_not_go_together_is_said(model: Path, corpus: Path, lm: Path) 
         (("--lm", lm, "--lm-bonus", "nan"), "--lm-bonus nan: no number"),
         (("--lm", model), "is no language model: lm.toml is missing"),
         (("--phrases", model / "absent.txt"), "cannot be read"),
+        (("--with", model.parent / ".." / model.parent.name / model.name), "this model reads already"),
         (("--search", "magic"), "--search magic: no such search"),
-        (("--search", "transducer_beam"), "needs heads.transducer"),
+        (
+            ("--search", "transducer_beam"),
+            "--search transducer_beam needs heads.transducer, and this model has",
+        ),
     ):
         for verb, thing in (("transcribe", audio), ("evaluate", corpus)):
             result = firstwords(verb, model, thing, *options)
@@ -378,19 +382,8 @@ def test_a_second_pass_is_tuned_after_the_first(model: Path, corpus: Path, lm: P
     assert f"Language model {lm} in ctc_beam, beam 3: {chosen[1]} (tuned on dev of corpus: " in tuned.output
     assert oracle <= best <= without
     out = tmp_path / "report"
-    how = (
-        "--lm",
-        lm,
-        "--beam",
-        3,
-        "--rescore",
-        llm,
-        *chosen_weights,
-        "--prompt",
-        "a e i.",
-        "--device",
-        "cpu",
-    )
+    how = ("--lm", lm, "--beam", 3, "--rescore", llm, *chosen_weights, "--prompt", "a e i.")
+    how = (*how, "--device", "cpu")
     again = firstwords("evaluate", model, corpus, "--split", "dev", *how, "--out", out, "--no-audio")
     assert again.exit_code == 0, again.output
     figures = json.loads((out / "evaluation.json").read_text(encoding="utf-8"))

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
-from firstwords.errors import CheckpointError, TextError
+from firstwords.cli.main import app
+from firstwords.errors import CheckpointError, TextError, UsageError
 from firstwords.formatting.punctuation import Punctuation
 from firstwords.formatting.punctuation_model import (
     FORMS,
@@ -179,6 +181,21 @@ def test_a_spoiled_folder_is_refused_in_words(tmp_path: Path, fault: str) -> Non
             pass
     with pytest.raises(CheckpointError):
         load_punctuator(folder)
+
+
+def test_a_folder_that_is_not_there_is_said_to_be_so(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="there is no such folder"):
+        load_punctuator(tmp_path / "m")
+
+
+def test_text_files_have_no_splits(tmp_path: Path) -> None:
+    save_punctuator(tmp_path / "m", small())
+    (tmp_path / "a.txt").write_text("A house.\n", encoding="utf-8")
+    options = ["punctuation", "measure", str(tmp_path / "m"), str(tmp_path / "a.txt")]
+    assert CliRunner().invoke(app, options).exit_code == 0
+    refused = CliRunner().invoke(app, [*options, "--split", "dev"])
+    assert isinstance(refused.exception, UsageError)
+    assert "a text file has no splits" in str(refused.exception)
 
 
 def test_the_stage_keeps_words_times_and_what_is_written_already() -> None:

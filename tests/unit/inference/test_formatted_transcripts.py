@@ -18,6 +18,12 @@ from firstwords.errors import ConfigError, FirstwordsError, UsageError
 from firstwords.formatting.hotwords import Hotwords
 from firstwords.formatting.number_table import load_table
 from firstwords.formatting.numbers import Numbers
+from firstwords.formatting.punctuation_model import (
+    LoadedPunctuator,
+    Punctuator,
+    PunctuatorConfig,
+    save_punctuator,
+)
 from firstwords.formatting.settings import HotwordsConfig, PostConfig
 from firstwords.formatting.stage import Formatter
 from firstwords.inference.formats import WRITERS, to_ctm, to_json, to_srt, to_txt
@@ -151,6 +157,18 @@ def test_the_option_sets_stages_for_once(model: Path, clip: Path, tmp_path: Path
     assert record["formatted"]["stages"] == ["hotwords"]
     off = firstwords("transcribe", model, clip, "--post", "none")
     assert off.stdout.strip() == plain
+
+
+def test_a_model_of_marks_for_text_of_another_normalizer_is_told(
+    model: Path, clip: Path, tmp_path: Path
+) -> None:
+    for name, times in (("default", 0), ("strip_diacritics", 1)):
+        config = PunctuatorConfig(normalizer=name, marks=(".",), buckets=16, dim=4, hidden=4, layers=1)
+        save_punctuator(tmp_path / name, LoadedPunctuator(Punctuator(config).eval(), {}))
+        done = firstwords("transcribe", model, clip, "--post", f"punctuation={tmp_path / name}")
+        assert done.exit_code == 0, done.output
+        said = " ".join(done.stderr.split())
+        assert said.count(f"text of normalizer '{name}', the recogniser writes text of 'default'") == times
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from firstwords.errors import CheckpointError, TextError, UsageError
-from firstwords.lm.language_model import check_written_letters, load_language_model, save_language_model
+from firstwords.lm.language_model import load_language_model, save_language_model
 from firstwords.lm.ngram_text import (
     Line,
+    Unit,
     gather,
     held_out,
     measured_corpora,
@@ -23,6 +24,7 @@ from firstwords.lm.ngram_text import (
     text_files,
 )
 from firstwords.lm.perplexity import Perplexity, measure_perplexity
+from firstwords.lm.writing import check_written_letters
 from firstwords.text.characters import GraphemeConfig, GraphemeTokenizer
 from firstwords.text.normalize import normalizer
 from firstwords.text.subwords import SubwordConfig, SubwordTokenizer
@@ -77,6 +79,11 @@ def test_folders_that_are_none_are_refused(tmp_path: Path) -> None:
     broken("format is 2", "lm.toml", header.replace(b"format = 1", b"format = 2"))
     broken("kind is 'llm'", "lm.toml", header.replace(b'"ngram"', b'"llm"'))
     broken("not TOML", "lm.toml", b"\xff")
+    (whole / "lm.toml").unlink()
+    (whole / "config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(CheckpointError, match="in Hugging Face format") as caught:
+        load_language_model(whole)
+    assert "--rescore" in caught.value.mend
     broken("No normalizer", "lm.toml", header.replace(b'"default"', b'"nothing"'))
 
 
@@ -140,6 +147,29 @@ def test_texts_of_all_kinds_are_read(tmp_path: Path) -> None:
         text_files([tmp_path / "none"])
     with pytest.raises(TextError, match="does not exist"):
         text_files([tmp_path / "nowhere"])
+
+
+@pytest.mark.parametrize("text", ["ab\nc d\n".encode(code) for code in ("utf-16", "utf-16-le", "utf-16-be")])
+def test_utf_16_is_no_text_of_letters_and_nuls(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "a.txt").write_bytes(text)
+    with pytest.raises(TextError, match=r"line 1 of '.*a.txt' is not UTF-8, but UTF-16"):
+        list(read_lines([tmp_path / "a.txt"]))
+
+
+def test_compressed_text_is_known_by_its_bytes_and_a_lone_return_ends_a_line(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes(gzip.compress(b"one\rtwo\r\nthree\r\n\nfive"))
+    (tmp_path / "plain.txt.gz").write_bytes(b"six")
+    found = list(read_lines([tmp_path / "a.txt", tmp_path / "plain.txt.gz"]))
+    assert [line.text for line in found] == ["one", "two", "three", "", "five", "six"]
+    assert found[4].where == f"line 5 of '{tmp_path / 'a.txt'}'"
+    assert [line.size for line in found] == [4, 5, 7, 1, 4, 3]
+
+
+@pytest.mark.parametrize("unit", ["char", "word"])
+@pytest.mark.parametrize("line", ["<s> a </s>", "a <UNK> b"])
+def test_marks_of_sentences_are_refused_whatever_is_counted(unit: Unit, line: str) -> None:
+    with pytest.raises(TextError, match=r"line 2 holds <(s|unk)>, which marks sentences"):
+        gather(lines("a", line), split=splitter(unit), normalize=normalizer("default"))
 
 
 def test_text_becomes_ids_in_the_order_of_letters() -> None:

@@ -201,3 +201,10 @@ def test_settings() -> None:
         LlmConfig(separator=". ")
     with pytest.raises(ValueError, match="ending"):
         LlmConfig.model_validate({"ending": "dot"})
+
+
+def test_what_the_tokenizer_cannot_write_is_counted(folders: dict[str, Path]) -> None:
+    for ending in ("eos", "separator"):
+        llm = CausalLlm.load(folders["llama"], config=LlmConfig(ending=ending))
+        found = llm.score(["the cat eats", "the ẹja eats mọ́", ""], PROMPT)
+        assert [(score.unknown, score.tokens) for score in found] == [(0, 4), (2, 5), (0, 1)]

@@ -79,3 +79,4 @@ def test_roberta_counts_positions_from_its_padding(tmp_path: Path) -> None:
     assert llm.limit == 31
     text = " ".join(["zebra"] * 40)
     assert llm.score([text])[0].tokens == 40
+    assert [s.unknown for s in llm.score(["zebra eats", "zẹbra eats"])] == [0, 1]

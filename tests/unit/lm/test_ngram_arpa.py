@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from firstwords.errors import TextError
-from firstwords.lm.language_model import NgramHeader, NgramLanguageModel, word_check
+from firstwords.lm.language_model import NgramHeader, NgramLanguageModel
 from firstwords.lm.ngram import SPECIAL, Level, NgramModel
-from firstwords.lm.ngram_arpa import read_arpa, write_arpa
+from firstwords.lm.ngram_arpa import read_arpa, unigram_mass, write_arpa
 from firstwords.lm.ngram_text import Line, splitter
 from firstwords.lm.perplexity import measure_perplexity, score_sentences
+from firstwords.lm.writing import word_check
 from small_ngrams import draw_text, estimate, prob, train
 
 DATA = Path(__file__).parents[2] / "golden" / "data"
@@ -226,6 +227,21 @@ def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
         read_arpa(tmp_path / "cut.arpa.gz")
     with pytest.raises(TextError, match="cannot be read"):
         read_arpa(tmp_path / "nowhere.arpa")
+    path.write_bytes(SMALL.encode("utf-16"))
+    with pytest.raises(TextError, match=r"line 1 .* is not UTF-8, but UTF-16"):
+        read_arpa(path)
+    path.write_bytes(b"")
+    with pytest.raises(TextError, match=r"x\.arpa' is empty"):
+        read_arpa(path)
+
+
+def test_unigrams_add_up_to_one_in_logarithms_to_base_ten_alone(tmp_path: Path) -> None:
+    """0.25 each of </s>, a, b and <unk>; as natural logarithms 4 * 0.25 ** ln 10 = 0.164."""
+    whole = "".join(f"{{0}}\t{word}\n" for word in ("</s>", "a", "b", "<unk>"))
+    text = f"\\data\\\nngram 1=5\n\n\\1-grams:\n-99\t<s>\n{whole}\n\\end\\\n"
+    for base, mass in ((10, 1.0), (math.e, 4 * 0.25 ** math.log(10))):
+        path = write(tmp_path / "x.arpa", text.format(math.log(0.25, base)))
+        assert unigram_mass(read_arpa(path)) == pytest.approx(mass, rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -243,4 +259,4 @@ def test_another_vocabulary_or_normalization_is_named_with_its_line(
     path = write(tmp_path / "x.arpa", text)
     read_arpa(path)
     with pytest.raises(TextError, match=rf"line 11 .*{re.escape(says)}"):
-        read_arpa(path, check_word=word_check(header, None))
+        read_arpa(path, check_word=word_check(header.unit, header.normalizer))

@@ -14,9 +14,10 @@ from firstwords.search.biasing import PhraseScorer, phrase_scorer
 from firstwords.search.ctc_beam import prefix_readings
 from firstwords.search.fusion import Weighted
 from firstwords.search.interface import CtcBeamConfig
-from firstwords.search.phrase_rows import Phrase, read_phrases, spelled_phrases
+from firstwords.search.phrase_rows import Phrase, phrases_unspelled, read_phrases, spelled_phrases
 from firstwords.search.words import WordBoundaries
-from firstwords.text.characters import GraphemeTokenizer
+from firstwords.text.characters import GraphemeConfig, GraphemeTokenizer
+from firstwords.text.pieces import BYTES
 from toy_scorers import sentence_score, sentences
 
 LETTERS = WordBoundaries.of(["<blank>", "▁", "a", "b"])
@@ -131,6 +132,24 @@ def test_no_phrases_and_no_rows() -> None:
     scores, state = scorer.score(torch.zeros(0, dtype=torch.int64), scorer.start(0))
     assert scores.shape == (0, 4)
     assert state.shape == (0,)
+
+
+def test_phrases_with_letters_that_have_no_pieces_are_told() -> None:
+    learned = GraphemeTokenizer.train(["anna bob"])
+    found = phrases_unspelled({"anna": None, "北京": 1.0, "bob é": None}, learned)
+    assert found == [
+        "2 of 3 phrases hold letters that this recogniser has no pieces for, and will hardly be heard: "
+        "北京, bob é."
+    ]
+    assert phrases_unspelled(["anna"], learned) == []
+    assert phrases_unspelled(["anna", "北京"], GraphemeTokenizer(["<blank>", "▁", *BYTES])) == []
+    many = phrases_unspelled([f"北{n}" for n in range(7)], learned)
+    assert many[0].endswith("北3, 北4 and 2 more.")
+    strict = GraphemeTokenizer.train(["anna"], GraphemeConfig(bytes=False))
+    with pytest.raises(SearchError, match="The phrase 'bob' cannot be heard: 'b'"):
+        phrases_unspelled(["anna", "bob"], strict)
+    with pytest.raises(SearchError, match="The phrase 'bob' cannot be heard: 'b'"):
+        phrase_scorer({"bob": 1.0}, strict)
 
 
 def test_a_file_of_phrases(tmp_path: Path) -> None:

@@ -34,8 +34,6 @@ from firstwords.lm.language_model import (
     HEADER,
     TOKENIZER,
     WORDS,
-    check_normalizer,
-    check_pieces,
     fingerprint,
     kind_of,
     parse_header,
@@ -48,6 +46,7 @@ from firstwords.lm.neural.model import NeuralLm
 from firstwords.lm.neural.transformer import TransformerLm
 from firstwords.lm.ngram import SPECIAL
 from firstwords.lm.ngram_text import splitter
+from firstwords.lm.writing import check_normalizer, check_pieces
 from firstwords.text.load import load_tokenizer
 from firstwords.text.normalize import normalizer
 from firstwords.text.tokenizer import BLANK, Tokenizer

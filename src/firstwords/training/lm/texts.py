@@ -99,13 +99,13 @@ def read_texts(sources: Sources, recipe: LmRecipe, tokenizer: Tokenizer | None) 
     split, normalize = splitter(recipe.unit, tokenizer), normalizer(recipe.normalizer)
     files = text_files(sources.text)
     exclude = list(sources.exclude)
+    lines = None if sources.dev is None else list(_dev_lines(sources.dev))
     if sources.dev is not None and (sources.dev / MANIFEST).is_file():
         exclude.append(sources.dev)  # its test must not be learned either
     corpora = measured_corpora(files, exclude)
     held = held_out(corpora, normalize)
     dev: TrainingText | None = None
-    if sources.dev is not None:
-        lines = list(_dev_lines(sources.dev))
+    if lines is not None:
         dev = gather(lines, split=split, normalize=normalize)
         for line in lines:
             for form in scored(line.text, normalize):
