@@ -3,9 +3,10 @@
     samples   | k1 / s1 | norm, GELU | k2 / s2 | norm, GELU | ...  -> a frame for every s1 s2 ... samples
 
 The encoder network of wav2vec (Schneider et al., 2019, arXiv:1904.05862, section 2.1: kernels 10, 8, 4, 4, 4,
-strides 5, 4, 2, 2, 2, so that a frame hears 30 ms and comes every 10 ms), with the norms and activations of
-wav2vec 2.0 (arXiv:2006.11477): a layer norm over the channels of each frame, which depends on no other frame,
-and GELU. Channels are few here; published ones have 512 and much more speech to learn them from.
+strides 5, 4, 2, 2, 2, so that a frame hears 30 ms and comes every 10 ms), with the GELU of wav2vec 2.0
+(arXiv:2006.11477). Channels are few here; published ones have 512 and much more speech to learn them from.
+``norm = "layer"`` is wav2vec 2.0's, over the channels of each frame; "batch" has the statistics of the
+training, which leaves an encoder to see what tells frames apart (LOG.md, 2026-11-21 and 2026-11-23).
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ from typing import Literal, final
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from pydantic import Field, PositiveInt, model_validator
 from torch import Tensor, nn
 
 from firstwords.config import Config
 from firstwords.features.fbank import full_precision
 from firstwords.features.frontend import Frontend
-from firstwords.tensors import Padded, zero_padding
+from firstwords.nn.norms import MaskedBatchNorm
+from firstwords.tensors import Padded, real_frames, zero_padding
 
 
 class WaveformConfig(Config):
@@ -33,6 +35,7 @@ class WaveformConfig(Config):
     channels: tuple[PositiveInt, ...] = (48, 64, 80, 80, 80)
     kernels: tuple[PositiveInt, ...] = (10, 8, 4, 4, 4)
     strides: tuple[PositiveInt, ...] = (5, 4, 2, 2, 2)
+    norm: Literal["batch", "layer"] = "batch"
 
     @property
     def dim(self) -> int:
@@ -83,7 +86,8 @@ class Waveform(Frontend):
                 widths, config.channels, config.kernels, config.strides, strict=False
             )
         )
-        self.norms = nn.ModuleList(nn.LayerNorm(made) for made in config.channels)
+        norm = MaskedBatchNorm if config.norm == "batch" else nn.LayerNorm
+        self.norms = nn.ModuleList(norm(made) for made in config.channels)
 
     def num_frames(self, lengths: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
         """Samples -> frames of each utterance."""
@@ -96,12 +100,20 @@ class Waveform(Frontend):
         if samples < self.shift:  # not one frame
             return Padded(audio.values.new_zeros(rows, 0, self.dim, dtype=torch.float32), counts)
         heard = F.pad(zero_padding(audio).values, (self.before, self.after))
+        places = Padded(heard.float()[:, :, None], audio.lengths + self.before + self.after)
         with full_precision(heard):  # samples rounded to bfloat16 would be heard as noise at -54 dB
-            x = self._layer(0, heard.float()[:, None])
+            places = self._layer(0, places)
         for layer in range(1, len(self.convolutions)):
-            x = self._layer(layer, x)
-        return zero_padding(Padded(x.transpose(1, 2).float(), counts))
+            places = self._layer(layer, places)
+        return zero_padding(Padded(places.values.float(), counts))
 
-    def _layer(self, layer: int, x: Float[Tensor, "batch given places"]) -> Float[Tensor, "batch made fewer"]:
-        frames = self.norms[layer](self.convolutions[layer](x).transpose(1, 2))
-        return F.gelu(frames).transpose(1, 2)
+    def _layer(self, layer: int, x: Padded) -> Padded:
+        """(B, places, given) -> (B, fewer, made)."""
+        values = self.convolutions[layer](x.values.transpose(1, 2)).transpose(1, 2)
+        kernel, stride = self.config.kernels[layer], self.config.strides[layer]
+        counts = (x.lengths - kernel).div(stride, rounding_mode="floor") + 1
+        if self.config.norm == "batch":
+            values = self.norms[layer](values, real_frames(counts, values.shape[1]))
+        else:
+            values = self.norms[layer](values)
+        return Padded(F.gelu(values), counts)

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from torch.testing import assert_close
 
 from firstwords.features.waveform import Waveform, WaveformConfig
-from firstwords.tensors import Padded
+from firstwords.tensors import Padded, pad
 
 
 def test_the_layers_are_those_of_wav2vec() -> None:
@@ -17,7 +17,7 @@ def test_the_layers_are_those_of_wav2vec() -> None:
     from transformers import Wav2Vec2Config
 
     torch.manual_seed(0)
-    config = WaveformConfig(channels=(6, 7, 8), kernels=(10, 8, 4), strides=(5, 4, 2))
+    config = WaveformConfig(channels=(6, 7, 8), kernels=(10, 8, 4), strides=(5, 4, 2), norm="layer")
     ours = Waveform(config).eval()
     theirs = wav2vec2.Wav2Vec2FeatureEncoder(
         Wav2Vec2Config(
@@ -47,7 +47,7 @@ def test_a_frame_hears_its_window_and_no_more() -> None:
     torch.manual_seed(1)
     config = WaveformConfig()
     assert (config.window_samples, config.shift_samples, config.dim) == (465, 160, 80)  # 29 ms, 10 ms
-    frontend = Waveform(config)
+    frontend = Waveform(config).eval()
     samples = (0.1 * torch.randn(1, 3200)).requires_grad_()
     frames = frontend(Padded(samples, torch.tensor([3200])))
     assert frames.lengths.tolist() == [20]
@@ -56,6 +56,20 @@ def test_a_frame_hears_its_window_and_no_more() -> None:
     heard = samples.grad[0].nonzero()[:, 0]
     first = 10 * 160 - frontend.before
     assert (int(heard.min()), int(heard.max())) == (first, first + 464)
+
+
+def test_statistics_are_those_of_what_is_heard() -> None:
+    """In training: more padding behind the batch changes no frame, and no running mean."""
+    torch.manual_seed(2)
+    rows = [0.1 * torch.randn(n) for n in (4000, 2500)]
+    frontends = [Waveform(WaveformConfig()) for _ in range(2)]
+    frontends[1].load_state_dict(frontends[0].state_dict())
+    short, long = frontends[0](pad(rows)), frontends[1](pad(rows, least=6000))
+    assert short.lengths.tolist() == long.lengths.tolist() == [25, 15]
+    assert_close(long.values[:, :25], short.values, atol=1e-5, rtol=1e-5)
+    assert not long.values[:, 25:].any()
+    for one, other in zip(frontends[0].buffers(), frontends[1].buffers(), strict=True):
+        assert_close(one, other)
 
 
 def test_weights_of_all_layers_get_a_gradient() -> None:
