@@ -24,7 +24,8 @@ LAYERS: list[tuple[str, ...]] = [
     ("training.schedule",),  # arithmetic alone
     ("data",),
     ("tensors", "device"),
-    ("features", "nn"),
+    ("nn",),
+    ("features",),  # front ends that learn are made of blocks of nn
     ("lm",),  # asked through nn/scorer
     ("training.settings",),  # recipes need them; they hold the settings of SpecAugment
     ("encoders",),
