@@ -18,24 +18,9 @@ from firstwords.data.corpora import LAYOUTS, Options, detect_layout, layout_name
 from firstwords.data.corpora.importing import Plan, import_corpus
 from firstwords.data.manifest import load_corpus, read_manifest
 from firstwords.errors import AudioError, CorpusError, UsageError
+from small_sources import people, record_of, state
 
 Tree = Callable[..., Path]
-
-
-def people(speakers: int, each: int) -> dict[str, Any]:
-    files: dict[str, Any] = {}
-    for s in range(speakers):
-        for n in range(each):
-            files |= {f"s{s}/{n}.wav": 0.5, f"s{s}/{n}.txt": f"neno {s} {n}"}
-    return files
-
-
-def state(folder: Path) -> dict[str, tuple[bytes, int]]:
-    return {str(p): (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()}
-
-
-def record_of(corpus: Path) -> dict[str, Any]:
-    return json.loads((corpus / "import.json").read_text(encoding="utf-8"))
 
 
 def test_a_folder_becomes_a_corpus_and_the_originals_stay_as_they_were(tree: Tree, tmp_path: Path) -> None:

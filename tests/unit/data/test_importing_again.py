@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,24 +15,9 @@ from firstwords.data.manifest import load_corpus, write_quarantine
 from firstwords.errors import CorpusError
 from firstwords.report.check_files import check_and_write
 from firstwords.training.run import train_corpus
+from small_sources import people, record_of, state
 
 Tree = Callable[..., Path]
-
-
-def people(speakers: int, each: int) -> dict[str, Any]:
-    files: dict[str, Any] = {}
-    for s in range(speakers):
-        for n in range(each):
-            files |= {f"s{s}/{n}.wav": 0.5, f"s{s}/{n}.txt": f"neno {s} {n}"}
-    return files
-
-
-def state(folder: Path) -> dict[str, tuple[bytes, int]]:
-    return {str(p): (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.rglob("*") if p.is_file()}
-
-
-def record_of(corpus: Path) -> dict[str, Any]:
-    return json.loads((corpus / "import.json").read_text(encoding="utf-8"))
 
 
 def test_importing_again_replaces_the_manifest_and_puts_the_old_quarantine_aside(
