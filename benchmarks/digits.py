@@ -154,6 +154,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/digits"))
     parser.add_argument("--dev-indices", type=int, default=10, help="of mode dev: 5 to below this are dev")
     parser.add_argument("--voices", nargs="+", default=["lucas", "theo"], help="of mode voices: left out")
+    parser.add_argument("--folds", nargs="+", help="of mode speakers: these are left out, not all in turn")
     parser.add_argument(
         "--words", type=int, metavar="ORDER", help="score with an n-gram of the transcripts, too"
     )
@@ -174,7 +175,7 @@ def main() -> None:
         )
         scores += [one_run(name, corpus, "test", seed, options) for seed in options.seeds]
     elif options.mode == "speakers":
-        for speaker in sorted({u.speaker for u in utterances if u.speaker}):
+        for speaker in options.folds or sorted({u.speaker for u in utterances if u.speaker}):
             corpus = options.folder / f"corpus-without-{speaker}"
             write_split(utterances, corpus, tested=lambda u, s=speaker: u.speaker == s, dev_in_train=True)
             scores.append(one_run(f"without-{speaker}", corpus, "test", options.seeds[0], options))

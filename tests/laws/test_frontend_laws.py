@@ -43,6 +43,16 @@ def test_padding_and_neighbors_do_not_change_frames(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", FRONTENDS)
+def test_lengths_are_known_without_computing(kind: str) -> None:
+    frontend = build(kind)
+    sounds = [torch.randn(n, generator=torch.Generator().manual_seed(n)) for n in (1, 80, 399, 1601, 8000)]
+    assert frontend(pad(sounds)).lengths.tolist() == frontend.num_frames(pad(sounds).lengths).tolist()
+    for sound in sounds:
+        alone = pad([sound])
+        assert frontend(alone).values.shape[1] == int(frontend.num_frames(alone.lengths)[0])
+
+
+@pytest.mark.parametrize("kind", FRONTENDS)
 def test_width_and_frame_shift(kind: str) -> None:
     frontend = build(kind)
     frames = frontend(pad(waveforms()))

@@ -90,6 +90,8 @@ class BundleFacts(_Facts):
     mels: Annotated[int, Field(ge=1, le=4096)]
     subsampling: Annotated[int, Field(ge=1, le=64)]
     frame_shift_ms: Annotated[float, Field(gt=0, le=1000)]
+    # Shorter recordings are filled up with silence to so many samples; None, in bundles of before: to 0.25 s.
+    shortest_samples: Annotated[int, Field(ge=0, le=3_840_000)] | None = None
     vocabulary: Annotated[int, Field(ge=2, le=1 << 20)]
     blank: Literal[0] = 0
     context_size: Annotated[int, Field(ge=1, le=16)] | None = None
@@ -141,6 +143,11 @@ class BundleFacts(_Facts):
                 if part not in graphs:
                     raise ValueError(f"variants.{variant} names no '{part}'")
         return self
+
+    @property
+    def least_samples(self) -> int:
+        """Recordings that are shorter are filled up with silence; streams have silence behind them anyway."""
+        return round(0.25 * self.sample_rate) if self.shortest_samples is None else self.shortest_samples
 
     @property
     def frame_seconds(self) -> float:

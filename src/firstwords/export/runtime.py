@@ -63,7 +63,6 @@ _TOGETHER_SECONDS = 120.0  # of windows whose batches run beside each other
 _BATCH_SECONDS = 20.0  # padded; longer batches leave the caches, and pad more
 _GROUP_SECONDS = 600.0  # read ahead to find recordings of equal length
 _READERS = 2  # threads that read files
-_SHORTEST = 0.25  # seconds; shorter ones are filled up with silence
 
 GREEDY = GreedyConfig()
 
@@ -314,7 +313,7 @@ class Runtime:
     def _encode(self, batch: Sequence[Samples], threads: int) -> list[Frames]:
         if self.facts.streaming:
             return [self._through_stream(one, threads) for one in batch]
-        least = round(_SHORTEST * self.sample_rate)
+        least = self.facts.least_samples
         filled = [one if len(one) >= least else np.pad(one, (0, least - len(one))) for one in batch]
         return self._graphs.encode(filled, threads)
 

@@ -67,6 +67,7 @@ def describe(
         "mels": model.frontend.dim,
         "subsampling": model.encoder.subsampling,
         "frame_shift_ms": 1000 * model.frontend.frame_shift,
+        "shortest_samples": model.shortest_samples,
         "vocabulary": model.vocabulary,
         "blank": 0,
         "normalizer": recipe.text.normalizer,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-from torch import nn
+from jaxtyping import Int
+from torch import Tensor, nn
 
 from firstwords.tensors import Padded
 
@@ -14,6 +15,10 @@ class Frontend(nn.Module, ABC):
 
     dim: int  # features per frame
     frame_shift: float  # seconds
+
+    @abstractmethod
+    def num_frames(self, lengths: Int[Tensor, " batch"]) -> Int[Tensor, " batch"]:
+        """Samples -> frames of each utterance, without computing any."""
 
     @abstractmethod
     def forward(self, audio: Padded) -> Padded:

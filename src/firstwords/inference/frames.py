@@ -20,7 +20,6 @@ from firstwords.model.speech_model import SpeechModel
 from firstwords.search.align import align
 from firstwords.tensors import Padded, pad
 
-_SHORTEST = 0.25  # seconds; shorter audio is filled up with silence so that the encoder gets its first frame
 _ALIGN_CELLS = 500_000_000  # frames x states of a forced alignment, a byte each
 
 Encode = Callable[[Sequence[Samples]], Padded]  # stretches of samples -> (B, T, D) encoded frames
@@ -30,11 +29,10 @@ def encoded_frames(
     model: SpeechModel,
     compute: Compute,
     batch: Sequence[Samples],
-    sample_rate: int,
     early_exit: EarlyExit | None = None,
 ) -> Padded:
-    """Stretches of samples -> (B, T, D) encoded frames in float32."""
-    least = round(_SHORTEST * sample_rate)
+    """Stretches of samples at the model's rate -> (B, T, D) encoded frames in float32."""
+    least = model.shortest_samples
     audio = pad([torch.from_numpy(np.pad(s, (0, max(0, least - len(s))))) for s in batch])
     place = compute.device
     audio = Padded(audio.values.to(place), audio.lengths.to(place))

@@ -29,8 +29,6 @@ from firstwords.search.speech_gate import OPEN, SpeechGate
 from firstwords.text.pieces import SPACE, legible
 from firstwords.text.tokenizer import Tokenizer
 
-SHORTEST = 0.25  # seconds; a shorter stream is filled up with silence, as a recording is
-
 
 class Encoding(Protocol):
     """Samples of one stream -> encoded frames: of a model (encoding_stream.py) or of a bundle."""

@@ -337,7 +337,7 @@ class Recognizer:
     @torch.inference_mode()
     def encode(self, batch: Sequence[Samples]) -> Padded:
         """Stretches of samples (S,) at ``sample_rate`` -> (B, T, D) encoded frames."""
-        return encoded_frames(self.model, self.compute, batch, self.sample_rate, self.early_exit)
+        return encoded_frames(self.model, self.compute, batch, self.early_exit)
 
     @torch.inference_mode()
     def _frames(self, blocks: Iterable[Samples], window: float) -> npt.NDArray[np.float32]:

@@ -13,7 +13,7 @@ from firstwords.errors import SearchError
 from firstwords.heads.transducer.head import TransducerHead
 from firstwords.inference.encoding_stream import EncodingStream, choose_context
 from firstwords.inference.endpointing import EndpointConfig
-from firstwords.inference.listener import SHORTEST, Listener
+from firstwords.inference.listener import Listener
 from firstwords.model.speech_model import SpeechModel
 from firstwords.search.closed import ClosedStream, ClosedVocabulary
 from firstwords.search.ctc_streams import StreamingSearch
@@ -72,7 +72,7 @@ def open_listener(
     context = choose_context(model, chunk_ms=chunk_ms, left_ms=left_ms)
     found, closed = _search(model, tokenizer, search or recipe.search, scorers, speech_gate.words)
     return Listener(
-        EncodingStream(model, context, device=device, least=round(SHORTEST * rate)),
+        EncodingStream(model, context, device=device, least=model.shortest_samples),
         tokenizer,
         found,
         rate=rate,

@@ -6,9 +6,12 @@ Everything a step-dependent part of the network may know arrives by one call, ``
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import Protocol, cast, final, runtime_checkable
 
+import torch
 from torch import nn
 
 from firstwords.encoders.encoder import Encoder
@@ -20,6 +23,9 @@ from firstwords.model.kinds import build_encoder, build_frontend, build_head
 from firstwords.model.recipe import Recipe
 from firstwords.model.structure import UNCHANGED, Structure, apply_structure
 from firstwords.tensors import Padded
+
+HEARD = 0.1  # seconds; recipes train on nothing shorter (data.min_duration)
+_LONGEST_FIRST_FRAME = 10.0  # seconds; no encoder needs as much for its first frame
 
 
 @runtime_checkable
@@ -73,6 +79,21 @@ class SpeechModel(nn.Module):
         """Of the longest recording that the encoder reads as a whole; infinite where it reads any."""
         longest = self.encoder.longest
         return math.inf if longest is None else longest * self.frame_seconds
+
+    @cached_property
+    def shortest_samples(self) -> int:
+        """Audio shorter than this is filled up with silence: the encoder would give no frame, or ``HEARD``.
+
+        No further: a model that was trained on single words that are cut close has heard no silence, and
+        reads "six" and a tenth of a second of it as nothing.
+        """
+        rate = self.recipe.data.sample_rate
+
+        def frames(samples: int) -> int:
+            return int(self.encoder.output_lengths(self.frontend.num_frames(torch.tensor([samples]))))
+
+        most = round(rate * _LONGEST_FIRST_FRAME)
+        return max(round(HEARD * rate), bisect_left(range(most), 1, key=frames))
 
     def features(self, audio: Padded) -> Padded:
         """(B, S) samples -> (B, T, mels) frames."""
