@@ -22,8 +22,7 @@ def refused(*arguments: object) -> FirstwordsError:
     ("given", "missing"),
     [
         ([], "--corpus CORPUS, --target"),
-        (["--corpus", "c"], "--to SMALL missing"),
-        (["--corpus=c", "--target", "size<1MB"], "said: --to SMALL missing"),
+        (["--corpus=c", "--to", "small"], 'said: --target "size<1MB, cer<=+1.0" missing'),
         (["--to", "small", "--target=size<1MB"], "said: --corpus CORPUS missing"),
     ],
 )
@@ -36,7 +35,8 @@ def test_all_that_is_missing_is_named_at_once(tmp_path: Path, given: list[str], 
 
 def test_help_tells_of_the_form_without_a_step(tmp_path: Path) -> None:
     said = " ".join(CliRunner().invoke(app, ["compress", "--help"]).output.split())
-    assert "firstwords compress MODEL --corpus CORPUS --target LIMITS --to SMALL" in said
+    assert "'firstwords compress MODEL --corpus CORPUS --target LIMITS' chooses the steps" in said
+    assert "writes MODEL-small" in said
     done = CliRunner().invoke(app, ["compress", str(tmp_path), "--help"])
     assert done.exit_code == 0
     assert "--target" in done.output
