@@ -6,7 +6,9 @@ import json
 import shutil
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +24,7 @@ from firstwords.export.make import Made, make_bundle
 from firstwords.export.sherpa import has_sherpa, read_with_sherpa, shown
 from firstwords.model.checkpoint import load_model
 from streaming_model import make_causal_model, talk
+from tone_corpus import make_tone_corpus
 
 needs_sherpa = pytest.mark.skipif(not has_sherpa(), reason="sherpa-onnx is not installed")
 
@@ -53,6 +56,41 @@ def test_all_engines_read_the_same(bundles: dict[str, Made], kind: str) -> None:
     assert [one.pieces for one in said] == [
         shown(made.loaded.tokenizer.pieces, tokens) for tokens in expected
     ]
+
+
+@needs_sherpa
+@pytest.mark.parametrize("kind", ["ctc", "streaming ctc"])
+def test_every_engine_reads_both_variants_at_every_rate(bundles: dict[str, Made], kind: str) -> None:
+    clips = [parity.Clip(talk(seconds, seed=n), None) for n, seconds in enumerate((1.6, 0.9))]
+    gate = parity.compare(bundles[kind], clips, parity.RATES, report=lambda _: None)
+    engines = ("PyTorch", "onnxruntime", "firstwords", "sherpa-onnx")
+    read = {(row.engine, row.variant, row.rate): row for row in gate.rows}
+    assert parity.RATES == (8000, 16000, 44100, 48000)
+    wanted = set(product(engines, ("fp32", "int8"), parity.RATES))
+    assert read.keys() == {one for one in wanted if one[:2] != ("PyTorch", "int8")}
+    assert gate.sherpa == "compared"
+    assert gate.tokens > 8
+    assert all(read[engine, "fp32", 16000].differing == 0 for engine in engines)
+    assert any(row.tokens.errors for row in gate.rows if row.rate == 8000)  # half of the band is gone
+    for rate in parity.RATES:  # one resampler, so the same samples
+        assert read["onnxruntime", "fp32", rate].tokens == read["PyTorch", "fp32", rate].tokens
+
+
+def test_the_options_say_how_much_is_compared(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = make_tone_corpus(tmp_path / "corpus", train=18, dev=1, test=1)
+    asked: list[tuple[int | None, bool]] = []
+
+    def noted(*given: Any, long: bool, **_: Any) -> None:
+        clips = given[2]
+        asked.append((None if clips is None else len(clips), long))
+        raise UsageError("Enough.", mend="None.")
+
+    monkeypatch.setattr("firstwords.export.gated.prove_and_place", noted)
+    for more in ([], ["--check"], ["--corpus", str(corpus)], ["--check", "--corpus", str(corpus)]):
+        CliRunner().invoke(app, ["export", str(model), "--to", str(tmp_path / "b"), *more])
+    assert asked == [(None, False), (None, True), (20, True), (20, True)]
 
 
 def test_a_passed_gate_of_enough_utterances_writes_a_card(
