@@ -68,7 +68,7 @@ def run(
         )
     limits = Target.parse(target)
     require_files(model)
-    to = to or model.resolve().with_name(f"{model.resolve().name}{SMALL}")
+    to = to or _beside(model)
     require_exit_last(load_model(model, device="cpu"), "compress --target")
     progress = Progress()
     heard = load_corpus(corpus)
@@ -85,6 +85,12 @@ def run(
     page = save_comparison(compared, to / "report", course=[f"Wanted: {limits}.", *done.course])
     progress.say(f"Report: {page}")
     _conclude(done, progress, target)
+
+
+def _beside(model: Path) -> Path:
+    """Where the result lies if nobody says; beside a link, not beside what it leads to."""
+    named = model.resolve() if model.name in ("", "..") else model
+    return named.with_name(f"{named.name}{SMALL}")
 
 
 def choose(

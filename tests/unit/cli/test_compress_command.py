@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from firstwords.cli import compress_plan
 from firstwords.cli.main import app
 from firstwords.errors import CheckpointError, FirstwordsError, ManifestError, UsageError
 from nonsense_model import make_nonsense_model
@@ -40,6 +41,19 @@ def test_help_tells_of_the_form_without_a_step(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["compress", str(tmp_path), "--help"])
     assert done.exit_code == 0
     assert "--target" in done.output
+
+
+def test_the_result_lies_beside_what_was_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "real" / "inner").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real", target_is_directory=True)
+    monkeypatch.chdir(tmp_path / "real")
+    beside = compress_plan._beside  # pyright: ignore[reportPrivateUsage]
+    assert beside(tmp_path / "link") == tmp_path / "link-small"
+    assert beside(Path("inner")) == Path("inner-small")
+    assert beside(Path("inner/")) == Path("inner-small")
+    assert beside(Path()) == tmp_path / "real-small"
+    monkeypatch.chdir(tmp_path / "real" / "inner")
+    assert beside(Path("..")) == tmp_path / "real-small"
 
 
 @pytest.mark.parametrize("step", ["prune", "distil", "plan"])
