@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -81,6 +82,18 @@ def test_a_target_that_int8_meets(nonsense: Path, tmp_path: Path, no_processes: 
     ]
     assert (tmp_path / "small" / "report" / "report.html").is_file()
     assert snapshot(nonsense / "model") == before
+
+
+@pytest.mark.usefixtures("no_processes")
+def test_without_a_folder_the_result_lies_beside_the_model(nonsense: Path, tmp_path: Path) -> None:
+    shutil.copytree(nonsense / "model", tmp_path / "model")
+    before = snapshot(tmp_path / "model")
+    common = ("--corpus", nonsense / "corpus", "--target", "size<200KB", "--minutes", 0, "--device", "cpu")
+    assert firstwords("compress", tmp_path / "model", *common).code == 0
+    small = tmp_path / "model-small"
+    assert (small / "model.safetensors").stat().st_size < 200_000
+    assert load_model(small, device="cpu", check=True)
+    assert snapshot(tmp_path / "model") == before
 
 
 def test_a_cut_that_is_stopped_goes_on_and_an_unmet_target_ends_with_1(

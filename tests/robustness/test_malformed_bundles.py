@@ -109,6 +109,10 @@ def of_rank_two(model: Any) -> None:
     del model.graph.input[0].type.tensor_type.shape.dim[2]
 
 
+def of_39_frames(model: Any) -> None:
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = 39
+
+
 def of_doubles(model: Any) -> None:
     model.graph.input[0].type.tensor_type.elem_type = TensorProto.DOUBLE
 
@@ -298,6 +302,19 @@ CASES: dict[str, tuple[tuple[str, bool], Damage, str]] = {
     "context_size of text": (PAIR, graph("decoder.onnx", metadata(context_size="two")), "'two'"),
     "decoder with two outputs": (PAIR, graph("decoder.onnx", one_more_output), "must be 1"),
     "list of one more": (STREAMING, graph("model.onnx", metadata(num_heads="4,4")), "different lengths"),
+    **{
+        f"another {key}": (STREAMING, graph("model.onnx", metadata(**{key: value})), told)
+        for key, value, told in (
+            ("encoder_dims", "16", "makes the state 'cached_nonlin_attn_0' (1, 1, 16, 12), and the graph"),
+            ("query_head_dims", "8", "'cached_key_0' (16, 1, 16), and the graph takes (16, 1, 8)"),
+            ("value_head_dims", "2", "'cached_val1_0' (16, 1, 4), and the graph takes (16, 1, 8)"),
+            ("num_heads", "4", "'cached_key_0' (16, 1, 16), and the graph takes (16, 1, 8)"),
+            ("cnn_module_kernels", "9", "'cached_conv1_0' (1, 8, 4), and the graph takes (1, 8, 3)"),
+            ("left_context_len", "32", "'cached_key_0' (32, 1, 8), and the graph takes (16, 1, 8)"),
+            ("num_encoder_layers", "2", "8 states where 2 layers have 14"),
+        )
+    },
+    "window of the graph": (STREAMING, graph("model.onnx", of_39_frames), "input 0 takes 39 frames"),
     "negative list": (STREAMING, graph("model.onnx", metadata(encoder_dims="-8")), "'encoder_dims'"),
     "other chunk": (STREAMING, graph("model.onnx", metadata(decode_chunk_len="16")), "is 16"),
     "other window": (STREAMING, graph("model.onnx", metadata(T="39")), "is 39"),

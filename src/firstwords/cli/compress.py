@@ -1,6 +1,6 @@
 """``firstwords compress``: smaller models of trained ones, step by step or to a target.
 
-firstwords compress MODEL --corpus CORPUS --target LIMITS --to DIR     the planner chooses the steps
+firstwords compress MODEL --corpus CORPUS --target LIMITS [--to DIR]   the planner chooses the steps
 firstwords compress prune MODEL ...                                    one step
 """
 
@@ -24,9 +24,9 @@ from firstwords.errors import UsageError, quoted
 PLAN = "plan"
 HELP = """Make a trained model smaller: folder in, smaller folder out.
 
-'firstwords compress MODEL --corpus CORPUS --target LIMITS --to SMALL' chooses the steps by itself; all three
-options are needed. The commands below do one step each."""
-_NEEDED = {"--corpus": "CORPUS", "--target": '"size<1MB, cer<=+1.0"', "--to": "SMALL"}
+'firstwords compress MODEL --corpus CORPUS --target LIMITS' chooses the steps by itself and writes
+MODEL-small, or what --to says. The commands below do one step each."""
+_NEEDED = {"--corpus": "CORPUS", "--target": '"size<1MB, cer<=+1.0"'}
 
 
 class _ModelFirst(PlainGroup):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from firstwords.training.progress import Progress
 
 MEASURED = "measured"  # folder
+SMALL = "-small"  # behind the name of the model, where --to is not given
 RTF_SECONDS = 5.0  # of speech; one of the lengths of the report
 
 TARGET = typer.Option(
@@ -35,11 +36,15 @@ def run(
     corpus: Annotated[
         Path, typer.Option("--corpus", help="Corpus to train on and to measure with.", show_default=False)
     ],
-    to: Annotated[
-        Path,
-        typer.Option("--to", help="Model folder to write; one that was begun goes on.", show_default=False),
-    ],
     target: Annotated[str, TARGET],
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            "--to",
+            help="Model folder to write; one that was begun goes on. Without it MODEL-small.",
+            show_default=False,
+        ),
+    ] = None,
     minutes: Annotated[float, typer.Option("--minutes", help="Of training after each cut.", min=0.0)] = 10.0,
     attempts: Annotated[int, typer.Option("--attempts", help="At most so many.", min=1, max=20)] = 4,
     split: Annotated[str, typer.Option("--split", help="Of the corpus, that errors are counted on.")] = "dev",
@@ -63,6 +68,7 @@ def run(
         )
     limits = Target.parse(target)
     require_files(model)
+    to = to or _beside(model)
     require_exit_last(load_model(model, device="cpu"), "compress --target")
     progress = Progress()
     heard = load_corpus(corpus)
@@ -79,6 +85,12 @@ def run(
     page = save_comparison(compared, to / "report", course=[f"Wanted: {limits}.", *done.course])
     progress.say(f"Report: {page}")
     _conclude(done, progress, target)
+
+
+def _beside(model: Path) -> Path:
+    """Where the result lies if nobody says; beside a link, not beside what it leads to."""
+    named = model.resolve() if model.name in ("", "..") else model
+    return named.with_name(f"{named.name}{SMALL}")
 
 
 def choose(

@@ -197,11 +197,11 @@ def first_way(original: Measures, target: Target, *, most_cut: float = MOST_CUT)
     """The mildest way that keeps the limits, if bytes and time fall as they should."""
     cut = 0.0
     for metric in _BY_CUTTING:
-        cut = max(cut, _cut_for(original, target, metric))
+        cut = max(cut, _rounded(_cut_for(original, target, metric), most_cut))
     size, whole = target.limit("size"), _as_fp32(original)
     mildest = KEEPS[_kept_so_far(original) :]  # what was lost in fewer bits does not come back
     if size is None or "size" not in original:
-        return Way(_rounded(cut, most_cut), mildest[0]) if cut else Way()
+        return Way(cut, mildest[0]) if cut else Way()
     room = (1 - _MARGIN) * size.bound(original)
     if not cut and original["size"] <= room:
         return Way()
@@ -210,8 +210,8 @@ def first_way(original: Measures, target: Target, *, most_cut: float = MOST_CUT)
             break
     else:
         keep = "mixed"
-        cut = max(cut, 1 - room / (whole * SHARE_OF_BYTES["mixed"]))
-    return _way(_rounded(cut, most_cut), keep, room)
+        cut = max(cut, _rounded(1 - room / (whole * SHARE_OF_BYTES["mixed"]), most_cut))
+    return _way(cut, keep, room)
 
 
 def _as_fp32(original: Measures) -> float:

@@ -79,16 +79,17 @@ class Limit:
         return value < bound if self.strict else value <= bound + 1e-9 * max(1.0, abs(bound))
 
     def excess(self, measures: Measures, original: Measures) -> float:
-        """How far beyond the bound, as a share of it: 0 inside, 1 for twice as much; infinite if unknown.
+        """How far beyond the bound, in doublings: 0 inside, 1 for twice as much; infinite if unknown.
 
-        A bound that is not above 0 has no shares: there it is the difference.
+        Doublings, so that a limit that nobody can keep does not drown the others with the noise of its
+        measurement. A bound that is not above 0 has none: there it is the difference.
         """
         if self.holds(measures, original):
             return 0.0
         value, bound = measures.get(self.metric, math.nan), self.bound(original)
         if math.isnan(value) or math.isnan(bound):
             return math.inf
-        return max((value - bound) / bound if bound > 0 else value - bound, 1e-9)
+        return max(math.log2(value / bound) if bound > 0 else value - bound, 1e-9)
 
     def __str__(self) -> str:
         sign = ("+" if self.value >= 0 else "") if self.relative else ""

@@ -237,12 +237,31 @@ class _Graph:
         self.equal("T", chunk.frames)
         self.equal("decode_chunk_len", chunk.shift)
         self.states()
+        if (frames := self.file.inputs[0].shape[1]) not in (None, chunk.frames):
+            raise self.fault(f"input 0 takes {frames} frames, {BUNDLE} says {chunk.frames}")
         if model_type == "zipformer2":
-            layers = sum(self.numbers("num_encoder_layers"))
-            if len(self.facts.states) != 6 * layers + 2:
-                raise self.fault(
-                    f"{len(self.facts.states)} states where {layers} layers have {6 * layers + 2}"
-                )
+            self.zipformer_states()
+
+    def zipformer_states(self) -> None:
+        """The states of the layers are those that sherpa-onnx makes of the metadata before its first step."""
+        states, told = self.facts.states, {key: self.numbers(key) for key in _PER_STACK}
+        counts = told["num_encoder_layers"]
+        if len(states) != 6 * sum(counts) + 2:
+            raise self.fault(f"{len(states)} states where {sum(counts)} layers have {6 * sum(counts) + 2}")
+        given = iter(states)
+        for stack, count in enumerate(counts):
+            of = {key: values[stack] for key, values in told.items()}
+            dim, heads, left = of["encoder_dims"], of["num_heads"], of["left_context_len"]
+            keys = (left, 1, of["query_head_dims"] * heads)
+            values = (left, 1, of["value_head_dims"] * heads)
+            convolution = (1, dim, of["cnn_module_kernels"] // 2)
+            layer = (keys, (1, 1, left, 3 * dim // 4), values, values, convolution, convolution)
+            for made, state in zip(layer * count, given, strict=False):
+                if state.shape != made:
+                    raise self.fault(
+                        f"of its metadata sherpa-onnx makes the state '{state.name}' {made}, and the graph "
+                        f"takes {state.shape}"
+                    )
 
     def frames(self) -> _Wanted:
         """The input of features; the number of mels may be left open."""

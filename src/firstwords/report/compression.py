@@ -323,8 +323,8 @@ def circumstances(comparison: Comparison) -> str:
     """What the figures hold for, in one sentence."""
     return (
         f"{comparison.utterances} utterances of '{comparison.split}' of {comparison.corpus}, normalizer "
-        f"'{comparison.normalizer}', 95 % bootstrap intervals; speed: one thread, one utterance at a time, "
-        f"median, on {comparison.machine}."
+        f"'{comparison.normalizer}', 95 % bootstrap intervals; speed: float32, one thread, one utterance "
+        f"at a time, median, on {comparison.machine}."
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from firstwords.cli import compress_plan
 from firstwords.cli.main import app
 from firstwords.errors import CheckpointError, FirstwordsError, ManifestError, UsageError
 from nonsense_model import make_nonsense_model
@@ -22,8 +23,7 @@ def refused(*arguments: object) -> FirstwordsError:
     ("given", "missing"),
     [
         ([], "--corpus CORPUS, --target"),
-        (["--corpus", "c"], "--to SMALL missing"),
-        (["--corpus=c", "--target", "size<1MB"], "said: --to SMALL missing"),
+        (["--corpus=c", "--to", "small"], 'said: --target "size<1MB, cer<=+1.0" missing'),
         (["--to", "small", "--target=size<1MB"], "said: --corpus CORPUS missing"),
     ],
 )
@@ -36,10 +36,24 @@ def test_all_that_is_missing_is_named_at_once(tmp_path: Path, given: list[str], 
 
 def test_help_tells_of_the_form_without_a_step(tmp_path: Path) -> None:
     said = " ".join(CliRunner().invoke(app, ["compress", "--help"]).output.split())
-    assert "firstwords compress MODEL --corpus CORPUS --target LIMITS --to SMALL" in said
+    assert "'firstwords compress MODEL --corpus CORPUS --target LIMITS' chooses the steps" in said
+    assert "writes MODEL-small" in said
     done = CliRunner().invoke(app, ["compress", str(tmp_path), "--help"])
     assert done.exit_code == 0
     assert "--target" in done.output
+
+
+def test_the_result_lies_beside_what_was_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "real" / "inner").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real", target_is_directory=True)
+    monkeypatch.chdir(tmp_path / "real")
+    beside = compress_plan._beside  # pyright: ignore[reportPrivateUsage]
+    assert beside(tmp_path / "link") == tmp_path / "link-small"
+    assert beside(Path("inner")) == Path("inner-small")
+    assert beside(Path("inner/")) == Path("inner-small")
+    assert beside(Path()) == tmp_path / "real-small"
+    monkeypatch.chdir(tmp_path / "real" / "inner")
+    assert beside(Path("..")) == tmp_path / "real-small"
 
 
 @pytest.mark.parametrize("step", ["prune", "distil", "plan"])

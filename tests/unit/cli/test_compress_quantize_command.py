@@ -13,8 +13,10 @@ from firstwords.cli.compress_quantize import parse_bytes
 from firstwords.cli.info import facts
 from firstwords.cli.main import app
 from firstwords.compression import choices, quantize
+from firstwords.compression.quantize import Order
 from firstwords.errors import FirstwordsError, UsageError
 from firstwords.model.checkpoint import load_model
+from firstwords.model.linears import linear_layers
 from nonsense_model import make_nonsense_model
 from tone_corpus import make_tone_corpus
 
@@ -166,6 +168,29 @@ def test_a_budget_is_judged_before_the_corpus_is_read(
     monkeypatch.setattr(quantize, "Material", material)
     with pytest.raises(UsageError, match="cannot be met"):
         run(home / "model", "--to", tmp_path / "none", "--budget", "1kB", "--corpus", home / "corpus")
+
+
+def test_what_is_trained_after_rounding_is_what_is_written(home: Path, tmp_path: Path) -> None:
+    """Two steps of each, with the real loop, on a model that reads nonsense."""
+    common = {"corpus": home / "corpus", "device": "cpu", "tune": 5.0, "steps": 2}
+    quantize.quantize(home / "model", tmp_path / "plain", Order(kind="kmeans", bits=3))
+    shared = quantize.quantize(home / "model", tmp_path / "shared", Order(kind="kmeans", bits=3, **common))
+    plain = load_model(tmp_path / "plain", device="cpu")
+    tuned = load_model(tmp_path / "shared", device="cpu", check=True)
+    assert shared.after.bytes == shared.folder.joinpath("model.safetensors").stat().st_size
+    assert shared.after.bytes == (tmp_path / "plain" / "model.safetensors").stat().st_size
+    assert tuned.storage == plain.storage
+    for name, storage in tuned.storage.items():
+        if storage.kind == "kmeans":  # as many values as there were, each weight with those it was with
+            one, other = (m.model.state_dict()[name].flatten(1)[:64].flatten() for m in (plain, tuned))
+            pairs = set(zip(one.tolist(), other.tolist(), strict=True))
+            assert len(pairs) == len(set(one.tolist())) <= 8, name
+    aware = quantize.quantize(home / "model", tmp_path / "aware", Order(qat=True, **common))
+    assert aware.computed is not None
+    assert aware.computed.cer is not None
+    scales = load_model(tmp_path / "aware", device="cpu", check=True).input_scales
+    assert set(scales) == set(linear_layers(load_model(home / "model", device="cpu").model))
+    assert all(scale > 0 for scale in scales.values())
 
 
 @pytest.mark.parametrize(

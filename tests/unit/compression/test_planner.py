@@ -98,6 +98,8 @@ def planned(model: Path, target: str, toy: Toy | None = None, **options: Any) ->
         ("parameters<1.5M", Way(0.3)),
         ("macs<50M, size<4MB", Way(0.55, "fp32")),
         ("size<1.3MB", Way(0, "mixed", 1_261_000)),
+        ("size<600KB, rtf<0.001", Way(MOST_CUT, "kmeans6")),  # bytes of what is left, not of what was wished
+        ("size<1.3MB, parameters<1.9M", Way(0.1, "mixed", 1_261_000)),
         ("cer<=+1", Way()),
     ],
 )

@@ -70,7 +70,22 @@ def test_points_are_those_above_the_original() -> None:
     assert not target.broken({"cer": 0.1 * 110}, ORIGINAL)
     (broken,) = target.broken({"cer": 11.25}, ORIGINAL)
     assert str(broken) == "cer is 11.25%, 0.25 points above 11.00%"
-    assert target.excess({"cer": 11.25}, ORIGINAL) == pytest.approx(0.25 / 11)
+    assert target.excess({"cer": 11.25}, ORIGINAL) == pytest.approx(math.log2(11.25 / 11))
+
+
+def test_beyond_is_told_in_doublings() -> None:
+    target = Target.parse("size<1MB, rtf<0.05")
+    assert target.excess({"size": 2e6, "rtf": 0.05}, ORIGINAL) == pytest.approx(1.0, abs=1e-6)
+    assert target.excess({"size": 4e6, "rtf": 0.1}, ORIGINAL) == pytest.approx(3.0)
+    assert target.excess({"size": 1e6 - 1, "rtf": 0.01}, ORIGINAL) == 0.0
+
+
+def test_what_nobody_can_keep_does_not_hide_the_rest() -> None:
+    """A time that is 60 times too long, give or take a twentieth: 1.2 MB are nearer than 2.4 all the same."""
+    target = Target.parse("size<0.9MB, rtf<0.0005")
+    large: Measures = {"size": 2.4e6, "rtf": 0.0295}
+    small: Measures = {"size": 1.2e6, "rtf": 0.031}
+    assert target.excess(small, ORIGINAL) < target.excess(large, ORIGINAL)
 
 
 def test_less_is_less_than() -> None:

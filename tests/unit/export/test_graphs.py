@@ -190,6 +190,11 @@ def test_metadata_is_what_engines_read(bundles: dict[str, Made]) -> None:
         model = onnx.load(bundles[kind].folder / f"{part}.onnx")
         return {p.key: p.value for p in model.metadata_props}
 
+    for kind in KINDS:
+        for part in bundles[kind].plan.graphs.keys() - {"features"}:
+            found = metadata(kind, part)
+            assert (found["version"], found["model_author"]) == ("1", "firstwords")
+            assert found["comment"]
     assert metadata("ctc", "model")["model_type"] == "zipformer2_ctc"
     assert metadata("transducer", "encoder")["model_type"] == "zipformer2"
     decoder = metadata("transducer", "decoder")

@@ -12,6 +12,7 @@ import pytest
 import torch
 from test_graphs import noise, run, session
 
+from firstwords.encoders.zipformer.config import ZipformerConfig
 from firstwords.export.plan import plan_bundle
 from firstwords.export.quantize import in_eight_bits, pack_vectors
 from firstwords.export.trace import to_onnx
@@ -87,6 +88,19 @@ def test_layers_ask_for_no_sizes(kind: str) -> None:
 def test_fewer_bytes(graphs: tuple[str, bytes, bytes]) -> None:
     _, content, small = graphs
     assert len(small) < SHARE * len(content)
+
+
+def test_tiny_takes_at_most_two_and_a_half_megabytes() -> None:
+    """With as many pieces as a corpus of letters has; weights and vectors as various as trained ones."""
+    recipe = tone_recipe().with_(encoder=ZipformerConfig.preset("tiny"))
+    torch.manual_seed(0)
+    model = SpeechModel(recipe, 297).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    assert 2.3e6 < model.num_parameters < 2.5e6
+    small = in_eight_bits(to_onnx(plan_bundle(model, kind="ctc").graphs["model"]))
+    assert len(small) <= 2_500_000
 
 
 def test_standard_operators_alone(graphs: tuple[str, bytes, bytes]) -> None:

@@ -6,7 +6,9 @@ import json
 import shutil
 import sys
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,12 +18,16 @@ from typer.testing import CliRunner
 from firstwords.cli.main import app
 from firstwords.errors import CheckpointError, DependencyError, FirstwordsError, UsageError
 from firstwords.export import make, parity
+from firstwords.export.bundle import TOKENS
 from firstwords.export.decode import OnnxReader, RuntimeReader, TorchReader, collapse, tail_samples, windows
 from firstwords.export.gated import prove_and_place
 from firstwords.export.make import Made, make_bundle
+from firstwords.export.quantize import quantize_graphs
 from firstwords.export.sherpa import has_sherpa, read_with_sherpa, shown
+from firstwords.export.write import describe, write_bundle
 from firstwords.model.checkpoint import load_model
 from streaming_model import make_causal_model, talk
+from tone_corpus import make_tone_corpus
 
 needs_sherpa = pytest.mark.skipif(not has_sherpa(), reason="sherpa-onnx is not installed")
 
@@ -53,6 +59,52 @@ def test_all_engines_read_the_same(bundles: dict[str, Made], kind: str) -> None:
     assert [one.pieces for one in said] == [
         shown(made.loaded.tokenizer.pieces, tokens) for tokens in expected
     ]
+
+
+def with_int8(made: Made, folder: Path) -> Made:
+    """The same bundle in another place, with graphs in eight bits."""
+    kept = {p.name: p.read_bytes() for p in made.folder.iterdir() if p.suffix == ".onnx" or p.name == TOKENS}
+    graphs = {name: content for name, content in kept.items() if name.count(".") == 1 and name != TOKENS}
+    files = kept | quantize_graphs(graphs)
+    write_bundle(folder, describe(made.plan, made.loaded, files), files)
+    return replace(made, folder=folder)
+
+
+@needs_sherpa
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_engine_reads_both_variants_at_every_rate(
+    bundles: dict[str, Made], kind: str, tmp_path: Path
+) -> None:
+    clips = [parity.Clip(talk(seconds, seed=n), None) for n, seconds in enumerate((1.6, 0.9))]
+    gate = parity.compare(with_int8(bundles[kind], tmp_path / "b"), clips, parity.RATES, lambda _: None)
+    engines = ("PyTorch", "onnxruntime", "firstwords", "sherpa-onnx")
+    read = {(row.engine, row.variant, row.rate): row for row in gate.rows}
+    assert parity.RATES == (8000, 16000, 44100, 48000)
+    wanted = set(product(engines, ("fp32", "int8"), parity.RATES))
+    assert read.keys() == {one for one in wanted if one[:2] != ("PyTorch", "int8")}
+    assert gate.sherpa == "compared"
+    assert gate.tokens > 8
+    assert all(read[engine, "fp32", 16000].differing == 0 for engine in engines)
+    assert any(row.tokens.errors for row in gate.rows if row.rate == 8000)  # half of the band is gone
+    for rate in parity.RATES:  # one resampler, so the same samples
+        assert read["onnxruntime", "fp32", rate].tokens == read["PyTorch", "fp32", rate].tokens
+
+
+def test_the_options_say_how_much_is_compared(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = make_tone_corpus(tmp_path / "corpus", train=18, dev=1, test=1)
+    asked: list[tuple[int | None, bool]] = []
+
+    def noted(*given: Any, long: bool, **_: Any) -> None:
+        clips = given[2]
+        asked.append((None if clips is None else len(clips), long))
+        raise UsageError("Enough.", mend="None.")
+
+    monkeypatch.setattr("firstwords.export.gated.prove_and_place", noted)
+    for more in ([], ["--check"], ["--corpus", str(corpus)], ["--check", "--corpus", str(corpus)]):
+        CliRunner().invoke(app, ["export", str(model), "--to", str(tmp_path / "b"), *more])
+    assert asked == [(None, False), (None, True), (20, True), (20, True)]
 
 
 def test_a_passed_gate_of_enough_utterances_writes_a_card(
