@@ -107,6 +107,10 @@ class RemoteLlm(TextScorer):
         """A guess: the server has the tokenizer. Four bytes of UTF-8 a token, rounded up."""
         return -(-len(text.encode()) // 4)
 
+    def prompt_cut(self, texts: Sequence[str], prompt: str) -> int:
+        """0: the prompt is sent whole, and the server says if it is too long."""
+        return 0
+
     def score(self, texts: Sequence[str], prompt: str = "") -> list[TextScore]:
         """As TextScorer says, but ends are not scored; an empty text has log-probability 0.
 

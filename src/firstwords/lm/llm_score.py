@@ -69,5 +69,9 @@ class TextScorer(ABC):
         """
 
     @abstractmethod
+    def prompt_cut(self, texts: Sequence[str], prompt: str) -> int:
+        """How many tokens of the prompt ``score`` would leave out, so that these texts fit behind it."""
+
+    @abstractmethod
     def token_count(self, text: str) -> int:
         """How much of the model's context a text takes, in tokens."""

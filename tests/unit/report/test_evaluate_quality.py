@@ -35,6 +35,9 @@ class NoZ(TextScorer):
         self.prompts.append(prompt)
         return [TextScore(-float(len(t) + 2 * t.count("z")), len(t), len(t)) for t in texts]
 
+    def prompt_cut(self, texts: Sequence[str], prompt: str) -> int:
+        return 0
+
     def token_count(self, text: str) -> int:
         return len(text)
 
