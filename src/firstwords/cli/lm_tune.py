@@ -153,6 +153,7 @@ def _tune_first_pass(
             any_split=job.any_split,
             progress=told,
             chosen=chosen,
+            warned=console.print,
         )
     for name, why in found.failures.items():
         console.print(f"Left out: {name}: {why}")

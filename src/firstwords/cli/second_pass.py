@@ -124,7 +124,9 @@ class SecondPassOptions:
         closed = recognizer.reader.closed_words
         if self.url is None:
             assert self.llm is not None
-            add_second_pass(recognizer, self.llm, prompt=prompt, config=config, device=device)
+            made = add_second_pass(recognizer, self.llm, prompt=prompt, config=config, device=device)
+            for line in made.doubts(self.llm):
+                say(line)
         else:
             from firstwords.lm.llm_remote import RemoteLlm
 

@@ -19,6 +19,7 @@ from firstwords.config import Config
 from firstwords.inference.transcript import Token, build_transcript
 from firstwords.lm.llm_context import CarriedContext, ContextConfig
 from firstwords.lm.llm_score import TextScore, TextScorer
+from firstwords.lm.writing import Missing, doubts, pieces_with_letters
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import (
     AttentionBeamConfig,
@@ -30,6 +31,7 @@ from firstwords.search.interface import (
     TransducerGreedyConfig,
 )
 from firstwords.search.rescore import RescoreConfig, put_first, rescore
+from firstwords.text.pieces import SPACE
 from firstwords.text.tokenizer import Tokenizer
 
 _PIECES = 8  # of the recogniser for one token of the language model, at most, in what is looked back at
@@ -76,6 +78,13 @@ class SecondPass:
         facts = "\n".join((name, prompt, self.config.model_dump_json(), how))
         self.identity = hashlib.sha256(facts.encode(errors="surrogatepass")).hexdigest()[:16]
         self._carried = CarriedContext(self.config.context)
+
+    def doubts(self, name: str) -> list[str]:
+        """What a user must be told of a scorer, called so, that cannot write what the recogniser writes."""
+        written = [piece.replace(SPACE, "") for piece in pieces_with_letters(self.tokenizer).values()]
+        words = "its tokenizer cannot write {count} of the {total} pieces with letters of this recogniser"
+        missing = Missing(self.scorer.unwritten(written), len(written), words)
+        return doubts(f"language model {name}", [missing])
 
     def alone(self, readings: Sequence[Hypothesis]) -> list[Hypothesis]:
         """Readings of an utterance, whose neighbours are not known."""

@@ -33,7 +33,7 @@ from firstwords.search.interface import (
     knows_text,
     narrowness,
 )
-from firstwords.search.language_models import language_model_fingerprint, open_language_model
+from firstwords.search.language_models import Speaks, language_model_fingerprint, open_language_model
 from firstwords.search.search import search_words
 from firstwords.search.tuned import TunedSetting
 from firstwords.search.tuning import PLAIN, TAKEN_OFF, Grid, Setting, Tuned, check_split, tune
@@ -127,6 +127,7 @@ def tune_language_model(
     any_split: bool = False,
     progress: Callable[[Progress], None] | None = None,
     chosen: Callable[[Choice], None] | None = None,
+    warned: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
     """Dev utterances with transcripts -> weights and bonus for each kind of search.
 
@@ -138,6 +139,7 @@ def tune_language_model(
         corpus: its name, for the record.
         any_split: take a split of another name, too; never test.
         chosen: called with each choice as soon as it is made, so that a later interruption does not lose it.
+        warned: called with what must be known of the language models before anything is heard.
     """
     check_split(split, any_split=any_split)
 
@@ -145,7 +147,10 @@ def tune_language_model(
         if progress is not None:
             progress(Progress(what, done, total))
 
-    models = _TextModels.of(recognizer, folder, source)
+    written = normalizer(recognizer.recipe.text.normalizer)
+    said = {word for one in utterances for word in written(one.text or "").split()}
+    known = speaks(recognizer)._replace(words=frozenset(said))
+    models = _TextModels.of(known, folder, source, warned)
     heard = hear(
         recognizer, utterances, searches, split=split, told=lambda done, total: told("listening", done, total)
     )
@@ -182,12 +187,13 @@ class _TextModels:
     source_mark: str  # "" where there is none
 
     @classmethod
-    def of(cls, recognizer: Recognizer, folder: Path, source: Path | None) -> _TextModels:
-        known = speaks(recognizer)
+    def of(
+        cls, known: Speaks, folder: Path, source: Path | None, warned: Callable[[str], None]
+    ) -> _TextModels:
         return cls(
             Scorers(
-                open_language_model(folder, known),
-                None if source is None else open_language_model(source, known),
+                open_language_model(folder, known, warned),
+                None if source is None else open_language_model(source, known, warned),
             ),
             language_model_fingerprint(folder),
             "" if source is None else language_model_fingerprint(source),

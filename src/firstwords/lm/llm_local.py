@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, Protocol, Self, TypeVar
 
@@ -68,6 +68,9 @@ class LocalLlm(TextScorer, ABC):
         """The tokens of a prompt and of the separator behind it; none without a prompt."""
         words = prompt.rstrip()
         return self._ids(words + self.config.separator) if words else []
+
+    def unwritten(self, texts: Iterable[str]) -> list[str]:
+        return [text for text in texts if self.unknown_count(self._ids(text))]
 
     def unknown_count(self, ids: Sequence[int]) -> int:
         """How many of these tokens stand for what the tokenizer cannot write."""

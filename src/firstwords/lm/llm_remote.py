@@ -21,7 +21,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from http.client import HTTPException
 from typing import Any, cast, final
 
@@ -102,6 +102,10 @@ class RemoteLlm(TextScorer):
             self.choose(_TRIAL, prompt)
             return False
         return True
+
+    def unwritten(self, texts: Iterable[str]) -> list[str]:
+        """None that is known of: the server has the tokenizer."""
+        return []
 
     def token_count(self, text: str) -> int:
         """A guess: the server has the tokenizer. Four bytes of UTF-8 a token, rounded up."""

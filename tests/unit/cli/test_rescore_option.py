@@ -158,6 +158,10 @@ def test_it_is_said_that_a_tokenizer_lacks_the_language(model: Path, clip: Path,
     english = save(tmp_path / "llm", "llama")
     result = firstwords("transcribe", model, clip, "--device", "cpu", "--rescore", english)
     assert result.exit_code == 0, result.output
+    loaded = (
+        f"Is language model {english} of this recogniser's language? Its tokenizer cannot write 5 of the 5"
+    )
+    assert loaded in " ".join(result.stderr.split())
     said = re.search(r"(\d+) % of what the language model was shown is unknown", result.stderr)
     assert said is not None
     assert 50 <= int(said[1]) < 100  # every word, but not the line's end behind each reading

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -86,6 +86,9 @@ class Short(TextScorer):
 
     def prompt_cut(self, texts: Sequence[str], prompt: str) -> int:
         return max(0, len(prompt.split()) - (self.limit - max(len(text.split()) for text in texts)))
+
+    def unwritten(self, texts: Iterable[str]) -> list[str]:
+        return []
 
     def token_count(self, text: str) -> int:
         return len(text.split())

@@ -14,6 +14,7 @@ from firstwords.errors import SearchError, UsageError
 from firstwords.inference.fused import SearchHelp, add_help, with_beam
 from firstwords.inference.recognizer import Recognizer
 from firstwords.inference.tuning import Progress, is_approximate, searches_to_tune, tune_language_model
+from firstwords.lm.language_model import save_language_model
 from firstwords.model.checkpoint import save_model
 from firstwords.scoring.error_rate import ErrorRate, grapheme_errors, word_errors
 from firstwords.search.interface import CtcBeamConfig, GreedyConfig, narrowness
@@ -24,6 +25,7 @@ from firstwords.search.tuning import Setting
 from firstwords.text.normalize import normalizer
 from nonsense_model import CARD
 from other_heads import TRANSDUCER, other_model
+from small_ngrams import train
 from toy_scorers import TrigramScorer, sentence_score
 
 
@@ -185,3 +187,20 @@ def test_utterances_that_cannot_be_read_are_named(
     with pytest.raises(SearchError, match="not tuned on 'test'"):
         tune_language_model(recognizer, lm, [good], [GreedyConfig()], split="test")
     assert np.isfinite(found.choices[0].gain.low)
+
+
+def test_a_word_model_that_knows_nothing_of_what_dev_says_is_told(
+    recognizer: Recognizer, corpus: Corpus, tmp_path: Path
+) -> None:
+    dev = corpus.split("dev")[:1]
+    said = set((dev[0].text or "").split())
+    searches = searches_to_tune(recognizer.search_config, greedy=True)
+    for name, sentences, unknown in (
+        ("own", [" ".join(said), "aeiou"], 0),
+        ("other", ["aeiouaeiou"], len(said)),
+    ):
+        save_language_model(tmp_path / name, train(sentences, "word", 2))
+        told: list[str] = []
+        tune_language_model(recognizer, tmp_path / name, dev, searches, split="dev", warned=told.append)
+        wanted = [f"It does not know {unknown} of {len(said)} words that this recogniser has to write"]
+        assert [line.split("? ")[1].split(" (")[0] for line in told] == (wanted if unknown else [])
