@@ -1,6 +1,7 @@
 """What does streaming cost? Error rates by chunk against the full pass, and how late words come.
 
     python benchmarks/streaming.py MODEL CORPUS [--split test] [--chunks 320,640,1280] [--left-ms 5120]
+                                   [--search KIND] [--limit UTTERANCES]
 
 Every utterance is streamed by itself in blocks of 20 ms, with a second of silence behind it. Latencies count
 from the ends of words in the reference text, aligned in a full pass, which sees what comes later; only
@@ -22,6 +23,7 @@ from firstwords.data.manifest import Utterance, load_corpus
 from firstwords.device import machine_name, set_threads
 from firstwords.errors import SearchError, UsageError
 from firstwords.inference.events import Event, Final
+from firstwords.inference.fused import SearchHelp, add_help
 from firstwords.inference.latency import Spread
 from firstwords.inference.recognizer import Recognizer
 from firstwords.scoring.error_rate import ErrorRate, grapheme_errors, word_errors
@@ -105,9 +107,12 @@ def main() -> None:
     parser.add_argument("--chunks", default="320,640,1280")
     parser.add_argument("--left-ms", type=float)
     parser.add_argument("--limit", type=int)
+    parser.add_argument("--search", help="kind of search, both in the full pass and in streams; the recipe's")
     options = parser.parse_args()
     set_threads()
     recognizer = Recognizer.load(options.model, device="cpu", precision="fp32")
+    for line in add_help(recognizer, SearchHelp(search=options.search), stream=True):
+        print(line)
     clean = normalizer(recognizer.recipe.text.scoring)
     chunks = [float(number) for number in options.chunks.split(",")]
     utterances: list[Utterance] = [u for u in load_corpus(options.corpus).split(options.split) if u.text]
