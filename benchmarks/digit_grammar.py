@@ -31,14 +31,14 @@ from firstwords.audio.noise import FolderNoise, NoiseClip
 from firstwords.audio.waveform import read, write
 from firstwords.data.manifest import Utterance, load_corpus, write_manifest
 from firstwords.device import machine_name
+from firstwords.inference.heard import Frames, reader_of
 from firstwords.inference.recognizer import Recognizer
 from firstwords.lm.language_model import NgramHeader, NgramLanguageModel
 from firstwords.lm.ngram_estimate import estimate_ngram
 from firstwords.lm.ngram_scorer import NgramScorer
 from firstwords.lm.ngram_text import Line, gather, splitter
 from firstwords.search.fusion import Scorers
-from firstwords.search.interface import CtcBeamConfig
-from firstwords.search.trials import by_search
+from firstwords.search.interface import CtcBeamConfig, GreedyConfig, SearchConfig
 from firstwords.search.tuning import Reader, Setting, tune
 from firstwords.text.normalize import normalizer
 from firstwords.training.run import train_corpus
@@ -153,36 +153,38 @@ def main() -> None:
     scorer = grammar(recognizer, options.order)
     score = normalizer(recognizer.recipe.text.scoring)
 
-    def prepared(split: str) -> tuple[list[str], dict[int, Reader]]:
+    searches: dict[str, SearchConfig] = {
+        "greedy": GreedyConfig(),
+        "beam 10": CtcBeamConfig(beam=10, n_best=1),
+    }
+
+    def prepared(split: str) -> tuple[list[str], dict[str, Reader]]:
         utterances: Sequence[Utterance] = load_corpus(corpus).split(split)
-        frames = posteriors(recognizer, utterances)
+        frames = Frames(posteriors(recognizer, utterances), (), None)
         readers = {
-            beam: by_search(
-                frames,
-                Scorers(scorer),
-                CtcBeamConfig(beam=beam, n_best=1),
-                lambda ids: score(recognizer.tokenizer.decode(ids)),
+            name: reader_of(
+                frames, search, Scorers(scorer), lambda ids: score(recognizer.tokenizer.decode(ids))
             )
-            for beam in (1, 10)
+            for name, search in searches.items()
         }
         return [score(u.text or "") for u in utterances], readers
 
     references, readers = prepared("dev")
-    chosen: dict[int, Setting] = {}
-    for beam, reader in readers.items():
+    chosen: dict[str, Setting] = {}
+    for name, reader in readers.items():
         found = tune(reader, references, split="dev")
-        chosen[beam] = found.setting
+        chosen[name] = found.setting
         print(
-            f"dev, beam {beam}: WER {found.without.rate:.2%} without, {found.rate.rate:.2%} with "
+            f"dev, {name}: WER {found.without.rate:.2%} without, {found.rate.rate:.2%} with "
             f"({1 - found.rate.rate / found.without.rate:.1%} fewer) at weight {found.setting.weight:g}, "
             f"bonus {found.setting.bonus:g}",
             flush=True,
         )
     if options.test:
         references, readers = prepared("test")
-        for beam, reader in readers.items():
-            print(f"test, beam {beam}, without: {rates(reader(WITHOUT), references)}")
-            print(f"test, beam {beam}, with:    {rates(reader(chosen[beam]), references)}", flush=True)
+        for name, reader in readers.items():
+            print(f"test, {name}, without: {rates(reader(WITHOUT), references)}")
+            print(f"test, {name}, with:    {rates(reader(chosen[name]), references)}", flush=True)
 
 
 if __name__ == "__main__":

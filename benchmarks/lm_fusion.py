@@ -5,7 +5,8 @@
 MODEL is a folder that 'firstwords train' made, CORPUS one of 'firstwords import', LM one of 'firstwords lm
 train' of any kind, or of 'firstwords lm mix'. Dev is encoded once, then read with one setting after the
 other; the fewest character errors win. With --test the test split is read too, once without the language
-model and once with the setting that dev chose.
+model and once with the setting that dev chose. Greedy search is that of the product: the best path without a
+language model, a beam as wide as the doubt with one.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ from numpy.typing import NDArray
 from firstwords.audio.waveform import read
 from firstwords.data.manifest import Corpus, Utterance, load_corpus
 from firstwords.device import machine_name
+from firstwords.inference.heard import Frames, reader_of
 from firstwords.inference.recognizer import Recognizer
 from firstwords.scoring.error_rate import ErrorRate, grapheme_errors, word_errors
 from firstwords.scoring.significance import bootstrap_interval
 from firstwords.search.fusion import Scorers
-from firstwords.search.interface import CtcBeamConfig
+from firstwords.search.interface import CtcBeamConfig, GreedyConfig, SearchConfig
 from firstwords.search.language_models import Speaks, open_language_model
-from firstwords.search.trials import by_search
 from firstwords.search.tuning import Reader, Setting, tune
 from firstwords.tensors import Padded
 from firstwords.text.normalize import normalizer
@@ -82,36 +83,39 @@ def main() -> None:
     scorer = open_language_model(options.lm, speaks)
     score = normalizer(recognizer.recipe.text.scoring)
 
-    def prepared(split: str) -> tuple[list[str], Callable[[int], Reader]]:
+    def prepared(split: str) -> tuple[list[str], Callable[[SearchConfig], Reader]]:
         utterances = [u for u in corpus.split(split) if u.text]
-        frames = posteriors(recognizer, utterances)
+        frames = Frames(posteriors(recognizer, utterances), (), None)
 
-        def reader(beam: int) -> Reader:
-            config = CtcBeamConfig(beam=beam, n_best=1)
-            return by_search(
-                frames, Scorers(scorer), config, lambda ids: score(recognizer.tokenizer.decode(ids))
+        def reader(search: SearchConfig) -> Reader:
+            return reader_of(
+                frames, search, Scorers(scorer), lambda ids: score(recognizer.tokenizer.decode(ids))
             )
 
         return [score(u.text or "") for u in utterances], reader
 
     references, reader = prepared("dev")
-    chosen: dict[int, Setting] = {}
-    for beam in (1, options.beam):
+    searches: dict[str, SearchConfig] = {
+        "greedy": GreedyConfig(),
+        f"beam {options.beam}": CtcBeamConfig(beam=options.beam, n_best=1),
+    }
+    chosen: dict[str, Setting] = {}
+    for name, search in searches.items():
         started = time.monotonic()
-        found = tune(reader(beam), references, split="dev", errors=grapheme_errors)
-        chosen[beam] = found.setting
+        found = tune(reader(search), references, split="dev", errors=grapheme_errors)
+        chosen[name] = found.setting
         without, best = found.without.rate, found.rate.rate
         print(
-            f"dev, beam {beam}: without {100 * without:.2f} %, with {100 * best:.2f} % CER "
+            f"dev, {name}: without {100 * without:.2f} %, with {100 * best:.2f} % CER "
             f"({100 * (1 - best / without):.1f} % fewer errors) at weight {found.setting.weight:g}, bonus "
             f"{found.setting.bonus:g}; {len(found.tried)} settings in {time.monotonic() - started:.0f} s",
             flush=True,
         )
     if options.test:
         references, reader = prepared("test")
-        for beam, setting in chosen.items():
-            print(f"test, beam {beam}, without: {rates(reader(beam)(WITHOUT), references)}")
-            print(f"test, beam {beam}, with:    {rates(reader(beam)(setting), references)}", flush=True)
+        for name, search in searches.items():
+            print(f"test, {name}, without: {rates(reader(search)(WITHOUT), references)}")
+            print(f"test, {name}, with:    {rates(reader(search)(chosen[name]), references)}", flush=True)
 
 
 if __name__ == "__main__":

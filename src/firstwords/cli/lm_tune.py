@@ -72,6 +72,8 @@ def run(
 
     from firstwords.cli.lm_tune_report import print_end, print_plan
     from firstwords.data.manifest import load_corpus
+    from firstwords.inference.heard import gives_one_reading
+    from firstwords.inference.rescored import check_several
     from firstwords.inference.tuning import searches_to_tune
     from firstwords.report.evaluate_model import utterances_of
     from firstwords.search.tuned import read_tuned
@@ -86,7 +88,15 @@ def run(
     read_tuned(lm)  # what is wrong with it is said before minutes of searching, not after
     recognizer = job.load(console.print)
     config = recognizer.search_config
-    searches = searches_to_tune(config, beam=beam, greedy=greedy, together=bool(job.others))
+    if second.given:
+        check_several(recognizer)
+    searches = searches_to_tune(
+        config,
+        beam=beam,
+        greedy=greedy,
+        together=bool(job.others),
+        one_reading=gives_one_reading(recognizer),
+    )
     if source_lm is None and config.language_model.source_weight:
         _leave_source_out(config.language_model.source_weight, second, console)
     print_plan(searches, source=source_lm is not None, console=console)
@@ -153,6 +163,7 @@ def _tune_first_pass(
             any_split=job.any_split,
             progress=told,
             chosen=chosen,
+            warned=console.print,
         )
     for name, why in found.failures.items():
         console.print(f"Left out: {name}: {why}")

@@ -124,7 +124,9 @@ class SecondPassOptions:
         closed = recognizer.reader.closed_words
         if self.url is None:
             assert self.llm is not None
-            add_second_pass(recognizer, self.llm, prompt=prompt, config=config, device=device)
+            made = add_second_pass(recognizer, self.llm, prompt=prompt, config=config, device=device)
+            for line in made.doubts(self.llm):
+                say(line)
         else:
             from firstwords.lm.llm_remote import RemoteLlm
 
@@ -178,14 +180,12 @@ class SecondPassOptions:
                 f"{100 * made.unknown / made.tokens:.0f} % of what the language model was shown is unknown "
                 "to its tokenizer: it cannot tell such words apart."
             )
-        if not (cut := made.cut):
-            return
-        if self.prompt is not None:
+        if cut := made.cut:
             say(f"The prompt does not fit into the language model: its first {cut} tokens were left out.")
-        else:
+        if made.left_out:
             say(
-                "What was said before does not fit into the language model: up to "
-                f"{cut} tokens at its beginning were left out."
+                "What was said before does not all fit into the language model: up to "
+                f"{made.left_out} of the texts carried, the oldest, were left out."
             )
 
     @property

@@ -136,7 +136,8 @@ def _help(runtime: Runtime, search: SearchOptions) -> list[str]:
             weights = weights.with_(weight=search.weight)
         if search.bonus is not None:
             weights = weights.with_(bonus=search.bonus)
-        model = open_help(search.lm, runtime.tokenizer, runtime.facts.normalizer, weights)
+        facts = runtime.facts
+        model = open_help(search.lm, runtime.tokenizer, facts.normalizer, weights, lines.append)
         found = found.joined(model)
         origin = "as given" if search.weight is not None else "not tuned for bundles"
         lines.append(

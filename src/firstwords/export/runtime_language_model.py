@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import final
 
@@ -21,11 +21,11 @@ from firstwords.lm.language_model import (
 )
 from firstwords.lm.ngram import SPECIAL, UNKNOWN, NgramModel
 from firstwords.lm.ngram_arpa import WordCheck, read_arpa
-from firstwords.lm.writing import check_written_letters, word_check
+from firstwords.lm.writing import check_written_letters, doubts, unseen_pieces, word_check
 from firstwords.search.interface import LanguageModelConfig
 from firstwords.search.lexicon_rows import LexiconRows
 from firstwords.search.prefix_beam import Floats, Ints
-from firstwords.search.word_ngram import word_lexicon
+from firstwords.search.word_ngram import strange_words, word_lexicon
 from firstwords.text.pieces import BYTES
 from firstwords.text.tokenizer import Tokenizer
 
@@ -70,12 +70,19 @@ class NgramRows(Rows):
 
 
 def open_help(
-    path: Path | str, tokenizer: Tokenizer, normalizer: str, weights: LanguageModelConfig = DEFAULT
+    path: Path | str,
+    tokenizer: Tokenizer,
+    normalizer: str,
+    weights: LanguageModelConfig = DEFAULT,
+    told: Callable[[str], None] = lambda _: None,
 ) -> Help:
     """Folder of an n-gram model, or an ARPA file (.arpa, .gz) -> help for a bundle's searches.
 
     CheckpointError or TextError where it is none, speaks of other pieces, or is of text that went through
     another normalizer; of an ARPA file with the line.
+
+    Args:
+        told: called with what a user must hear of a model that hardly knows what the bundle writes.
     """
     path = Path(path)
     if path.is_file():
@@ -93,9 +100,15 @@ def open_help(
         model, unit, name = lm.model, lm.header.unit, lm.name
     if unit == "word" or (unit is None and _is_of_words(model, tokenizer)):
         check_letters(tokenizer, f"The words of {name}")
-        rows: Rows = LexiconRows(*word_lexicon(model, tokenizer, name))
+        own, spellings, boundaries = word_lexicon(model, tokenizer, name)
+        strange = strange_words(model, spellings, tokenizer, ())
+        rows: Rows = LexiconRows(own, spellings, boundaries)
     else:
-        rows = NgramRows(model, _columns(model, tokenizer, name))
+        columns = _columns(model, tokenizer, name)
+        strange = [unseen_pieces(tokenizer, set(np.flatnonzero(columns).tolist()))]
+        rows = NgramRows(model, columns)
+    for line in doubts(f"language model {name}", strange):
+        told(line)
     identity = f"{_fingerprint(path)} {weights.model_dump_json()}"
     parts = (
         Part("language_model", weights.weight, rows),

@@ -119,7 +119,7 @@ class _Help:
 def _add_language_model(
     help_: _Help, recognizer: Recognizer, wanted: SearchHelp, folder: Path, *, stream: bool
 ) -> Weights:
-    opened = open_language_model(folder, speaks(recognizer))
+    opened = open_language_model(folder, speaks(recognizer), help_.told.append)
     mark = language_model_fingerprint(folder)
     config = in_sums(help_.config)
     kind = streamed_search(config) if stream else config
@@ -157,7 +157,7 @@ def _add_source(
     weights: Weights | None,
 ) -> None:
     """A model of the training texts, named by the caller or by what was tuned for the language model."""
-    opened = open_language_model(folder, speaks(recognizer))
+    opened = open_language_model(folder, speaks(recognizer), help_.told.append)
     mark = language_model_fingerprint(folder)
     weight, why = source_weight(weights, mark, recipe)
     if wanted.source_weight is not None:
@@ -232,7 +232,7 @@ def closed_vocabulary_off(recognizer: Recognizer, before: frozenset[str]) -> lis
 
 def speaks(recognizer: Recognizer) -> Speaks:
     """What a language model must know to help this recogniser."""
-    return Speaks(recognizer.tokenizer, recognizer.recipe.text.normalizer)
+    return Speaks(recognizer.tokenizer, recognizer.recipe.text.normalizer, recognizer.speech_gate.words)
 
 
 def phrases_of(recognizer: Recognizer, path: Path) -> dict[str, float | None]:

@@ -18,6 +18,8 @@ from typing import Unpack, final
 import numpy as np
 import numpy.typing as npt
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from firstwords.audio.source import Samples
 from firstwords.audio.waveform import AudioReader, ChannelPolicy, channel_policy
@@ -36,7 +38,7 @@ from firstwords.inference.journal import Journal
 from firstwords.inference.language import check_language
 from firstwords.inference.listener import Listener
 from firstwords.inference.loading import load_to_read
-from firstwords.inference.longform import read_by_length, transcribe_blocks, window_config
+from firstwords.inference.longform import is_silent, read_by_length, transcribe_blocks, window_config
 from firstwords.inference.reading import Reader
 from firstwords.inference.recordings import (
     Attempt,
@@ -229,6 +231,16 @@ class Recognizer:
         samples = self._open(Path(audio), start, duration).whole()
         (found,) = self._read([samples])
         return found or [Hypothesis((), 0.0, {})]
+
+    def encoded(
+        self, audio: Path | str, *, start: float = 0.0, duration: float | None = None
+    ) -> Float[Tensor, "time dim"]:
+        """Recording -> what the encoder makes of it as a whole; no frames where nothing can be heard."""
+        samples = self._open(Path(audio), start, duration).whole()
+        if is_silent(samples):
+            return torch.zeros(0, self.model.encoder.dim)
+        found = self.encode([samples])
+        return found.values[0, : int(found.lengths[0])]
 
     def listener(self, **options: Unpack[ListenOptions]) -> Listener:
         """A stream to feed block by block (inference/streaming.py); the model must be causal."""

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from firstwords.errors import UsageError
-from firstwords.heads.transducer.head import TransducerConfig
+from firstwords.inference.heard import gives_one_reading
 from firstwords.inference.recognizer import Recognizer
 from firstwords.inference.second_pass import SecondPass, SecondPassConfig, n_best_search
 from firstwords.lm.llm_folder import Dtype, find_llm, llm_fingerprint
@@ -35,7 +35,7 @@ def add_second_pass(
         llm: a folder in Hugging Face format, or ``hub:ORGANISATION/NAME`` to download one.
         prompt: domain text, which is read before every utterance.
     """
-    _check_several(recognizer)
+    check_several(recognizer)
     config = config or SecondPassConfig()
     in_lines = bool(prompt.strip()) or config.context.tokens > 0
     folder = find_llm(llm)
@@ -53,7 +53,7 @@ def add_remote_pass(
 
     Where it gives no log-probabilities of texts, it chooses among numbered readings (``SecondPass.choose``).
     """
-    _check_several(recognizer)
+    check_several(recognizer)
     scores = llm.gives_scores(prompt)
     made = SecondPass(
         llm,
@@ -66,9 +66,9 @@ def add_remote_pass(
     return _installed(recognizer, made)
 
 
-def _check_several(recognizer: Recognizer) -> None:
-    transducer = recognizer.recipe.heads.get("transducer")
-    if isinstance(transducer, TransducerConfig) and transducer.durations is not None:
+def check_several(recognizer: Recognizer) -> None:
+    """UsageError for a recogniser that never has readings to choose among."""
+    if gives_one_reading(recognizer):
         raise UsageError(
             "A transducer with durations gives one reading: a language model has nothing to choose from.",
             mend="Leave --rescore out.",

@@ -3,9 +3,9 @@
     recognizer = Recognizer.load("my-model")
     add_second_pass(recognizer, "my-llm", prompt="A harvest report.")      inference/rescored.py
 
-Of a recording, each stretch is judged after the texts chosen before it (lm/llm_context.py). What is carried
-into a group of windows depends on the tokens so far alone, so a transcription that goes on after a kill gives
-what it would have given.
+Of a recording, each stretch is judged after the texts chosen before it (lm/llm_context.py), as many of the
+last as fit into the model's context behind the domain prompt. What is carried into a group of windows depends
+on the tokens so far alone, so a transcription that goes on after a kill gives what it would have given.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from firstwords.config import Config
 from firstwords.inference.transcript import Token, build_transcript
 from firstwords.lm.llm_context import CarriedContext, ContextConfig
 from firstwords.lm.llm_score import TextScore, TextScorer
+from firstwords.lm.writing import Missing, doubts, pieces_with_letters
 from firstwords.search.hypothesis import Hypothesis
 from firstwords.search.interface import (
     AttentionBeamConfig,
@@ -30,6 +31,7 @@ from firstwords.search.interface import (
     TransducerGreedyConfig,
 )
 from firstwords.search.rescore import RescoreConfig, put_first, rescore
+from firstwords.text.pieces import SPACE
 from firstwords.text.tokenizer import Tokenizer
 
 _PIECES = 8  # of the recogniser for one token of the language model, at most, in what is looked back at
@@ -68,13 +70,21 @@ class SecondPass:
         self.tokenizer = tokenizer
         self.config = config or SecondPassConfig()
         self.prompt = prompt
-        self.cut = 0  # most tokens of a prompt that did not fit
+        self.cut = 0  # most tokens of the domain prompt that did not fit
+        self.left_out = 0  # most texts said before that had no room beside it
         self.tokens = self.unknown = 0  # of all readings, and those that the scorer's tokenizer cannot write
         self.kept: dict[str, TextScore] | None = None  # set it to {} to have scores of chosen texts kept
         how = type(scorer).__name__ + ("" if choose is None else ", chooses")
         facts = "\n".join((name, prompt, self.config.model_dump_json(), how))
         self.identity = hashlib.sha256(facts.encode(errors="surrogatepass")).hexdigest()[:16]
         self._carried = CarriedContext(self.config.context)
+
+    def doubts(self, name: str) -> list[str]:
+        """What a user must be told of a scorer, called so, that cannot write what the recogniser writes."""
+        written = [piece.replace(SPACE, "") for piece in pieces_with_letters(self.tokenizer).values()]
+        words = "its tokenizer cannot write {count} of the {total} pieces with letters of this recogniser"
+        missing = Missing(self.scorer.unwritten(written), len(written), words)
+        return doubts(f"language model {name}", [missing])
 
     def alone(self, readings: Sequence[Hypothesis]) -> list[Hypothesis]:
         """Readings of an utterance, whose neighbours are not known."""
@@ -106,17 +116,33 @@ class SecondPass:
         """Readings of stretches that follow each other; a stretch without any stays without."""
         chosen: list[list[Hypothesis]] = []
         for readings in stretches:
-            ordered = self._ordered(readings, self._carried.prompt(self.prompt))
+            ordered = self._ordered(readings, self._prompt_before(readings))
             if ordered:
                 text = self._text(ordered[0])
                 self._carried = self._carried.after(text, ordered[0].confidence, self.scorer.token_count)
             chosen.append(ordered)
         return chosen
 
+    def note(self, scores: Sequence[TextScore]) -> None:
+        """Remember what did not fit, and what the scorer's tokenizer cannot write."""
+        self.cut = max(self.cut, *(score.prompt_cut for score in scores))
+        self.tokens += sum(score.tokens for score in scores)
+        self.unknown += sum(score.unknown for score in scores)
+
     # -- one step below
 
     def _text(self, reading: Hypothesis) -> str:
         return " ".join(self.tokenizer.decode(reading.tokens).split())
+
+    def _prompt_before(self, readings: Sequence[Hypothesis]) -> str:
+        """The domain prompt, and of what was said before as many of the last texts as fit behind it."""
+        fitting = self._carried
+        if fitting.texts and len(readings) > 1:
+            texts = [self._text(reading) for reading in readings]
+            while fitting.texts and self.scorer.prompt_cut(texts, fitting.prompt(self.prompt)):
+                fitting = fitting.without_oldest()
+            self.left_out = max(self.left_out, len(self._carried.texts) - len(fitting.texts))
+        return fitting.prompt(self.prompt)
 
     def _ordered(self, readings: Sequence[Hypothesis], prompt: str) -> list[Hypothesis]:
         if len(readings) < 2:
@@ -128,9 +154,7 @@ class SecondPass:
             ordered = put_first(readings, 0 if choice is None else texts.index(distinct[choice]))
             return [_spread(ordered[0], readings[0]), *ordered[1:]]
         scores = self.scorer.score(texts, prompt)
-        self.cut = max(self.cut, *(score.prompt_cut for score in scores))
-        self.tokens += sum(score.tokens for score in scores)
-        self.unknown += sum(score.unknown for score in scores)
+        self.note(scores)
         ordered = rescore(readings, texts, scores, self.config.rescore)
         if self.kept is not None and prompt == self.prompt:
             chosen = self._text(ordered[0])

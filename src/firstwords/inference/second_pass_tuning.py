@@ -47,7 +47,7 @@ def tune_second_pass(
         if isinstance(readings, list):
             texts = [" ".join(recognizer.tokenizer.decode(r.tokens).split()) for r in readings]
             said = second.scorer.score(texts, second.prompt)
-            second.cut = max(second.cut, *(one.prompt_cut for one in said))
+            second.note(said)
             scored = [score(text) for text in texts]
             reference = score(spoken[number].text or "")
             options.append(candidates(readings, scored, said, reference, errors=ERRORS[by]))

@@ -1,6 +1,6 @@
 """Weights of a language model chosen on dev for one recogniser: heard once, read with every setting.
 
-CTC           every setting is a search of its own: exact
+CTC, greedy   every setting is a search of its own: exact
 the others    n-best readings of a beam search are put in another order: the search with the language model
               may find more than was measured; so, too, where several models read together (committee.py)
 
@@ -20,7 +20,7 @@ from typing import Literal, final
 from firstwords.data.manifest import Utterance
 from firstwords.errors import UsageError
 from firstwords.inference.fused import in_sums, speaks, with_beam
-from firstwords.inference.heard import Frames, Heard, hear, reader_of
+from firstwords.inference.heard import Heard, Readings, hear, heard_together, reader_of
 from firstwords.inference.recognizer import Recognizer
 from firstwords.scoring.error_rate import ErrorRate, grapheme_errors, word_errors
 from firstwords.scoring.significance import Interval, relative_gain
@@ -30,10 +30,11 @@ from firstwords.search.interface import (
     GreedyConfig,
     RescoringConfig,
     SearchConfig,
+    TransducerGreedyConfig,
     knows_text,
     narrowness,
 )
-from firstwords.search.language_models import language_model_fingerprint, open_language_model
+from firstwords.search.language_models import Speaks, language_model_fingerprint, open_language_model
 from firstwords.search.search import search_words
 from firstwords.search.tuned import TunedSetting
 from firstwords.search.tuning import PLAIN, TAKEN_OFF, Grid, Setting, Tuned, check_split, tune
@@ -76,7 +77,12 @@ class Outcome:
 
 
 def searches_to_tune(
-    config: SearchConfig, *, beam: int | None = None, greedy: bool = False, together: bool = False
+    config: SearchConfig,
+    *,
+    beam: int | None = None,
+    greedy: bool = False,
+    together: bool = False,
+    one_reading: bool = False,
 ) -> list[SearchConfig]:
     """A recogniser's search -> the kinds of search to tune for it.
 
@@ -84,6 +90,7 @@ def searches_to_tune(
         beam: of the beam search; None: that of the recipe, otherwise 10.
         greedy: only what costs no beam.
         together: for several models that read together.
+        one_reading: the recogniser has no beam search (a transducer with durations).
     """
     if isinstance(config, GreedyConfig | CtcBeamConfig) and not together:
         base = config.language_model
@@ -91,6 +98,10 @@ def searches_to_tune(
         wide = with_beam(config, max(2, width))
         plain: SearchConfig = GreedyConfig(language_model=base)
         return [plain] if greedy else [plain] * (beam is None or beam == 1) + [wide] * (beam != 1)
+    if isinstance(config, TransducerGreedyConfig) and not together:
+        narrow = beam == 1 or greedy or (beam is None and one_reading)
+        wide = in_sums(with_beam(config, max(2, beam or BEAM)))
+        return [config] if narrow else [config] * (beam is None) + [wide]
     if greedy or beam == 1:
         option = "--greedy" if greedy else "--beam 1"
         what = "what several models read together" if together else f"a search of kind '{config.kind}'"
@@ -127,6 +138,7 @@ def tune_language_model(
     any_split: bool = False,
     progress: Callable[[Progress], None] | None = None,
     chosen: Callable[[Choice], None] | None = None,
+    warned: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
     """Dev utterances with transcripts -> weights and bonus for each kind of search.
 
@@ -138,6 +150,7 @@ def tune_language_model(
         corpus: its name, for the record.
         any_split: take a split of another name, too; never test.
         chosen: called with each choice as soon as it is made, so that a later interruption does not lose it.
+        warned: called with what must be known of the language models before anything is heard.
     """
     check_split(split, any_split=any_split)
 
@@ -145,20 +158,26 @@ def tune_language_model(
         if progress is not None:
             progress(Progress(what, done, total))
 
-    models = _TextModels.of(recognizer, folder, source)
-    heard = hear(
-        recognizer, utterances, searches, split=split, told=lambda done, total: told("listening", done, total)
-    )
+    written = normalizer(recognizer.recipe.text.normalizer)
+    said = {word for one in utterances for word in written(one.text or "").split()}
+    known = speaks(recognizer)._replace(words=frozenset(said))
+    models = _TextModels.of(known, folder, source, warned)
     choices: list[Choice] = []
-    for config in searches:
-        trials = _Trials(recognizer, heard, models, config, by)
-        found = trials.tune(split=split, any_split=any_split, told=told)
-        made = trials.choice(found, corpus=corpus, split=split)
-        choices.append(made)
-        if chosen is not None:
-            chosen(made)
-    seconds = sum(one.duration for one in heard.utterances)
-    return Outcome(tuple(choices), len(heard.utterances), seconds, heard.failures)
+    outcome = Outcome((), 0, 0.0, {})
+    for group in heard_together(searches):
+        heard = hear(
+            recognizer, utterances, group, split=split, told=lambda done, all_: told("listening", done, all_)
+        )
+        for config in group:
+            trials = _Trials(recognizer, heard, models, config, by)
+            found = trials.tune(split=split, any_split=any_split, told=told)
+            made = trials.choice(found, corpus=corpus, split=split)
+            choices.append(made)
+            if chosen is not None:
+                chosen(made)
+        seconds = sum(one.duration for one in heard.utterances)
+        outcome = Outcome(tuple(choices), len(heard.utterances), seconds, heard.failures)
+    return outcome
 
 
 def is_approximate(choice: Choice) -> str:
@@ -182,12 +201,13 @@ class _TextModels:
     source_mark: str  # "" where there is none
 
     @classmethod
-    def of(cls, recognizer: Recognizer, folder: Path, source: Path | None) -> _TextModels:
-        known = speaks(recognizer)
+    def of(
+        cls, known: Speaks, folder: Path, source: Path | None, warned: Callable[[str], None]
+    ) -> _TextModels:
         return cls(
             Scorers(
-                open_language_model(folder, known),
-                None if source is None else open_language_model(source, known),
+                open_language_model(folder, known, warned),
+                None if source is None else open_language_model(source, known, warned),
             ),
             language_model_fingerprint(folder),
             "" if source is None else language_model_fingerprint(source),
@@ -243,7 +263,7 @@ class _Trials:
             tuned=found,
             gain=self._gain(PLAIN, setting),
             gain_off=self._gain(found.untouched, setting) if setting.taken_off else None,
-            exact=isinstance(self.heard.found, Frames),
+            exact=not isinstance(self.heard.found, Readings),
             setting=TunedSetting(
                 model=self.recognizer.weights,
                 together="" if committee is None else committee.identity,

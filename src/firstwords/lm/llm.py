@@ -64,7 +64,9 @@ class CausalLlm(LocalLlm):
         distinct = list(dict.fromkeys(texts))
         texts_alone = [self._ids(text) for text in distinct]
         bodies = [ids + self._end for ids in texts_alone]
-        prefix, cut = self._prefix(prompt, max(map(len, bodies), default=0))
+        before = self._prompt_ids(prompt)
+        cut = self._cut(len(before), max(map(len, texts_alone), default=0))
+        prefix = [self._start, *before[cut:]]
         log_probs = [0.0] * len(bodies)
         rows: list[Row] = []
         read: _Prompt | None = None
@@ -96,15 +98,9 @@ class CausalLlm(LocalLlm):
 
     # -- one step below
 
-    def _prefix(self, prompt: str, longest: int) -> tuple[list[int], int]:
-        """Start and prompt, cut on the left so that the longest text fits -> (tokens, how many were cut)."""
-        words = prompt.rstrip()
-        ids = self._ids(words + self.config.separator) if words else []
-        if self.limit is None:
-            return [self._start, *ids], 0
-        room = max(0, self.limit - longest)  # the last token of a text is never fed
-        cut = max(0, len(ids) - room)
-        return [self._start, *ids[cut:]], cut
+    @property
+    def _beside(self) -> int:
+        return len(self._end)  # the start token has the place of the last one, which is never fed
 
     def _fits(self, prefix: Sequence[int], body: Sequence[int]) -> bool:
         return self.limit is None or len(prefix) + len(body) - 1 <= self.limit

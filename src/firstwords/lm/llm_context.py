@@ -5,6 +5,9 @@
              text of the last segment
              ^ as many as fit into ``tokens``, only of segments that the recogniser was sure of
 
+Where a model's context has no room for all of it before the readings, the oldest texts go first, the domain
+prompt stays (inference/second_pass.py).
+
 Chen et al., 2023, arXiv:2306.08133, carry the best reading of the segments before. An error that is carried
 may breed errors: an unsure segment is left out, and so is all before it, since what is left would not be what
 was said just before.
@@ -52,6 +55,10 @@ class CarriedContext:
         while texts and sum(size for _, size in texts) > self.config.tokens:
             texts.pop(0)
         return replace(self, texts=tuple(texts))
+
+    def without_oldest(self) -> CarriedContext:
+        """The same without its first text."""
+        return replace(self, texts=self.texts[1:])
 
     def prompt(self, domain: str = "", separator: str = "\n") -> str:
         """Domain prompt and carried texts, one a line."""

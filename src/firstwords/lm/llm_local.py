@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from abc import ABC
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, Protocol, Self, TypeVar
 
@@ -33,6 +33,11 @@ class LocalLlm(TextScorer, ABC):
         self.device = loaded.device
         self.config = config or LlmConfig()
 
+    @property
+    @abstractmethod
+    def _beside(self) -> int:
+        """Positions of the context that are taken by neither prompt nor text."""
+
     @classmethod
     def load(
         cls,
@@ -47,6 +52,25 @@ class LocalLlm(TextScorer, ABC):
 
     def token_count(self, text: str) -> int:
         return len(self._ids(text))
+
+    def prompt_cut(self, texts: Sequence[str], prompt: str) -> int:
+        if self.limit is None:
+            return 0
+        longest = max((self.token_count(text) for text in texts), default=0)
+        return self._cut(len(self._prompt_ids(prompt)), longest)
+
+    def _cut(self, prompt: int, longest: int) -> int:
+        """How many of so many tokens of a prompt do not fit before a text of ``longest`` tokens."""
+        room = prompt if self.limit is None else max(0, self.limit - longest - self._beside)
+        return max(0, prompt - room)
+
+    def _prompt_ids(self, prompt: str) -> list[int]:
+        """The tokens of a prompt and of the separator behind it; none without a prompt."""
+        words = prompt.rstrip()
+        return self._ids(words + self.config.separator) if words else []
+
+    def unwritten(self, texts: Iterable[str]) -> list[str]:
+        return [text for text in texts if self.unknown_count(self._ids(text))]
 
     def unknown_count(self, ids: Sequence[int]) -> int:
         """How many of these tokens stand for what the tokenizer cannot write."""

@@ -51,10 +51,9 @@ class MaskedLlm(LocalLlm):
     def score(self, texts: Sequence[str], prompt: str = "") -> list[TextScore]:
         distinct = list(dict.fromkeys(texts))
         bodies = [self._ids(text) for text in distinct]
-        before = self._ids(prompt.rstrip() + self.config.separator) if prompt.strip() else []
-        longest = max(map(len, bodies), default=0)
-        cut = 0 if self.limit is None else max(0, len(before) - max(0, self.limit - 2 - longest))
-        width = max(1, longest) if self.limit is None else self.limit - 2
+        before, longest = self._prompt_ids(prompt), max(map(len, bodies), default=0)
+        cut = self._cut(len(before), longest)
+        width = max(1, longest) if self.limit is None else self.limit - self._beside
         rows = [
             row
             for owner, (text, body) in enumerate(zip(distinct, bodies, strict=True))
@@ -73,6 +72,10 @@ class MaskedLlm(LocalLlm):
         return [found[text] for text in texts]
 
     # -- one step below
+
+    @property
+    def _beside(self) -> int:
+        return 2  # first and last token
 
     def _words(self, text: str, body: Sequence[int]) -> list[int]:
         """The number of the word that each token lies in; all different where only tokens are masked."""

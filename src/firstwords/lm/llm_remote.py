@@ -21,7 +21,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from http.client import HTTPException
 from typing import Any, cast, final
 
@@ -103,9 +103,17 @@ class RemoteLlm(TextScorer):
             return False
         return True
 
+    def unwritten(self, texts: Iterable[str]) -> list[str]:
+        """None that is known of: the server has the tokenizer."""
+        return []
+
     def token_count(self, text: str) -> int:
         """A guess: the server has the tokenizer. Four bytes of UTF-8 a token, rounded up."""
         return -(-len(text.encode()) // 4)
+
+    def prompt_cut(self, texts: Sequence[str], prompt: str) -> int:
+        """0: the prompt is sent whole, and the server says if it is too long."""
+        return 0
 
     def score(self, texts: Sequence[str], prompt: str = "") -> list[TextScore]:
         """As TextScorer says, but ends are not scored; an empty text has log-probability 0.

@@ -6,7 +6,7 @@ A model with a tokenizer of its own cannot follow a search token by token; it re
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -67,6 +67,14 @@ class TextScorer(ABC):
         Law: a text's score depends on the prompt and on itself alone, never on the other texts; unless the
         prompt must be cut, which is done for all alike (``prompt_cut``).
         """
+
+    @abstractmethod
+    def prompt_cut(self, texts: Sequence[str], prompt: str) -> int:
+        """How many tokens of the prompt ``score`` would leave out, so that these texts fit behind it."""
+
+    @abstractmethod
+    def unwritten(self, texts: Iterable[str]) -> list[str]:
+        """Those of these texts that the model's tokenizer cannot write."""
 
     @abstractmethod
     def token_count(self, text: str) -> int:

@@ -14,7 +14,9 @@ import hashlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
 
 from firstwords.errors import CheckpointError
 from firstwords.lm.compared import COMPARED
@@ -23,11 +25,11 @@ from firstwords.lm.mixture import read_mixture
 from firstwords.lm.neural.folder import load_neural
 from firstwords.lm.neural.scorer import neural_scorer
 from firstwords.lm.ngram_scorer import NgramScorer
-from firstwords.lm.writing import check_written_letters
+from firstwords.lm.writing import check_written_letters, doubts, unseen_pieces
 from firstwords.nn.scorer import TokenScorer
 from firstwords.search.fusion import Weighted, WeightedSum
 from firstwords.search.lexicon import LexiconScorer
-from firstwords.search.word_ngram import word_lexicon
+from firstwords.search.word_ngram import strange_words, word_lexicon
 from firstwords.text.tokenizer import Tokenizer
 
 TUNED = "tuned.toml"  # weights chosen for this language model (tuned.py); no part of it
@@ -41,33 +43,48 @@ class Speaks(NamedTuple):
 
     tokenizer: Tokenizer
     normalizer: str  # name of the one its training texts went through
+    words: frozenset[str] = frozenset()  # as far as they are known: a closed vocabulary, or what dev says
 
 
-def _open_ngram(folder: Path, speaks: Speaks) -> TokenScorer[Any]:
+Told: TypeAlias = Callable[[str], None]
+
+
+def _open_ngram(folder: Path, speaks: Speaks, told: Told) -> TokenScorer[Any]:
     lm = load_language_model(folder)
     lm.check_normalizer(speaks.normalizer)
     check_written_letters(speaks.normalizer, lm.header.normalizer, speaks.tokenizer, lm.name)
     if lm.header.unit == "word":
-        return LexiconScorer(*word_lexicon(lm.model, speaks.tokenizer, lm.name))
-    return NgramScorer(lm, speaks.tokenizer)
+        own, spellings, boundaries = word_lexicon(lm.model, speaks.tokenizer, lm.name)
+        strange = strange_words(lm.model, spellings, speaks.tokenizer, speaks.words)
+        scorer: TokenScorer[Any] = LexiconScorer(own, spellings, boundaries)
+    else:
+        seen = set(np.flatnonzero(lm.columns(speaks.tokenizer)).tolist())
+        strange = [unseen_pieces(speaks.tokenizer, seen)]
+        scorer = NgramScorer(lm, speaks.tokenizer)
+    for line in doubts(f"language model {lm.name}", strange):
+        told(line)
+    return scorer
 
 
-def _open_network(folder: Path, speaks: Speaks) -> TokenScorer[Any]:
+def _open_network(folder: Path, speaks: Speaks, told: Told) -> TokenScorer[Any]:
     lm = load_neural(folder)
     lm.check_normalizer(speaks.normalizer)
     check_written_letters(speaks.normalizer, lm.header.normalizer, speaks.tokenizer, lm.name)
+    seen = set(np.flatnonzero(~lm.unknown(lm.columns(speaks.tokenizer))).tolist())
+    for line in doubts(f"language model {lm.name}", [unseen_pieces(speaks.tokenizer, seen)]):
+        told(line)
     return neural_scorer(lm, speaks.tokenizer)
 
 
-def _open_mixture(folder: Path, speaks: Speaks) -> TokenScorer[Any]:
+def _open_mixture(folder: Path, speaks: Speaks, told: Told) -> TokenScorer[Any]:
     parts = [
-        Weighted(f"language model '{part}'", share, open_language_model(part, speaks))
+        Weighted(f"language model '{part}'", share, open_language_model(part, speaks, told))
         for part, share in read_mixture(folder)
     ]
     return WeightedSum(parts, len(speaks.tokenizer.pieces))
 
 
-KINDS: Mapping[str, Callable[[Path, Speaks], TokenScorer[Any]]] = MappingProxyType(
+KINDS: Mapping[str, Callable[[Path, Speaks, Told], TokenScorer[Any]]] = MappingProxyType(
     {
         "ngram": _open_ngram,
         "lstm": _open_network,
@@ -77,13 +94,16 @@ KINDS: Mapping[str, Callable[[Path, Speaks], TokenScorer[Any]]] = MappingProxyTy
 )
 
 
-def open_language_model(folder: Path | str, speaks: Speaks) -> TokenScorer[Any]:
+def open_language_model(folder: Path | str, speaks: Speaks, told: Told = lambda _: None) -> TokenScorer[Any]:
     """Folder of a language model of any kind -> scores of a recogniser's next tokens, natural log.
 
     CheckpointError where the folder is none, or the model knows other pieces or another spelling.
+
+    Args:
+        told: called with what a user must hear of a model that hardly knows what the recogniser writes.
     """
     folder = Path(folder)
-    return KINDS[kind_of(folder)](folder, speaks)
+    return KINDS[kind_of(folder)](folder, speaks, told)
 
 
 def language_model_fingerprint(folder: Path | str) -> str:

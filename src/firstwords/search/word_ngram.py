@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import final
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from firstwords.errors import CheckpointError, TextError
 from firstwords.lm.ngram import END, SPECIAL, UNKNOWN, NgramModel
+from firstwords.lm.writing import Missing, unknown_words, unseen_pieces
 from firstwords.search.lexicon_rows import WordModel
 from firstwords.search.words import WordBoundaries
 from firstwords.text.pieces import BYTES, SPACE
@@ -68,6 +69,29 @@ def word_lexicon(
             mend=_MEND,
         )
     return WordNgram(model), spellings, boundaries
+
+
+def strange_words(
+    model: NgramModel, spellings: Spellings, tokenizer: Tokenizer, known: Collection[str]
+) -> list[Missing]:
+    """What a word model and a recogniser do not know of each other.
+
+    Args:
+        spellings: from ``word_lexicon``.
+        known: words that the recogniser writes, as far as it is known; empty: any.
+    """
+    letters = {n for n, piece in enumerate(tokenizer.pieces) if n and piece not in BYTES and piece != SPACE}
+    written = {number for tokens, number in spellings if letters.issuperset(tokens)}
+    words = model.words[_SPECIALS:]
+    return [
+        unseen_pieces(tokenizer, {token for tokens, _ in spellings for token in tokens}),
+        Missing(
+            [word for number, word in enumerate(words, start=1) if number not in written],
+            len(words),
+            "{count} of its {total} words have letters that this recogniser does not write",
+        ),
+        unknown_words(model.id_of, known),
+    ]
 
 
 def _spellings(words: Sequence[str], tokenizer: Tokenizer, boundaries: WordBoundaries) -> Spellings:

@@ -158,6 +158,10 @@ def test_it_is_said_that_a_tokenizer_lacks_the_language(model: Path, clip: Path,
     english = save(tmp_path / "llm", "llama")
     result = firstwords("transcribe", model, clip, "--device", "cpu", "--rescore", english)
     assert result.exit_code == 0, result.output
+    loaded = (
+        f"Is language model {english} of this recogniser's language? Its tokenizer cannot write 5 of the 5"
+    )
+    assert loaded in " ".join(result.stderr.split())
     said = re.search(r"(\d+) % of what the language model was shown is unknown", result.stderr)
     assert said is not None
     assert 50 <= int(said[1]) < 100  # every word, but not the line's end behind each reading
@@ -181,18 +185,33 @@ def test_it_is_said_that_the_closed_vocabulary_goes_off(
     assert off not in firstwords("transcribe", closed, clip, "--device", "cpu").output
 
 
-def test_it_is_said_that_what_was_carried_does_not_fit(model: Path, talk: Path, tmp_path: Path) -> None:
+def test_the_prompt_stays_where_what_was_carried_does_not_fit(
+    model: Path, talk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Random weights are sure of nothing; a second pass that is told everything carries all the same."""
-    short = save(tmp_path / "short", "llama", letters=True, positions=24)
-    recognizer = Recognizer.load(model, device="cpu")
-    sure = SecondPassConfig(context=ContextConfig(confidence=0.0))
-    add_second_pass(recognizer, short, config=sure, device="cpu")
-    recognizer.transcribe(talk)
-    for prompt, wanted in ((None, "What was said before does not fit"), ("aei", "The prompt does not fit")):
+    short = save(tmp_path / "short", "llama", letters=True, positions=64)
+    prompts: list[str] = []
+    order = SecondPass._ordered
+
+    def watched(self: SecondPass, readings: Any, prompt: str) -> Any:
+        prompts.append(prompt)
+        return order(self, readings, prompt)
+
+    monkeypatch.setattr(SecondPass, "_ordered", watched)
+    carried = "What was said before does not all fit into the language model: up to "
+    for prompt, cut in (("aei", False), ("a " * 40, True)):
+        recognizer = Recognizer.load(model, device="cpu")
+        sure = SecondPassConfig(context=ContextConfig(confidence=0.0))
+        prompts.clear()
+        add_second_pass(recognizer, short, prompt=prompt, config=sure, device="cpu")
+        recognizer.transcribe(talk)
+        assert len(prompts) > 5
+        assert all(one.startswith(prompt.strip()) for one in prompts)
         said: list[str] = []
         SecondPassOptions(llm=str(short), prompt=prompt).tell(recognizer, said.append)
-        assert [line for line in said if "does not fit" in line] == [said[-1]]
-        assert said[-1].startswith(wanted)
+        said = [line for line in said if "fit into the language model" in line]
+        assert [line.startswith("The prompt does not fit") for line in said] == [True] * cut + [False]
+        assert said[-1].startswith(carried)
 
 
 def test_an_evaluation_says_that_a_language_model_chose(

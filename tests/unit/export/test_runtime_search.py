@@ -245,6 +245,12 @@ def test_language_models_that_cannot_help_say_why(tmp_path: Path) -> None:
         open_language_model(tmp_path / "other", Speaks(latin, "default"))
     save_language_model(tmp_path / "loan", train(["да cab", "нет"], "word"))
     open_help(tmp_path / "loan", latin, "default")
+    told: list[str] = []
+    open_help(tmp_path / "loan", latin, "default", told=told.append)
+    assert told == [
+        f"Is language model '{tmp_path / 'loan'}' of this recogniser's language? 2 of its 3 words have "
+        "letters that this recogniser does not write ('да', 'нет')."
+    ]
     bytes_alone = GivenTokenizer(["<blank>", "▁", *BYTES])
     open_help(tmp_path / "other", bytes_alone, "default")
 

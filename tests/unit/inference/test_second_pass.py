@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
-from firstwords.inference.second_pass import SecondPass
-from firstwords.lm.llm_score import TextScore
+import pytest
+
+from firstwords.inference.second_pass import SecondPass, SecondPassConfig
+from firstwords.lm.llm_context import ContextConfig
+from firstwords.lm.llm_score import TextScore, TextScorer
 from firstwords.search.hypothesis import Hypothesis
 
 
@@ -68,3 +71,59 @@ def test_scores_of_what_was_chosen_are_kept_where_asked() -> None:
     assert [one.log_prob for one in found] == [-1.0] * 4
     assert second.scores_of(["3"]) == [TextScore(-1.0, 1, 1)]
     assert len(asked) == 1
+
+
+class Short(TextScorer):
+    """A context of so many words for prompt and text; remembers its prompts."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.prompts: list[str] = []
+
+    def score(self, texts: Sequence[str], prompt: str = "") -> list[TextScore]:
+        self.prompts.append(prompt)
+        return [TextScore(-1.0, 1, len(t), prompt_cut=self.prompt_cut(texts, prompt)) for t in texts]
+
+    def prompt_cut(self, texts: Sequence[str], prompt: str) -> int:
+        return max(0, len(prompt.split()) - (self.limit - max(len(text.split()) for text in texts)))
+
+    def unwritten(self, texts: Iterable[str]) -> list[str]:
+        return []
+
+    def token_count(self, text: str) -> int:
+        return len(text.split())
+
+
+@pytest.mark.parametrize(
+    ("limit", "prompts", "left_out", "cut"),
+    [
+        (9, ["D E", "D E\n1", "D E\n1\n2", "D E\n1\n2\n3"], 0, 0),
+        (6, ["D E", "D E\n1", "D E\n1\n2", "D E\n3"], 2, 0),  # the last reading has three words
+        (5, ["D E", "D E\n1", "D E\n1\n2", "D E"], 3, 0),
+        (4, ["D E", "D E\n1", "D E\n2", "D E"], 3, 1),  # too long by itself before the last: it is cut
+    ],
+)
+def test_the_domain_prompt_stays_and_the_oldest_texts_go(
+    limit: int, prompts: list[str], left_out: int, cut: int
+) -> None:
+    scorer = Short(limit)
+    config = SecondPassConfig(context=ContextConfig(confidence=0.0))
+    second = SecondPass(scorer, _pass().tokenizer, config, prompt="D E")
+
+    def said(*tokens: int) -> list[Hypothesis]:
+        sure = Hypothesis(tokens, -1.0, {}, confidences=(1.0,) * len(tokens))
+        return [sure, Hypothesis((0,), -2.0, {}, confidences=(1.0,))]
+
+    second.in_order([said(1), said(2), said(3), said(7, 8, 9)])
+    assert scorer.prompts == prompts
+    assert (second.left_out, second.cut) == (left_out, cut)
+
+
+def test_what_had_no_room_before_a_long_reading_is_back_before_a_short_one() -> None:
+    scorer = Short(4)
+    config = SecondPassConfig(context=ContextConfig(confidence=0.0))
+    second = SecondPass(scorer, _pass().tokenizer, config, prompt="D")
+    sure = {"confidences": (1.0,)}
+    one = [Hypothesis((1,), -1.0, {}, **sure), Hypothesis((0,), -2.0, {}, **sure)]
+    second.in_order([one, [one[1], Hypothesis((5, 6, 7), -9.0, {})], one])
+    assert scorer.prompts == ["D", "D", "D\n1\n0"]

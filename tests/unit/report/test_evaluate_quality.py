@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,6 +34,12 @@ class NoZ(TextScorer):
     def score(self, texts: Sequence[str], prompt: str = "") -> list[TextScore]:
         self.prompts.append(prompt)
         return [TextScore(-float(len(t) + 2 * t.count("z")), len(t), len(t)) for t in texts]
+
+    def prompt_cut(self, texts: Sequence[str], prompt: str) -> int:
+        return 0
+
+    def unwritten(self, texts: Iterable[str]) -> list[str]:
+        return []
 
     def token_count(self, text: str) -> int:
         return len(text)

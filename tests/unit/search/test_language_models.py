@@ -197,3 +197,52 @@ def test_what_cannot_be_mixed_is_said(tmp_path: Path) -> None:
     (mix / "lm.toml").write_text(text.replace('"2"', '"../1"'), encoding="utf-8")
     with pytest.raises(CheckpointError, match="parts"):  # nothing outside the folder is read
         open_language_model(mix, SPEAKS)
+
+
+def told_of(folder: Path, speaks: Speaks = SPEAKS) -> list[str]:
+    told: list[str] = []
+    open_language_model(folder, speaks, told.append)
+    return told
+
+
+def test_a_foreign_model_is_told_with_counts(tmp_path: Path) -> None:
+    """The recogniser writes a b c d e l n r; bytes and the space are no letters."""
+    assert told_of(saved(tmp_path / "own", train(SENTENCES, "char", 3))) == []
+    foreign = saved(tmp_path / "foreign", train(["xyz zyx a yb", "zya xx"], "char", 3))
+    assert told_of(foreign) == [
+        f"Is language model '{foreign}' of this recogniser's language? It has never seen 6 of the 8 pieces "
+        "with letters that this recogniser writes ('c', 'd', 'e', 'l', 'n', ...)."
+    ]
+    # 6 of 8 letters seen are enough, 5 are not: more than a quarter is missing.
+    assert told_of(saved(tmp_path / "six", train(["abcdel"], "char", 2))) == []
+    assert len(told_of(saved(tmp_path / "five", train(["abcde"], "char", 2)))) == 1
+
+
+def test_a_foreign_model_of_words_is_told_with_counts(tmp_path: Path) -> None:
+    assert told_of(saved(tmp_path / "own", train(SENTENCES, "word", 2))) == []
+    foreign = saved(tmp_path / "foreign", train(["xyz zyx bad", "baa naze"], "word", 2))
+    assert told_of(foreign) == [
+        f"Is language model '{foreign}' of this recogniser's language? It has never seen 3 of the 8 pieces "
+        "with letters that this recogniser writes ('c', 'l', 'r'); 3 of its 5 words have letters that "
+        "this recogniser does not write ('naze', 'xyz', 'zyx')."
+    ]
+    # In the same letters, but other words: known only where somebody says which there are.
+    alike = saved(tmp_path / "alike", train(["blend lend acne crab", "bread clad"], "word", 2))
+    assert told_of(alike) == []
+    said = SPEAKS._replace(words=frozenset(["anna", "bade", "carl"]))
+    assert told_of(alike, said) == [
+        f"Is language model '{alike}' of this recogniser's language? It does not know 3 of 3 words that this "
+        "recogniser has to write ('anna', 'bade', 'carl')."
+    ]
+    half = saved(tmp_path / "half", train(["anna blend lend crab bade bread clad"], "word", 2))
+    assert told_of(half, said) == []
+
+
+def test_a_foreign_part_of_a_mixture_is_told(tmp_path: Path) -> None:
+    parts = [
+        saved(tmp_path / "own", train(SENTENCES, "char", 3)),
+        saved(tmp_path / "foreign", train(["xyz ab"], "char", 2)),
+    ]
+    mix_language_models(parts, tmp_path / "mix")
+    (line,) = told_of(tmp_path / "mix")
+    assert line.startswith(f"Is language model '{tmp_path / 'mix' / '2'}' of")

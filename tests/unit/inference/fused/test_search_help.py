@@ -26,6 +26,7 @@ from firstwords.search.interface import (
     narrowness,
 )
 from firstwords.search.language_models import language_model_fingerprint
+from firstwords.search.speech_gate import SpeechGate
 from firstwords.search.tuned import TunedSetting, add_tuned
 from other_heads import TRANSDUCER, other_model
 from small_ngrams import train
@@ -195,6 +196,32 @@ def test_a_second_pass_needs_a_beam(recognizer: Recognizer, config: SearchConfig
     assert recognizer.search_config == config
     assert add_help(recognizer, SearchHelp(beam=2), n_best=True) == []
     assert recognizer.search_config == CtcBeamConfig(beam=2, n_best=2)
+
+
+def test_a_foreign_language_model_is_told_and_used(recognizer: Recognizer, lm: Path, tmp_path: Path) -> None:
+    """The recogniser writes a e i o u."""
+    save_language_model(tmp_path / "foreign", train(["strength a", "rhythm"], "char", 2))
+    told = add_help(recognizer, SearchHelp(language_model=tmp_path / "foreign", source=lm))
+    asked = (
+        f"Is language model '{tmp_path / 'foreign'}' of this recogniser's language? It has never seen 3 of"
+    )
+    assert [line for line in told if "never seen" in line] == [
+        f"{asked} the 5 pieces with letters that this recogniser writes ('i', 'o', 'u')."
+    ]
+    assert recognizer.scorers.language_model is not None
+    told = add_help(recognizer, SearchHelp(language_model=lm, source=tmp_path / "foreign"))
+    assert [line for line in told if line.startswith(asked)]
+
+
+def test_few_words_that_a_word_model_lacks_are_told(
+    recognizer: Recognizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a recogniser has few words, all known, and the model is of others in the same letters."""
+    closed = SpeechGate(0.0, frozenset({"ae", "ei", "ouo"}))
+    monkeypatch.setattr(recognizer, "speech_gate", closed)
+    save_language_model(tmp_path / "words", train(["aa ee", "iaou"], "word", 2))
+    told = add_help(recognizer, SearchHelp(language_model=tmp_path / "words"))
+    assert "does not know 3 of 3 words that this recogniser has to write ('ae', 'ei', 'ouo')." in told[0]
 
 
 def test_phrases_alone_are_boosted(recognizer: Recognizer, corpus: Corpus, tmp_path: Path) -> None:

@@ -12,11 +12,20 @@ import pytest
 from firstwords.data.manifest import Corpus
 from firstwords.errors import SearchError, UsageError
 from firstwords.inference.fused import SearchHelp, add_help, with_beam
+from firstwords.inference.heard import gives_one_reading, heard_together
 from firstwords.inference.recognizer import Recognizer
+from firstwords.inference.rescored import check_several
 from firstwords.inference.tuning import Progress, is_approximate, searches_to_tune, tune_language_model
+from firstwords.lm.language_model import save_language_model
 from firstwords.model.checkpoint import save_model
 from firstwords.scoring.error_rate import ErrorRate, grapheme_errors, word_errors
-from firstwords.search.interface import CtcBeamConfig, GreedyConfig, narrowness
+from firstwords.search.interface import (
+    CtcBeamConfig,
+    GreedyConfig,
+    TransducerBeamConfig,
+    TransducerGreedyConfig,
+    narrowness,
+)
 from firstwords.search.speech_gate import SpeechGate
 from firstwords.search.trials import sentence_log_probs
 from firstwords.search.tuned import add_tuned
@@ -24,6 +33,7 @@ from firstwords.search.tuning import Setting
 from firstwords.text.normalize import normalizer
 from nonsense_model import CARD
 from other_heads import TRANSDUCER, other_model
+from small_ngrams import train
 from toy_scorers import TrigramScorer, sentence_score
 
 
@@ -111,7 +121,7 @@ def test_tuning_starts_from_what_the_recogniser_reads(
 @pytest.mark.parametrize(
     ("heads", "search", "kind"),
     [
-        ({"transducer": TRANSDUCER}, {"kind": "transducer_greedy"}, "transducer_beam"),
+        ({"transducer": TRANSDUCER}, {"kind": "transducer_beam"}, "transducer_beam"),
         (
             {"ctc": {"kind": "ctc"}, "attention": {"kind": "transformer_decoder", "width": 16, "heads": 2}},
             {"kind": "attention_beam", "beam": 3, "max_length": 0.2},
@@ -154,12 +164,63 @@ def test_other_searches_are_tuned_among_their_readings(
     next(iter(plain.transcribe_many(dev[:1])))  # it reads
 
 
-def test_a_transducer_with_durations_cannot_be_tuned(corpus: Corpus, lm: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("timed", [False, True], ids=["", "with durations"])
+def test_a_greedy_transducer_is_tuned_by_searching(
+    timed: bool, corpus: Corpus, lm: Path, tmp_path: Path
+) -> None:
+    """The error rate of the best setting is that of the recogniser with it, and it finds that setting."""
+    heads = {"transducer": TRANSDUCER | ({"durations": [0, 1, 2], "loss": "full"} if timed else {})}
+    folder = other_model(tmp_path / "model", heads, {"kind": "transducer_greedy"})
+    own, dev = Recognizer.load(folder, device="cpu"), corpus.split("dev")
+    assert gives_one_reading(own) == timed
+    searches = searches_to_tune(own.search_config, one_reading=timed)
+    assert [one.kind for one in searches] == ["transducer_greedy", "transducer_beam"][: 1 if timed else 2]
+    assert searches_to_tune(own.search_config, greedy=True) == [own.search_config] == searches[:1]
+    assert [one.kind for one in searches_to_tune(own.search_config, beam=3)] == ["transducer_beam"]
+    found = tune_language_model(own, lm, dev, searches[:1], split="dev", by="cer")
+    (choice,) = found.choices
+    assert (choice.exact, is_approximate(choice)) == (True, "")
+    assert choice.setting.search == "transducer_greedy"
+    tried = choice.tuned.tried
+    assert len({rate.errors for rate in tried.values()}) > 2  # weights do something here
+    assert any(setting.internal_weight for setting in tried)
+    score = normalizer(own.recipe.text.scoring)
+
+    def rate(setting: Setting | None) -> ErrorRate:
+        """Of whole transcriptions, by the recipe (None: with what the file says)."""
+        reader = Recognizer.load(folder, device="cpu")
+        if setting is None or setting.weight:
+            weights = {} if setting is None else {"weight": setting.weight, "bonus": setting.bonus}
+            told = add_help(reader, SearchHelp(language_model=lm, **weights))
+            assert ("tuned on dev" in told[0]) == (setting is None)
+        texts = [one.text for one in reader.transcribe_many(dev)]
+        pairs = zip(dev, texts, strict=True)
+        return ErrorRate.total(grapheme_errors(score(u.text or ""), score(text)) for u, text in pairs)
+
+    assert rate(Setting()) == choice.tuned.without
+    assert rate(Setting(0.3)) == tried[Setting(0.3)]
+    add_tuned(lm, choice.setting)
+    assert rate(None) == choice.tuned.rate
+
+
+def test_a_transducer_with_durations_has_no_readings_to_choose_from(
+    corpus: Corpus, lm: Path, tmp_path: Path
+) -> None:
     heads = {"transducer": TRANSDUCER | {"durations": [0, 1, 2], "loss": "full"}}
     own = Recognizer.load(other_model(tmp_path / "model", heads, {"kind": "transducer_greedy"}), device="cpu")
-    searches = searches_to_tune(own.search_config)
+    searches = searches_to_tune(own.search_config, beam=4)
     with pytest.raises(UsageError, match="gives one reading"):
         tune_language_model(own, lm, corpus.split("dev"), searches, split="dev")
+    with pytest.raises(UsageError, match="gives one reading"):
+        check_several(own)
+
+
+def test_searches_that_one_listening_is_enough_for() -> None:
+    greedy, beam, other = GreedyConfig(), CtcBeamConfig(), TransducerGreedyConfig()
+    assert heard_together([greedy, beam]) == [[greedy, beam]]
+    assert heard_together([other, TransducerBeamConfig()]) == [[other], [TransducerBeamConfig()]]
+    assert heard_together([greedy, other, beam]) == [[greedy], [other], [beam]]
+    assert heard_together([]) == []
 
 
 def test_sentences_are_scored_together_as_alone() -> None:
@@ -185,3 +246,20 @@ def test_utterances_that_cannot_be_read_are_named(
     with pytest.raises(SearchError, match="not tuned on 'test'"):
         tune_language_model(recognizer, lm, [good], [GreedyConfig()], split="test")
     assert np.isfinite(found.choices[0].gain.low)
+
+
+def test_a_word_model_that_knows_nothing_of_what_dev_says_is_told(
+    recognizer: Recognizer, corpus: Corpus, tmp_path: Path
+) -> None:
+    dev = corpus.split("dev")[:1]
+    said = set((dev[0].text or "").split())
+    searches = searches_to_tune(recognizer.search_config, greedy=True)
+    for name, sentences, unknown in (
+        ("own", [" ".join(said), "aeiou"], 0),
+        ("other", ["aeiouaeiou"], len(said)),
+    ):
+        save_language_model(tmp_path / name, train(sentences, "word", 2))
+        told: list[str] = []
+        tune_language_model(recognizer, tmp_path / name, dev, searches, split="dev", warned=told.append)
+        wanted = [f"It does not know {unknown} of {len(said)} words that this recogniser has to write"]
+        assert [line.split("? ")[1].split(" (")[0] for line in told] == (wanted if unknown else [])
