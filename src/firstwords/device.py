@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -15,6 +16,8 @@ from firstwords.cores import available_cores, wished_threads
 from firstwords.errors import UsageError
 
 Precision = Literal["auto", "fp32", "bf16"]
+
+_ZEN_5 = 26  # family of the first AMD processors that compute 512 bits at once
 
 
 @dataclass(frozen=True)
@@ -65,11 +68,16 @@ def has_native_bf16(device: torch.device) -> bool:
 
 
 def has_narrow_mkl() -> bool:
-    """True where MKL computes float32 products with half of the processor's width: AMD's with AVX-512."""
+    """True where MKL computes float32 products with half of the processor's width: AMD's from Zen 5 on.
+
+    Zen 4 has AVX-512, too, and computes it in halves: MKL loses little or nothing there (LOG.md, 2026-11-23).
+    """
     info = Path("/proc/cpuinfo")
-    maker = info.read_text(encoding="utf-8", errors="replace") if info.exists() else platform.processor()
+    named = info.read_text(encoding="utf-8", errors="replace") if info.exists() else platform.processor()
+    family = re.search(r"family\s*:?\s*(\d+)", named, re.IGNORECASE)
     wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
-    return wide and torch.backends.mkl.is_available() and "AuthenticAMD" in maker
+    whole = "AuthenticAMD" in named and family is not None and int(family[1]) >= _ZEN_5
+    return wide and whole and torch.backends.mkl.is_available()
 
 
 def read_precision(name: str) -> Precision:

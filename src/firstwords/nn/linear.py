@@ -1,9 +1,11 @@
 """Linear layers whose float32 products use the whole width of the processor.
 
 torch computes float32 matrix products on a CPU with MKL, which (2024.2) stays with 256 bits on AMD's
-processors where they have AVX-512. oneDNN, which torch brings too, asks the processor itself: 210 GFLOP/s a
-core instead of 95 on Zen 5, with errors as small (LOG.md, 2026-11-22). Everywhere else, and for products too
-small to win, these are torch's own.
+processors where they have AVX-512. oneDNN, which torch brings too, asks the processor itself: 210 GFLOP/s
+a core instead of 95 on Zen 5, with errors as small (LOG.md, 2026-11-22). But it prepares a product anew for
+each number of rows, for a millisecond and a third of a megabyte, and utterances differ in length: with all
+products of a Zipformer by oneDNN it read at half its speed (LOG.md, 2026-11-23). So these are torch's own
+for all but large products, and everywhere else.
 """
 
 from __future__ import annotations
@@ -20,9 +22,10 @@ from torch.autograd.function import once_differentiable
 from firstwords.device import has_narrow_mkl
 from firstwords.tensors import is_captured
 
-# Below these oneDNN's preparations cost more than its product saves.
+# Below these oneDNN's preparations, for a number of rows met once, cost more than its product saves: MKL
+# needs 2.8 ms for 2^27 multiply-accumulates, oneDNN 1.3 and about one for what it prepares.
 _FEWEST_ROWS = 4
-_LEAST_WORK = 2**20  # multiply-accumulates
+_LEAST_WORK = 2**27  # multiply-accumulates
 
 
 class Linear(nn.Linear):

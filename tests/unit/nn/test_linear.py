@@ -7,11 +7,13 @@ import torch
 from torch import nn
 
 from firstwords import device
+from firstwords.encoders.zipformer import Zipformer, ZipformerConfig
 from firstwords.model.cost import count_macs
 from firstwords.nn import linear as module
 from firstwords.nn.linear import Linear, linear, onednn_linear, product
+from firstwords.tensors import Padded
 
-ROWS, INSIDE, OUTSIDE = 300, 96, 160  # enough work for oneDNN
+ROWS, INSIDE, OUTSIDE = 300, 96, 160  # enough work for oneDNN in these tests
 
 needs_onednn = pytest.mark.skipif(onednn_linear() is None, reason="this build of torch has no oneDNN")
 
@@ -27,6 +29,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
         return made(x, weight, bias)
 
     monkeypatch.setattr(module, "_is_faster_here", lambda: True)
+    monkeypatch.setattr(module, "_LEAST_WORK", ROWS * INSIDE * OUTSIDE)
     monkeypatch.setattr(module, "_onednn", note)
     return seen
 
@@ -121,19 +124,44 @@ def test_it_is_a_linear_layer(calls: list[tuple[int, ...]]) -> None:
     assert bool(calls) == (onednn_linear() is not None)
 
 
+@needs_onednn
+def test_utterances_of_any_length_are_read_with_torchs_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN would prepare each product of a small model anew for every length."""
+    made: list[tuple[int, ...]] = []
+    product_of = module._onednn
+
+    def note(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        made.append(tuple(x.shape))
+        return product_of(x, weight, bias)
+
+    monkeypatch.setattr(module, "_is_faster_here", lambda: True)
+    monkeypatch.setattr(module, "_onednn", note)
+    encoder = Zipformer(ZipformerConfig.preset("tiny"), 80).eval()
+    lengths = torch.tensor([1500])  # frames of features: 15 s
+    with torch.inference_mode():
+        encoder(Padded(torch.randn(1, 1500, 80), lengths))
+    assert not made
+    large = torch.randn(3000, 512)
+    linear(large, torch.randn(1536, 512))
+    assert made == [(3000, 512)]
+
+
 @pytest.mark.parametrize(
-    ("maker", "capability", "narrow"),
+    ("processor", "capability", "narrow"),
     [
-        ("vendor_id : AuthenticAMD", "AVX512", True),
-        ("vendor_id : AuthenticAMD", "AVX2", False),
-        ("vendor_id : GenuineIntel", "AVX512", False),
+        ("vendor_id : AuthenticAMD\ncpu family\t: 26", "AVX512", True),
+        ("AMD64 Family 26 Model 68 Stepping 0, AuthenticAMD", "AVX512", True),
+        ("vendor_id : AuthenticAMD\ncpu family\t: 25", "AVX512", False),  # Zen 4: in halves
+        ("vendor_id : AuthenticAMD", "AVX512", False),
+        ("vendor_id : AuthenticAMD\ncpu family\t: 26", "AVX2", False),
+        ("vendor_id : GenuineIntel\ncpu family\t: 26", "AVX512", False),
     ],
 )
 def test_which_processors_it_is_for(
-    monkeypatch: pytest.MonkeyPatch, maker: str, capability: str, narrow: bool
+    monkeypatch: pytest.MonkeyPatch, processor: str, capability: str, narrow: bool
 ) -> None:
     monkeypatch.setattr(device.Path, "exists", lambda _: False)
-    monkeypatch.setattr(device.platform, "processor", lambda: maker)
+    monkeypatch.setattr(device.platform, "processor", lambda: processor)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
     assert device.has_narrow_mkl() is narrow
