@@ -22,6 +22,7 @@ from firstwords.errors import CheckpointError
 from firstwords.formatting.settings import PostConfig
 
 BUNDLE, TOKENS, FEATURES, TABLE = "bundle.json", "tokens.txt", "features.onnx", "numbers.toml"
+VOCABULARY = "bpe.vocab"  # for the hot words of sherpa-onnx; nothing here reads it
 PARITY = "parity.json"  # what the gate found; absent: it was not run
 CARD = "card.md"  # only where the gate was passed
 PARTS = {"ctc": ("model",), "transducer": ("encoder", "decoder", "joiner")}  # kind -> graphs of a variant

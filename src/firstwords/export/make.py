@@ -61,7 +61,7 @@ def make_bundle(
                 report(f"eight bits gain nothing here: {part}.onnx stays as it is")
         graphs |= small
     post, tables = portable_stages(loaded.recipe.post, loaded.recipe.language, loaded.folder)
-    files = all_files(graphs, loaded.tokenizer) | tables
+    files = all_files(graphs, loaded.tokenizer, plan) | tables
     write_bundle(folder, describe(plan, loaded, files, post), files)
     sizes = {name: len(content) for name, content in files.items()}
     return Made(folder, loaded, plan, sizes, left_out(loaded, plan))

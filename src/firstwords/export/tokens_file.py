@@ -85,5 +85,9 @@ def _words(line: bytes, number: int, path: Path) -> list[str]:
 
 
 def looks_like_byte_bpe(pieces: Iterable[str]) -> bool:
-    """sherpa-onnx's guess: all bytes of all pieces, as written, at most 0xC6, and one of them equal to it."""
-    return max((max(piece.encode(), default=0) for piece in pieces), default=0) == _BYTE_BPE
+    """sherpa-onnx's guess: all bytes of all pieces at most 0xC6, and one of them equal to it.
+
+    It has replaced the mark of a space by a space before, where a piece begins with it.
+    """
+    plain = (piece.removeprefix(SPACE) for piece in pieces)
+    return max((max(piece.encode(), default=0) for piece in plain), default=0) == _BYTE_BPE

@@ -14,9 +14,9 @@ from typing import Any
 from firstwords import __version__
 from firstwords.audio.waveform import channel_policy
 from firstwords.errors import UsageError
-from firstwords.export.bundle import BUNDLE, CARD, PARITY, TABLE, TOKENS
+from firstwords.export.bundle import BUNDLE, CARD, PARITY, TABLE, TOKENS, VOCABULARY
 from firstwords.export.plan import Plan
-from firstwords.export.tokens import tokens_txt
+from firstwords.export.tokens import bpe_vocab, tokens_txt
 from firstwords.export.trace import require_onnx, to_onnx
 from firstwords.files import staged
 from firstwords.formatting.settings import PostConfig
@@ -98,7 +98,7 @@ def write_bundle(folder: Path, facts: Mapping[str, Any], files: Mapping[str, byt
 
 def own_files(folder: Path) -> list[str]:
     """Files of the bundle in this folder; what somebody else put there is none of them."""
-    names = (TOKENS, CARD, PARITY, TABLE, *_graphs_of_before(folder), BUNDLE)
+    names = (TOKENS, VOCABULARY, CARD, PARITY, TABLE, *_graphs_of_before(folder), BUNDLE)
     return [name for name in names if (folder / name).is_file()]
 
 
@@ -123,6 +123,7 @@ def refuse_other_folders(folder: Path) -> None:
         )
 
 
-def all_files(graphs: Mapping[str, bytes], tokenizer: Tokenizer) -> dict[str, bytes]:
-    """Graphs and tokens.txt."""
-    return {**graphs, TOKENS: tokens_txt(tokenizer.pieces).encode()}
+def all_files(graphs: Mapping[str, bytes], tokenizer: Tokenizer, plan: Plan) -> dict[str, bytes]:
+    """Graphs, tokens.txt, and what sherpa-onnx writes hot words with: it knows them in transducers alone."""
+    files = {**graphs, TOKENS: tokens_txt(tokenizer.pieces).encode()}
+    return files if plan.kind == "ctc" else files | {VOCABULARY: bpe_vocab(tokenizer).encode()}

@@ -127,6 +127,12 @@ class SubwordTokenizer(Tokenizer):
         """Ids -> text; blanks are skipped, bytes that form no character become U+FFFD."""
         return join_pieces(self.pieces, tokens).removeprefix(" ")
 
+    @property
+    def scores(self) -> tuple[float, ...]:
+        """Of a unigram model. The scores of BPE are whole numbers: the order of its merges."""
+        scores = tuple(float(self._processor.get_score(i)) for i in range(len(self.pieces)))
+        return () if all(score.is_integer() for score in scores) else scores
+
     def save(self, folder: Path) -> None:
         """Write ``pieces.txt``, ``tokenizer.toml`` and ``subwords.model``."""
         save_pieces(folder, "subwords", self.pieces, more={MODEL: self.model})

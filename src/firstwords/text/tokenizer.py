@@ -45,6 +45,11 @@ class Tokenizer(ABC):
         return ()
 
     @property
+    def scores(self) -> tuple[float, ...]:
+        """Log-probability of each piece, where the most probable pieces are chosen; else empty."""
+        return ()
+
+    @property
     def piece_hash(self) -> str:
         """Changes whenever any piece or its place changes: an old head is never reused in silence."""
         return hashlib.sha256("\n".join(self.pieces).encode()).hexdigest()
