@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
+from itertools import count
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 
 from firstwords.audio.source import Samples
 from firstwords.audio.windows import WindowConfig, cut_windows
@@ -21,6 +24,8 @@ from firstwords.search.align import align
 from firstwords.tensors import Padded, pad
 
 _ALIGN_CELLS = 500_000_000  # frames x states of a forced alignment, a byte each
+_FILLED_FROM, _FILLED_TO = 0.5, 20.0  # seconds; what is longer is mostly a window, all as long as each other
+_LENGTHS = 4  # an octave
 
 Encode = Callable[[Sequence[Samples]], Padded]  # stretches of samples -> (B, T, D) encoded frames
 
@@ -35,10 +40,31 @@ def encoded_frames(
     least = model.shortest_samples
     audio = pad([torch.from_numpy(np.pad(s, (0, max(0, least - len(s))))) for s in batch])
     place = compute.device
+    if place.type == "cpu" and compute.autocast and len(batch) == 1:
+        longest = model.longest_seconds * model.recipe.data.sample_rate
+        samples = filled_up(audio.values.shape[1], model.recipe.data.sample_rate, longest)
+        audio = Padded(F.pad(audio.values, (0, samples - audio.values.shape[1])), audio.lengths)
     audio = Padded(audio.values.to(place), audio.lengths.to(place))
     with torch.autocast(place.type, compute.dtype, enabled=compute.autocast):
         encoded = model.encode(audio) if early_exit is None else early_exit.encode(audio)
     return Padded(encoded.values.float(), encoded.lengths)
+
+
+def filled_up(samples: int, rate: int, longest: float = math.inf) -> int:
+    """Samples of an utterance on a processor in bfloat16 -> as many as one of few lengths, four an octave.
+
+    Every new length prepares some hundred products anew there, each for half a megabyte: with S, utterances
+    one by one are read in 0.6 times the memory so, and faster. Batches win nothing, for there are fewer of
+    them (benchmarks/filling.py; LOG.md, 2026-11-24). The model is told the true length.
+
+    Args:
+        longest: samples that the encoder reads.
+    """
+    if samples > _FILLED_TO * rate:
+        return samples
+    lengths = (math.ceil(_FILLED_FROM * rate * 2 ** (step / _LENGTHS)) for step in count())
+    filled = next(length for length in lengths if length >= samples)
+    return filled if filled <= longest else samples
 
 
 def frame_log_probs(
