@@ -30,10 +30,9 @@ from firstwords.training.progress import Progress
 from firstwords.training.run import train_corpus
 from nonsense_model import make_nonsense_model
 from robustness.commands import Said, firstwords
-from tone_corpus import make_tone_corpus, tone_recipe
+from tone_corpus import LEARN, make_tone_corpus, tone_recipe
 
 MAIN = "from firstwords.cli.main import main; main()"
-LEARN = {"optimizer": "adamw", "schedule": {"kind": "cosine", "lr": 0.003}}
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from firstwords.inference.recognizer import Recognizer
 from firstwords.inference.transcript import Transcript
 from firstwords.scoring.error_rate import word_errors
 from firstwords.training.run import train_corpus
-from tone_corpus import RATE, make_tone_corpus, random_text, sing, tone_recipe
+from tone_corpus import LEARN, RATE, make_tone_corpus, random_text, sing, tone_recipe
 
 pytestmark = pytest.mark.slow  # trains for a minute
 
@@ -25,7 +25,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model that reads tones without an error."""
     folder = tmp_path_factory.mktemp("tones")
     corpus = make_tone_corpus(folder / "corpus", train=160)
-    result = train_corpus(corpus, folder / "model", recipe=tone_recipe(steps=250), workers=0)
+    result = train_corpus(corpus, folder / "model", recipe=tone_recipe(steps=320, **LEARN), workers=0)
     assert result.numbers["cer"] <= 0.02
     return folder / "model"
 

@@ -12,9 +12,7 @@ from firstwords.model.recipe import Recipe
 from firstwords.training.merge import merge_models
 from firstwords.training.progress import Progress
 from firstwords.training.run import train_corpus
-from tone_corpus import make_tone_corpus, tone_recipe
-
-LEARN = {"optimizer": "adamw", "schedule": {"kind": "cosine", "lr": 0.003}}
+from tone_corpus import LEARN, make_tone_corpus, tone_recipe
 
 
 def fit(corpus: Path, folder: Path, recipe: Recipe, start: Path | None = None) -> Path:

@@ -12,9 +12,7 @@ from firstwords.inference.recognizer import Recognizer
 from firstwords.model.checkpoint import load_model
 from firstwords.training.progress import Progress
 from firstwords.training.run import train_corpus
-from tone_corpus import make_tone_corpus, tone_recipe
-
-LEARN = {"optimizer": "adamw", "schedule": {"kind": "cosine", "lr": 0.003}}
+from tone_corpus import LEARN, make_tone_corpus, tone_recipe
 
 
 @pytest.fixture(scope="module")

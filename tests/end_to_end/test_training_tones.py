@@ -29,9 +29,8 @@ from firstwords.training.progress import Progress
 from firstwords.training.run import TrainingResult, train_corpus
 from firstwords.training.tasks.recognition import RecognitionTask
 from firstwords.training.tasks.task import Loss
-from tone_corpus import make_tone_corpus, tone_recipe
+from tone_corpus import LEARN, make_tone_corpus, tone_recipe
 
-LEARN = {"optimizer": "adamw", "schedule": {"kind": "cosine", "lr": 0.003}}
 COMMAND = """
 import os, sys
 os.environ["OMP_NUM_THREADS"] = "1"
