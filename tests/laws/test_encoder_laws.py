@@ -65,6 +65,9 @@ ENCODERS: dict[str, Callable[[], Encoder]] = {
     "resnet, three halvings": lambda: ResNet(
         ResNetConfig(channels=(4, 6), blocks=(1, 2), strides=(2, 2, 2)), MELS
     ),
+    "resnet, separable": lambda: ResNet(
+        ResNetConfig(channels=(4, 6), blocks=(1, 2), strides=(2, 1, 2), separable=True), MELS
+    ),
     "lstm": lambda: Lstm(LstmConfig.preset("nano"), MELS),
     "lstm, forward": lambda: Lstm(LstmConfig.preset("nano").with_(bidirectional=False), MELS),
     "dnn": lambda: Dnn(DnnConfig.preset("nano"), MELS),

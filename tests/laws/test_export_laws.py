@@ -29,6 +29,7 @@ NAMES = (
     "quartznet",
     "mobilenet, without gates",
     "resnet",
+    "resnet, separable",
     "lstm",
     "dnn, no context",
     "transformer",

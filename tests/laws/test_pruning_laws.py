@@ -30,6 +30,7 @@ FAST = (
     "quartznet",
     "mobilenet, without gates",
     "resnet",
+    "resnet, separable",
     "lstm",
     "dnn, no context",
     "transformer",

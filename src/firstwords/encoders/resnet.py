@@ -4,6 +4,9 @@ The log-mel frames are an image with one channel. A first convolution halves bot
 (two 3x3 convolutions and the input, figure 2) follow, and what is left of the frequency axis is laid side by
 side for one linear layer.
 
+With ``separable`` the 3x3 convolutions of the blocks are a depthwise and a pointwise one each, with nothing
+between them (Howard et al., 2017, arXiv:1704.04861, section 3.1, there with norm and ReLU): an eighth of the work.
+
 Differs from the paper: no pooling at either end; an utterance's own end is the image's edge, batch statistics
 leave padding out. Images are (B, T, F, C), channels last in memory.
 """
@@ -42,6 +45,7 @@ class ResNetConfig(EncoderConfig):
     strides: tuple[int, ...] = (2, 1, 2, 1, 1)
     out: int = Field(default=256, ge=1)  # width of the output
     dropout: float = Field(default=0.1, ge=0, lt=1)  # before and after the last linear layer
+    separable: bool = False  # the 3x3 convolutions of the blocks
 
     @classmethod
     def preset(cls, name: str) -> ResNetConfig:
@@ -94,14 +98,43 @@ class ImageConv(nn.Module):
 
 
 @final
+class SeparableImageConv(nn.Module):
+    """(B, T, F, in) -> (B, T / stride, F / stride, out): depthwise, pointwise, batch norm.
+
+    Reads zeros as padding and gives zeros there.
+
+    Args:
+        strides: over time and over frequency.
+    """
+
+    def __init__(self, dim: int, out: int, kernel: int, strides: tuple[int, int] = (1, 1)) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv2d(dim, dim, kernel, strides, kernel // 2, groups=dim, bias=False)
+        self.pointwise = Linear(dim, out, bias=False)
+        self.norm = MaskedBatchNorm(out)
+
+    def folds(self) -> Iterable[tuple[str, str]]:
+        """See nn/folding.py."""
+        return [("norm", "pointwise")]
+
+    def forward(
+        self, x: Float[Tensor, "batch time bins dim"], real: Bool[Tensor, "batch frames"] | None
+    ) -> Float[Tensor, "batch frames outbins out"]:
+        """``real`` of the output."""
+        around = self.depthwise.kernel_size[0] // 2
+        return self.norm(self.pointwise(convolve(x, self.depthwise, (around, around))), real)
+
+
+@final
 class ResNetBlock(nn.Module):
     """Two 3x3 convolutions and the input; where shapes differ the input goes through a 1x1 convolution."""
 
-    def __init__(self, dim: int, out: int, strides: tuple[int, int]) -> None:
+    def __init__(self, dim: int, out: int, strides: tuple[int, int], *, separable: bool = False) -> None:
         super().__init__()
         self.stride = strides[0]
-        self.first = ImageConv(dim, out, 3, strides)
-        self.second = ImageConv(out, out, 3)
+        layer = SeparableImageConv if separable else ImageConv
+        self.first = layer(dim, out, 3, strides)
+        self.second = layer(out, out, 3)
         self.shortcut = ImageConv(dim, out, 1, strides) if strides != (1, 1) or dim != out else None
 
     def forward(
@@ -128,7 +161,8 @@ class ResNet(Encoder):
             strides = (config.strides[number + 1], 1 if number == 0 else 2)
             bins = -(-bins // strides[1])
             for repeat in range(count):
-                self.blocks.append(ResNetBlock(width, out, (1, 1) if repeat else strides))
+                there = (1, 1) if repeat else strides
+                self.blocks.append(ResNetBlock(width, out, there, separable=config.separable))
                 width = out
         self.dropout = nn.Dropout(config.dropout)
         self.out = Linear(bins * width, config.out)

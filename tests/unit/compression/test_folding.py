@@ -35,6 +35,10 @@ ENCODERS: dict[str, tuple[dict[str, Any], int]] = {
         3 * 3 + 2,
     ),
     "resnet": ({"channels": [4, 8], "blocks": [1, 1], "strides": [2, 1, 2], "out": 12}, 1 + 3 + 3 - 1),
+    "resnet, separable": (
+        {"channels": [4, 8], "blocks": [1, 1], "strides": [2, 1, 2], "out": 12, "separable": True},
+        1 + 3 + 3 - 1,
+    ),
     "dnn": ({"hidden": 16, "layers": 3}, 3),
     "transformer": (SMALL, 1),
     "conformer": (SMALL | {"kernel": 7}, 1 + 3),
@@ -44,7 +48,7 @@ ENCODERS: dict[str, tuple[dict[str, Any], int]] = {
 
 def model_of(kind: str, settings: dict[str, Any]) -> SpeechModel:
     values = tone_recipe().model_dump()
-    values["encoder"] = {"kind": kind} | settings
+    values["encoder"] = {"kind": kind.split(",")[0]} | settings
     torch.manual_seed(4)
     model = SpeechModel(Recipe.model_validate(values), len(TOKENIZER.pieces)).eval()
     draw = torch.Generator().manual_seed(5)

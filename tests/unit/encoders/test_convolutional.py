@@ -19,7 +19,7 @@ from firstwords.encoders.encoder import Encoder
 from firstwords.encoders.lstm import Lstm, LstmConfig
 from firstwords.encoders.mobilenet import InvertedBottleneck, MobileNet, MobileNetConfig
 from firstwords.encoders.quartznet import QuartzNet, QuartzNetBlock, QuartzNetConfig
-from firstwords.encoders.resnet import ResNet, ResNetBlock, ResNetConfig
+from firstwords.encoders.resnet import ImageConv, ResNet, ResNetBlock, ResNetConfig, SeparableImageConv
 from firstwords.errors import ConfigError
 from firstwords.nn.norms import MaskedBatchNorm
 from firstwords.tensors import Padded, pad, real_frames
@@ -46,6 +46,12 @@ SMALL: dict[str, Callable[[], Encoder]] = {
     ),
     "resnet": lambda: ResNet(
         ResNetConfig(channels=(4, 6), blocks=(1, 2), strides=(2, 1, 2), out=10, dropout=0), MELS
+    ),
+    "resnet, separable": lambda: ResNet(
+        ResNetConfig(
+            channels=(4, 6), blocks=(1, 2), strides=(2, 1, 2), out=10, dropout=0, separable=True
+        ),
+        MELS,
     ),
     "lstm": lambda: Lstm(LstmConfig(hidden=8, layers=2, dropout=0), MELS),
     "lstm, forward": lambda: Lstm(LstmConfig(hidden=8, layers=2, bidirectional=False, dropout=0), MELS),
@@ -174,13 +180,22 @@ def test_inverted_bottleneck_is_the_papers_formula(out: int, stride: int, squeez
     compare(block, reference, 6, stride=stride)
 
 
+def kernel_of(layer: ImageConv | SeparableImageConv) -> Tensor:
+    """Of the one convolution (out, in, 3, 3) that does what the layer does."""
+    if isinstance(layer, ImageConv):
+        return layer.convolution.weight
+    depthwise = layer.depthwise.weight[:, 0]
+    return layer.pointwise.weight[:, :, None, None] * depthwise[None]
+
+
+@pytest.mark.parametrize("separable", [False, True])
 @pytest.mark.parametrize(("out", "strides"), [(3, (1, 1)), (5, (1, 1)), (5, (1, 2)), (5, (2, 2))])
-def test_resnet_block_is_the_papers_formula(out: int, strides: tuple[int, int]) -> None:
-    block = cast("ResNetBlock", woken(ResNetBlock(3, out, strides)))
+def test_resnet_block_is_the_papers_formula(out: int, strides: tuple[int, int], separable: bool) -> None:
+    block = cast("ResNetBlock", woken(ResNetBlock(3, out, strides, separable=separable)))
 
     def reference(x: Tensor) -> Tensor:
-        y = normed(block.first.norm, image_convolution(block.first.convolution.weight, x, strides)).relu()
-        y = normed(block.second.norm, image_convolution(block.second.convolution.weight, y, (1, 1)))
+        y = normed(block.first.norm, image_convolution(kernel_of(block.first), x, strides)).relu()
+        y = normed(block.second.norm, image_convolution(kernel_of(block.second), y, (1, 1)))
         if block.shortcut is not None:
             x = image_convolution(block.shortcut.convolution.weight, x, strides)
             x = normed(block.shortcut.norm, x)

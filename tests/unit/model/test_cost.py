@@ -137,6 +137,16 @@ def test_resnet_costs_what_its_layers_add_up_to() -> None:
     assert per_second(ResNet(config)) == macs / 10
 
 
+def test_separable_resnet_costs_what_its_layers_add_up_to() -> None:
+    config = ResNetConfig(channels=(4, 6), blocks=(1, 2), strides=(2, 1, 2), out=10, separable=True)
+    macs = 500 * 40 * 4 * 9
+    macs += 500 * 40 * 2 * 4 * (9 + 4)
+    macs += 250 * 20 * (4 * (9 + 6) + 6 * (9 + 6) + 6 * 4)
+    macs += 250 * 20 * 2 * 6 * (9 + 6)
+    macs += 250 * 20 * 6 * 10
+    assert per_second(ResNet(config)) == macs / 10
+
+
 @pytest.mark.parametrize("bidirectional", [False, True])
 def test_lstm_costs_what_its_layers_add_up_to(bidirectional: bool) -> None:
     config = LstmConfig(hidden=8, layers=2, bidirectional=bidirectional)

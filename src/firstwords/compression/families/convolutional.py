@@ -14,7 +14,7 @@ from firstwords.compression.groups import Draft, Group, layer_groups, weight_of
 from firstwords.encoders.layers import present
 from firstwords.encoders.mobilenet import InvertedBottleneck, MobileNet
 from firstwords.encoders.quartznet import QuartzNet, QuartzNetBlock
-from firstwords.encoders.resnet import ResNet, ResNetBlock
+from firstwords.encoders.resnet import ResNet, ResNetBlock, SeparableImageConv
 
 
 def quartznet_groups(encoder: QuartzNet, prefix: str) -> Iterator[Group]:
@@ -80,9 +80,12 @@ def resnet_groups(encoder: ResNet, prefix: str) -> Iterator[Group]:
         if id(layer) not in there:
             continue
         block, path = cast("ResNetBlock", layer), f"blocks.{number}"
-        channels = len(block.first.convolution.weight)
+        maker = "pointwise" if isinstance(block.first, SeparableImageConv) else "convolution"
+        channels = len(weight_of(encoder, f"{path}.first.{maker}"))
         draft = Draft(encoder, prefix, f"{path}: channels", "convolution", channels)
-        draft.made_by(f"{path}.first.convolution").normalized_by(f"{path}.first.norm")
-        yield draft.read_by(f"{path}.second.convolution", seen=False).done()
+        draft.made_by(f"{path}.first.{maker}").normalized_by(f"{path}.first.norm")
+        if isinstance(block.second, SeparableImageConv):
+            draft.through(f"{path}.second.depthwise")
+        yield draft.read_by(f"{path}.second.{maker}", seen=False).done()
         if block.shortcut is None:
             yield from layer_groups(encoder, prefix, "blocks", [number])
