@@ -33,6 +33,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "quartznet": {"encoder": {"kind": "quartznet"}, "heads": CTC},
     "mobilenet": {"encoder": {"kind": "mobilenet"}, "heads": CTC},
     "resnet": {"encoder": {"kind": "resnet"}, "heads": CTC},
+    "resnet, separable": {"encoder": {"kind": "resnet", "separable": True}, "heads": CTC},
     "lstm": {"encoder": {"kind": "lstm"}, "heads": CTC},
     "dnn": {"encoder": {"kind": "dnn"}, "heads": CTC},
     "zipformer, CR-CTC": {
