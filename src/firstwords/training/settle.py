@@ -107,6 +107,8 @@ def settle(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress: 
                 recipe = gentle(recipe, wanted.start)
         recipe = wanted.applied_to(recipe)
         check_internal_weight(recipe.search)
+        if wanted.start is None or recipe.encoder != wanted.start.recipe.encoder:
+            recipe.encoder.check_streams()
         if (teacher := load_teacher(recipe)) is not None:
             recipe = taught_recipe(recipe, teacher, chosen=wanted.recipe is None)
         recipe = _with_processes(with_sizes(recipe), device)

@@ -14,6 +14,7 @@ from test_recognition import recognition_task
 from firstwords.data.examples import ExampleSource, LoadedExample
 from firstwords.data.manifest import Corpus, load_corpus, write_quarantine
 from firstwords.errors import ConfigError, CorpusError, UsageError
+from firstwords.model.checkpoint import load_model
 from firstwords.model.speech_model import SpeechModel
 from firstwords.search.interface import (
     AttentionBeamConfig,
@@ -34,6 +35,7 @@ from firstwords.training.prepare import (
 )
 from firstwords.training.progress import Progress
 from firstwords.training.settle import Wanted
+from nonsense_model import make_nonsense_model
 from tone_corpus import make_tone_corpus, tone_recipe
 
 
@@ -227,6 +229,20 @@ def test_an_internal_weight_without_an_internal_model_is_refused(
             Progress(quiet=True),
         )
     assert not (tmp_path / "run" / "recipe.toml").exists()
+
+
+def test_what_is_for_streams_is_refused_before_anything_is_written(corpus: Corpus, tmp_path: Path) -> None:
+    run, quiet = tmp_path / "run", Progress(quiet=True)
+    for given in ("encoder.chunks=[320]", "encoder={causal=true,chunks=[16],left_contexts=[24]}"):
+        with pytest.raises(ConfigError, match=r"recipe\.encoder: .*(for streams|no whole number)"):
+            settle.settle(corpus, run, Wanted(tone_recipe(), None, None, (given,), None), "cpu", quiet)
+        assert not run.exists() or not list(run.glob("*.toml"))
+    recipe = tone_recipe()
+    folder = make_nonsense_model(tmp_path / "model", encoder=recipe.encoder.with_(chunks=(320,)))
+    start = load_model(folder, device="cpu")  # trained before this was refused
+    assert start.recipe.encoder.model_dump()["chunks"] == (320,)
+    settle.settle(corpus, run, Wanted(None, None, None, (), start), "cpu", quiet)
+    settle.settle(corpus, run, Wanted(None, None, None, (), start), "cpu", quiet)  # goes on
 
 
 def test_a_decoder_takes_an_internal_weight() -> None:
