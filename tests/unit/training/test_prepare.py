@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from test_recognition import recognition_task
 
 from firstwords.data.examples import ExampleSource, LoadedExample
@@ -243,6 +245,29 @@ def test_what_is_for_streams_is_refused_before_anything_is_written(corpus: Corpu
     assert start.recipe.encoder.model_dump()["chunks"] == (320,)
     settle.settle(corpus, run, Wanted(None, None, None, (), start), "cpu", quiet)
     settle.settle(corpus, run, Wanted(None, None, None, (), start), "cpu", quiet)  # goes on
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"probability": 0.0}, "or training.specaugment.probability = 0.9."),
+        ({"frequency_masks": 0, "time_fraction": 0.0}, "time_masks = 10 and training.specaugment.time_frac"),
+        ({"frequency_masks": 0}, None),
+        ({"time_masks": 0}, None),
+    ],
+)
+def test_two_views_without_masks_are_told(
+    corpus: Corpus, tmp_path: Path, settings: dict[str, object], said: str | None
+) -> None:
+    for weight in ("0", "0.2"):
+        lines = io.StringIO()
+        own = (f"heads.ctc.consistency={weight}",)
+        wanted = Wanted(tone_recipe(specaugment=settings), None, None, own, None)
+        told = Progress(Console(file=lines, width=500))
+        settle.settle(corpus, tmp_path / weight, wanted, "cpu", told)
+        told_of_views = "they differ by dropout alone" in lines.getvalue()
+        assert told_of_views == (said is not None and weight == "0.2")
+        assert (said or "") in lines.getvalue() or weight == "0"
 
 
 def test_a_decoder_takes_an_internal_weight() -> None:
