@@ -8,12 +8,13 @@ with the same chunk mask, to the last frame.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar, cast
 
 from jaxtyping import Int
 from torch import Tensor, nn
 
 from firstwords.config import Config
+from firstwords.errors import ConfigError
 from firstwords.tensors import Padded
 
 State = TypeVar("State")
@@ -22,10 +23,39 @@ State = TypeVar("State")
 class EncoderConfig(Config):
     """Settings of an encoder."""
 
+    for_streams: ClassVar[tuple[str, ...]] = ()  # settings that mean something to causal encoders alone
+
     @property
     def least_features(self) -> int:
         """Fewest values per feature frame that it can read."""
         return 1
+
+    def check_streams(self) -> None:
+        """Refuse, as ConfigError, what is set for streams and would come to nothing.
+
+        Asked where a training begins, not where settings are read: models that were trained so must load.
+        """
+        if not self.for_streams or getattr(self, "causal", False):
+            return
+        chosen = {name: getattr(self, name) for name in self.for_streams if name not in self.usual}
+        if chosen:
+            said = ", ".join(f"{name} = {_toml(value)}" for name, value in chosen.items())
+            raise ConfigError(
+                f"recipe.encoder: {said} is for streams, and without causal = true nothing is learned in "
+                "chunks: every recording is heard as a whole.",
+                mend="Set encoder.causal = true for a model that streams, or leave out "
+                f"{' and '.join(f'encoder.{name}' for name in chosen)}.",
+            )
+
+    @property
+    def usual(self) -> set[str]:
+        """The settings that have their defaults, whether written out or not."""
+        fields = type(self).model_fields
+        return {name for name, field in fields.items() if getattr(self, name) == field.default}
+
+
+def _toml(value: object) -> str:
+    return str(list(cast("tuple[int, ...]", value)) if isinstance(value, tuple) else value)
 
 
 class Encoder(nn.Module, ABC):

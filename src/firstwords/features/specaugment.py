@@ -51,6 +51,12 @@ class SpecAugmentConfig(Config):
         default=2.5, ge=1
     )  # factor on time_masks and time_fraction for CR-CTC views
 
+    @property
+    def masks(self) -> bool:
+        """False where nothing is ever hidden; features may be warped still."""
+        bands, times = self.frequency_masks * self.frequency_width, self.time_masks * self.time_fraction
+        return self.probability > 0 and (bands > 0 or times > 0)
+
 
 @final
 class SpecAugment:

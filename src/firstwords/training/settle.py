@@ -17,7 +17,9 @@ from firstwords.audio.containers import open_source
 from firstwords.config import override, parse_config
 from firstwords.data.manifest import MANIFEST, Corpus, Utterance, require_recordings
 from firstwords.errors import AudioError, TrainingError, UsageError, quoted
+from firstwords.features.specaugment import SpecAugmentConfig
 from firstwords.folders import MODEL, refuse_occupied
+from firstwords.heads.ctc import CtcConfig
 from firstwords.model.checkpoint import RECIPE, TOKENIZER, LoadedModel, bare_digest, recipe_digests
 from firstwords.model.recipe import Recipe, read_recipe, write_recipe
 from firstwords.model.structure import FILE as STRUCTURE
@@ -107,6 +109,8 @@ def settle(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress: 
                 recipe = gentle(recipe, wanted.start)
         recipe = wanted.applied_to(recipe)
         check_internal_weight(recipe.search)
+        if wanted.start is None or recipe.encoder != wanted.start.recipe.encoder:
+            recipe.encoder.check_streams()
         if (teacher := load_teacher(recipe)) is not None:
             recipe = taught_recipe(recipe, teacher, chosen=wanted.recipe is None)
         recipe = _with_processes(with_sizes(recipe), device)
@@ -129,6 +133,27 @@ def settle(corpus: Corpus, folder: Path, wanted: Wanted, device: str, progress: 
         (folder / STRUCTURE).unlink(missing_ok=True)
         write_structure(folder, UNCHANGED if wanted.start is None else wanted.start.model.structure)
         write_recipe(folder / RECIPE, recipe)  # last: its presence says that the folder is settled
+        if (doubt := doubt_of_views(recipe)) is not None:
+            progress.say(doubt)
+
+
+def doubt_of_views(recipe: Recipe) -> str | None:
+    """What a user should know who asks that two views agree (CR-CTC) and masks neither.
+
+    No refusal: dropout makes views differ, too (R-Drop: Liang et al., 2021, arXiv:2106.14448), and a second
+    view that is to come later than the end of a run never does.
+    """
+    head, masking = recipe.heads.get("ctc"), recipe.training.specaugment
+    if not isinstance(head, CtcConfig) or not head.consistency or masking.masks:
+        return None
+    usual = SpecAugmentConfig()  # pyright: ignore[reportCallIssue]
+    names = ("time_masks", "time_fraction") if masking.probability else ("probability",)
+    masked = " and ".join(f"training.specaugment.{name} = {getattr(usual, name):g}" for name in names)
+    return (
+        f"Careful: heads.ctc.consistency = {head.consistency:g} (CR-CTC) asks that two views of an utterance "
+        "agree, and nothing is masked (training.specaugment): they differ by dropout alone, and a step takes "
+        f"twice as long. Set heads.ctc.consistency = 0, or {masked}."
+    )
 
 
 def _with_processes(recipe: Recipe, device: str) -> Recipe:

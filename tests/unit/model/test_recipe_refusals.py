@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import tomllib
+from itertools import combinations, product
 from typing import Any
 
 import pytest
 
-from firstwords.config import override, parse_config
+from firstwords.config import dump_config, override, parse_config
+from firstwords.encoders.zipformer.config import ZipformerConfig
+from firstwords.encoders.zipformer.streaming import nearest_context
 from firstwords.errors import ConfigError
 from firstwords.model import kinds
 from firstwords.model.recipe import Recipe
@@ -176,3 +180,93 @@ def test_a_hint_is_a_setting_of_the_chosen_kind(assignments: tuple[str, ...], sa
 def test_a_schedule_without_a_kind_is_asked_for_one() -> None:
     with pytest.raises(ConfigError, match=r"recipe\.training\.schedule\.kind is one of eden, "):
         read("training.schedule.lr=0.01")
+
+
+@pytest.mark.parametrize(
+    ("assignments", "said", "mend"),
+    [
+        (("encoder.kind=zipformer", "encoder.chunks=[320]"), "chunks = [320] is for", "out encoder.chunks."),
+        (
+            ("encoder.kind=zipformer", "encoder.left_contexts=[64]"),
+            "left_contexts = [64] is",
+            "causal = true",
+        ),
+        (("encoder.max_chunk=8",), "max_chunk = 8 is for streams", "leave out encoder.max_chunk."),
+        (("encoder.full_share=0.2",), "full_share = 0.2 is for streams", "leave out encoder.full_share."),
+        (
+            ("encoder.max_chunk=8", "encoder.left_chunks=[2]"),
+            "max_chunk = 8, left_chunks = [2] is for streams",
+            "leave out encoder.max_chunk and encoder.left_chunks.",
+        ),
+    ],
+)
+def test_what_is_for_streams_wants_a_causal_encoder(
+    assignments: tuple[str, ...], said: str, mend: str
+) -> None:
+    """Refused where a training begins; a model that was trained so loads."""
+    recipe = read(*assignments)
+    with pytest.raises(ConfigError) as caught:
+        recipe.encoder.check_streams()
+    assert said in caught.value.what
+    assert mend in caught.value.mend
+    read(*assignments, "encoder.causal=true").encoder.check_streams()
+    stored = parse_config(tomllib.loads(dump_config(recipe)), Recipe, name="recipe", source="recipe.toml")
+    assert stored == recipe
+
+
+@pytest.mark.parametrize("kind", sorted(kinds.ENCODERS))
+def test_defaults_that_are_written_out_are_no_wish(kind: str) -> None:
+    recipe = read(f"encoder.kind={kind}")
+    stored = parse_config(tomllib.loads(dump_config(recipe)), Recipe, name="recipe", source="recipe.toml")
+    stored.encoder.check_streams()
+
+
+def causal(chunks: tuple[int, ...], lefts: tuple[int, ...], **changes: object) -> ZipformerConfig:
+    return ZipformerConfig().with_(causal=True, chunks=chunks, left_contexts=lefts, **changes)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "lefts", "near"),
+    [
+        ((16,), (24,), "64."),  # the convolutions look back 56 frames
+        ((16,), (72,), "64 or 80."),
+        ((16, 64), (24, -1), "64."),
+        ((32, 48), (64, 100), "96 or 128."),
+        ((48, -1), (128,), "96 or 144."),
+    ],
+)
+def test_left_contexts_are_whole_numbers_of_chunks(
+    chunks: tuple[int, ...], lefts: tuple[int, ...], near: str
+) -> None:
+    with pytest.raises(ConfigError, match=r"left_contexts: \d+ frames are no whole number") as caught:
+        causal(chunks, lefts).check_streams()
+    assert caught.value.mend == f"Nearest that a stream can have: {near}"
+
+
+@pytest.mark.parametrize(
+    ("chunks", "lefts"),
+    [
+        ((16, 32, 64, -1), (96,)),  # six chunks of 16
+        ((64,), (32,)),  # one chunk, in training and in streams
+        ((40,), (64, 128, 256, -1)),  # the usual ones: every look-back is learned
+        ((-1,), (24,)),
+    ],
+)
+def test_left_contexts_that_serve_are_taken(chunks: tuple[int, ...], lefts: tuple[int, ...]) -> None:
+    causal(chunks, lefts).check_streams()
+
+
+def test_a_left_context_is_refused_where_no_stream_can_have_it() -> None:
+    small = {"kernels": (3,) * 6}  # of little look-back: 8 frames
+    grid = [c for n in (1, 2) for c in combinations((8, 16, 24, 40), n)]
+    for chunks, left in product(grid, range(8, 100)):
+        config = causal(chunks, (left,), **small)
+        had = [c for c in chunks if nearest_context(config, c, left) == (c, left)]
+        if had or left < min(chunks):
+            config.check_streams()
+            continue
+        with pytest.raises(ConfigError) as caught:
+            config.check_streams()
+        for near in (int(n) for n in caught.value.mend.rstrip(".").partition(": ")[2].split(" or ")):
+            assert any(nearest_context(config, c, near) == (c, near) for c in chunks), (chunks, left, near)
+            causal(chunks, (near,), **small).check_streams()

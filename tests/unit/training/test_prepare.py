@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from test_recognition import recognition_task
 
 from firstwords.data.examples import ExampleSource, LoadedExample
 from firstwords.data.manifest import Corpus, load_corpus, write_quarantine
 from firstwords.errors import ConfigError, CorpusError, UsageError
+from firstwords.model.checkpoint import load_model
 from firstwords.model.speech_model import SpeechModel
 from firstwords.search.interface import (
     AttentionBeamConfig,
@@ -34,6 +37,7 @@ from firstwords.training.prepare import (
 )
 from firstwords.training.progress import Progress
 from firstwords.training.settle import Wanted
+from nonsense_model import make_nonsense_model
 from tone_corpus import make_tone_corpus, tone_recipe
 
 
@@ -227,6 +231,43 @@ def test_an_internal_weight_without_an_internal_model_is_refused(
             Progress(quiet=True),
         )
     assert not (tmp_path / "run" / "recipe.toml").exists()
+
+
+def test_what_is_for_streams_is_refused_before_anything_is_written(corpus: Corpus, tmp_path: Path) -> None:
+    run, quiet = tmp_path / "run", Progress(quiet=True)
+    for given in ("encoder.chunks=[320]", "encoder={causal=true,chunks=[16],left_contexts=[24]}"):
+        with pytest.raises(ConfigError, match=r"recipe\.encoder: .*(for streams|no whole number)"):
+            settle.settle(corpus, run, Wanted(tone_recipe(), None, None, (given,), None), "cpu", quiet)
+        assert not run.exists() or not list(run.glob("*.toml"))
+    recipe = tone_recipe()
+    folder = make_nonsense_model(tmp_path / "model", encoder=recipe.encoder.with_(chunks=(320,)))
+    start = load_model(folder, device="cpu")  # trained before this was refused
+    assert start.recipe.encoder.model_dump()["chunks"] == (320,)
+    settle.settle(corpus, run, Wanted(None, None, None, (), start), "cpu", quiet)
+    settle.settle(corpus, run, Wanted(None, None, None, (), start), "cpu", quiet)  # goes on
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"probability": 0.0}, "or training.specaugment.probability = 0.9."),
+        ({"frequency_masks": 0, "time_fraction": 0.0}, "time_masks = 10 and training.specaugment.time_frac"),
+        ({"frequency_masks": 0}, None),
+        ({"time_masks": 0}, None),
+    ],
+)
+def test_two_views_without_masks_are_told(
+    corpus: Corpus, tmp_path: Path, settings: dict[str, object], said: str | None
+) -> None:
+    for weight in ("0", "0.2"):
+        lines = io.StringIO()
+        own = (f"heads.ctc.consistency={weight}",)
+        wanted = Wanted(tone_recipe(specaugment=settings), None, None, own, None)
+        told = Progress(Console(file=lines, width=500))
+        settle.settle(corpus, tmp_path / weight, wanted, "cpu", told)
+        told_of_views = "they differ by dropout alone" in lines.getvalue()
+        assert told_of_views == (said is not None and weight == "0.2")
+        assert (said or "") in lines.getvalue() or weight == "0"
 
 
 def test_a_decoder_takes_an_internal_weight() -> None:

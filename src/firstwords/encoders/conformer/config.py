@@ -39,6 +39,8 @@ class ConformerConfig(StackConfig):
         _PRESETS  # tiny has 2 M parameters, fast-L is the FastConformer
     )
 
+    for_streams: ClassVar[tuple[str, ...]] = ("max_chunk", "full_share", "left_chunks")
+
     kind: Literal["conformer"] = "conformer"  # pyright: ignore[reportIncompatibleVariableOverride]
     kernel: int = Field(default=31, ge=1)  # depthwise convolution, in frames after subsampling; odd
     convolution_norm: Literal["layer", "batch"] = "batch"  # after the depthwise convolution

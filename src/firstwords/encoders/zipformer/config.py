@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, cast
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, cast
 
 from pydantic import Field, model_validator
 
@@ -68,6 +70,8 @@ class ZipformerConfig(EncoderConfig):
     (96, 112, 128, 144, 128, 112)
     """
 
+    for_streams: ClassVar[tuple[str, ...]] = ("chunks", "left_contexts")
+
     kind: Literal["zipformer"] = "zipformer"
     dims: tuple[int, ...] = (192, 256, 384, 512, 384, 256)  # width of each stack
     layers: tuple[int, ...] = (2, 2, 3, 4, 3, 2)
@@ -117,6 +121,40 @@ class ZipformerConfig(EncoderConfig):
     def least_features(self) -> int:
         """As many as the convolutions of the front end look at."""
         return 7
+
+    @property
+    def look_back(self) -> int:
+        """Frames at 50 Hz that the widest convolution sees before its own; a stream looks back no less."""
+        stacks = zip(self.downsampling, self.kernels, strict=True)
+        return max(kernel // 2 * factor for factor, kernel in stacks)
+
+    def check_streams(self) -> None:
+        """Besides, left contexts that no stream can have with a chunk of the training.
+
+        At chunks of 16, training takes 24 frames as one chunk and a stream as two, or as many as the
+        convolutions look back. What is shorter than every chunk is one chunk to both. The usual left contexts
+        pass with any chunks: with -1 among them a model learns to look back however far.
+        """
+        super().check_streams()
+        if not self.causal or "left_contexts" in self.usual:
+            return
+        for left in self.left_contexts:
+            shorter = [chunk for chunk in sorted({*self.chunks}) if 0 < chunk <= left]
+            if shorter and all(left % chunk for chunk in shorter):
+                raise ConfigError(
+                    f"recipe.encoder: left_contexts: {left} frames are no whole number of chunks (chunks = "
+                    f"{list(self.chunks)}), and a stream looks back whole ones.",
+                    mend=f"Nearest that a stream can have: {self._left_contexts_near(left, shorter)}.",
+                )
+
+    def _left_contexts_near(self, left: int, chunks: Sequence[int]) -> str:
+        """The multiples of chunks around a left context, none below what the convolutions see."""
+        below, above = 0, math.inf
+        for chunk in chunks:
+            count, least = left // chunk, -(-self.look_back // chunk)
+            below = max(below, count * chunk if count >= least else 0)
+            above = min(above, max(count + 1, least) * chunk)
+        return f"{below} or {above}" if below else f"{above}"
 
     @model_validator(mode="before")
     @classmethod

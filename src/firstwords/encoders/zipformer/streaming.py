@@ -47,14 +47,8 @@ def nearest_context(config: ZipformerConfig, chunk: int, left: int | None) -> tu
         left = 4 * chunk if left < 0 else left
     unit = math.lcm(*config.downsampling, config.output_downsampling)
     chunk = max(1, round(chunk / unit)) * unit
-    chunks = max(1, round(left / chunk), -(-_look_back(config) // chunk))
+    chunks = max(1, round(left / chunk), -(-config.look_back // chunk))
     return chunk, chunks * chunk
-
-
-def _look_back(config: ZipformerConfig) -> int:
-    """Frames at 50 Hz that the widest convolution sees before its own."""
-    stacks = zip(config.downsampling, config.kernels, strict=True)
-    return max(kernel // 2 * factor for factor, kernel in stacks)
 
 
 def start_state(
