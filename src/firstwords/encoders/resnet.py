@@ -5,7 +5,8 @@ The log-mel frames are an image with one channel. A first convolution halves bot
 side for one linear layer.
 
 With ``separable`` the 3x3 convolutions of the blocks are a depthwise and a pointwise one each, with nothing
-between them (Howard et al., 2017, arXiv:1704.04861, section 3.1, there with norm and ReLU): an eighth of the work.
+between them (Howard et al., 2017, arXiv:1704.04861, section 3.1, there with norm and ReLU): an eighth of the
+work.
 
 Differs from the paper: no pooling at either end; an utterance's own end is the image's edge, batch statistics
 leave padding out. Images are (B, T, F, C), channels last in memory.

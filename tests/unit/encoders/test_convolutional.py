@@ -48,9 +48,7 @@ SMALL: dict[str, Callable[[], Encoder]] = {
         ResNetConfig(channels=(4, 6), blocks=(1, 2), strides=(2, 1, 2), out=10, dropout=0), MELS
     ),
     "resnet, separable": lambda: ResNet(
-        ResNetConfig(
-            channels=(4, 6), blocks=(1, 2), strides=(2, 1, 2), out=10, dropout=0, separable=True
-        ),
+        ResNetConfig(channels=(4, 6), blocks=(1, 2), strides=(2, 1, 2), out=10, dropout=0, separable=True),
         MELS,
     ),
     "lstm": lambda: Lstm(LstmConfig(hidden=8, layers=2, dropout=0), MELS),
