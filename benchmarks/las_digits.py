@@ -5,13 +5,17 @@
 
 DIGITS is the Free Spoken Digit Dataset as shared (ids DIGIT_SPEAKER_INDEX). Clips of one speaker are joined
 with pauses into strings of three to six digits: training from indices 10 on, dev 5 to 9, test 0 to 4. Trains
-recipes/las_small.toml on one thread, so that minutes are CPU-minutes. A step of the decoder counts as forward
-where it looks hardest at no earlier frame than the step before (reference text, teacher forced).
+recipes/las_small.toml on one thread; `--minutes` are those of the clock, and the processor's time is printed
+beside them: user and system, loader processes included, of this call alone where a run goes on. A step of the
+decoder counts as forward where it looks hardest at no earlier frame than the step before (reference text,
+teacher forced).
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import time
 from collections import defaultdict
 from pathlib import Path
 
@@ -72,6 +76,11 @@ def make_strings(digits: Path, folder: Path, seed: int) -> None:
     write_manifest(folder / "manifest.jsonl", rows)
 
 
+def processor_seconds() -> float:
+    """User and system time of this process and of children that have ended; Windows leaves those out."""
+    return sum(os.times()[:4])
+
+
 def forward_share(model_folder: Path, utterances: tuple[Utterance, ...]) -> float:
     """Share of decoder steps that look no earlier than the one before."""
     recognizer = Recognizer.load(model_folder)
@@ -115,8 +124,11 @@ def main() -> None:
         ),
     )
     model = options.folder / f"model-{options.seed}"
+    began, busy = time.perf_counter(), processor_seconds()
     if not train_corpus(corpus, model, recipe=recipe, threads=1).finished:
         raise SystemExit("Interrupted, not scored. The same command goes on with it.")
+    clock, busy = time.perf_counter() - began, processor_seconds() - busy
+    print(f"training: {clock / 60:.1f} min on the clock, {busy / 60:.1f} min of a processor")
     for split in ("dev",) if options.no_test else ("dev", "test"):
         found = evaluate_model(model, load_corpus(corpus), split)
         low, high = found.grapheme_interval.low, found.grapheme_interval.high

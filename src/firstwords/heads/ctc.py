@@ -94,6 +94,11 @@ def ctc_loss(log_probs: Padded, targets: Padded) -> Float[Tensor, " batch"]:
 
     An utterance with fewer frames than its tokens need (``can_align``) has probability 0: its loss is inf
     and its gradient zero, so that the caller can count, name and skip it without spoiling the batch.
+
+    That is no setting. torch's ``zero_infinity`` alone hides such an utterance: its loss is 0, as of one that
+    is read without a doubt. Without it the gradients of all weights become nan. Training names and leaves out
+    what cannot align as recorded (training/prepare.py); what only a faster speed makes too short adds nothing
+    to a step (training/tasks/ctc_objective.py).
     """
     values = at_least_float32(log_probs.values)
     device = values.device

@@ -13,7 +13,7 @@ norm, 1.1 with a batch norm. In use it becomes a part of the projection (nn/fold
 
 Plain: Dong et al., "Speech-Transformer", ICASSP 2018. Separable: all but the first convolution are depthwise,
 with a 1x1 convolution after it: Rekesh et al., "Fast Conformer", 2023, arXiv:2305.05084, section 2.1 (there
-with padded edges).
+with padded edges, of time and of features, and without the norm).
 """
 
 from __future__ import annotations
