@@ -55,6 +55,12 @@ def taught_recipe(recipe: Recipe, teacher: LoadedModel, *, chosen: bool) -> Reci
             )
         changes["data"] = recipe.data.with_(sample_rate=rate)
         changes["features"] = teacher.recipe.features
+    if recipe.data.equalize != teacher.recipe.data.equalize:
+        raise ConfigError(
+            f"data.equalize = {str(recipe.data.equalize).lower()}: the teacher was trained with "
+            f"{str(teacher.recipe.data.equalize).lower()}, and both are given the same samples.",
+            mend=f"Set data.equalize to {str(teacher.recipe.data.equalize).lower()}.",
+        )
     return recipe.model_copy(update=changes)
 
 
