@@ -24,7 +24,7 @@ from firstwords.audio.source import Samples
 
 BANDS = 24
 ENOUGH_FRAMES = 100  # a second: a voice heard so long is brought half of the way
-MOST_DB = 30.0  # of any band, up or down
+MOST_DB = 30.0  # no band is raised by more: behind it is the noise of the recorder
 FRAME_SECONDS, SHIFT_SECONDS = 0.025, 0.010
 ACTIVE_DB = 30.0  # frames this far below the loud ones are pauses
 LOUD_SHARE = 0.95  # of the frames are no louder than the loud ones
@@ -79,7 +79,7 @@ def gains(heard: Spectrum, sample_rate: int) -> Bands:
     centers = _bank(sample_rate)[0]
     target = _LEVEL_DB - _FALL_DB * np.log2(np.maximum(centers, _KNEE) / _KNEE)
     share = heard.frames / (heard.frames + ENOUGH_FRAMES)
-    return share * np.clip(target - heard.total / heard.frames, -MOST_DB, MOST_DB)
+    return share * np.minimum(target - heard.total / heard.frames, MOST_DB)
 
 
 def equalizer(heard: Spectrum, sample_rate: int) -> Samples | None:
