@@ -109,7 +109,8 @@ def begin_distillation(
     clean = config.hears == "clean"
     cache = None
     if clean and config.cache_megabytes:
-        heard = f"{recipe.data.channels} {recipe.data.sample_rate} {recipe.data.keep_pitch}"
+        data = recipe.data
+        heard = f"{data.channels} {data.sample_rate} {data.keep_pitch}" + (" equal" if data.equalize else "")
         key = target_key(teacher, questions, corpus_fingerprints(corpus)[0], compute, heard=heard)
         owner = f"{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]}-{rank}"
         place = folder if config.cache_folder is None else Path(config.cache_folder)
