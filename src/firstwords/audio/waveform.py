@@ -21,6 +21,7 @@ import soundfile
 from firstwords.audio.containers import open_source
 from firstwords.audio.resampling import Resampler, resample, resampled_length
 from firstwords.audio.source import Samples, Source, seconds
+from firstwords.audio.voices import through
 from firstwords.errors import AudioError, ConfigError
 from firstwords.files import write_atomically
 
@@ -104,6 +105,7 @@ class AudioReader:
     Args:
         sample_rate: of the blocks in hertz; None keeps the file's own.
         start, duration: seconds; frames round(start*rate) to round((start+duration)*rate) of the file.
+        taps: (2 K + 1,) of a filter that the samples go through last (voices.py).
     """
 
     def __init__(
@@ -115,12 +117,13 @@ class AudioReader:
         start: float = 0.0,
         duration: float | None = None,
         limit: DecodeLimit = DecodeLimit(),
+        taps: Samples | None = None,
     ) -> None:
         self.source = open_source(path)
         self.native_rate = self.source.sample_rate
         self.sample_rate = sample_rate or self.native_rate
         self.channel = _choose_channel(self.source, channels)
-        self.limit = limit
+        self.limit, self.taps = limit, taps
         if start < 0 or (duration is not None and duration <= 0):
             raise AudioError(
                 f"'{path}': start {start} s and duration {duration} s name no stretch of time.",
@@ -160,7 +163,7 @@ class AudioReader:
             raise AudioError("A block needs at least one sample.", mend="Ask for longer blocks.")
         kept: list[Samples] = []
         size = 0
-        for piece in self._resampled():
+        for piece in through(self.taps, self._resampled()):
             kept.append(piece)
             size += len(piece)
             while size >= block_samples:

@@ -17,10 +17,12 @@ import numpy as np
 
 from firstwords.audio.augment import AugmentConfig, FolderNoise, NoiseSource, augment
 from firstwords.audio.effects import change_speed, stretch_time
+from firstwords.audio.voices import equalized, filtered
 from firstwords.audio.waveform import ChannelPolicy, read
 from firstwords.data.cache import AudioCache, quantize, restore
 from firstwords.data.manifest import Utterance
 from firstwords.data.places import LONGEST, NOTHING, Between, Item, around_sound, hiss, pause
+from firstwords.data.voices import Voices
 from firstwords.errors import AudioError
 
 SILENT_SHARE = 0.2  # of the negatives: no sound at all, or the hiss of a recorder
@@ -58,6 +60,8 @@ class ExampleSource:
         speech_epochs: first epochs whose places for non-speech hold speech too: a model that has not yet
             learned any letter learns from silence only to write nothing.
         cache: shared or of this process; see AudioCache.
+        voices: filters that make all voices alike; what is no voice of theirs (non-speech) is filtered as
+            a recording by itself would be.
     """
 
     items: Sequence[Item]
@@ -71,6 +75,7 @@ class ExampleSource:
     cache: AudioCache | None = None
     between: Between = NOTHING
     speech_epochs: int = 0
+    voices: Voices | None = None
     _told: int = field(default=0, init=False)  # of the unreadable noises
 
     def load(self, epoch: int, index: int, speed: float = 1.0) -> LoadedExample | Unreadable:
@@ -85,7 +90,7 @@ class ExampleSource:
             elif item.joined or (epoch < self.speech_epochs and self._speech):
                 name, samples, text, tokens, repairs = self._joined(item.duration, draw)
             else:
-                samples, repairs = self._negative(item.duration, draw), ()
+                samples, repairs = self._alone(self._negative(item.duration, draw)), ()
             if speed != 1.0:
                 if self.keep_pitch:
                     samples = stretch_time(samples, self.sample_rate, speed)
@@ -118,11 +123,19 @@ class ExampleSource:
         wave = read(
             path, sample_rate=self.sample_rate, channels=self.channels, start=start, duration=duration
         )
+        heard = wave.samples
+        if self.voices is not None:
+            known = (path, start) in self.voices
+            heard = filtered(heard, self.voices.at(path, start)) if known else self._alone(heard)
         # Also without a cache: an example must not depend on whether it was kept.
-        samples = quantize(wave.samples)
+        samples = quantize(heard)
         if self.cache is not None:
             self.cache.put(index, samples)
         return restore(samples), wave.repairs
+
+    def _alone(self, samples: np.ndarray) -> np.ndarray:
+        """As a recogniser would hear them, were they all that it hears."""
+        return samples if self.voices is None else equalized(samples, self.sample_rate)
 
     @cached_property
     def _speech(self) -> list[int]:

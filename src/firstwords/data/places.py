@@ -36,6 +36,7 @@ class Item:
     text: str
     tokens: tuple[int, ...]
     joined: bool = False
+    voice: str = ""  # who speaks into what (voices.py); empty: the recording is a voice of its own
 
 
 class Between(NamedTuple):

@@ -67,6 +67,12 @@ def plan_bundle(
         chunk_ms: about how much audio a streaming step reads.
     """
     recipe = model.recipe
+    if recipe.data.equalize:
+        raise ConfigError(
+            f"'{recipe.name}' brings voices to one spectrum before it hears them (data.equalize), which no "
+            "bundle does yet.",
+            mend="Transcribe with the model folder, or train with data.equalize = false.",
+        )
     kind = kind or _kind_of(model)
     head = _transducer(model) if kind == "transducer" else model.ctc
     if head is None:

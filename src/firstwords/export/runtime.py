@@ -137,13 +137,7 @@ class Runtime:
         if isinstance(audio, np.ndarray):
             tokens, length = self._long([one_channel(audio, sample_rate, self.sample_rate)], window, progress)
             return self._transcript(tokens, length, "", ())
-        reader = AudioReader(
-            Path(audio),
-            sample_rate=self.sample_rate,
-            channels=self.channels,
-            start=start,
-            duration=duration,
-        )
+        reader = self._open(Path(audio), start, duration)
         if journal is not None:
             header = journal_header(
                 self.identity, Path(audio), start, duration, f"{window} {_TOGETHER_SECONDS}"
@@ -169,7 +163,7 @@ class Runtime:
         """Utterances -> for each its transcript or the error that kept it from one, in the same order."""
         decoder = Decoder(
             sample_rate=self.sample_rate,
-            channels=self.channels,
+            open=self._open,
             whole=window_config(window).seconds,
             decode=self._decode,
             transcript=self._transcript,
@@ -178,6 +172,11 @@ class Runtime:
             readers=_READERS,
         )
         return attempt_recordings(utterances, decoder, window=window, progress=progress, journals=journals)
+
+    def _open(self, path: Path, start: float, duration: float | None) -> AudioReader:
+        return AudioReader(
+            path, sample_rate=self.sample_rate, channels=self.channels, start=start, duration=duration
+        )
 
     def log_probs(self, samples: npt.NDArray[np.floating], sample_rate: int | None = None) -> Frames:
         """Samples (S,) of a CTC bundle -> (T, V) natural-log probabilities, decoded as a whole."""

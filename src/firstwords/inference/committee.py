@@ -170,6 +170,12 @@ def _check(lead: Member, other: Member) -> None:
             f"'{other.folder}' reads audio of {other.sample_rate} Hz, '{lead.folder}' of {lead.sample_rate}.",
             mend="Give models with one data.sample_rate.",
         )
+    if lead.model.recipe.data.equalize != other.model.recipe.data.equalize:
+        raise UsageError(
+            f"One of '{lead.folder}' and '{other.folder}' brings voices to one spectrum (data.equalize), the "
+            "other does not: they cannot hear the same samples.",
+            mend="Give models with one data.equalize.",
+        )
 
 
 def _check_search(search: SearchConfig) -> None:

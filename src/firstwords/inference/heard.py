@@ -177,6 +177,7 @@ def attempt_readings(
     recognizer: Recognizer, utterances: Sequence[Utterance]
 ) -> Iterator[list[Hypothesis] | FirstwordsError]:
     """For each utterance its n-best readings, or what was wrong with it."""
+    recognizer.meet(utterances)
     for one in utterances:
         try:
             yield recognizer.readings(one.audio, start=one.start, duration=one.duration)
@@ -241,6 +242,7 @@ def _listen(
     nothing, no_frames = np.zeros((0, 0), dtype=np.float32), torch.zeros(0, 0)
     kept: list[_One] = []
     failures: dict[str, str] = {}
+    recognizer.meet(utterances)
     for number, one in enumerate(utterances):
         told(number, len(utterances))
         stretch = {"start": one.start, "duration": one.duration}

@@ -22,9 +22,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from firstwords.audio.source import Samples
+from firstwords.audio.voices import equalized
 from firstwords.audio.waveform import AudioReader, ChannelPolicy, channel_policy
 from firstwords.audio.windows import WindowConfig
 from firstwords.data.manifest import Utterance
+from firstwords.data.voices import NO_VOICES, measure_voices, stretches_of
 from firstwords.device import Compute, Precision
 from firstwords.formatting.build import recipe_formatter
 from firstwords.formatting.stage import Formatter
@@ -86,6 +88,7 @@ class Recognizer:
         self._together = _BATCH_SECONDS.get(compute.device.type, 60.0)  # seconds decoded at once, at most
         self.sample_rate = loaded.recipe.data.sample_rate
         self.channels: ChannelPolicy = channel_policy(loaded.recipe.data.channels)
+        self._voices = NO_VOICES
         self._hop = round(self.model.frame_seconds * self.sample_rate)  # samples from frame to frame
         self.second_pass: SecondPass | None = None  # set it to have readings chosen by a language model
         self.committee: Committee | None = None  # models that read along
@@ -141,6 +144,14 @@ class Recognizer:
         """Stages between words and text for people, by the recipe; set it to have others, or None."""
         return recipe_formatter(self.recipe.post, language=self.recipe.language, folder=self.folder)
 
+    def meet(self, utterances: Iterable[Utterance]) -> None:
+        """Who is read next, where voices are brought to one spectrum (data.equalize): speakers as a whole.
+
+        A recording that nobody was met in is a voice of its own. ``attempt_many`` does this by itself.
+        """
+        if self.recipe.data.equalize:
+            self._voices = measure_voices(stretches_of(utterances), self.sample_rate, self.channels)
+
     @property
     def frame_seconds(self) -> float:
         """From one encoded frame to the next."""
@@ -183,6 +194,8 @@ class Recognizer:
     ) -> Transcript:
         """Samples (S,) in [-1, 1] -> Transcript."""
         own = one_channel(samples, sample_rate, self.sample_rate)
+        if self.recipe.data.equalize:
+            own = equalized(own, self.sample_rate)
         tokens, length = self._long([own], window, None)
         return self._transcript(tokens, length, "", ())
 
@@ -205,9 +218,12 @@ class Recognizer:
             progress: called with the seconds that are done of the next utterance, if it is a long one.
             journals: the journal of an utterance, if it shall have one; asked for those longer than a window.
         """
+        if self.recipe.data.equalize:
+            utterances = list(utterances)
+            self.meet(utterances)
         decoder = Decoder(
             sample_rate=self.sample_rate,
-            channels=self.channels,
+            open=self._open,
             whole=self._windows(window).seconds,
             decode=self._decode,
             transcript=self._transcript,
@@ -279,8 +295,17 @@ class Recognizer:
         return self._as_read(tokens, len(log_probs) * self.frame_seconds, str(audio), reader.repairs)
 
     def _open(self, path: Path, start: float = 0.0, duration: float | None = None) -> AudioReader:
+        taps = None
+        if self.recipe.data.equalize:
+            rate, channels = self.sample_rate, self.channels
+            taps = self._voices.filter_for(path, start, duration, sample_rate=rate, channels=channels)
         return AudioReader(
-            path, sample_rate=self.sample_rate, channels=self.channels, start=start, duration=duration
+            path,
+            sample_rate=self.sample_rate,
+            channels=self.channels,
+            start=start,
+            duration=duration,
+            taps=taps,
         )
 
     @cached_property

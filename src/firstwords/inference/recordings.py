@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol, TypeAlias, TypeVar
 
 from firstwords.audio.source import Samples
-from firstwords.audio.waveform import AudioReader, ChannelPolicy
+from firstwords.audio.waveform import AudioReader
 from firstwords.data.manifest import Utterance
 from firstwords.errors import FirstwordsError, RemoteError
 from firstwords.inference.journal import Journal
@@ -53,6 +53,7 @@ class Decoder:
 
     Args:
         sample_rate: of the samples that it takes, in hertz.
+        open: recording, start and duration in seconds -> its samples.
         whole: seconds of the longest recording that is decoded as a whole.
         decode: stretches of samples -> the tokens of each, many at once.
         transcript: tokens, duration in seconds, name of the recording and repairs -> its transcript.
@@ -62,7 +63,7 @@ class Decoder:
     """
 
     sample_rate: int
-    channels: ChannelPolicy
+    open: Callable[[Path, float, float | None], AudioReader]
     whole: float
     decode: Decode
     transcript: Callable[[Sequence[Token], float, str, tuple[str, ...]], Transcript]
@@ -117,7 +118,11 @@ def _attempt_short(
     """A group -> what came of those that are decoded as a whole, by their places in it."""
 
     def load(utterance: Utterance) -> _Sound | FirstwordsError:
-        return _read_whole(utterance, decoder.sample_rate, decoder.channels)
+        try:
+            reader = decoder.open(utterance.audio, utterance.start, utterance.duration)
+            return reader.whole(), reader.repairs
+        except FirstwordsError as error:
+            return error
 
     done: dict[int, Attempt] = {}
     sounds: dict[int, _Sound] = {}
@@ -135,20 +140,6 @@ def _attempt_short(
             duration = len(samples) / decoder.sample_rate
             done[i] = decoder.transcript(tokens, duration, str(group[i].audio), repairs)
     return done
-
-
-def _read_whole(utterance: Utterance, sample_rate: int, channels: ChannelPolicy) -> _Sound | FirstwordsError:
-    try:
-        reader = AudioReader(
-            utterance.audio,
-            sample_rate=sample_rate,
-            channels=channels,
-            start=utterance.start,
-            duration=utterance.duration,
-        )
-        return reader.whole(), reader.repairs
-    except FirstwordsError as error:
-        return error
 
 
 def _attempt_each(

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from firstwords.audio.voices import equalized
 from firstwords.audio.waveform import read
 from firstwords.errors import UsageError
 from firstwords.heads.head import TokenHead
@@ -49,17 +50,18 @@ class Sight:
 def look(recognizer: Recognizer, audio: Path, *, start: float = 0.0, duration: float | None = None) -> Sight:
     """A recording of at most a minute (or a stretch of it, in seconds) -> what the model sees in it."""
     model, rate = recognizer.model, recognizer.sample_rate
-    samples = read(
+    read_as_is = read(
         audio, sample_rate=rate, channels=recognizer.channels, start=start, duration=duration
     ).samples
-    seconds = len(samples) / rate
+    seconds = len(read_as_is) / rate
     if seconds > LONGEST:
         raise UsageError(
             f"'{audio}': {seconds:.0f} s are too long for a picture (at most {LONGEST:.0f}).",
             mend="Name a stretch of it: --start 65 --duration 10",
         )
     names = [piece.replace(SPACE, "\u2423") for piece in recognizer.tokenizer.pieces]
-    transcript = recognizer.transcribe_samples(samples, rate, window=LONGEST)
+    transcript = recognizer.transcribe_samples(read_as_is, rate, window=LONGEST)
+    samples = equalized(read_as_is, rate) if recognizer.recipe.data.equalize else read_as_is
     with torch.inference_mode():
         place = recognizer.compute.device
         sound = Padded(torch.from_numpy(samples)[None].to(place), torch.tensor([len(samples)], device=place))

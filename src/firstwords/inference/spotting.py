@@ -70,6 +70,7 @@ def calibrate_phrases(
     near = _usable(corpus, "train")
     near = near[:: max(1, len(near) // BACKGROUND)][:BACKGROUND]
     far = _usable(corpus, split)
+    recognizer.meet([*near, *far])
     for name, heard in (("train", near), (split, far)):
         if len(heard) < _FEW:
             raise CorpusError(

@@ -156,6 +156,11 @@ class Recipe(Config):
         if not getattr(self.encoder, "causal", False):
             return self
         head, features = self.heads.get("ctc"), self.features
+        if self.data.equalize:
+            raise ValueError(
+                "encoder.causal = true is for streams, and data.equalize = true listens to the whole of a "
+                "recording first: set data.equalize = false"
+            )
         if isinstance(head, CtcConfig) and head.self_conditioned:
             raise ValueError(
                 "encoder.causal = true is for streams, and heads.ctc.self_conditioned = true feeds "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,7 @@ from firstwords.data.loader import Loader, ValidationLoader
 from firstwords.data.places import Item
 from firstwords.data.sampler import BucketSampler
 from firstwords.data.shapes import Shapes
+from firstwords.data.voices import Stretch, Voices, measure_voices
 from firstwords.device import Compute
 from firstwords.model.recipe import Recipe
 from firstwords.training.distributed import Processes
@@ -75,6 +77,7 @@ class Feeding:
             noises=self.prepared.noises,
             negatives=self.prepared.negatives,
             between=self.prepared.between,
+            voices=self._voices,
             cache=self._cache(self.prepared.train, shared=workers > 0),
         )
         sampler = self.sampler(self.batch_seconds)
@@ -97,6 +100,7 @@ class Feeding:
             channel_policy(data.channels),
             self.recipe.seed,
             keep_pitch=data.keep_pitch,
+            voices=self._voices,
         )
         places = {item.id: n for n, item in enumerate(source.items) if item.audio is not None}
 
@@ -124,10 +128,21 @@ class Feeding:
             self.recipe.seed,
             noises=self.prepared.noises,
             negatives=self.prepared.negatives,
+            voices=self._voices,
             cache=cache,
         )
         shapes = Shapes(training.batch_seconds, training.max_utterances)
         return ValidationLoader(source, shapes, few_shapes=self._few_shapes)
+
+    @cached_property
+    def _voices(self) -> Voices | None:
+        """Filters of all voices of training and dev."""
+        data = self.recipe.data
+        if not data.equalize:
+            return None
+        items = (*self.prepared.train, *self.prepared.dev)
+        heard = (Stretch(i.voice or str(i.audio), i.audio, i.start, i.duration) for i in items if i.audio)
+        return measure_voices(heard, data.sample_rate, channel_policy(data.channels))
 
     @property
     def _few_shapes(self) -> bool:

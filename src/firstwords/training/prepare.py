@@ -20,6 +20,7 @@ from firstwords.data.manifest import (
     read_quarantine,
 )
 from firstwords.data.places import LONGEST, NOTHING, Between, Item, joined_places, negative_places
+from firstwords.data.voices import voice_of
 from firstwords.errors import CorpusError
 from firstwords.heads.ctc import CtcConfig
 from firstwords.heads.head import TokenHead
@@ -251,7 +252,8 @@ class _Taker:
         if reason is not None:
             self.left_out[utterance.id] = reason
             return None
-        return Item(utterance.id, utterance.audio, utterance.start, utterance.duration, text, tokens)
+        place = (utterance.id, utterance.audio, utterance.start, utterance.duration)
+        return Item(*place, text, tokens, voice=voice_of(utterance))
 
     def readable(self, *, taught: bool) -> float:
         """Seconds of the longest utterance that the encoder can read, as slowly as it may be heard."""

@@ -23,6 +23,7 @@ class DataConfig(Config):
     channels: str | int = "mix"  # "mix", "error" (refuse several channels), or the index of one
     min_duration: float = Field(default=0.1, ge=0)  # seconds; shorter utterances are left out and counted
     max_duration: float = Field(default=30.0, gt=0)  # seconds; longer ones are left out and counted
+    equalize: bool = False  # all voices get one long-term spectrum, in training and in reading
     speeds: tuple[float, ...] = (0.9, 1.0, 1.1)  # one of them at random for each utterance and epoch
     keep_pitch: bool = False  # other speeds sound as high as before; else tempo and pitch change together
     augment: AugmentConfig = AugmentConfig()

@@ -18,6 +18,7 @@ import torch
 
 from firstwords.data.manifest import Corpus
 from firstwords.data.places import Item
+from firstwords.data.voices import voice_of
 from firstwords.device import choose_compute
 from firstwords.errors import CorpusError, FirstwordsError
 from firstwords.model.merging import Parent
@@ -125,7 +126,7 @@ class Tasting:
         """Utterances that a training could use; a validation reads no tokens."""
         data, normalize = self.recipe.data, normalizer(self.recipe.text.normalizer)
         return [
-            Item(u.id, u.audio, u.start, u.duration, normalize(u.text), ())
+            Item(u.id, u.audio, u.start, u.duration, normalize(u.text), (), voice=voice_of(u))
             for u in self.corpus.split(split)
             if u.text is not None and data.min_duration <= u.duration <= data.max_duration
         ]

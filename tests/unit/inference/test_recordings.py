@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from firstwords.audio.waveform import write
+from firstwords.audio.waveform import AudioReader, write
 from firstwords.data.manifest import Utterance
 from firstwords.errors import AudioError, FirstwordsError, RemoteError, SearchError
 from firstwords.inference.journal import Journal, journal_header
@@ -79,7 +79,9 @@ def attempt(
 ) -> list[Transcript | FirstwordsError]:
     decoder = Decoder(
         sample_rate=RATE,
-        channels="mix",
+        open=lambda path, start, duration: AudioReader(
+            path, sample_rate=RATE, start=start, duration=duration
+        ),
         whole=10.0,
         decode=measure.decode,
         transcript=measure.transcript,

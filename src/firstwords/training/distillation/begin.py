@@ -55,6 +55,12 @@ def taught_recipe(recipe: Recipe, teacher: LoadedModel, *, chosen: bool) -> Reci
             )
         changes["data"] = recipe.data.with_(sample_rate=rate)
         changes["features"] = teacher.recipe.features
+    if recipe.data.equalize != teacher.recipe.data.equalize:
+        raise ConfigError(
+            f"data.equalize = {str(recipe.data.equalize).lower()}: the teacher was trained with "
+            f"{str(teacher.recipe.data.equalize).lower()}, and both are given the same samples.",
+            mend=f"Set data.equalize to {str(teacher.recipe.data.equalize).lower()}.",
+        )
     return recipe.model_copy(update=changes)
 
 
@@ -103,7 +109,8 @@ def begin_distillation(
     clean = config.hears == "clean"
     cache = None
     if clean and config.cache_megabytes:
-        heard = f"{recipe.data.channels} {recipe.data.sample_rate} {recipe.data.keep_pitch}"
+        data = recipe.data
+        heard = f"{data.channels} {data.sample_rate} {data.keep_pitch}" + (" equal" if data.equalize else "")
         key = target_key(teacher, questions, corpus_fingerprints(corpus)[0], compute, heard=heard)
         owner = f"{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]}-{rank}"
         place = folder if config.cache_folder is None else Path(config.cache_folder)
